@@ -1,1 +1,12 @@
+//! What Signet is measured with: a load generator that is leaner than what it measures, the certificates of a bench, and the
+//! plain servers that stand beside the gateway. In reading order:
+//!
+//! - [`load`]: the generator behind `signet-load`;
+//! - [`pki`]: one PKI for every bench, in memory or as files;
+//! - [`listen`]: how the servers of a bench bind and accept.
+
 #![forbid(unsafe_code)]
+
+pub mod listen;
+pub mod load;
+pub mod pki;
