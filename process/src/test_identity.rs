@@ -1,0 +1,53 @@
+//! An identity for the unit tests of this crate, with a clock that they set.
+
+use std::sync::Arc;
+
+use signet_identity::{
+    BundleSet, IdentityPublisher, LiveIdentity, ManualClock, Material, Snapshot, TlsPolicies, TrustBundle, X509Svid,
+    live,
+};
+use signet_test_pki::Authority;
+use time::{Duration, OffsetDateTime};
+
+use crate::identity_slot::IdentitySlot;
+
+/// A certificate of 100 s that began at `start`, in trust domain `example.org`.
+pub(crate) struct TestIdentity {
+    root: Authority,
+    issuing: Authority,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) start: OffsetDateTime,
+    pub(crate) slot: IdentitySlot,
+    policies: TlsPolicies,
+}
+
+impl TestIdentity {
+    pub(crate) fn new() -> Self {
+        let root = Authority::root("example.org");
+        let issuing = root.intermediate();
+        let now = OffsetDateTime::now_utc();
+        // Certificates hold whole seconds.
+        let start = now - Duration::nanoseconds(i64::from(now.nanosecond()));
+        let clock = Arc::new(ManualClock::new(start));
+        let slot = IdentitySlot::new(clock.clone());
+        let policies = TlsPolicies::new(clock.clone());
+        Self { root, issuing, clock, start, slot, policies }
+    }
+
+    pub(crate) fn go_live(&self) -> (IdentityPublisher, LiveIdentity) {
+        let (publisher, identity) = live(self.snapshot(self.start, None));
+        assert!(self.slot.fill(identity.clone()), "filled once");
+        (publisher, identity)
+    }
+
+    /// A snapshot whose certificate of 100 s begins at `from`.
+    pub(crate) fn snapshot(&self, from: OffsetDateTime, previous: Option<&Snapshot>) -> Snapshot {
+        let leaf =
+            self.issuing.leaf("spiffe://example.org/shop/cart").valid(from, from + Duration::seconds(100)).issue();
+        let svid = X509Svid::from_der(leaf.chain.clone(), leaf.key()).unwrap();
+        let domain = "example.org".parse().unwrap();
+        let bundle = TrustBundle::new(domain, vec![self.root.root_certificate().clone()]).unwrap();
+        let bundles: BundleSet = [bundle].into_iter().collect();
+        Snapshot::build(Material { svid, bundles }, &self.policies, previous).unwrap()
+    }
+}
