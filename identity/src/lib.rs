@@ -1,1 +1,46 @@
+//! SPIFFE identities, how they become live, and how a peer is believed. Pure: no network, no runtime, no disk.
+//!
+//! The vocabulary: [`TrustDomain`], [`SpiffeId`], [`WorkloadId`], [`X509Svid`], [`TrustBundle`], [`BundleSet`].
+//! How an identity becomes live: a source delivers [`Material`]; [`Snapshot::build`] checks that it belongs together and
+//! makes a rustls configuration for each of the [`TlsPolicies`]; [`IdentityPublisher::publish`] swaps it into the
+//! [`LiveIdentity`] that every handshake loads.
+//! How a peer is believed: its trust domain selects one bundle, rustls-webpki builds the path against that bundle alone,
+//! the rules for leaves and authorities follow, and the result is a [`PeerIdentity`]. Chains that passed are remembered,
+//! and a resumed session takes the same check as a full handshake.
+
 #![forbid(unsafe_code)]
+
+mod authority;
+mod bundle;
+mod certificate;
+mod chain_cache;
+mod clock;
+mod leaf;
+mod live;
+mod pattern;
+mod peer;
+mod policy;
+mod renewal;
+mod session_store;
+mod snapshot;
+mod spiffe_id;
+mod svid;
+mod tls;
+mod trust_domain;
+mod verify;
+pub use authority::AuthorityError;
+pub use bundle::{BundleError, BundleSet, TrustBundle};
+pub use certificate::Serial;
+pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
+pub use leaf::LeafError;
+pub use live::{IdentityPublisher, LiveIdentity, StaleSnapshot, live};
+pub use pattern::{PatternError, SpiffeIdPattern, SpiffeIdPatterns};
+pub use peer::{PeerError, PeerIdentity};
+pub use policy::{
+    ClientAuthentication, ClientCredentials, ClientKey, ClientPolicy, ServerKey, ServerPolicy, TlsPolicies,
+};
+pub use snapshot::{Generation, Material, Snapshot, SnapshotError, TrustEpoch};
+pub use spiffe_id::{SpiffeId, SpiffeIdError, WorkloadId};
+pub use svid::{SvidError, X509Svid};
+pub use tls::{bootstrap_client_config, provider};
+pub use trust_domain::TrustDomain;

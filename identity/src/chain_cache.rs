@@ -1,0 +1,88 @@
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use aws_lc_rs::digest::{Context, SHA256};
+use rustls_pki_types::CertificateDer;
+use time::OffsetDateTime;
+
+use crate::PeerIdentity;
+
+/// Chains for 4096 peers: 32 KiB when empty, about 8 MiB when full.
+const SETS: usize = 1024;
+const WAYS: usize = 4;
+
+/// SHA-256 over a presented chain, each certificate preceded by its length.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct ChainKey([u8; 32]);
+
+/// Peers whose chains were verified under one trust epoch in one role. Bounded, lock-free.
+///
+/// Only what was verified comes in, so what an attacker makes up never pushes an honest peer out; and only chains in the
+/// path's own order without a spare certificate, so that one leaf cannot fill the cache by being presented in many ways.
+pub(crate) struct ChainCache {
+    slots: Box<[Slot]>,
+}
+
+#[derive(Default)]
+struct Slot(ArcSwapOption<Entry>);
+
+struct Entry {
+    key: ChainKey,
+    peer: Arc<PeerIdentity>,
+}
+
+impl ChainKey {
+    pub(crate) fn new<'a>(chain: impl Iterator<Item = &'a CertificateDer<'a>>) -> Self {
+        let mut context = Context::new(&SHA256);
+        for certificate in chain {
+            context.update(&(certificate.len() as u64).to_be_bytes());
+            context.update(certificate);
+        }
+        let mut key = [0; 32];
+        key.copy_from_slice(context.finish().as_ref());
+        Self(key)
+    }
+
+    fn number(&self, from: usize) -> usize {
+        usize::from(self.0[from]) << 8 | usize::from(self.0[from + 1])
+    }
+}
+
+impl ChainCache {
+    pub(crate) fn new() -> Self {
+        Self { slots: (0..SETS * WAYS).map(|_| Slot::default()).collect() }
+    }
+
+    /// The peer of this very chain, if it was verified before and its whole path is valid now. No lock, no allocation.
+    pub(crate) fn get(&self, key: &ChainKey, now: OffsetDateTime) -> Option<Arc<PeerIdentity>> {
+        self.set(key).iter().find_map(|slot| {
+            let entry = slot.0.load();
+            let entry = entry.as_ref().filter(|entry| entry.key == *key)?;
+            entry.peer.path.contains(now).then(|| Arc::clone(&entry.peer))
+        })
+    }
+
+    /// Remembers a verified peer: in the slot of the same chain, else in a free or expired one, else in place of another.
+    pub(crate) fn insert(&self, key: ChainKey, peer: &Arc<PeerIdentity>, now: OffsetDateTime) {
+        let set = self.set(&key);
+        let holds = |wanted: &dyn Fn(&Entry) -> bool| {
+            set.iter().position(|slot| slot.0.load().as_ref().is_none_or(|entry| wanted(entry)))
+        };
+        let place = set
+            .iter()
+            .position(|slot| slot.0.load().as_ref().is_some_and(|entry| entry.key == key))
+            .or_else(|| holds(&|entry| entry.peer.path.not_after < now))
+            .unwrap_or(key.number(2) % WAYS);
+        set[place].0.store(Some(Arc::new(Entry { key, peer: Arc::clone(peer) })));
+    }
+
+    fn set(&self, key: &ChainKey) -> &[Slot] {
+        let first = key.number(0) % SETS * WAYS;
+        &self.slots[first..first + WAYS]
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.0.load().is_some()).count()
+    }
+}

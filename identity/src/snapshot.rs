@@ -1,0 +1,243 @@
+use std::{fmt, sync::Arc};
+
+use rustls::{ClientConfig, ServerConfig, crypto::aws_lc_rs::Ticketer, server::ProducesTickets};
+use rustls_pki_types::CertificateDer;
+use time::OffsetDateTime;
+
+use crate::{
+    BundleSet, ClientAuthentication, ClientKey, ClientPolicy, PeerError, PeerIdentity, ServerKey, ServerPolicy,
+    SharedClock, TlsPolicies, X509Svid,
+    tls::{client_config, expect_server, server_config},
+    verify::{Role, Trust},
+};
+
+/// What a source delivers: our own identity, and the bundles to judge others by.
+#[derive(Clone, Debug)]
+pub struct Material {
+    pub svid: X509Svid,
+    pub bundles: BundleSet,
+}
+
+/// Counts the snapshots of one process, from 1.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
+pub struct Generation(u64);
+
+/// Counts the changes of what is trusted, from 1. Sessions are not resumed across epochs, and what was verified in one is
+/// verified anew in the next.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
+pub struct TrustEpoch(u64);
+
+/// Everything one handshake needs, of one generation. Immutable; replaced whole.
+pub struct Snapshot {
+    generation: Generation,
+    trust: Arc<Trust>,
+    clock: SharedClock,
+    svid: X509Svid,
+    expires_at: OffsetDateTime,
+    servers: Vec<Server>,
+    clients: Vec<Client>,
+}
+
+struct Server {
+    policy: Arc<ServerPolicy>,
+    tickets: Arc<dyn ProducesTickets>,
+    config: Arc<ServerConfig>,
+}
+
+struct Client {
+    policy: Arc<ClientPolicy>,
+    config: Arc<ClientConfig>,
+}
+
+/// Why material cannot become live. The snapshot before it stays good.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// Expired, not yet valid, or not vouched for by the bundle of its own trust domain.
+    #[error("peers would refuse the new identity")]
+    Identity(#[source] PeerError),
+    #[error("no key for session tickets could be drawn")]
+    Tickets(#[source] rustls::Error),
+}
+
+impl Snapshot {
+    /// Checks that the material belongs together and is valid now, and makes a configuration for each policy.
+    ///
+    /// With the bundles of `previous`, its trust epoch goes on: tickets and verified chains stay good, so a new leaf costs
+    /// no full handshakes. With other bundles a new epoch begins with neither.
+    pub fn build(material: Material, policies: &TlsPolicies, previous: Option<&Self>) -> Result<Self, SnapshotError> {
+        let Material { svid, bundles } = material;
+        let clock = policies.clock().clone();
+        let trust = trust(bundles, previous);
+        let expires_at = own_expiry(&svid, &trust, clock.now()).map_err(SnapshotError::Identity)?;
+        let servers = policies
+            .servers()
+            .iter()
+            .map(|policy| {
+                let tickets = tickets(policy, &svid, &trust, previous).map_err(SnapshotError::Tickets)?;
+                let config = server_config(policy, &svid, &trust, &tickets, &clock);
+                Ok(Server { policy: policy.clone(), tickets, config })
+            })
+            .collect::<Result<_, SnapshotError>>()?;
+        let clients = policies
+            .clients()
+            .iter()
+            .map(|policy| Client { policy: policy.clone(), config: client_config(policy, &svid, &trust, &clock) })
+            .collect();
+        let generation = previous.map_or(Generation::FIRST, |previous| previous.generation.next());
+        Ok(Self { generation, trust, clock, svid, expires_at, servers, clients })
+    }
+
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    pub fn trust_epoch(&self) -> TrustEpoch {
+        self.trust.epoch()
+    }
+
+    pub fn svid(&self) -> &X509Svid {
+        &self.svid
+    }
+
+    pub fn bundles(&self) -> &BundleSet {
+        self.trust.bundles()
+    }
+
+    /// When peers with the same bundles begin to refuse our own chain: the earliest notAfter of its verified path, the
+    /// anchor included.
+    pub fn expires_at(&self) -> OffsetDateTime {
+        self.expires_at
+    }
+
+    /// # Panics
+    /// When the key is not of the policies that this snapshot was built with.
+    pub fn server(&self, key: ServerKey) -> &Arc<ServerConfig> {
+        &self.servers[key.index()].config
+    }
+
+    /// # Panics
+    /// When the key is not of the policies that this snapshot was built with.
+    pub fn client(&self, key: ClientKey) -> &Arc<ClientConfig> {
+        &self.clients[key.index()].config
+    }
+
+    /// Who the client is of a connection that was accepted with [`server`](Self::server). To be asked after every
+    /// handshake, full or resumed, with the connection's `peer_certificates()`; of a resumed one nothing else judges the
+    /// peer. `None` only where the policy lets a client come without an identity.
+    ///
+    /// # Panics
+    /// When the key is not of the policies that this snapshot was built with.
+    pub fn peer_of_server_connection(
+        &self,
+        key: ServerKey,
+        chain: Option<&[CertificateDer<'_>]>,
+    ) -> Result<Option<Arc<PeerIdentity>>, PeerError> {
+        let clients = self.servers[key.index()].policy.clients;
+        match (self.judge(Role::Client, chain), clients) {
+            (Err(PeerError::NoCertificate), ClientAuthentication::Optional) => Ok(None),
+            (judged, ClientAuthentication::Optional | ClientAuthentication::Required) => judged.map(Some),
+        }
+    }
+
+    /// Who the server is of a connection that was made with [`client`](Self::client). To be asked after every handshake,
+    /// full or resumed, with the connection's `peer_certificates()`; of a resumed one nothing else judges the peer.
+    ///
+    /// # Panics
+    /// When the key is not of the policies that this snapshot was built with.
+    pub fn peer_of_client_connection(
+        &self,
+        key: ClientKey,
+        chain: Option<&[CertificateDer<'_>]>,
+    ) -> Result<Arc<PeerIdentity>, PeerError> {
+        let peer = self.judge(Role::Server, chain)?;
+        expect_server(&self.clients[key.index()].policy.servers, &peer)?;
+        Ok(peer)
+    }
+
+    /// Whether the peer of a live connection, believed under an earlier snapshot, can be believed now under this one.
+    pub fn still_accepts(&self, peer: &PeerIdentity) -> Result<(), PeerError> {
+        self.judge(peer.role, Some(peer.chain())).map(drop)
+    }
+
+    fn judge(&self, role: Role, chain: Option<&[CertificateDer<'_>]>) -> Result<Arc<PeerIdentity>, PeerError> {
+        let (leaf, intermediates) = chain.and_then(<[_]>::split_first).ok_or(PeerError::NoCertificate)?;
+        self.trust.judge(role, leaf, intermediates, self.clock.now())
+    }
+}
+
+/// The previous epoch as long as the bundles are the same, else the next.
+fn trust(bundles: BundleSet, previous: Option<&Snapshot>) -> Arc<Trust> {
+    match previous {
+        Some(previous) if *previous.bundles() == bundles => previous.trust.clone(),
+        Some(previous) => Arc::new(Trust::new(previous.trust_epoch().next(), bundles)),
+        None => Arc::new(Trust::new(TrustEpoch::FIRST, bundles)),
+    }
+}
+
+/// Judges our own chain as both kinds of peers would.
+fn own_expiry(svid: &X509Svid, trust: &Trust, now: OffsetDateTime) -> Result<OffsetDateTime, PeerError> {
+    let (leaf, intermediates) = svid.chain().split_first().ok_or(PeerError::NoCertificate)?;
+    trust.judge(Role::Client, leaf, intermediates, now)?;
+    Ok(trust.judge(Role::Server, leaf, intermediates, now)?.expires_at())
+}
+
+/// The tickets of the same policy in the same trust epoch, else new ones. Another own ID is a new server too: whoever
+/// resumed would take it for the old one.
+fn tickets(
+    policy: &Arc<ServerPolicy>,
+    svid: &X509Svid,
+    trust: &Arc<Trust>,
+    previous: Option<&Snapshot>,
+) -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
+    previous
+        .filter(|previous| Arc::ptr_eq(&previous.trust, trust) && previous.svid.id() == svid.id())
+        .and_then(|previous| previous.servers.iter().find(|server| Arc::ptr_eq(&server.policy, policy)))
+        .map_or_else(Ticketer::new, |server| Ok(server.tickets.clone()))
+}
+
+impl Generation {
+    const FIRST: Self = Self(1);
+
+    pub fn get(self) -> u64 {
+        self.0
+    }
+
+    fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl TrustEpoch {
+    pub(crate) const FIRST: Self = Self(1);
+
+    pub fn get(self) -> u64 {
+        self.0
+    }
+
+    fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for TrustEpoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("generation", &self.generation.0)
+            .field("trust_epoch", &self.trust_epoch().0)
+            .field("svid", &self.svid)
+            .field("bundles", self.bundles())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,246 @@
+use std::{cell::RefCell, sync::Arc};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use rustls_pki_types::{CertificateDer, UnixTime};
+use time::OffsetDateTime;
+use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
+
+use crate::{
+    BundleSet, LeafError, PeerError, PeerIdentity, TrustBundle, TrustDomain, TrustEpoch, WorkloadId, authority,
+    certificate::{Validity, check_limits, parse, validity},
+    chain_cache::{ChainCache, ChainKey},
+    leaf::Leaf,
+    tls::provider,
+};
+
+/// What the peer is in the handshake.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Role {
+    Client,
+    Server,
+}
+
+/// Whom this process trusts during one trust epoch, and whom it found trustworthy so far.
+pub(crate) struct Trust {
+    epoch: TrustEpoch,
+    bundles: BundleSet,
+    clients: ChainCache,
+    servers: ChainCache,
+}
+
+/// A verified peer, and whether its chain may be remembered.
+struct Verified {
+    peer: PeerIdentity,
+    order: PresentedOrder,
+}
+
+/// How the presented intermediates relate to the path.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum PresentedOrder {
+    /// Exactly those of the path, in its order.
+    OfThePath,
+    Other,
+}
+
+/// What is known of a path that leads to an anchor and follows the rules for authorities.
+struct Path {
+    /// When all certificates above the leaf are valid.
+    authorities: Validity,
+    order: PresentedOrder,
+}
+
+impl Trust {
+    pub(crate) fn new(epoch: TrustEpoch, bundles: BundleSet) -> Self {
+        Self { epoch, bundles, clients: ChainCache::new(), servers: ChainCache::new() }
+    }
+
+    pub(crate) fn epoch(&self) -> TrustEpoch {
+        self.epoch
+    }
+
+    pub(crate) fn bundles(&self) -> &BundleSet {
+        &self.bundles
+    }
+
+    /// Who the presented chain belongs to, if it can be trusted now. The same for full and for resumed handshakes.
+    ///
+    /// A chain seen before costs one SHA-256 and no lock; benchmark: `handshake`.
+    pub(crate) fn judge(
+        &self,
+        role: Role,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: OffsetDateTime,
+    ) -> Result<Arc<PeerIdentity>, PeerError> {
+        check_limits(std::iter::once(leaf).chain(intermediates))?;
+        let key = ChainKey::new(std::iter::once(leaf).chain(intermediates));
+        if let Some(peer) = self.cache(role).get(&key, now) {
+            return Ok(peer);
+        }
+        let verified = verify(&self.bundles, role, leaf, intermediates, now)?;
+        let peer = Arc::new(verified.peer);
+        if verified.order == PresentedOrder::OfThePath {
+            self.cache(role).insert(key, &peer, now);
+        }
+        Ok(peer)
+    }
+
+    pub(crate) fn cache(&self, role: Role) -> &ChainCache {
+        match role {
+            Role::Client => &self.clients,
+            Role::Server => &self.servers,
+        }
+    }
+}
+
+/// Trust domain, its bundle, the path, the leaf: in this order.
+fn verify(
+    bundles: &BundleSet,
+    role: Role,
+    leaf_der: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    now: OffsetDateTime,
+) -> Result<Verified, PeerError> {
+    let leaf = Leaf::parse(leaf_der)?;
+    let id = leaf.claimed_id()?;
+    let bundle = bundle_of(bundles, id.trust_domain())?;
+    let path = build_path(bundle, role, leaf_der, intermediates, now)?;
+    leaf.check()?;
+    let whole = leaf.validity().intersection(path.authorities);
+    // webpki counts whole seconds.
+    check_time(whole, now)?;
+    let peer = identity(id, &leaf, whole, leaf_der, intermediates, role);
+    Ok(Verified { peer, order: path.order })
+}
+
+fn bundle_of<'b>(bundles: &'b BundleSet, trust_domain: &TrustDomain) -> Result<&'b TrustBundle, PeerError> {
+    bundles.get(trust_domain).ok_or_else(|| PeerError::UnknownTrustDomain { trust_domain: trust_domain.clone() })
+}
+
+/// Builds a path from the leaf over the presented intermediates to an anchor of this one bundle.
+fn build_path(
+    bundle: &TrustBundle,
+    role: Role,
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    now: OffsetDateTime,
+) -> Result<Path, PeerError> {
+    let end_entity = EndEntityCert::try_from(leaf).map_err(|_| LeafError::Malformed)?;
+    // webpki goes on to other candidates after a refusal, so the last word counts.
+    let judged = RefCell::new(None);
+    let judge = |candidate: &VerifiedPath<'_>| {
+        let path = check_authorities(candidate, bundle, intermediates, now);
+        let verdict = if path.is_ok() { Ok(()) } else { Err(webpki::Error::UnknownIssuer) };
+        judged.replace(Some(path));
+        verdict
+    };
+    let usage = match role {
+        Role::Client => KeyUsage::client_auth(),
+        Role::Server => KeyUsage::server_auth(),
+    };
+    let built = end_entity.verify_for_usage(
+        provider().signature_verification_algorithms.all,
+        bundle.anchors(),
+        intermediates,
+        unix_time(now),
+        usage,
+        None,
+        Some(&judge),
+    );
+    match (built.map(drop), judged.take()) {
+        (Ok(()), Some(path)) | (Err(webpki::Error::UnknownIssuer), Some(path)) => path,
+        // Every path that webpki accepts was judged.
+        (Ok(()), None) => Err(PeerError::Path(webpki::Error::UnknownIssuer)),
+        (Err(error), _) => Err(of_webpki(error, bundle.trust_domain())),
+    }
+}
+
+/// What webpki does not check of a path: the anchor's validity and path length, and the rules for a trust domain's
+/// authorities.
+fn check_authorities(
+    candidate: &VerifiedPath<'_>,
+    bundle: &TrustBundle,
+    presented: &[CertificateDer<'_>],
+    now: OffsetDateTime,
+) -> Result<Path, PeerError> {
+    let position = bundle.anchors().iter().position(|anchor| std::ptr::eq(anchor, candidate.anchor()));
+    let untrusted = || PeerError::UntrustedAuthority { trust_domain: bundle.trust_domain().clone() };
+    let anchor = position.and_then(|position| bundle.limits().get(position)).ok_or_else(untrusted)?;
+    let mut authorities = anchor.validity;
+    let mut used = 0;
+    let mut in_order = true;
+    for intermediate in candidate.intermediate_certificates() {
+        let der = intermediate.der();
+        let certificate = parse(&der).map_err(|malformed| PeerError::Authority(malformed.into()))?;
+        authority::check(&certificate, bundle.trust_domain())?;
+        authorities = authorities.intersection(validity(&certificate));
+        in_order &= presented.get(used).is_some_and(|presented| *presented == der);
+        used += 1;
+    }
+    if anchor.path_length.is_some_and(|length| used > length as usize) {
+        return Err(PeerError::Path(webpki::Error::PathLenConstraintViolated));
+    }
+    check_time(authorities, now)?;
+    let order = if in_order && used == presented.len() { PresentedOrder::OfThePath } else { PresentedOrder::Other };
+    Ok(Path { authorities, order })
+}
+
+fn check_time(validity: Validity, now: OffsetDateTime) -> Result<(), PeerError> {
+    if now > validity.not_after {
+        return Err(PeerError::Expired { not_after: validity.not_after });
+    }
+    if now < validity.not_before {
+        return Err(PeerError::NotYetValid { not_before: validity.not_before });
+    }
+    Ok(())
+}
+
+fn identity(
+    id: WorkloadId,
+    leaf: &Leaf<'_>,
+    path: Validity,
+    leaf_der: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    role: Role,
+) -> PeerIdentity {
+    let mut leaf_sha256 = [0; 32];
+    leaf_sha256.copy_from_slice(digest(&SHA256, leaf_der).as_ref());
+    let chain = std::iter::once(leaf_der).chain(intermediates).map(|der| der.clone().into_owned()).collect();
+    PeerIdentity { id, serial: leaf.serial(), leaf: leaf.validity(), path, leaf_sha256, chain, role }
+}
+
+fn of_webpki(error: webpki::Error, trust_domain: &TrustDomain) -> PeerError {
+    use webpki::Error::*;
+    match error {
+        CertExpired { not_after, .. } => PeerError::Expired { not_after: date_time(not_after) },
+        CertNotValidYet { not_before, .. } => PeerError::NotYetValid { not_before: date_time(not_before) },
+        UnknownIssuer | InvalidSignatureForPublicKey => {
+            PeerError::UntrustedAuthority { trust_domain: trust_domain.clone() }
+        }
+        CaUsedAsEndEntity => LeafError::CaAsLeaf.into(),
+        EmptyEkuExtension | RequiredEkuNotFoundContext(_) => LeafError::ExtendedKeyUsage.into(),
+        UnsupportedSignatureAlgorithmContext(_) | UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
+            PeerError::UnsupportedAlgorithm
+        }
+        BadDer
+        | BadDerTime
+        | TrailingData(_)
+        | ExtensionValueInvalid
+        | InvalidSerialNumber
+        | UnsupportedCertVersion
+        | SignatureAlgorithmMismatch => LeafError::Malformed.into(),
+        other => PeerError::Path(other),
+    }
+}
+
+/// Certificates count whole seconds; before 1970 nothing is valid.
+pub(crate) fn unix_time(now: OffsetDateTime) -> UnixTime {
+    UnixTime::since_unix_epoch(std::time::Duration::from_secs(now.unix_timestamp().try_into().unwrap_or(0)))
+}
+
+fn date_time(time: UnixTime) -> OffsetDateTime {
+    i64::try_from(time.as_secs())
+        .ok()
+        .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
+        .unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}
