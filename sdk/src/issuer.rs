@@ -1,0 +1,333 @@
+//! An identity from an issuer: attested once with a join token, then renewed over mTLS for as long as the program runs.
+//!
+//! ```text
+//!            join token                 renewal point, or "renew now"
+//!  (nothing) ──────────► holds an SVID ──────────────────────────────► holds its successor …
+//!      ▲                      │                                               │
+//!      └──────────────────────┴── expired while the issuer was away ──────────┘
+//! ```
+
+mod answer;
+mod client;
+mod follow;
+mod request;
+mod token;
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use http::{Uri, uri::Authority};
+use signet_identity::{
+    BundleSet, ClientCredentials, ClientKey, ClientPolicy, Clock, Material, SharedClock, Snapshot, SpiffeIdError,
+    SpiffeIdPatterns, TlsPolicies, TrustBundle, TrustDomain, WorkloadId,
+};
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use self::{
+    client::{CallError, IssuerClient},
+    follow::{Following, Wish},
+};
+use crate::{
+    Delivery, Source,
+    backoff::{Backoff, random_fraction},
+    cause, wall_clock,
+};
+
+pub use self::token::JoinToken;
+
+/// The path of an issuer's own identity, below its trust domain.
+const ISSUER_PATH: &str = "/signet/issuer";
+
+/// How long a call to the issuer may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// TCP and TLS.
+    pub connect: Duration,
+    /// One call, connecting included.
+    pub request: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(5), request: Duration::from_secs(10) }
+    }
+}
+
+/// Gets an identity from an issuer and renews it. Each certificate has a key of its own, made here, which never leaves
+/// the process.
+#[derive(Debug)]
+pub struct IssuerSource {
+    endpoint: Endpoint,
+    token: JoinToken,
+}
+
+/// Where the issuer is and how it is recognized.
+#[derive(Clone, Debug)]
+pub(crate) struct Endpoint {
+    uri: Uri,
+    id: WorkloadId,
+    bootstrap: TrustBundle,
+    timeouts: Timeouts,
+}
+
+impl Endpoint {
+    fn address(&self) -> String {
+        self.uri.authority().map(ToString::to_string).unwrap_or_default()
+    }
+
+    fn expected(&self) -> SpiffeIdPatterns {
+        SpiffeIdPatterns::from(&self.id)
+    }
+}
+
+/// An issuer that cannot be.
+#[derive(Debug, thiserror::Error)]
+pub enum EndpointError {
+    /// The address is not `host:port`.
+    #[error("issuer address `{address}` is not `host:port`")]
+    Address {
+        /// What was given.
+        address: String,
+    },
+    /// The issuer's name cannot be made of its trust domain's.
+    #[error("issuer of {trust_domain} has no name")]
+    Id {
+        /// What was given.
+        trust_domain: TrustDomain,
+        /// What is wrong with it.
+        source: SpiffeIdError,
+    },
+}
+
+impl IssuerSource {
+    /// The issuer at `address` (`host:port`), which proves itself as `spiffe://TRUST-DOMAIN/signet/issuer` under
+    /// `bootstrap`, the bundle of its trust domain.
+    pub fn new(address: &str, bootstrap: TrustBundle, token: JoinToken) -> Result<Self, EndpointError> {
+        let uri = uri_of(address).ok_or_else(|| EndpointError::Address { address: address.to_owned() })?;
+        let trust_domain = bootstrap.trust_domain();
+        let id = format!("{}{ISSUER_PATH}", trust_domain.id())
+            .parse()
+            .map_err(|source| EndpointError::Id { trust_domain: trust_domain.clone(), source })?;
+        Ok(Self { endpoint: Endpoint { uri, id, bootstrap, timeouts: Timeouts::default() }, token })
+    }
+
+    /// Another SPIFFE ID that the issuer has to prove.
+    pub fn issuer_id(mut self, id: WorkloadId) -> Self {
+        self.endpoint.id = id;
+        self
+    }
+
+    /// Other timeouts.
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.endpoint.timeouts = timeouts;
+        self
+    }
+}
+
+/// gRPC wants a URI; TLS is the connector's business, so that the scheme says nothing.
+fn uri_of(address: &str) -> Option<Uri> {
+    let authority: Authority = address.parse().ok()?;
+    let plain = !address.contains('@') && !authority.host().is_empty() && authority.port_u16().is_some();
+    plain.then(|| Uri::builder().scheme("http").authority(authority).path_and_query("/").build().ok())?
+}
+
+impl Source for IssuerSource {
+    type Keys = ClientKey;
+
+    fn register(&self, policies: &mut TlsPolicies) -> ClientKey {
+        policies.client(ClientPolicy {
+            alpn: vec![b"h2".to_vec()],
+            servers: self.endpoint.expected(),
+            credentials: ClientCredentials::Svid,
+        })
+    }
+
+    async fn run(self, key: ClientKey, mut delivery: Delivery) {
+        delivery.monitor().uses_issuer();
+        let holder =
+            Holder { clock: delivery.monitor().clock().clone(), endpoint: self.endpoint, token: self.token, key };
+        let mut backoff = Backoff::new();
+        loop {
+            holder.keep_alive(&mut delivery).await;
+            match holder.attest(&mut delivery).await {
+                Accepted::Yes => backoff.reset(),
+                Accepted::No => tokio::time::sleep(backoff.delay()).await,
+            }
+        }
+    }
+}
+
+/// Who holds, or wants to hold, an SVID of this issuer.
+struct Holder {
+    clock: SharedClock,
+    endpoint: Endpoint,
+    token: JoinToken,
+    key: ClientKey,
+}
+
+impl Holder {
+    /// Exchanges the join token for an SVID.
+    async fn attest(&self, delivery: &mut Delivery) -> Accepted {
+        let attested = match self.token.read().await {
+            Ok(token) => client::attest(&self.endpoint, &self.clock, token).await.map_err(|error| cause::whole(&error)),
+            Err(error) => Err(cause::whole(&error)),
+        };
+        accept(attested.map_err(|cause| self.explain(delivery, cause)), delivery)
+    }
+
+    /// Why there is no SVID, and, once one has expired, what an operator can do.
+    fn explain(&self, delivery: &Delivery, cause: Arc<str>) -> Arc<str> {
+        match delivery.live() {
+            None => cause,
+            Some(live) => {
+                let snapshot = live.load();
+                let (id, not_after) = (snapshot.svid().id(), snapshot.svid().not_after());
+                let advice = self.token.advice();
+                format!(
+                    "the certificate of {id} is not valid now (its end: {not_after}), so that it cannot renew itself: \
+                     {cause}; if waiting does not help, make a join token for it with `signet token create` and {advice}"
+                )
+                .into()
+            }
+        }
+    }
+
+    /// Renews the live SVID and follows the issuer's stream. Returns when there is no valid SVID.
+    async fn keep_alive(&self, delivery: &mut Delivery) {
+        while let Some(snapshot) = self.valid(delivery) {
+            self.keep(snapshot, delivery).await;
+        }
+    }
+
+    fn valid(&self, delivery: &Delivery) -> Option<Arc<Snapshot>> {
+        delivery.live().map(|live| live.load_full()).filter(|held| held.svid().is_valid_at(self.clock.now()))
+    }
+
+    /// Sees one SVID through its life: until it has a successor, or expires.
+    async fn keep(&self, held: Arc<Snapshot>, delivery: &mut Delivery) {
+        let Some(live) = delivery.live().cloned() else { return };
+        let (svid, clock) = (held.svid(), &*self.clock);
+        let client = IssuerClient::new(&self.endpoint, live, self.key, self.clock.clone());
+        let mut following = Following::new(client.clone(), delivery.monitor().clone());
+        let mut backoff = Backoff::for_life(life_of(&held));
+        let mut due = Due::At(svid.renew_at());
+        let mut asking: Option<Asking> = None;
+        let not_sooner = Instant::now() + backoff.delay();
+
+        loop {
+            tokio::select! {
+                () = due.reached(clock), if asking.is_none() => {
+                    let client = client.clone();
+                    asking = Some(Box::pin(async move { client.renew().await }));
+                }
+                renewed = answer(&mut asking) => {
+                    asking = None;
+                    if accept(renewed.map_err(|error| cause::whole(&error)), delivery) == Accepted::Yes {
+                        return;
+                    }
+                    due = Due::In(Instant::now() + backoff.delay());
+                }
+                wish = following.next() => match wish {
+                    Wish::Bundles(bundles) => {
+                        self.replace_bundles(bundles, delivery);
+                    }
+                    Wish::RenewNow { within } => due = due.no_later_than(within, not_sooner, clock),
+                },
+                () = wall_clock::until(clock, svid.not_after()) => return,
+            }
+        }
+    }
+
+    fn replace_bundles(&self, bundles: BundleSet, delivery: &mut Delivery) {
+        let Some(current) = delivery.live().map(|live| live.load_full()) else { return };
+        if *current.bundles() != bundles {
+            // A refusal is counted and logged; the stream goes on, and its next message may be better.
+            let _ = delivery.offer(Material { svid: current.svid().clone(), bundles });
+        }
+    }
+}
+
+/// Whether there is a new SVID. If not, why has been told, and what is left to do is to wait.
+#[derive(Debug, Eq, PartialEq)]
+enum Accepted {
+    Yes,
+    No,
+}
+
+/// Makes an answer live, if it is one and of the identity that is held.
+fn accept(answered: Result<Material, Arc<str>>, delivery: &mut Delivery) -> Accepted {
+    let material = match answered {
+        Ok(material) => material,
+        Err(cause) => {
+            delivery.monitor().renewal_failed(cause);
+            return Accepted::No;
+        }
+    };
+    if let Some(live) = delivery.live()
+        && let Err(other) = same_identity(&material, &live.load())
+    {
+        delivery.monitor().refused(cause::whole(&other));
+        return Accepted::No;
+    }
+    match delivery.offer(material) {
+        Ok(_) => Accepted::Yes,
+        Err(_) => Accepted::No,
+    }
+}
+
+/// A renewal that the issuer has not answered yet.
+type Asking = Pin<Box<dyn Future<Output = Result<Material, CallError>> + Send>>;
+
+async fn answer(asking: &mut Option<Asking>) -> Result<Material, CallError> {
+    match asking {
+        Some(asking) => asking.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// When to renew.
+#[derive(Clone, Copy, Debug)]
+enum Due {
+    /// The point drawn for the certificate.
+    At(OffsetDateTime),
+    /// After a failure, or because the issuer wishes it.
+    In(Instant),
+}
+
+impl Due {
+    async fn reached(self, clock: &dyn Clock) {
+        match self {
+            Self::At(moment) => wall_clock::until(clock, moment).await,
+            Self::In(instant) => tokio::time::sleep_until(instant).await,
+        }
+    }
+
+    /// A moment drawn from the time that the issuer grants, unless this comes first. Not before `not_sooner`: an issuer
+    /// that wishes all the time shall not be asked all the time.
+    fn no_later_than(self, within: Duration, not_sooner: Instant, clock: &dyn Clock) -> Self {
+        let drawn = Instant::now() + within.mul_f64(random_fraction());
+        let planned = match self {
+            Self::At(moment) => Instant::now() + wall_clock::remaining(clock, moment).unwrap_or_default(),
+            Self::In(instant) => instant,
+        };
+        if planned <= drawn { self } else { Self::In(drawn.max(not_sooner)) }
+    }
+}
+
+/// An issuer gave an SVID to somebody else's name.
+#[derive(Debug, thiserror::Error)]
+#[error("the issuer answered with a certificate of {got}, this is {held}")]
+struct OtherIdentity {
+    held: WorkloadId,
+    got: WorkloadId,
+}
+
+fn same_identity(material: &Material, held: &Snapshot) -> Result<(), OtherIdentity> {
+    let (got, held) = (material.svid.id(), held.svid().id());
+    if got == held { Ok(()) } else { Err(OtherIdentity { held: held.clone(), got: got.clone() }) }
+}
+
+fn life_of(snapshot: &Snapshot) -> Duration {
+    let svid = snapshot.svid();
+    Duration::try_from(svid.not_after() - svid.not_before()).unwrap_or_default()
+}
