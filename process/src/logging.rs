@@ -127,7 +127,52 @@ const DEFAULT_LEVEL: LogLevel = LogLevel(LevelFilter::INFO);
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::process::Command;
+
     use super::*;
+
+    /// Logs in a process of its own, where it is the only one that does.
+    #[test]
+    fn child() {
+        if std::env::var_os("SIGNET_TEST_LOGGING").is_none() {
+            return;
+        }
+        let log = init(Format::Json);
+        tracing::debug!("too early");
+        assert!(log.set_level("debug".parse().unwrap()));
+        tracing::debug!(serial = "0a", "a fact");
+        tracing::debug!(target: "h2::codec", authorization = "secret");
+        assert!(!init(Format::Json).set_level("off".parse().unwrap()), "the second to begin moves nothing");
+        tracing::error!("still there");
+    }
+
+    fn lines_of_child(level: &str) -> Vec<serde_json::Value> {
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "logging::tests::child", "--nocapture"])
+            .env("SIGNET_TEST_LOGGING", "1")
+            .env("SIGNET_LOG", level)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn events_are_json_lines_whose_level_moves_while_running() {
+        let lines = lines_of_child("info");
+        let messages: Vec<_> = lines.iter().map(|line| line["message"].as_str().unwrap()).collect();
+        assert_eq!(messages, ["a fact", "still there"]);
+        assert_eq!((&lines[0]["serial"], &lines[0]["level"]), (&"0a".into(), &"DEBUG".into()));
+    }
+
+    #[test]
+    fn a_wrong_level_in_the_environment_is_told_and_info_is_used() {
+        let lines = lines_of_child("loud");
+        assert_eq!(lines[0]["SIGNET_LOG"], "loud");
+        assert_eq!(lines[1]["message"], "a fact");
+    }
 
     #[test]
     fn a_level_is_one_of_six_words() {

@@ -182,6 +182,21 @@ fn oversized_headers_and_what_is_no_http_are_refused_and_the_next_caller_is_serv
 }
 
 #[test]
+fn callers_who_say_nothing_do_not_keep_others_out_for_ever() {
+    let identity = TestIdentity::new();
+    let server = start(&identity, &Readiness::default());
+    let silent: Vec<TcpStream> = (0..MAX_CONNECTIONS).map(|_| TcpStream::connect(server.address()).unwrap()).collect();
+    let begun = Instant::now();
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    stream.write_all(b"GET /live HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(begun.elapsed() < HEADER_TIMEOUT + Duration::from_secs(5), "{:?}", begun.elapsed());
+    drop(silent);
+}
+
+#[test]
 fn an_address_in_use_is_an_error_that_says_so() {
     let identity = TestIdentity::new();
     let server = start(&identity, &Readiness::default());
