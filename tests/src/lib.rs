@@ -1,1 +1,46 @@
+//! What the end-to-end tests stand on: real processes of ours, real third-party programs, and a mesh in three lines.
+//!
+//! ```no_run
+//! use signet_tests::{Mesh, Nginx, secs};
+//!
+//! let nginx = Nginx::start();
+//! let mesh = Mesh::new().ttl(secs(10)).upstream(&nginx.url()).start();
+//! mesh.curl("/hello").run().expect_status(200);
+//! ```
+//! The tests themselves are in `e2e/`, one file for each promise. When one fails, every process it started shows its log.
+
 #![forbid(unsafe_code)]
+// A harness fails by panicking: that is how a test says what is wrong.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, clippy::missing_panics_doc)]
+
+pub mod address;
+pub mod curl;
+pub mod digest;
+pub mod files;
+pub mod gateway;
+pub mod issuer;
+pub mod load;
+pub mod mesh;
+pub mod metrics;
+pub mod nginx;
+pub mod openssl;
+pub mod process;
+pub mod program;
+pub mod raw_http;
+pub mod tap;
+pub mod tls;
+pub mod wait;
+pub mod workload;
+
+pub use curl::Curl;
+pub use files::{IdentityFiles, Pki};
+pub use gateway::{Gateway, GatewayPlan};
+pub use issuer::Issuer;
+pub use load::Load;
+pub use mesh::Mesh;
+pub use metrics::Admin;
+pub use nginx::Nginx;
+pub use openssl::SClient;
+pub use process::{Process, Recipe, Signal};
+pub use wait::{millis, secs};
+pub use workload::Workload;

@@ -1,0 +1,141 @@
+//! A real `identity-issuer` process under a root of its own, by the ceremony an operator walks: `signet ca init`, the issuer's
+//! request, `signet ca sign`.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::address::Host;
+use crate::metrics::Admin;
+use crate::process::{Process, Recipe};
+use crate::program;
+use crate::wait::secs;
+
+/// A running issuer.
+#[derive(Debug)]
+pub struct Issuer {
+    pub process: Process,
+    /// gRPC over mTLS.
+    pub address: SocketAddr,
+    pub admin: Admin,
+    /// The root's certificate.
+    pub bundle: PathBuf,
+    pub root: PathBuf,
+    pub configuration: PathBuf,
+    pub database: PathBuf,
+    pub socket: PathBuf,
+    // Keeps its ports taken when it is killed and started again.
+    _host: Host,
+}
+
+impl Issuer {
+    /// Makes the root in `folder/root`, starts the issuer with its state in `folder/issuer`, and signs what it asks for.
+    pub fn start(folder: &Path, trust_domain: &str, ttl: Duration) -> Self {
+        let (root, state) = (folder.join("root"), folder.join("issuer"));
+        fs::create_dir(&state).expect("a folder");
+        let passphrase = folder.join("passphrase");
+        fs::write(&passphrase, "the root's passphrase\n").expect("a file");
+        make_private(&passphrase);
+        signet(
+            &["ca", "init", "--trust-domain", trust_domain],
+            &[("--dir", &root), ("--passphrase-file", &passphrase)],
+        );
+
+        let host = Host::new();
+        let (address, admin) = (host.free(), host.free());
+        let socket = folder.join("issuer-admin.sock");
+        let configuration = folder.join("issuer.yaml");
+        let text = configuration_text(trust_domain, &root, &state, &passphrase, &socket, address, admin, ttl);
+        fs::write(&configuration, text).expect("a file");
+        let mut process =
+            Recipe::new("issuer", program::ours("identity-issuer"), folder).arg("--config").arg(&configuration).start();
+
+        let (request, certificate) = (state.join("authority.csr"), state.join("authority.pem"));
+        process.wait_until("a certificate request", secs(30), |_| request.exists());
+        signet(
+            &["ca", "sign"],
+            &[("--dir", &root), ("--passphrase-file", &passphrase), ("--csr", &request), ("--out", &certificate)],
+        );
+        let mut issuer = Self {
+            process,
+            address,
+            admin: Admin(admin),
+            bundle: root.join("root.pem"),
+            root,
+            configuration,
+            database: state.join("issuer.db"),
+            socket,
+            _host: host,
+        };
+        issuer.wait_until_ready();
+        issuer
+    }
+
+    #[track_caller]
+    pub fn wait_until_ready(&mut self) {
+        let admin = self.admin;
+        self.process.wait_until("ready", secs(30), |_| admin.is_ready());
+    }
+
+    /// A join token for this SPIFFE ID, by `signet token create`.
+    pub fn join_token(&self, spiffe_id: &str) -> String {
+        let told = signet(&["token", "create", spiffe_id, "-o", "json"], &[("--issuer", &self.socket)]);
+        let answer: serde_json::Value = serde_json::from_str(&told).unwrap_or_else(|error| panic!("{error}: {told}"));
+        answer["join_token"].as_str().unwrap_or_else(|| panic!("no token in {told}")).to_owned()
+    }
+
+    /// Rows that `sqlite3` finds in the issuer's database, one a line. Reading does not disturb the issuer.
+    pub fn query(&self, sql: &str) -> Vec<String> {
+        let output = Command::new(program::third_party("sqlite3"))
+            .arg("-readonly")
+            .arg(&self.database)
+            .args(["-cmd", ".timeout 5000", sql])
+            .output()
+            .expect("sqlite3");
+        assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+    }
+}
+
+/// `signet WORDS --OPTION PATH…`, which has to succeed; returns its standard output.
+///
+/// # Panics
+/// With what it said, if it fails.
+#[track_caller]
+pub fn signet(words: &[&str], paths: &[(&str, &Path)]) -> String {
+    let mut command = Command::new(program::ours("signet"));
+    command.args(words);
+    for (option, path) in paths {
+        command.arg(option).arg(path);
+    }
+    let output = command.output().expect("signet");
+    let (told, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "signet {words:?} {paths:?}: {}\n{told}{error}", output.status);
+    told.into_owned()
+}
+
+fn make_private(path: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("our own file");
+}
+
+#[expect(clippy::too_many_arguments, reason = "each is one line of the file")]
+fn configuration_text(
+    trust_domain: &str,
+    root: &Path,
+    state: &Path,
+    passphrase: &Path,
+    socket: &Path,
+    address: SocketAddr,
+    admin: SocketAddr,
+    ttl: Duration,
+) -> String {
+    let (root, state, passphrase, socket) = (root.display(), state.display(), passphrase.display(), socket.display());
+    let ttl = ttl.as_secs();
+    format!(
+        "trust_domain: {trust_domain}\nlisten: {address}\nadmin: {admin}\nadmin_socket: {socket}\n\
+         bundle: {root}/root.pem\nstate: {state}\npassphrase_file: {passphrase}\nsvid_ttl: {ttl}s\n"
+    )
+}

@@ -1,0 +1,59 @@
+//! Where the programs of these tests are: ours beside the test that runs, third-party ones on the machine.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+
+/// A program of this workspace, as `cargo build --workspace` left it.
+///
+/// # Panics
+/// If it has not been built.
+pub fn ours(name: &str) -> PathBuf {
+    static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
+        // target/PROFILE/deps/TEST-HASH
+        let test = env::current_exe().expect("the path of this test");
+        test.ancestors().nth(2).expect("a test lies in target/PROFILE/deps").to_owned()
+    });
+    let path = FOLDER.join(name);
+    assert!(path.exists(), "{} is not built: `cargo build --workspace` first, or use tests/run", path.display());
+    path
+}
+
+/// A third-party program. The version of each is printed once for each test binary.
+///
+/// # Panics
+/// If it is not on this machine.
+pub fn third_party(name: &str) -> PathBuf {
+    static VERSIONS: LazyLock<()> = LazyLock::new(|| {
+        for (name, option) in
+            [("nginx", "-v"), ("curl", "--version"), ("openssl", "version"), ("promtool", "--version")]
+        {
+            let Some(path) = find(name) else { continue };
+            let Ok(output) = Command::new(path).arg(option).output() else { continue };
+            let told = [output.stdout, output.stderr].concat();
+            println!("{}", String::from_utf8_lossy(&told).lines().next().unwrap_or_default());
+        }
+    });
+    LazyLock::force(&VERSIONS);
+    find(name).unwrap_or_else(|| panic!("{name} is not on this machine; tests/run installs what the tests need"))
+}
+
+/// A third-party program that tests can do without.
+pub fn find(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    // Daemons live where only root's PATH looks.
+    env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]).map(|dir| dir.join(name)).find(|p| p.is_file())
+}
+
+/// A command that is killed when the test that started it is, however that ends.
+pub(crate) fn dies_with_parent(program: &Path) -> Command {
+    match find("setpriv") {
+        Some(setpriv) => {
+            let mut command = Command::new(setpriv);
+            command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+            command
+        }
+        None => Command::new(program),
+    }
+}
