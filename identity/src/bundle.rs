@@ -188,3 +188,6 @@ impl fmt::Debug for BundleSet {
         f.debug_set().entries(self.iter()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -65,13 +65,8 @@ impl ChainCache {
     /// Remembers a verified peer: in the slot of the same chain, else in a free or expired one, else in place of another.
     pub(crate) fn insert(&self, key: ChainKey, peer: &Arc<PeerIdentity>, now: OffsetDateTime) {
         let set = self.set(&key);
-        let holds = |wanted: &dyn Fn(&Entry) -> bool| {
-            set.iter().position(|slot| slot.0.load().as_ref().is_none_or(|entry| wanted(entry)))
-        };
-        let place = set
-            .iter()
-            .position(|slot| slot.0.load().as_ref().is_some_and(|entry| entry.key == key))
-            .or_else(|| holds(&|entry| entry.peer.path.not_after < now))
+        let place = position(set, |entry| entry.is_some_and(|entry| entry.key == key))
+            .or_else(|| position(set, |entry| entry.is_none_or(|entry| entry.peer.path.not_after < now)))
             .unwrap_or(key.number(2) % WAYS);
         set[place].0.store(Some(Arc::new(Entry { key, peer: Arc::clone(peer) })));
     }
@@ -85,4 +80,8 @@ impl ChainCache {
     pub(crate) fn len(&self) -> usize {
         self.slots.iter().filter(|slot| slot.0.load().is_some()).count()
     }
+}
+
+fn position(set: &[Slot], wanted: impl Fn(Option<&Entry>) -> bool) -> Option<usize> {
+    set.iter().position(|slot| wanted(slot.0.load().as_deref()))
 }

@@ -70,3 +70,86 @@ impl IdentityPublisher {
         Ok(offered)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::thread;
+
+    use signet_test_pki::Authority;
+
+    use super::*;
+    use crate::{BundleSet, Material, SystemClock, TlsPolicies, TrustBundle, X509Svid};
+
+    struct Source {
+        root: Authority,
+        policies: TlsPolicies,
+    }
+
+    impl Source {
+        fn new() -> Self {
+            let policies = TlsPolicies::new(Arc::new(SystemClock));
+            Self { root: Authority::root("example.org"), policies }
+        }
+
+        fn next(&self, previous: Option<&Snapshot>) -> Snapshot {
+            let issued = self.root.leaf("spiffe://example.org/a").issue();
+            let svid = X509Svid::from_der(issued.chain.clone(), issued.key()).unwrap();
+            let roots = vec![self.root.root_certificate().clone()];
+            let bundles = BundleSet::from_iter([TrustBundle::new("example.org".parse().unwrap(), roots).unwrap()]);
+            Snapshot::build(Material { svid, bundles }, &self.policies, previous).unwrap()
+        }
+    }
+
+    #[test]
+    fn what_is_published_is_loaded_next_and_wakes_who_waits() {
+        let source = Source::new();
+        let (mut publisher, live) = live(source.next(None));
+        let changed = live.changed();
+        assert!(!changed.has_changed().unwrap());
+        let before = live.load_full();
+        let next = source.next(Some(&publisher.current()));
+        let serial = next.svid().serial().clone();
+        let generation = publisher.publish(next).unwrap();
+        assert!(changed.has_changed().unwrap());
+        assert_eq!(*changed.borrow(), generation);
+        assert_eq!(live.load().generation(), generation);
+        assert_eq!(live.clone().load().svid().serial(), &serial);
+        assert_ne!(before.svid().serial(), &serial, "who holds the old snapshot keeps it");
+    }
+
+    #[test]
+    fn a_stale_snapshot_is_refused() {
+        let source = Source::new();
+        let (mut publisher, live) = live(source.next(None));
+        let first = publisher.current();
+        let (late, next) = (source.next(Some(&first)), source.next(Some(&first)));
+        let generation = publisher.publish(next).unwrap();
+        let stale = StaleSnapshot { offered: generation, current: generation };
+        assert_eq!(publisher.publish(late), Err(stale));
+        assert_eq!(publisher.publish(source.next(None)).unwrap_err().current, generation);
+        assert_eq!(live.load().generation(), generation);
+    }
+
+    #[test]
+    fn readers_see_whole_snapshots_in_order_while_others_are_published() {
+        let source = Source::new();
+        let (mut publisher, live) = live(source.next(None));
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                let live = live.clone();
+                scope.spawn(move || {
+                    let mut seen = live.load().generation();
+                    while seen.get() < 50 {
+                        let generation = live.load().generation();
+                        assert!(generation >= seen);
+                        seen = generation;
+                    }
+                });
+            }
+            while publisher.current().generation().get() < 50 {
+                publisher.publish(source.next(Some(&publisher.current()))).unwrap();
+            }
+        });
+    }
+}

@@ -179,3 +179,6 @@ fn only_key(pem: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'static>>, SvidError> 
         Some(Err(_)) => Err(SvidError::KeyPem),
     }
 }
+
+#[cfg(test)]
+mod tests;

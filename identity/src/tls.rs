@@ -261,3 +261,6 @@ impl fmt::Debug for ServerVerifier {
         f.debug_struct("ServerVerifier").field("servers", &self.servers).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -244,3 +244,6 @@ fn date_time(time: UnixTime) -> OffsetDateTime {
         .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
         .unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,7 @@
 
 use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::{Duration, OffsetDateTime};
@@ -24,6 +24,7 @@ use time::{Duration, OffsetDateTime};
 /// A CA that can sign leaves and further CAs.
 #[derive(Debug)]
 pub struct Authority {
+    params: CertificateParams,
     issuer: Issuer<'static, KeyPair>,
     trust_domain: String,
     /// This CA and those above it, the self-signed root last.
@@ -53,15 +54,29 @@ impl Authority {
 
     /// The same with a notAfter of the test's choice.
     pub fn root_until(trust_domain: &str, not_after: OffsetDateTime) -> Self {
+        Self::root_with(trust_domain, |params| params.not_after = not_after)
+    }
+
+    /// A root with something changed.
+    pub fn root_with(trust_domain: &str, change: impl FnOnce(&mut CertificateParams)) -> Self {
         let key = new_key();
         let mut params = ca_params(trust_domain, "test root", &key);
-        params.not_after = not_after;
+        params.not_after = OffsetDateTime::now_utc() + Duration::days(3650);
+        change(&mut params);
         let certificate = params.self_signed(&key).expect("a root");
         Self {
             path: vec![certificate.der().clone()],
-            issuer: Issuer::new(params, key),
+            issuer: Issuer::new(params.clone(), key),
+            params,
             trust_domain: trust_domain.to_owned(),
         }
+    }
+
+    /// Another self-signed certificate for this CA's name and key, with something changed.
+    pub fn reissued_with(&self, change: impl FnOnce(&mut CertificateParams)) -> CertificateDer<'static> {
+        let mut params = self.params.clone();
+        change(&mut params);
+        params.self_signed(self.issuer.key()).expect("a root").der().clone()
     }
 
     /// An intermediate of the same trust domain with pathLen 0.
@@ -77,7 +92,8 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer).expect("an intermediate");
         let mut path = vec![certificate.der().clone()];
         path.extend_from_slice(&self.path);
-        Self { issuer: Issuer::new(params, key), trust_domain: self.trust_domain.clone(), path }
+        let issuer = Issuer::new(params.clone(), key);
+        Self { params, issuer, trust_domain: self.trust_domain.clone(), path }
     }
 
     /// A leaf for `uri`, valid from a minute ago for an hour.
@@ -159,6 +175,16 @@ impl Leaf<'_> {
         let above = &self.authority.path[..self.authority.path.len() - 1];
         let chain = std::iter::once(certificate.der().clone()).chain(above.iter().cloned()).collect();
         Issued { chain, key: self.key.serialize_der() }
+    }
+}
+
+impl Leaf<'_> {
+    /// A chain for a key that somebody else holds, as an issuer makes it from a signing request.
+    pub fn issue_for(mut self, key: &impl PublicKeyData) -> Vec<CertificateDer<'static>> {
+        self.params.serial_number.get_or_insert_with(|| SerialNumber::from(serial_of(&self.key)));
+        let certificate = self.params.signed_by(key, &self.authority.issuer).expect("a leaf");
+        let above = &self.authority.path[..self.authority.path.len() - 1];
+        std::iter::once(certificate.der().clone()).chain(above.iter().cloned()).collect()
     }
 }
 
