@@ -1,1 +1,38 @@
+//! Mints short-lived workload certificates from an intermediate CA.
+//!
+//! A certificate is issued on one path, [`issuance`]: [`attestation`] says who asks, [`certificate`] approves what they
+//! may be, [`authority`] signs the [`leaf_profile`], the [`store`] commits the record, and only then the certificate
+//! leaves. [`distribution`] tells connected clients of new bundles and when to renew. [`api`] is the gRPC in front of
+//! it, served by [`server`] over mTLS with the issuer's [`own_identity`]. [`run()`] puts them together.
+//!
+//! The offline [`root`] is here too, for the `signet ca` command: an issuer never opens one.
+
 #![forbid(unsafe_code)]
+
+mod admin_socket;
+mod api;
+mod attestation;
+mod authority;
+mod certificate;
+mod csr;
+mod distribution;
+mod issuance;
+mod key;
+mod leaf_profile;
+mod metrics;
+mod own_identity;
+mod pem_files;
+mod run;
+mod serial;
+mod server;
+mod store;
+
+pub mod config;
+pub mod root;
+
+pub use authority::{AuthorityError, KeyFileError, Passphrase, PassphraseError, SealStrength};
+pub use config::{Config, Environment};
+pub use csr::CsrError;
+pub use issuance::Issued;
+pub use own_identity::OwnIdentityError;
+pub use run::{Phase, RunError, Started, run};

@@ -1,0 +1,137 @@
+//! The Unix socket for operators: mode 0600, and open to the issuer's own user and root only, whom the kernel names.
+
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
+
+use crate::config::Limits;
+use crate::server::{Caller, serve_http2};
+
+#[derive(Debug)]
+pub(crate) struct AdminSocket {
+    listener: UnixListener,
+    path: PathBuf,
+    owner: u32,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AdminSocketError {
+    #[error("another process serves the admin socket {}\nend it, or set another `admin_socket`", path.display())]
+    InUse { path: PathBuf },
+    #[error("the admin socket {} cannot be made: something else is there\nremove it, or set another `admin_socket`", path.display())]
+    NotASocket { path: PathBuf },
+    #[error("the admin socket {} cannot be made\nset `admin_socket` to a path in a folder of the issuer's user", path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+}
+
+const MAX_CONNECTIONS: usize = 64;
+const PAUSE: Duration = Duration::from_millis(100);
+const ROOT: u32 = 0;
+
+impl AdminSocket {
+    /// Binds `path`. The socket of a process that is gone is replaced; one that somebody listens on is not.
+    pub(crate) async fn bind(path: &Path) -> Result<Self, AdminSocketError> {
+        let io = |source| AdminSocketError::Io { path: path.to_owned(), source };
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io)?;
+        }
+        remove_stale(path).await?;
+        let listener = UnixListener::bind(path).map_err(|source| match source.kind() {
+            std::io::ErrorKind::AddrInUse => AdminSocketError::InUse { path: path.to_owned() },
+            _ => AdminSocketError::Io { path: path.to_owned(), source },
+        })?;
+        // Whoever connects before this is still asked for their user.
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(io)?;
+        let owner = std::fs::metadata(path).map_err(io)?.uid();
+        Ok(Self { listener, path: path.to_owned(), owner })
+    }
+
+    pub(crate) async fn serve(self, routes: Routes, limits: Limits, stop: CancellationToken) {
+        let Self { listener, path, owner } = self;
+        let connections = TaskTracker::new();
+        let places = std::sync::Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let accepting = async {
+            loop {
+                // Never closed. When all are taken, callers wait in the kernel's queue.
+                let Ok(place) = std::sync::Arc::clone(&places).acquire_owned().await else { return };
+                match listener.accept().await {
+                    Ok((stream, _)) if is_allowed(&stream, owner) => {
+                        let (routes, stop) = (routes.clone(), stop.clone());
+                        connections.spawn(async move {
+                            let _place = place;
+                            let caller = Caller { peer: None, address: None, ending: CancellationToken::new() };
+                            serve_http2(stream, routes, caller, &limits, std::future::pending(), stop).await;
+                        });
+                    }
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "accept failed on the admin socket");
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                }
+            }
+        };
+        stop.run_until_cancelled(accepting).await;
+        connections.close();
+        connections.wait().await;
+        // A next start replaces it anyway.
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+fn is_allowed(stream: &UnixStream, owner: u32) -> bool {
+    let uid = stream.peer_cred().map(|credentials| credentials.uid());
+    let allowed = uid.as_ref().is_ok_and(|uid| *uid == owner || *uid == ROOT);
+    if !allowed {
+        tracing::warn!(uid = uid.ok(), "connection to the admin socket refused: another user");
+    }
+    allowed
+}
+
+async fn remove_stale(path: &Path) -> Result<(), AdminSocketError> {
+    let io = |source| AdminSocketError::Io { path: path.to_owned(), source };
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(io(error)),
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(AdminSocketError::NotASocket { path: path.to_owned() });
+        }
+        Ok(_) => {}
+    }
+    match UnixStream::connect(path).await {
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => std::fs::remove_file(path).map_err(io),
+        Err(error) => Err(io(error)),
+        Ok(_) => Err(AdminSocketError::InUse { path: path.to_owned() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_is_private_and_one_that_is_left_behind_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run/admin.sock");
+        drop(AdminSocket::bind(&path).await.unwrap());
+        let _again = AdminSocket::bind(&path).await.unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(matches!(AdminSocket::bind(&path).await, Err(AdminSocketError::InUse { .. })));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_socket_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        std::fs::write(&path, "precious").unwrap();
+        assert!(matches!(AdminSocket::bind(&path).await, Err(AdminSocketError::NotASocket { .. })));
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+    }
+}

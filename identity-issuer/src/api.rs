@@ -1,0 +1,85 @@
+//! The gRPC services. Thin: they read requests, call what does the work, and say how it went.
+
+mod admin;
+mod identity;
+
+use signet_identity::{BundleSet, WorkloadId};
+use signet_proto::identity::v1 as wire;
+use time::OffsetDateTime;
+use tonic::Status;
+
+use crate::authority::CertifyError;
+use crate::certificate::Certificate;
+use crate::issuance::IssueError;
+use crate::store::StoreError;
+
+pub(crate) use admin::AdminApi;
+pub(crate) use identity::IdentityApi;
+
+/// What a caller is told. It names the field that is wrong; what is wrong with us is logged instead.
+impl From<IssueError> for Status {
+    fn from(error: IssueError) -> Self {
+        let text = error.to_string();
+        match error {
+            IssueError::Csr(_) | IssueError::KeyReused => Self::invalid_argument(text),
+            IssueError::TokenUsed => not_attested(),
+            IssueError::NotPermitted(_) => Self::permission_denied(text),
+            IssueError::NoAuthority => Self::unavailable(text),
+            IssueError::Certify(CertifyError::AuthorityExpired { .. }) => {
+                tracing::error!(cause = text, "nothing issued");
+                Self::unavailable(text)
+            }
+            IssueError::Certify(CertifyError::Cryptography(_)) => {
+                tracing::error!(cause = report(&error), "nothing issued");
+                Self::internal("the certificate could not be made")
+            }
+            IssueError::Store(error) => store_status(&error),
+        }
+    }
+}
+
+/// The one answer to every proof that is not accepted.
+fn not_attested() -> Status {
+    Status::unauthenticated("join_token: not accepted")
+}
+
+fn store_status(error: &StoreError) -> Status {
+    match error {
+        StoreError::Busy => Status::resource_exhausted("too many requests at once; try again later"),
+        // The committer has logged a failed commit once for all that were in it.
+        StoreError::Closed | StoreError::Commit(_) => Status::unavailable("nothing was issued: it cannot be recorded"),
+        StoreError::Database(_) | StoreError::Record { .. } | StoreError::Randomness => {
+            tracing::error!(cause = report(error), "the store failed");
+            Status::unavailable("the store failed")
+        }
+    }
+}
+
+fn report(error: &(dyn std::error::Error + 'static)) -> String {
+    signet_process::start::Report::of(error).cause
+}
+
+fn parse_id(text: &str, field: &str) -> Result<WorkloadId, Status> {
+    text.parse().map_err(|error| Status::invalid_argument(format!("{field}: {error}")))
+}
+
+fn svid(certificate: Certificate) -> wire::X509Svid {
+    wire::X509Svid {
+        spiffe_id: certificate.id.as_str().to_owned(),
+        chain: certificate.chain.iter().map(|der| der.to_vec()).collect(),
+        not_before: Some(timestamp(certificate.validity.not_before)),
+        not_after: Some(timestamp(certificate.validity.not_after)),
+    }
+}
+
+fn bundles(set: &BundleSet) -> wire::TrustBundles {
+    let bundle = |bundle: &signet_identity::TrustBundle| wire::TrustBundle {
+        trust_domain: bundle.trust_domain().as_str().to_owned(),
+        x509_authorities: bundle.authorities().iter().map(|der| der.to_vec()).collect(),
+    };
+    wire::TrustBundles { bundles: set.iter().map(bundle).collect() }
+}
+
+fn timestamp(time: OffsetDateTime) -> prost_types::Timestamp {
+    prost_types::Timestamp { seconds: time.unix_timestamp(), nanos: time.nanosecond().cast_signed() }
+}

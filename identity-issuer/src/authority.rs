@@ -1,0 +1,13 @@
+//! The keys that sign, and the certificates that say what they may sign.
+
+pub(crate) mod certificate;
+pub(crate) mod custody;
+pub(crate) mod hierarchy;
+mod intermediate;
+mod issuing;
+mod waiting;
+
+pub use custody::{KeyFileError, Passphrase, PassphraseError, SealStrength};
+pub(crate) use issuing::{Authority, CertifyError, KeyId};
+pub use waiting::AuthorityError;
+pub(crate) use waiting::{Authorities, AuthorityFiles, AuthorityState, open_or_make_key};

@@ -1,0 +1,96 @@
+//! What a CA certificate says, read once.
+
+use rustls_pki_types::CertificateDer;
+use time::OffsetDateTime;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::KeyId;
+
+/// A CA certificate, parsed. Nothing is verified yet.
+#[derive(Clone, Debug)]
+pub(crate) struct CaCertificate {
+    pub(crate) der: CertificateDer<'static>,
+    /// For people.
+    pub(crate) subject: String,
+    /// The subject's DER, for comparison.
+    pub(crate) subject_der: Vec<u8>,
+    pub(crate) issuer_der: Vec<u8>,
+    /// SubjectPublicKeyInfo, DER.
+    pub(crate) spki: Vec<u8>,
+    pub(crate) key_id: Option<KeyId>,
+    pub(crate) not_before: OffsetDateTime,
+    pub(crate) not_after: OffsetDateTime,
+    pub(crate) constraint: Constraint,
+    pub(crate) signs_certificates: bool,
+    pub(crate) uris: Vec<String>,
+    pub(crate) unknown_critical_extension: Option<String>,
+}
+
+/// basicConstraints (RFC 5280 §4.2.1.9).
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Constraint {
+    NotCritical,
+    NoCa,
+    Unconstrained,
+    PathLength(u32),
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("not a certificate in DER, version 3")]
+pub(crate) struct MalformedCertificate;
+
+impl CaCertificate {
+    pub(crate) fn parse(der: Vec<u8>) -> Result<Self, MalformedCertificate> {
+        let certificate = parse_whole(&der)?;
+        let constraint = match certificate.basic_constraints().map_err(|_| MalformedCertificate)? {
+            None => Constraint::NoCa,
+            Some(found) if !found.value.ca => Constraint::NoCa,
+            Some(found) if !found.critical => Constraint::NotCritical,
+            Some(found) => found.value.path_len_constraint.map_or(Constraint::Unconstrained, Constraint::PathLength),
+        };
+        let usage = certificate.key_usage().map_err(|_| MalformedCertificate)?;
+        let names = certificate.subject_alternative_name().map_err(|_| MalformedCertificate)?;
+        let uris = names.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
+            GeneralName::URI(uri) => Some((*uri).to_owned()),
+            _ => None,
+        });
+        Ok(Self {
+            subject: certificate.subject().to_string(),
+            subject_der: certificate.subject().as_raw().to_vec(),
+            issuer_der: certificate.issuer().as_raw().to_vec(),
+            spki: certificate.public_key().raw.to_vec(),
+            key_id: certificate.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+                ParsedExtension::SubjectKeyIdentifier(id) => Some(KeyId::new(id.0)),
+                _ => None,
+            }),
+            not_before: certificate.validity().not_before.to_datetime(),
+            not_after: certificate.validity().not_after.to_datetime(),
+            constraint,
+            signs_certificates: usage.is_some_and(|usage| usage.critical && usage.value.key_cert_sign()),
+            uris: uris.collect(),
+            unknown_critical_extension: certificate
+                .iter_extensions()
+                .find(|extension| extension.critical && extension.parsed_extension().unsupported())
+                .map(|extension| extension.oid.to_id_string()),
+            der: der.clone().into(),
+        })
+    }
+
+    /// Whether the key of `above` made this certificate's signature, and its name is the issuer named here.
+    pub(crate) fn is_signed_by(&self, above: &Self) -> bool {
+        let (Ok(this), Ok((_, key))) =
+            (parse_whole(&self.der), x509_parser::x509::SubjectPublicKeyInfo::from_der(&above.spki))
+        else {
+            return false;
+        };
+        self.issuer_der == above.subject_der && this.verify_signature(Some(&key)).is_ok()
+    }
+}
+
+fn parse_whole(der: &[u8]) -> Result<X509Certificate<'_>, MalformedCertificate> {
+    match X509Certificate::from_der(der) {
+        Ok(([], certificate)) if certificate.version() == x509_parser::x509::X509Version::V3 => Ok(certificate),
+        Ok(_) | Err(_) => Err(MalformedCertificate),
+    }
+}

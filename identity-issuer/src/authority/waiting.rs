@@ -1,0 +1,153 @@
+//! How the issuer comes by its authority: it makes its own key and a request, and waits for whoever holds the root to
+//! put the signed intermediate where the configuration says. It keeps looking there, so that a later one for the same
+//! key is taken up as well.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use rcgen::PublicKeyData;
+use signet_identity::{SharedClock, TrustBundle};
+use tokio::sync::watch;
+
+use super::hierarchy::intermediate_request;
+use super::{Authority, KeyFileError, Passphrase, SealStrength, intermediate};
+use crate::key::P256Key;
+use crate::pem_files;
+
+/// How often the file of the intermediate is looked at.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Where the issuer's own CA lives.
+#[derive(Clone, Debug)]
+pub(crate) struct AuthorityFiles {
+    pub(crate) key: PathBuf,
+    pub(crate) request: PathBuf,
+    pub(crate) certificate: PathBuf,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AuthorityError {
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    #[error("the certificate request {} cannot be written", path.display())]
+    Request { path: PathBuf, source: std::io::Error },
+    #[error("the certificate request cannot be made")]
+    MakeRequest(#[source] rcgen::Error),
+}
+
+/// The authority in force, if there is one yet.
+#[derive(Clone, Debug)]
+pub(crate) struct Authorities {
+    active: Arc<ArcSwapOption<Authority>>,
+    state: watch::Sender<AuthorityState>,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum AuthorityState {
+    /// Why there is none, and what to do.
+    Waiting {
+        reason: String,
+    },
+    Active,
+}
+
+/// Opens the issuer's key, or makes one when there is none; then writes the request for its certificate.
+pub(crate) fn open_or_make_key(
+    files: &AuthorityFiles,
+    trust_domain: &signet_identity::TrustDomain,
+    passphrase: &Passphrase,
+    strength: SealStrength,
+) -> Result<P256Key, AuthorityError> {
+    let key = match P256Key::open_sealed(&files.key, passphrase) {
+        Err(KeyFileError::Missing { .. }) => P256Key::generate_sealed(&files.key, passphrase, strength)?,
+        opened => opened?,
+    };
+    let request = intermediate_request(trust_domain, &key).map_err(AuthorityError::MakeRequest)?;
+    let pem = pem_files::encode(pem_files::REQUEST, &request);
+    pem_files::write_whole(&files.request, pem.as_bytes())
+        .map_err(|source| AuthorityError::Request { path: files.request.clone(), source })?;
+    Ok(key)
+}
+
+impl Authorities {
+    pub(crate) fn none_yet() -> Self {
+        let waiting = AuthorityState::Waiting { reason: "starting".to_owned() };
+        Self { active: Arc::default(), state: watch::Sender::new(waiting) }
+    }
+
+    /// The one that signs now.
+    pub(crate) fn active(&self) -> Option<Arc<Authority>> {
+        self.active.load_full()
+    }
+
+    pub(crate) fn state(&self) -> watch::Receiver<AuthorityState> {
+        self.state.subscribe()
+    }
+
+    /// Looks for the intermediate until cancelled. An authority that is active stays so when its file goes away or is
+    /// replaced by a wrong one.
+    pub(crate) async fn follow(self, files: AuthorityFiles, key: P256Key, bundle: TrustBundle, clock: SharedClock) {
+        let spki = key.subject_public_key_info();
+        let mut taken = None;
+        let mut refused = None;
+        loop {
+            let found = pem_files::read(&files.certificate).map_err(|error| error.kind());
+            if taken.as_ref() != Some(&found) {
+                match examine(&files, &found, &spki, &key, &bundle, &clock) {
+                    Ok(authority) => {
+                        self.activate(authority);
+                        (taken, refused) = (Some(found), None);
+                    }
+                    // Looked at again each time: what is not valid yet may become so.
+                    Err(reason) if refused.as_ref() != Some(&reason) => {
+                        tracing::warn!(reason, "intermediate not taken");
+                        self.keep_waiting(&reason);
+                        refused = Some(reason);
+                    }
+                    Err(_) => {}
+                }
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    pub(crate) fn activate(&self, authority: Authority) {
+        tracing::info!(authority = %authority.key_id(), not_after = %authority.not_after(), "authority active");
+        self.active.store(Some(Arc::new(authority)));
+        self.state.send_replace(AuthorityState::Active);
+    }
+
+    fn keep_waiting(&self, reason: &str) {
+        self.state.send_if_modified(|state| match state {
+            AuthorityState::Active => false,
+            AuthorityState::Waiting { reason: current } => {
+                reason.clone_into(current);
+                true
+            }
+        });
+    }
+}
+
+/// The authority that the file makes of the key, or why it makes none.
+fn examine(
+    files: &AuthorityFiles,
+    found: &Result<Vec<u8>, std::io::ErrorKind>,
+    spki: &[u8],
+    key: &P256Key,
+    bundle: &TrustBundle,
+    clock: &SharedClock,
+) -> Result<Authority, String> {
+    let path = files.certificate.display();
+    match found {
+        Ok(pem) => intermediate::check(pem, spki, bundle, clock.now())
+            .and_then(|checked| Authority::new(key.clone(), checked))
+            .map_err(|error| format!("the intermediate {path} {error}")),
+        Err(std::io::ErrorKind::NotFound) => Err(format!(
+            "no intermediate at {path}: run `signet ca sign --dir ROOT --passphrase-file FILE --csr {} --out {path}`",
+            files.request.display()
+        )),
+        Err(kind) => Err(format!("the intermediate {path} cannot be read: {kind}")),
+    }
+}

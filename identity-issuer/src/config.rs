@@ -1,0 +1,104 @@
+//! The issuer's configuration: what the file says ([`file`]), and what the process runs on ([`Config`]).
+//!
+//! ```yaml
+//! trust_domain: example.org
+//! state: /var/lib/signet-issuer          # key, request, database; made if it is not there, mode 0700
+//! trust_bundle: root.pem                 # the root certificates, PEM
+//! authority:
+//!   certificate: authority.pem           # what `signet ca sign` wrote
+//!   passphrase_file: passphrase          # seals the issuer's key
+//! listen: 127.0.0.1:8081                 # gRPC over mTLS
+//! admin: 127.0.0.1:9902                  # metrics and health
+//! admin_socket: issuer-admin.sock        # gRPC for operators on this machine
+//! svid: { ttl: 1h, backdate: 60s }
+//! ```
+//! Everything but the first four has a default. Relative paths start at the folder of the file.
+
+mod file;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use signet_identity::{SharedClock, TrustBundle, TrustDomain};
+use signet_process::config::ConfigError;
+use signet_process::logging::LogHandle;
+
+use crate::authority::SealStrength;
+
+/// What an issuer runs on; every value is in its range.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub trust_domain: TrustDomain,
+    pub state: PathBuf,
+    pub trust_bundle: TrustBundle,
+    pub authority: Authority,
+    pub listen: SocketAddr,
+    pub admin: SocketAddr,
+    pub admin_socket: PathBuf,
+    pub svid: Svid,
+    pub limits: Limits,
+    /// How long connections may take to end at shutdown.
+    pub drain: Duration,
+    /// The configuration for `/config`, without secrets.
+    pub redacted: String,
+}
+
+#[derive(Clone, Debug)]
+pub struct Authority {
+    pub certificate: PathBuf,
+    pub passphrase_file: PathBuf,
+    /// For a key that has yet to be made. Not in the file.
+    pub seal_strength: SealStrength,
+}
+
+#[derive(Copy, Clone, Debug)]
+pub struct Svid {
+    /// From notBefore to notAfter.
+    pub ttl: Duration,
+    /// The part of it that lies before the making; a tenth of it at most.
+    pub backdate: Duration,
+}
+
+/// What one caller, or all of them, may take.
+#[derive(Copy, Clone, Debug)]
+pub struct Limits {
+    pub connections: usize,
+    /// Connections without a client certificate, which only attest.
+    pub anonymous_connections: usize,
+    /// How long such a connection lives.
+    pub anonymous_connection_life: Duration,
+    pub handshakes: usize,
+    pub handshake_timeout: Duration,
+    pub request_timeout: Duration,
+    pub streams_per_connection: u32,
+    /// Clients with a Watch stream.
+    pub watchers: usize,
+    /// Certificates that wait for the database.
+    pub pending: usize,
+    pub keepalive_interval: Duration,
+    pub keepalive_timeout: Duration,
+}
+
+/// What the process brings along that is no configuration.
+#[derive(Clone, Debug)]
+pub struct Environment {
+    pub clock: SharedClock,
+    /// None where something else logs for this process.
+    pub log: Option<LogHandle>,
+}
+
+impl Config {
+    /// Reads and checks the file at `path`, and the trust bundle it names.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        signet_process::config::load::<file::File>(path)?.resolve(path)
+    }
+
+    /// The same for text in memory; `name` is what errors call it and where relative paths start.
+    pub fn parse(name: &Path, text: &str) -> Result<Self, ConfigError> {
+        signet_process::config::parse::<file::File>(name, text)?.resolve(name)
+    }
+}
+
+#[cfg(test)]
+mod tests;

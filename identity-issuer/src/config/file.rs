@@ -1,0 +1,272 @@
+//! What serde reads, and the checks that turn it into a [`Config`].
+
+use std::fmt::{Display, Write};
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use signet_identity::{TrustBundle, TrustDomain};
+use signet_process::config::{self, ConfigError, Located, Parsed};
+
+use super::{Authority, Config, Limits, Svid};
+use crate::authority::SealStrength;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    trust_domain: Located<Parsed<TrustDomain>>,
+    state: PathBuf,
+    trust_bundle: Located<PathBuf>,
+    authority: AuthorityFile,
+    #[serde(default = "default_listen")]
+    listen: SocketAddr,
+    #[serde(default = "default_admin")]
+    admin: SocketAddr,
+    admin_socket: Option<PathBuf>,
+    #[serde(default)]
+    svid: SvidFile,
+    #[serde(default)]
+    limits: LimitsFile,
+    #[serde(default)]
+    shutdown: ShutdownFile,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AuthorityFile {
+    certificate: PathBuf,
+    passphrase_file: PathBuf,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct SvidFile {
+    ttl: Located<config::Duration>,
+    backdate: Located<config::Duration>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct LimitsFile {
+    connections: Located<u64>,
+    anonymous_connections: Located<u64>,
+    anonymous_connection_life: Located<config::Duration>,
+    handshakes: Located<u64>,
+    handshake_timeout: Located<config::Duration>,
+    request_timeout: Located<config::Duration>,
+    streams_per_connection: Located<u64>,
+    watchers: Located<u64>,
+    pending: Located<u64>,
+    keepalive_interval: Located<config::Duration>,
+    keepalive_timeout: Located<config::Duration>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ShutdownFile {
+    drain: Located<config::Duration>,
+}
+
+fn default_listen() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 8081))
+}
+
+fn default_admin() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 9902))
+}
+
+fn seconds(seconds: u64) -> Located<config::Duration> {
+    Located::nowhere(config::Duration(Duration::from_secs(seconds)))
+}
+
+impl Default for SvidFile {
+    fn default() -> Self {
+        Self { ttl: seconds(3600), backdate: seconds(60) }
+    }
+}
+
+impl Default for LimitsFile {
+    fn default() -> Self {
+        Self {
+            connections: Located::nowhere(10_000),
+            anonymous_connections: Located::nowhere(1_000),
+            anonymous_connection_life: seconds(60),
+            handshakes: Located::nowhere(256),
+            handshake_timeout: seconds(10),
+            request_timeout: seconds(10),
+            streams_per_connection: Located::nowhere(100),
+            watchers: Located::nowhere(10_000),
+            pending: Located::nowhere(4_096),
+            keepalive_interval: seconds(30),
+            keepalive_timeout: seconds(20),
+        }
+    }
+}
+
+impl Default for ShutdownFile {
+    fn default() -> Self {
+        Self { drain: seconds(4) }
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+/// An X.509-SVID is short-lived; a month is not, and is the most that is sensible for anything.
+const MAX_TTL: Duration = Duration::from_secs(31 * 86_400);
+
+impl File {
+    pub(super) fn resolve(self, path: &Path) -> Result<Config, ConfigError> {
+        let beside = |file: &Path| config::beside(path, file);
+        let trust_domain = self.trust_domain.value.0.clone();
+        let trust_bundle = read_bundle(path, &self.trust_bundle, &trust_domain)?;
+        let state = beside(&self.state);
+        let mut config = Config {
+            trust_bundle,
+            authority: Authority {
+                certificate: beside(&self.authority.certificate),
+                passphrase_file: beside(&self.authority.passphrase_file),
+                seal_strength: SealStrength::STANDARD,
+            },
+            listen: self.listen,
+            admin: self.admin,
+            admin_socket: self.admin_socket.as_deref().map_or_else(|| state.join("issuer-admin.sock"), beside),
+            svid: self.svid.resolve(path)?,
+            limits: self.limits.resolve(path)?,
+            drain: within(path, &self.shutdown.drain, "drain", Duration::ZERO..=HOUR)?,
+            redacted: String::new(),
+            trust_domain,
+            state,
+        };
+        config.redacted = redacted(&config, &beside(&self.trust_bundle));
+        Ok(config)
+    }
+}
+
+impl SvidFile {
+    fn resolve(self, path: &Path) -> Result<Svid, ConfigError> {
+        let ttl = within(path, &self.ttl, "ttl", 5 * SECOND..=MAX_TTL)?;
+        if ttl.subsec_nanos() != 0 {
+            return Err(self.ttl.error(path, "`ttl` is not in whole seconds", "certificates know whole seconds only"));
+        }
+        let backdate = within(path, &self.backdate, "backdate", Duration::ZERO..=HOUR)?;
+        Ok(Svid { ttl, backdate: backdate.min(ttl / 10) })
+    }
+}
+
+impl LimitsFile {
+    fn resolve(self, path: &Path) -> Result<Limits, ConfigError> {
+        let number = |value: &Located<u64>, name, range: RangeInclusive<u64>| {
+            let value = number_within(path, value, name, range)?;
+            Ok::<_, ConfigError>(usize::try_from(value).unwrap_or(usize::MAX))
+        };
+        let time = |value: &Located<config::Duration>, name, range| within(path, value, name, range);
+        Ok(Limits {
+            connections: number(&self.connections, "connections", 1..=1_000_000)?,
+            anonymous_connections: number(&self.anonymous_connections, "anonymous_connections", 1..=1_000_000)?,
+            anonymous_connection_life: time(
+                &self.anonymous_connection_life,
+                "anonymous_connection_life",
+                SECOND..=HOUR,
+            )?,
+            handshakes: number(&self.handshakes, "handshakes", 1..=100_000)?,
+            handshake_timeout: time(&self.handshake_timeout, "handshake_timeout", SECOND / 10..=HOUR)?,
+            request_timeout: time(&self.request_timeout, "request_timeout", SECOND / 10..=HOUR)?,
+            streams_per_connection: number_within(
+                path,
+                &self.streams_per_connection,
+                "streams_per_connection",
+                1..=10_000,
+            )? as u32,
+            watchers: number(&self.watchers, "watchers", 1..=1_000_000)?,
+            pending: number(&self.pending, "pending", 1..=1_000_000)?,
+            keepalive_interval: time(&self.keepalive_interval, "keepalive_interval", SECOND..=HOUR)?,
+            keepalive_timeout: time(&self.keepalive_timeout, "keepalive_timeout", SECOND..=HOUR)?,
+        })
+    }
+}
+
+fn read_bundle(path: &Path, file: &Located<PathBuf>, trust_domain: &TrustDomain) -> Result<TrustBundle, ConfigError> {
+    let bundle = config::beside(path, file);
+    let refuse = |what: &dyn Display, fix: &str| {
+        Err(file.error(path, format!("trust_bundle {}: {what}", bundle.display()), fix))
+    };
+    let pem = match crate::pem_files::read(&bundle) {
+        Ok(pem) => pem,
+        Err(error) => return refuse(&error, "name the root certificate that `signet ca init` wrote"),
+    };
+    match TrustBundle::from_pem(trust_domain.clone(), &pem) {
+        Ok(bundle) if bundle.authorities().is_empty() => {
+            refuse(&"it holds no certificate", "name the root certificate that `signet ca init` wrote")
+        }
+        Ok(bundle) => Ok(bundle),
+        Err(error) => {
+            let cause = signet_process::start::Report::of(&error).cause;
+            refuse(&cause, "name the root certificate of this trust domain, as `signet ca init` wrote it")
+        }
+    }
+}
+
+fn within(
+    path: &Path,
+    value: &Located<config::Duration>,
+    name: &str,
+    range: RangeInclusive<Duration>,
+) -> Result<Duration, ConfigError> {
+    let shown = |duration: &Duration| config::Duration(*duration);
+    if range.contains(&value.0) {
+        return Ok(value.0);
+    }
+    let what = format!("`{name}` is {}", value.value);
+    Err(value.error(path, what, format!("write {} to {}", shown(range.start()), shown(range.end()))))
+}
+
+fn number_within(
+    path: &Path,
+    value: &Located<u64>,
+    name: &str,
+    range: RangeInclusive<u64>,
+) -> Result<u64, ConfigError> {
+    if range.contains(value) {
+        return Ok(value.value);
+    }
+    let fix = format!("write {} to {}", range.start(), range.end());
+    Err(value.error(path, format!("`{name}` is {}", value.value), fix))
+}
+
+/// The configuration with its defaults. It holds no secret: the passphrase is named by its file.
+fn redacted(config: &Config, trust_bundle: &Path) -> String {
+    let Config { authority, svid, limits, .. } = config;
+    let duration = |value: Duration| config::Duration(value).to_string();
+    let quoted = |path: &Path| format!("{:?}", path.display().to_string());
+    let lines = [
+        ("trust_domain", config.trust_domain.to_string()),
+        ("state", quoted(&config.state)),
+        ("trust_bundle", quoted(trust_bundle)),
+        ("authority:\n  certificate", quoted(&authority.certificate)),
+        ("  passphrase_file", quoted(&authority.passphrase_file)),
+        ("listen", config.listen.to_string()),
+        ("admin", config.admin.to_string()),
+        ("admin_socket", quoted(&config.admin_socket)),
+        ("svid:\n  ttl", duration(svid.ttl)),
+        ("  backdate", duration(svid.backdate)),
+        ("limits:\n  connections", limits.connections.to_string()),
+        ("  anonymous_connections", limits.anonymous_connections.to_string()),
+        ("  anonymous_connection_life", duration(limits.anonymous_connection_life)),
+        ("  handshakes", limits.handshakes.to_string()),
+        ("  handshake_timeout", duration(limits.handshake_timeout)),
+        ("  request_timeout", duration(limits.request_timeout)),
+        ("  streams_per_connection", limits.streams_per_connection.to_string()),
+        ("  watchers", limits.watchers.to_string()),
+        ("  pending", limits.pending.to_string()),
+        ("  keepalive_interval", duration(limits.keepalive_interval)),
+        ("  keepalive_timeout", duration(limits.keepalive_timeout)),
+        ("shutdown:\n  drain", duration(config.drain)),
+    ];
+    lines.iter().fold(String::new(), |mut text, (key, value)| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{key}: {value}");
+        text
+    })
+}

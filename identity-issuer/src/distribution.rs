@@ -1,0 +1,192 @@
+//! What connected clients are told, as it happens: the bundles, and "renew now".
+//!
+//! Each client has one slot for each of the two. A slow client finds the latest in them; nothing queues up for it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use signet_identity::{BundleSet, WorkloadId};
+use tokio::sync::watch;
+
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Distribution {
+    bundles: watch::Sender<BundleSet>,
+    clients: Arc<Mutex<Clients>>,
+    max_clients: usize,
+}
+
+#[derive(Debug, Default)]
+struct Clients {
+    next_number: u64,
+    by_number: HashMap<u64, Client>,
+}
+
+#[derive(Debug)]
+struct Client {
+    id: WorkloadId,
+    renew_now: watch::Sender<Option<RenewNow>>,
+}
+
+/// Asks a client to renew within this time.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(crate) struct RenewNow {
+    pub(crate) within: Duration,
+}
+
+/// A client's place; given up when dropped.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    number: u64,
+    clients: Arc<Mutex<Clients>>,
+    bundles: watch::Receiver<BundleSet>,
+    renew_now: watch::Receiver<Option<RenewNow>>,
+}
+
+/// What a client is told next.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    Bundles(BundleSet),
+    RenewNow(RenewNow),
+}
+
+#[derive(Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{max} clients watch already")]
+pub(crate) struct TooManyClients {
+    max: usize,
+}
+
+impl Distribution {
+    pub(crate) fn new(bundles: BundleSet, max_clients: usize) -> Self {
+        Self { bundles: watch::Sender::new(bundles), clients: Arc::default(), max_clients }
+    }
+
+    pub(crate) fn bundles(&self) -> BundleSet {
+        self.bundles.borrow().clone()
+    }
+
+    pub(crate) fn subscribe(&self, id: WorkloadId) -> Result<Subscription, TooManyClients> {
+        let (sender, renew_now) = watch::channel(None);
+        let mut bundles = self.bundles.subscribe();
+        // So that the first event is the state as it is.
+        bundles.mark_changed();
+        let mut clients = lock(&self.clients);
+        if clients.by_number.len() >= self.max_clients {
+            return Err(TooManyClients { max: self.max_clients });
+        }
+        let number = clients.next_number;
+        clients.next_number += 1;
+        clients.by_number.insert(number, Client { id, renew_now: sender });
+        drop(clients);
+        Ok(Subscription { number, clients: Arc::clone(&self.clients), bundles, renew_now })
+    }
+
+    /// Asks the connected holders of `id`, or everybody, to renew; returns how many were asked.
+    pub(crate) fn request_renewal(&self, id: Option<&WorkloadId>, within: Duration) -> usize {
+        let clients = lock(&self.clients);
+        let concerned = clients.by_number.values().filter(|client| id.is_none_or(|id| client.id == *id));
+        concerned.inspect(|client| drop(client.renew_now.send_replace(Some(RenewNow { within })))).count()
+    }
+
+    pub(crate) fn client_count(&self) -> usize {
+        lock(&self.clients).by_number.len()
+    }
+}
+
+impl Subscription {
+    /// The full bundles at first, then what changes. None once the issuer is gone.
+    pub(crate) async fn next(&mut self) -> Option<Event> {
+        loop {
+            tokio::select! {
+                biased;
+                changed = self.bundles.changed() => {
+                    changed.ok()?;
+                    return Some(Event::Bundles(self.bundles.borrow_and_update().clone()));
+                }
+                changed = self.renew_now.changed() => {
+                    changed.ok()?;
+                    if let Some(renew_now) = *self.renew_now.borrow_and_update() {
+                        return Some(Event::RenewNow(renew_now));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        lock(&self.clients).by_number.remove(&self.number);
+    }
+}
+
+/// Nothing panics while it is held, and a map is whole between any two calls anyway.
+fn lock(clients: &Mutex<Clients>) -> MutexGuard<'_, Clients> {
+    clients.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    fn id(path: &str) -> WorkloadId {
+        format!("spiffe://example.org{path}").parse().unwrap()
+    }
+
+    fn next_now(subscription: &mut Subscription) -> Option<Event> {
+        match pin!(subscription.next()).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(event) => event,
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn the_first_event_is_the_full_state_and_then_there_is_silence() {
+        let distribution = Distribution::new(BundleSet::default(), 10);
+        let mut client = distribution.subscribe(id("/a")).unwrap();
+        assert!(matches!(next_now(&mut client), Some(Event::Bundles(_))));
+        assert!(next_now(&mut client).is_none());
+    }
+
+    #[test]
+    fn only_holders_of_the_identity_are_asked_to_renew() {
+        let distribution = Distribution::new(BundleSet::default(), 10);
+        let mut clients = ["/a", "/a", "/b"].map(|path| distribution.subscribe(id(path)).unwrap());
+        clients.iter_mut().for_each(|client| assert!(next_now(client).is_some()));
+        assert_eq!(distribution.request_renewal(Some(&id("/a")), Duration::from_secs(5)), 2);
+        assert!(
+            matches!(next_now(&mut clients[1]), Some(Event::RenewNow(RenewNow { within })) if within.as_secs() == 5)
+        );
+        assert!(next_now(&mut clients[2]).is_none());
+        assert_eq!(distribution.request_renewal(None, Duration::ZERO), 3);
+        assert_eq!(distribution.request_renewal(Some(&id("/c")), Duration::ZERO), 0);
+    }
+
+    #[test]
+    fn a_slow_client_gets_the_latest_and_no_queue() {
+        let distribution = Distribution::new(BundleSet::default(), 10);
+        let mut client = distribution.subscribe(id("/a")).unwrap();
+        next_now(&mut client);
+        for seconds in 0..1000 {
+            distribution.request_renewal(None, Duration::from_secs(seconds));
+        }
+        assert!(matches!(next_now(&mut client), Some(Event::RenewNow(RenewNow { within })) if within.as_secs() == 999));
+        assert!(next_now(&mut client).is_none());
+    }
+
+    #[test]
+    fn places_are_bounded_and_given_up_with_the_subscription() {
+        let distribution = Distribution::new(BundleSet::default(), 1);
+        let first = distribution.subscribe(id("/a")).unwrap();
+        assert_eq!(distribution.subscribe(id("/a")).unwrap_err(), TooManyClients { max: 1 });
+        drop(first);
+        assert_eq!(distribution.client_count(), 0);
+        distribution.subscribe(id("/a")).unwrap();
+    }
+}

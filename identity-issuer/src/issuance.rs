@@ -1,0 +1,135 @@
+//! How a certificate is issued: one straight path, on which nothing can be left out.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use signet_identity::{SharedClock, WorkloadId};
+use time::OffsetDateTime;
+use tokio::sync::broadcast;
+
+use crate::attestation::Attested;
+use crate::authority::{Authorities, CertifyError};
+use crate::certificate::{ApprovedCsr, Certificate, NotPermitted};
+use crate::csr::{CsrError, ProvenKey};
+use crate::leaf_profile::LeafProfile;
+use crate::metrics::{IssueResult, Metrics};
+use crate::store::{LogError, Logged, Store, StoreError};
+
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Issuance(Arc<Parts>);
+
+#[derive(Debug)]
+pub(crate) struct Parts {
+    /// The issuer's own name.
+    pub(crate) issuer: WorkloadId,
+    pub(crate) authorities: Authorities,
+    pub(crate) profile: LeafProfile,
+    pub(crate) store: Store,
+    pub(crate) clock: SharedClock,
+    pub(crate) metrics: Metrics,
+    pub(crate) announce: broadcast::Sender<Issued>,
+}
+
+/// Tells an onlooker in the same process of a certificate that is on record.
+#[derive(Clone, Debug)]
+pub struct Issued {
+    pub spiffe_id: WorkloadId,
+    /// Lower-case hexadecimal.
+    pub serial: String,
+    pub not_after: OffsetDateTime,
+    /// How the requester proved who it is: `join_token`, `x509_svid` or `issuer`.
+    pub attestation: &'static str,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum IssueError {
+    #[error("csr: {0}")]
+    Csr(#[from] CsrError),
+    #[error("csr: its key was certified before; make a new one for each certificate")]
+    KeyReused,
+    #[error("the join token was used or expired in the meantime")]
+    TokenUsed,
+    #[error("spiffe_id: {0}")]
+    NotPermitted(#[from] NotPermitted),
+    #[error("no authority yet")]
+    NoAuthority,
+    #[error(transparent)]
+    Certify(#[from] CertifyError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Issuance {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    /// A certificate for the key of `csr` and the identity that was attested, on record when this returns.
+    pub(crate) async fn issue(&self, attested: Attested, csr: &[u8]) -> Result<Logged<Certificate>, IssueError> {
+        let started = Instant::now();
+        let outcome = self.0.issue(attested, csr).await;
+        self.0.metrics.issue(IssueResult::of(&outcome), started.elapsed());
+        outcome
+    }
+
+    pub(crate) fn issuer(&self) -> &WorkloadId {
+        &self.0.issuer
+    }
+}
+
+impl Parts {
+    async fn issue(&self, attested: Attested, csr: &[u8]) -> Result<Logged<Certificate>, IssueError> {
+        let key = ProvenKey::from_csr(csr)?;
+        let approved = ApprovedCsr::approve(attested, key, &self.issuer)?;
+        let authority = self.authorities.active().ok_or(IssueError::NoAuthority)?;
+        let certificate = authority.certify(approved, &self.profile, self.clock.now())?;
+        let announcement = Issued::of(&certificate);
+        let logged = self.store.log(certificate).await?;
+        self.announce(announcement);
+        Ok(logged)
+    }
+
+    fn announce(&self, issued: Issued) {
+        tracing::info!(
+            spiffe_id = %issued.spiffe_id, serial = issued.serial, not_after = %issued.not_after,
+            attestation = issued.attestation, "certificate issued"
+        );
+        // Mostly nobody listens.
+        let _ = self.announce.send(issued);
+    }
+}
+
+impl Issued {
+    fn of(certificate: &Certificate) -> Self {
+        Self {
+            spiffe_id: certificate.id.clone(),
+            serial: hex::encode(certificate.serial),
+            not_after: certificate.validity.not_after,
+            attestation: certificate.attestation.kind(),
+        }
+    }
+}
+
+impl From<LogError> for IssueError {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::KeyReused => Self::KeyReused,
+            LogError::TokenUsed => Self::TokenUsed,
+            LogError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+impl IssueResult {
+    fn of<T>(outcome: &Result<T, IssueError>) -> Self {
+        match outcome {
+            Ok(_) => Self::Issued,
+            Err(IssueError::Csr(_) | IssueError::KeyReused | IssueError::TokenUsed | IssueError::NotPermitted(_)) => {
+                Self::Refused
+            }
+            Err(IssueError::Store(StoreError::Busy)) => Self::Shed,
+            Err(IssueError::NoAuthority | IssueError::Certify(_) | IssueError::Store(_)) => Self::Failed,
+        }
+    }
+}

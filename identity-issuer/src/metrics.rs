@@ -1,0 +1,199 @@
+//! The issuer's metrics. Those that follow from state are read when they are scraped.
+
+use std::fmt;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{GaugeVec, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+
+use crate::authority::Authorities;
+use crate::store::Counts;
+
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    issued: IntCounterVec,
+    issue_duration: Histogram,
+    identities: IntGaugeVec,
+    connections: IntGauge,
+    connections_refused: IntCounterVec,
+    connected_clients: IntGauge,
+    attestations_refused: IntCounterVec,
+}
+
+/// How one request for a certificate ended.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(crate) enum IssueResult {
+    Issued,
+    /// The caller's fault.
+    Refused,
+    /// Ours.
+    Failed,
+    /// Too many at once.
+    Shed,
+}
+
+/// The one profile of today.
+const PROFILE: &str = "workload";
+
+impl Metrics {
+    pub(crate) fn register(registry: &Registry, authorities: Authorities) -> Result<Self, prometheus::Error> {
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(counters.clone()))?;
+            Ok::<_, prometheus::Error>(counters)
+        };
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        let issued = counters(
+            "signet_issuer_issued_total",
+            "Requests for certificates, by profile and by how they ended.",
+            &["profile", "result"],
+        )?;
+        for result in IssueResult::ALL {
+            issued.with_label_values(&[PROFILE, result.label()]);
+        }
+        let issue_duration = Histogram::with_opts(
+            HistogramOpts::new(
+                "signet_issuer_issue_duration_seconds",
+                "From an attested request to its certificate's durable record.",
+            )
+            .buckets(vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0]),
+        )?;
+        registry.register(Box::new(issue_duration.clone()))?;
+        let identities = IntGaugeVec::new(
+            Opts::new(
+                "signet_issuer_identities",
+                "Certificates on record: valid, expiring (past 70 % of their life) or expired.",
+            ),
+            &["state"],
+        )?;
+        registry.register(Box::new(identities.clone()))?;
+        registry.register(Box::new(AuthorityCollector::new(authorities)?))?;
+        Ok(Self {
+            issued,
+            issue_duration,
+            identities,
+            connections: gauge("signet_issuer_connections", "Open connections to the gRPC address.")?,
+            connections_refused: counters(
+                "signet_issuer_connections_refused_total",
+                "Connections refused before any request, by reason.",
+                &["reason"],
+            )?,
+            connected_clients: gauge("signet_issuer_connected_clients", "Clients that hold a Watch stream.")?,
+            attestations_refused: counters(
+                "signet_issuer_attestations_refused_total",
+                "Callers whose proof of who they are was not accepted, by kind of proof and reason.",
+                &["attestation", "reason"],
+            )?,
+        })
+    }
+
+    pub(crate) fn issue(&self, result: IssueResult, duration: Duration) {
+        self.issued.with_label_values(&[PROFILE, result.label()]).inc();
+        if result == IssueResult::Issued {
+            self.issue_duration.observe(duration.as_secs_f64());
+        }
+    }
+
+    pub(crate) fn identities(&self, counts: Counts) {
+        let Counts { valid, expiring, expired } = counts;
+        for (state, count) in [("valid", valid), ("expiring", expiring), ("expired", expired)] {
+            self.identities.with_label_values(&[state]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    pub(crate) fn connection_refused(&self, reason: &'static str) {
+        self.connections_refused.with_label_values(&[reason]).inc();
+    }
+
+    pub(crate) fn attestation_refused(&self, attestation: &'static str, reason: &'static str) {
+        self.attestations_refused.with_label_values(&[attestation, reason]).inc();
+    }
+
+    /// Counts a connection until it is dropped.
+    pub(crate) fn connection(&self) -> Counted {
+        Counted::new(self.connections.clone())
+    }
+
+    /// Counts a Watch stream until it is dropped.
+    pub(crate) fn client(&self) -> Counted {
+        Counted::new(self.connected_clients.clone())
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl IssueResult {
+    const ALL: [Self; 4] = [Self::Issued, Self::Refused, Self::Failed, Self::Shed];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Issued => "issued",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::Shed => "shed",
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Counted(IntGauge);
+
+impl Counted {
+    fn new(gauge: IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Exports the authority that is in force when the scrape comes; nothing before there is one.
+struct AuthorityCollector {
+    authorities: Authorities,
+    /// Locked while a scrape fills it: two at once must not clear each other's series.
+    expiration: Mutex<GaugeVec>,
+    described: Vec<Desc>,
+}
+
+impl AuthorityCollector {
+    fn new(authorities: Authorities) -> Result<Self, prometheus::Error> {
+        let expiration = GaugeVec::new(
+            Opts::new(
+                "signet_ca_expiration_timestamp_seconds",
+                "When an authority's chain expires, in Unix time, by subject key identifier and state.",
+            ),
+            &["authority", "state"],
+        )?;
+        let described = expiration.desc().into_iter().cloned().collect();
+        Ok(Self { authorities, expiration: Mutex::new(expiration), described })
+    }
+}
+
+impl Collector for AuthorityCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        self.described.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let Some(authority) = self.authorities.active() else { return Vec::new() };
+        let expiration = self.expiration.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        expiration.reset();
+        let key_id = authority.key_id().to_string();
+        expiration.with_label_values(&[key_id.as_str(), "active"]).set(authority.not_after().unix_timestamp() as f64);
+        expiration.collect()
+    }
+}

@@ -1,0 +1,105 @@
+//! The issuer's own SVID: issued by its own authority through the same path as everybody's, record included, and
+//! renewed by itself.
+
+use std::time::Duration;
+
+use rcgen::CertificateParams;
+use rustls_pki_types::PrivatePkcs8KeyDer;
+use signet_identity::{
+    BundleSet, IdentityPublisher, LiveIdentity, Material, SharedClock, Snapshot, SnapshotError, SvidError, TlsPolicies,
+    X509Svid, live,
+};
+use signet_process::identity_metrics::{IdentityMetrics, Rotation};
+
+use crate::attestation::{Attestation, Attested};
+use crate::issuance::{Issuance, IssueError};
+use crate::key::P256Key;
+
+#[derive(Debug)]
+pub(crate) struct OwnIdentity {
+    issuance: Issuance,
+    bundles: BundleSet,
+    policies: TlsPolicies,
+    metrics: IdentityMetrics,
+    clock: SharedClock,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum OwnIdentityError {
+    #[error("no key can be made")]
+    Key,
+    #[error("no request can be made")]
+    Request(#[source] rcgen::Error),
+    #[error("the issuer did not issue to itself")]
+    Issue(#[from] IssueError),
+    #[error("the issuer's own SVID is refused")]
+    Svid(#[from] SvidError),
+    #[error("the issuer's own SVID is refused")]
+    Snapshot(#[from] SnapshotError),
+}
+
+/// Between attempts that failed; a wall clock that was set is noticed after this long too.
+const ATTEMPT: Duration = Duration::from_secs(1);
+
+impl OwnIdentity {
+    pub(crate) fn new(
+        issuance: Issuance,
+        bundles: BundleSet,
+        policies: TlsPolicies,
+        metrics: IdentityMetrics,
+        clock: SharedClock,
+    ) -> Self {
+        Self { issuance, bundles, policies, metrics, clock }
+    }
+
+    pub(crate) async fn first(&self) -> Result<(IdentityPublisher, LiveIdentity), OwnIdentityError> {
+        let snapshot = self.next(None).await?;
+        self.metrics.rotation(Rotation::Rotated);
+        Ok(live(snapshot))
+    }
+
+    /// Renews until cancelled. The old identity stays while a new one cannot be had.
+    pub(crate) async fn keep_fresh(self, mut publisher: IdentityPublisher) {
+        loop {
+            let renew_at = publisher.current().svid().renew_at();
+            while self.clock.now() < renew_at {
+                let left = Duration::try_from(renew_at - self.clock.now()).unwrap_or_default();
+                tokio::time::sleep(left.min(ATTEMPT)).await;
+            }
+            match self.renew(&mut publisher).await {
+                Ok(()) => self.metrics.rotation(Rotation::Rotated),
+                Err(error) => {
+                    self.metrics.rotation(match error {
+                        OwnIdentityError::Svid(_) | OwnIdentityError::Snapshot(_) => Rotation::Refused,
+                        OwnIdentityError::Key | OwnIdentityError::Request(_) | OwnIdentityError::Issue(_) => {
+                            Rotation::Failed
+                        }
+                    });
+                    let cause = signet_process::start::Report::of(&error).cause;
+                    tracing::error!(cause, "the issuer's own SVID is not renewed");
+                    tokio::time::sleep(ATTEMPT).await;
+                }
+            }
+        }
+    }
+
+    async fn renew(&self, publisher: &mut IdentityPublisher) -> Result<(), OwnIdentityError> {
+        let next = self.next(Some(&publisher.current())).await?;
+        if let Err(stale) = publisher.publish(next) {
+            // This task is the only one that publishes.
+            tracing::error!(%stale, "the issuer's own SVID overtook itself");
+        }
+        Ok(())
+    }
+
+    async fn next(&self, previous: Option<&Snapshot>) -> Result<Snapshot, OwnIdentityError> {
+        let key = P256Key::generate().map_err(|_| OwnIdentityError::Key)?;
+        let csr = CertificateParams::default().serialize_request(&key).map_err(OwnIdentityError::Request)?;
+        let attested = Attested { id: self.issuance.issuer().clone(), attestation: Attestation::Issuer };
+        let certificate = self.issuance.issue(attested, csr.der()).await?.release();
+        let pkcs8 = key.to_pkcs8().map_err(|_| OwnIdentityError::Key)?;
+        let svid = X509Svid::from_der(certificate.chain, PrivatePkcs8KeyDer::from(pkcs8.as_ref().to_vec()).into())?;
+        let material = Material { svid, bundles: self.bundles.clone() };
+        Ok(Snapshot::build(material, &self.policies, previous)?)
+    }
+}

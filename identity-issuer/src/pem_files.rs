@@ -1,0 +1,45 @@
+//! Certificates and requests in files, as PEM (RFC 7468).
+
+use std::io::Read;
+use std::path::Path;
+
+/// `\n` line ends on every platform.
+pub(crate) const LINE_FEEDS: pem::EncodeConfig = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+
+pub(crate) const CERTIFICATE: &str = "CERTIFICATE";
+pub(crate) const REQUEST: &str = "CERTIFICATE REQUEST";
+
+/// More than any chain needs.
+const MAX_FILE: u64 = 256 * 1024;
+
+/// One PEM block of `label`.
+pub(crate) fn encode(label: &str, der: &[u8]) -> String {
+    pem::encode_config(&pem::Pem::new(label, der), LINE_FEEDS)
+}
+
+/// The contents of each block of `label` in `text`, others left out.
+pub(crate) fn decode(label: &str, text: &[u8]) -> Result<Vec<Vec<u8>>, pem::PemError> {
+    let blocks = pem::parse_many(text)?;
+    Ok(blocks.into_iter().filter(|block| block.tag() == label).map(pem::Pem::into_contents).collect())
+}
+
+/// Reads a small file; an endless one is cut off.
+pub(crate) fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(MAX_FILE).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Writes `text` to `path` so that a reader sees the old contents or the new ones, never a part.
+pub(crate) fn write_whole(path: &Path, text: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = path.file_name().unwrap_or_default();
+    let mut temporary = std::ffi::OsString::from(".");
+    temporary.push(name);
+    temporary.push(".new");
+    let temporary = folder.join(temporary);
+    let mut file = std::fs::File::create(&temporary)?;
+    std::io::Write::write_all(&mut file, text)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)
+}

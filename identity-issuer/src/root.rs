@@ -1,0 +1,327 @@
+//! The offline root: made, used and shown on a machine that no issuer runs on. It meets an issuer's key only as a
+//! request, and an issuer meets it only as a certificate.
+//!
+//! ```text
+//! DIR/          mode 0700
+//!   root.key    mode 0600, sealed by a passphrase (format: `authority/custody/sealed_file.rs`)
+//!   root.pem    the root certificate: the trust bundle of its domain
+//! ```
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use rcgen::PublicKeyData;
+use rustls_pki_types::CertificateDer;
+use signet_identity::{Clock, TrustDomain};
+use time::OffsetDateTime;
+
+use crate::authority::certificate::{CaCertificate, MalformedCertificate};
+use crate::authority::hierarchy::{Level, ca_certificate, ca_validity};
+use crate::authority::{KeyFileError, Passphrase, SealStrength};
+use crate::csr::{CsrError, ProvenKey};
+use crate::key::P256Key;
+use crate::pem_files;
+
+/// A root or an intermediate, for people and for the commands that make one.
+#[derive(Clone, Debug)]
+pub struct CaSummary {
+    pub trust_domain: TrustDomain,
+    /// As RFC 4514 writes it.
+    pub subject: String,
+    /// The subject key identifier, lower-case hexadecimal.
+    pub key_id: String,
+    /// SHA-256 of the certificate, lower-case hexadecimal.
+    pub sha256: String,
+    pub not_before: OffsetDateTime,
+    pub not_after: OffsetDateTime,
+    pub certificate: CertificateDer<'static>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RootError {
+    #[error("{} holds a root already\nname another folder; a root is never overwritten", folder.display())]
+    Exists { folder: PathBuf },
+    #[error("{} holds no root\nmake one with `signet ca init --dir {}`", folder.display(), folder.display())]
+    Missing { folder: PathBuf },
+    #[error("other users can enter {}\nrun `chmod 700 {}`", folder.display(), folder.display())]
+    NotPrivate { folder: PathBuf },
+    #[error("{} cannot be used", path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    #[error("the root certificate {} is damaged: {what}\nrestore it from a copy of the trust bundle", path.display())]
+    Certificate { path: PathBuf, what: &'static str },
+    #[error("the root expired at {not_after}\nmake a new one with `signet ca init` in another folder")]
+    Expired { not_after: OffsetDateTime },
+    #[error("the request {what}\ngive the file that the issuer wrote, unchanged")]
+    Request { what: RequestFault },
+    #[error("a life of {} s is not between a second and a hundred years", life.as_secs())]
+    Life { life: Duration },
+    #[error("the certificate cannot be made")]
+    Certify(#[source] rcgen::Error),
+}
+
+/// What is wrong with a file that should hold a certificate request.
+#[derive(Debug, Eq, PartialEq, thiserror::Error)]
+pub enum RequestFault {
+    #[error("is no PEM file with one block `CERTIFICATE REQUEST`")]
+    NotOneRequest,
+    #[error(transparent)]
+    Csr(CsrError),
+}
+
+const MAX_LIFE: Duration = Duration::from_secs(100 * 366 * 86_400);
+
+/// Makes a root for `trust_domain` in `folder`, which is made too if it is not there.
+pub fn init(
+    folder: &Path,
+    trust_domain: &TrustDomain,
+    passphrase: &Passphrase,
+    strength: SealStrength,
+    life: Duration,
+    clock: &dyn Clock,
+) -> Result<CaSummary, RootError> {
+    check_life(life)?;
+    make_private_folder(folder)?;
+    let (key_path, certificate_path) = paths(folder);
+    if certificate_path.exists() {
+        return Err(RootError::Exists { folder: folder.to_owned() });
+    }
+    let key = P256Key::generate_sealed(&key_path, passphrase, strength).map_err(|error| match error {
+        KeyFileError::Exists { .. } => RootError::Exists { folder: folder.to_owned() },
+        error => RootError::Key(error),
+    })?;
+    let validity = ca_validity(clock.now(), life, None);
+    let params = ca_certificate(Level::Root, trust_domain, &key, validity).map_err(RootError::Certify)?;
+    let certificate = params.self_signed(&key).map_err(RootError::Certify)?;
+    let io = |source| RootError::Io { path: certificate_path.clone(), source };
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&certificate_path).map_err(io)?;
+    file.write_all(pem_files::encode(pem_files::CERTIFICATE, certificate.der()).as_bytes())
+        .and_then(|()| file.sync_all())
+        .map_err(io)?;
+    show(folder)
+}
+
+/// Turns an issuer's request (PEM) into an intermediate that signs leaves only, of `life`, cut off at the root's end.
+///
+/// Of the request only the public key is taken, after its signature proved possession.
+pub fn sign(
+    folder: &Path,
+    passphrase: &Passphrase,
+    request: &[u8],
+    life: Duration,
+    clock: &dyn Clock,
+) -> Result<CaSummary, RootError> {
+    check_life(life)?;
+    let requested = read_request(request).map_err(|what| RootError::Request { what })?;
+    let (certificate, trust_domain) = read_root(folder)?;
+    let now = clock.now();
+    if certificate.not_after <= now {
+        return Err(RootError::Expired { not_after: certificate.not_after });
+    }
+    let (key_path, certificate_path) = paths(folder);
+    let key = P256Key::open_sealed(&key_path, passphrase)?;
+    if key.subject_public_key_info() != certificate.spki {
+        return Err(RootError::Certificate { path: certificate_path, what: "it is not of the key beside it" });
+    }
+    let validity = ca_validity(now, life, Some(certificate.not_after));
+    let params =
+        ca_certificate(Level::Intermediate, &trust_domain, &requested, validity).map_err(RootError::Certify)?;
+    let issuer = rcgen::Issuer::from_ca_cert_der(&certificate.der, key).map_err(RootError::Certify)?;
+    let intermediate = params.signed_by(&requested, &issuer).map_err(RootError::Certify)?;
+    let intermediate = CaCertificate::parse(intermediate.der().to_vec()).map_err(malformed(&certificate_path))?;
+    Ok(CaSummary::new(intermediate, trust_domain))
+}
+
+/// The root in `folder`. Needs no passphrase.
+pub fn show(folder: &Path) -> Result<CaSummary, RootError> {
+    let (certificate, trust_domain) = read_root(folder)?;
+    Ok(CaSummary::new(certificate, trust_domain))
+}
+
+impl CaSummary {
+    fn new(certificate: CaCertificate, trust_domain: TrustDomain) -> Self {
+        Self {
+            trust_domain,
+            subject: certificate.subject,
+            key_id: certificate.key_id.map(|id| id.to_string()).unwrap_or_default(),
+            sha256: hex::encode(digest(&SHA256, &certificate.der)),
+            not_before: certificate.not_before,
+            not_after: certificate.not_after,
+            certificate: certificate.der,
+        }
+    }
+
+    /// The certificate as PEM.
+    pub fn to_pem(&self) -> String {
+        pem_files::encode(pem_files::CERTIFICATE, &self.certificate)
+    }
+}
+
+fn read_root(folder: &Path) -> Result<(CaCertificate, TrustDomain), RootError> {
+    let (_, path) = paths(folder);
+    let text = pem_files::read(&path).map_err(|source| match source.kind() {
+        std::io::ErrorKind::NotFound => RootError::Missing { folder: folder.to_owned() },
+        _ => RootError::Io { path: path.clone(), source },
+    })?;
+    let damaged = |what| RootError::Certificate { path: path.clone(), what };
+    let blocks = pem_files::decode(pem_files::CERTIFICATE, &text).map_err(|_| damaged("it is not PEM"))?;
+    let [der] = <[Vec<u8>; 1]>::try_from(blocks).map_err(|_| damaged("it does not hold one certificate"))?;
+    let certificate = CaCertificate::parse(der).map_err(malformed(&path))?;
+    if !certificate.is_signed_by(&certificate) {
+        return Err(damaged("its signature is not its own"));
+    }
+    let trust_domain = match &certificate.uris[..] {
+        [uri] => uri.strip_prefix("spiffe://").and_then(|name| name.parse().ok()),
+        _ => None,
+    };
+    Ok((certificate, trust_domain.ok_or_else(|| damaged("it names no trust domain"))?))
+}
+
+fn read_request(text: &[u8]) -> Result<ProvenKey, RequestFault> {
+    let blocks = pem_files::decode(pem_files::REQUEST, text).map_err(|_| RequestFault::NotOneRequest)?;
+    let [der] = <[Vec<u8>; 1]>::try_from(blocks).map_err(|_| RequestFault::NotOneRequest)?;
+    ProvenKey::from_csr(&der).map_err(RequestFault::Csr)
+}
+
+fn paths(folder: &Path) -> (PathBuf, PathBuf) {
+    (folder.join("root.key"), folder.join("root.pem"))
+}
+
+fn malformed(path: &Path) -> impl FnOnce(MalformedCertificate) -> RootError {
+    move |_| RootError::Certificate { path: path.to_owned(), what: "it is no certificate" }
+}
+
+fn check_life(life: Duration) -> Result<(), RootError> {
+    match (Duration::from_secs(1)..=MAX_LIFE).contains(&life) {
+        true => Ok(()),
+        false => Err(RootError::Life { life }),
+    }
+}
+
+fn make_private_folder(folder: &Path) -> Result<(), RootError> {
+    let io = |source| RootError::Io { path: folder.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io)?;
+    match std::fs::metadata(folder).map_err(io)?.permissions().mode() & 0o077 {
+        0 => Ok(()),
+        _ => Err(RootError::NotPrivate { folder: folder.to_owned() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use rcgen::KeyPair;
+    use signet_identity::SystemClock;
+
+    use super::*;
+    use crate::authority::hierarchy::intermediate_request;
+
+    const YEAR: Duration = Duration::from_secs(365 * 86_400);
+
+    fn passphrase() -> Passphrase {
+        Passphrase::read(&b"open sesame"[..]).unwrap()
+    }
+
+    fn init_in(folder: &Path) -> Result<CaSummary, RootError> {
+        let trust_domain = "example.org".parse().unwrap();
+        init(folder, &trust_domain, &passphrase(), SealStrength::MINIMAL, YEAR, &SystemClock)
+    }
+
+    fn request() -> String {
+        let key = P256Key::generate().unwrap();
+        pem_files::encode(pem_files::REQUEST, &intermediate_request(&"example.org".parse().unwrap(), &key).unwrap())
+    }
+
+    #[test]
+    fn a_root_is_made_once_shown_and_private() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("ca/root");
+        let made = init_in(&folder).unwrap();
+        let shown = show(&folder).unwrap();
+        assert_eq!(shown.sha256, made.sha256);
+        assert_eq!(shown.trust_domain.as_str(), "example.org");
+        assert_eq!(std::fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(std::fs::metadata(folder.join("root.key")).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(matches!(init_in(&folder), Err(RootError::Exists { .. })));
+        std::fs::remove_file(folder.join("root.pem")).unwrap();
+        assert!(matches!(init_in(&folder), Err(RootError::Exists { .. })));
+    }
+
+    #[test]
+    fn an_intermediate_signs_leaves_only_and_does_not_outlive_its_root() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = init_in(folder.path()).unwrap();
+        let signed = sign(folder.path(), &passphrase(), request().as_bytes(), 2 * YEAR, &SystemClock).unwrap();
+        assert_eq!(signed.not_after, root.not_after);
+        let (rest, certificate) = x509_parser::parse_x509_certificate(&signed.certificate).unwrap();
+        assert!(rest.is_empty());
+        let constraints = certificate.basic_constraints().unwrap().unwrap();
+        assert!(constraints.critical && constraints.value.ca);
+        assert_eq!(constraints.value.path_len_constraint, Some(0));
+        let usage = certificate.key_usage().unwrap().unwrap();
+        assert!(usage.critical);
+        assert_eq!(usage.value.flags, (1 << 5) | (1 << 6));
+        let serial = certificate.raw_serial();
+        assert!(serial.len() == 16 && serial[0] & 0xc0 == 0x40);
+    }
+
+    #[test]
+    fn two_intermediates_never_share_a_subject() {
+        let folder = tempfile::tempdir().unwrap();
+        init_in(folder.path()).unwrap();
+        let subject = || sign(folder.path(), &passphrase(), request().as_bytes(), YEAR, &SystemClock).unwrap().subject;
+        assert_ne!(subject(), subject());
+    }
+
+    #[test]
+    fn names_in_a_request_do_not_count() {
+        let folder = tempfile::tempdir().unwrap();
+        init_in(folder.path()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(["evil.example".to_owned()]).unwrap();
+        let request = params.serialize_request(&key).unwrap().pem().unwrap();
+        let signed = sign(folder.path(), &passphrase(), request.as_bytes(), YEAR, &SystemClock).unwrap();
+        assert!(!signed.certificate.windows(4).any(|window| window == b"evil"));
+    }
+
+    #[test]
+    fn what_cannot_be_signed_is_refused_with_the_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let request = request();
+        let sign_with = |passphrase: &Passphrase, request: &str, life| {
+            sign(folder.path(), passphrase, request.as_bytes(), life, &SystemClock).unwrap_err()
+        };
+        assert!(matches!(sign_with(&passphrase(), &request, YEAR), RootError::Missing { .. }));
+        init_in(folder.path()).unwrap();
+        let wrong = Passphrase::read(&b"open barley"[..]).unwrap();
+        assert!(matches!(sign_with(&wrong, &request, YEAR), RootError::Key(KeyFileError::WrongPassphrase { .. })));
+        assert!(matches!(sign_with(&passphrase(), "", YEAR), RootError::Request { .. }));
+        assert!(matches!(sign_with(&passphrase(), &request.repeat(2), YEAR), RootError::Request { .. }));
+        assert!(matches!(sign_with(&passphrase(), &request, Duration::ZERO), RootError::Life { .. }));
+        assert!(matches!(sign_with(&passphrase(), &request, Duration::MAX), RootError::Life { .. }));
+    }
+
+    #[test]
+    fn a_damaged_or_foreign_root_certificate_is_told_apart() {
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        init_in(one.path()).unwrap();
+        init_in(other.path()).unwrap();
+        std::fs::copy(other.path().join("root.pem"), one.path().join("root.pem")).unwrap();
+        let error = sign(one.path(), &passphrase(), request().as_bytes(), YEAR, &SystemClock).unwrap_err();
+        assert!(matches!(error, RootError::Certificate { .. }), "{error}");
+        std::fs::write(one.path().join("root.pem"), "").unwrap();
+        assert!(matches!(show(one.path()), Err(RootError::Certificate { .. })));
+    }
+
+    #[test]
+    fn a_folder_that_others_can_enter_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(matches!(init_in(folder.path()), Err(RootError::NotPrivate { .. })));
+    }
+}

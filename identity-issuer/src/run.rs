@@ -1,0 +1,417 @@
+//! The issuer as a whole: what is started in which order, and how it ends.
+
+use std::fs::{DirBuilder, File, TryLockError};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use prometheus::Registry;
+use signet_identity::{BundleSet, ClientAuthentication, ServerPolicy, SharedClock, TlsPolicies};
+use signet_process::admin::{AdminBuilder, AdminError, AdminServer, Readiness, State};
+use signet_process::identity_metrics::IdentityMetrics;
+use signet_process::identity_slot::IdentitySlot;
+use signet_proto::admin::v1::admin_service_server::AdminServiceServer;
+use signet_proto::identity::v1::identity_service_server::IdentityServiceServer;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::{broadcast, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic::server::NamedService;
+use tonic::service::Routes;
+use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
+
+use crate::admin_socket::{AdminSocket, AdminSocketError};
+use crate::api::{AdminApi, IdentityApi};
+use crate::attestation::JoinTokens;
+use crate::authority::{Authorities, AuthorityError, AuthorityFiles, AuthorityState, open_or_make_key};
+use crate::authority::{Passphrase, PassphraseError};
+use crate::certificate::issuer_id;
+use crate::config::{Config, Environment};
+use crate::distribution::Distribution;
+use crate::issuance::{Issuance, Issued, Parts};
+use crate::key::P256Key;
+use crate::leaf_profile::LeafProfile;
+use crate::metrics::Metrics;
+use crate::own_identity::OwnIdentity;
+use crate::server::Server;
+use crate::store::{OpenError, STORE, Store, StoreTask};
+
+/// What an issuer that has started tells whoever runs it.
+#[derive(Debug)]
+pub struct Started {
+    /// gRPC; the port is real where the configuration said 0. Nobody listens there before [`Phase::Serving`].
+    pub grpc: SocketAddr,
+    /// Metrics and health.
+    pub admin: SocketAddr,
+    pub admin_socket: PathBuf,
+    /// The issuer's request for its intermediate, PEM.
+    pub certificate_request: PathBuf,
+    /// Where the signed intermediate is awaited.
+    pub certificate: PathBuf,
+    pub phase: watch::Receiver<Phase>,
+    /// Each certificate, once it is on record. Whoever reads slowly misses some.
+    pub issued: broadcast::Receiver<Issued>,
+}
+
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub enum Phase {
+    /// For somebody with the root to sign the request.
+    AwaitingIntermediate,
+    Serving,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("the state folder {} cannot be used\nset `state` to a folder that the issuer may write", path.display())]
+    State { path: PathBuf, source: std::io::Error },
+    #[error("another issuer runs on the state folder {}\nend it, or set another `state`", path.display())]
+    StateInUse { path: PathBuf },
+    #[error("the address {address} is in use\nend the process that holds it, or set another `listen` address")]
+    AddressInUse { address: SocketAddr },
+    #[error("cannot listen on {address}\nset `listen` to an address of this machine and a port that is allowed")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    #[error(transparent)]
+    AdminSocket(#[from] AdminSocketError),
+    #[error(transparent)]
+    Passphrase(#[from] PassphraseError),
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    #[error(transparent)]
+    Database(#[from] OpenError),
+    #[error("a metric is registered twice")]
+    Metrics(#[from] prometheus::Error),
+    #[error("the gRPC descriptors cannot be read")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    #[error("{trust_domain} is too long for the issuer's own name in it")]
+    TrustDomain { trust_domain: signet_identity::TrustDomain },
+    #[error("opening the issuer's key broke off")]
+    KeyTask(#[from] tokio::task::JoinError),
+}
+
+const AUTHORITY: &str = "authority";
+const LISTENER: &str = "listener";
+const COUNT_INTERVAL: Duration = Duration::from_secs(15);
+const RETRY: Duration = Duration::from_secs(1);
+const ANNOUNCEMENTS: usize = 64;
+const BACKLOG: u32 = 1024;
+
+/// Runs an issuer until `shutdown`. `started` is told once everything is in place that needs no authority.
+pub async fn run(
+    config: Config,
+    environment: Environment,
+    started: impl FnOnce(Started) + Send,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
+    let issuer = Issuer::start(config, environment).await?;
+    let (phase, phases) = watch::channel(Phase::AwaitingIntermediate);
+    started(issuer.started(phases));
+    issuer.serve(phase, shutdown).await
+}
+
+/// An issuer with everything but an authority.
+struct Issuer {
+    config: Config,
+    clock: SharedClock,
+    _lock: File,
+    socket: TcpSocket,
+    grpc: SocketAddr,
+    admin: AdminServer,
+    admin_socket: AdminSocket,
+    readiness: Readiness,
+    identity: IdentitySlot,
+    identity_metrics: IdentityMetrics,
+    metrics: Metrics,
+    files: AuthorityFiles,
+    key: P256Key,
+    authorities: Authorities,
+    store: Store,
+    store_task: StoreTask,
+    issuance: Issuance,
+    distribution: Distribution,
+    announce: broadcast::Sender<Issued>,
+}
+
+impl Issuer {
+    async fn start(config: Config, environment: Environment) -> Result<Self, RunError> {
+        let Environment { clock, log } = environment;
+        let issuer_id = issuer_id(&config.trust_domain)
+            .ok_or_else(|| RunError::TrustDomain { trust_domain: config.trust_domain.clone() })?;
+        let lock = claim_state(&config.state)?;
+        let (socket, grpc) = reserve(config.listen)?;
+
+        let registry = Registry::new();
+        let readiness = Readiness::awaiting([AUTHORITY, STORE, LISTENER]);
+        let identity = IdentitySlot::new(clock.clone());
+        let authorities = Authorities::none_yet();
+        let metrics = Metrics::register(&registry, authorities.clone())?;
+        let identity_metrics = IdentityMetrics::register(&registry, identity.clone())?;
+        let admin = AdminBuilder {
+            process: "identity-issuer",
+            address: config.admin,
+            registry,
+            readiness: readiness.clone(),
+            identity: identity.clone(),
+            config: config.redacted.clone(),
+            log,
+        }
+        .start()?;
+        let admin_socket = AdminSocket::bind(&config.admin_socket).await?;
+
+        let files = AuthorityFiles {
+            key: config.state.join("authority.key"),
+            request: config.state.join("authority.csr"),
+            certificate: config.authority.certificate.clone(),
+        };
+        let key = open_key(&config, files.clone()).await?;
+        let database = config.state.join("issuer.db");
+        let pending = config.limits.pending;
+        let (store, store_task) =
+            Store::open(&database, &config.trust_domain, pending, clock.clone(), readiness.clone()).await?;
+        let announce = broadcast::Sender::new(ANNOUNCEMENTS);
+        let issuance = Issuance::new(Parts {
+            issuer: issuer_id,
+            authorities: authorities.clone(),
+            profile: LeafProfile::new(config.svid.ttl, config.svid.backdate),
+            store: store.clone(),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+            announce: announce.clone(),
+        });
+        let bundles = BundleSet::from_iter([config.trust_bundle.clone()]);
+        let distribution = Distribution::new(bundles, config.limits.watchers);
+        Ok(Self {
+            config,
+            clock,
+            _lock: lock,
+            socket,
+            grpc,
+            admin,
+            admin_socket,
+            readiness,
+            identity,
+            identity_metrics,
+            metrics,
+            files,
+            key,
+            authorities,
+            store,
+            store_task,
+            issuance,
+            distribution,
+            announce,
+        })
+    }
+
+    fn started(&self, phase: watch::Receiver<Phase>) -> Started {
+        Started {
+            grpc: self.grpc,
+            admin: self.admin.address(),
+            admin_socket: self.config.admin_socket.clone(),
+            certificate_request: self.files.request.clone(),
+            certificate: self.files.certificate.clone(),
+            phase,
+            issued: self.announce.subscribe(),
+        }
+    }
+
+    /// Waits for an authority, then serves; ends everything in the reverse order once `shutdown` comes.
+    async fn serve(self, phase: watch::Sender<Phase>, shutdown: CancellationToken) -> Result<(), RunError> {
+        let join_tokens = JoinTokens::new(self.store.clone(), self.clock.clone());
+        let admin_routes = admin_routes(AdminApi {
+            trust_domain: self.config.trust_domain.clone(),
+            join_tokens: join_tokens.clone(),
+            authorities: self.authorities.clone(),
+            distribution: self.distribution.clone(),
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+        })
+        .await?;
+        let routes = identity_routes(IdentityApi {
+            join_tokens,
+            issuance: self.issuance.clone(),
+            distribution: self.distribution.clone(),
+            metrics: self.metrics.clone(),
+            clock: self.clock.clone(),
+        })
+        .await?;
+
+        let mut background = JoinSet::new();
+        background.spawn(self.admin_socket.serve(admin_routes, self.config.limits, shutdown.clone()));
+        until(&shutdown, &mut background, {
+            let (files, bundle) = (self.files, self.config.trust_bundle.clone());
+            self.authorities.clone().follow(files, self.key, bundle, self.clock.clone())
+        });
+        until(&shutdown, &mut background, report_authority(self.authorities.clone(), self.readiness.clone()));
+        until(&shutdown, &mut background, count(self.store.clone(), self.metrics.clone(), self.clock.clone()));
+
+        let mut policies = TlsPolicies::new(self.clock.clone());
+        let server_key =
+            policies.server(ServerPolicy { alpn: vec![b"h2".to_vec()], clients: ClientAuthentication::Optional });
+        let own = OwnIdentity::new(
+            self.issuance,
+            self.distribution.bundles(),
+            policies,
+            self.identity_metrics,
+            self.clock.clone(),
+        );
+        let first = first_identity(&own, &self.authorities, &self.readiness);
+        if let Some((publisher, live)) = shutdown.run_until_cancelled(first).await {
+            self.identity.fill(live.clone());
+            until(&shutdown, &mut background, own.keep_fresh(publisher));
+            let listener = listen(self.socket, self.grpc)?;
+            self.readiness.set(LISTENER, State::Ready);
+            phase.send_replace(Phase::Serving);
+            tracing::info!(address = %self.grpc, "serving");
+            let server = Server::new(live, server_key, routes, self.config.limits, self.metrics, self.clock);
+            server.serve(listener, shutdown, self.config.drain).await;
+        }
+
+        while let Some(ended) = background.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a task ended abnormally");
+            }
+        }
+        self.store_task.finish().await;
+        // It waits for its thread.
+        let admin = self.admin;
+        tokio::task::spawn_blocking(move || admin.stop()).await?;
+        Ok(())
+    }
+}
+
+/// The issuer's own first SVID. What stands in its way is told by readiness, and tried again.
+async fn first_identity(
+    own: &OwnIdentity,
+    authorities: &Authorities,
+    readiness: &Readiness,
+) -> (signet_identity::IdentityPublisher, signet_identity::LiveIdentity) {
+    let mut state = authorities.state();
+    loop {
+        // The sender lives in `authorities`.
+        let _ = state.wait_for(|state| *state == AuthorityState::Active).await;
+        match own.first().await {
+            Ok(identity) => return identity,
+            Err(error) => {
+                let cause = signet_process::start::Report::of(&error).cause;
+                tracing::error!(cause, "no identity for the issuer itself");
+                readiness.set(LISTENER, State::NotReady { reason: cause });
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+/// Keeps readiness in step with the authority.
+async fn report_authority(authorities: Authorities, readiness: Readiness) {
+    let mut state = authorities.state();
+    loop {
+        let current = state.borrow_and_update().clone();
+        readiness.set(
+            AUTHORITY,
+            match current {
+                AuthorityState::Active => State::Ready,
+                AuthorityState::Waiting { reason } => State::NotReady { reason },
+            },
+        );
+        if state.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Keeps the gauges of what is on record in step.
+async fn count(store: Store, metrics: Metrics, clock: SharedClock) {
+    loop {
+        match store.counts(clock.now()).await {
+            Ok(counts) => metrics.identities(counts),
+            Err(error) => tracing::warn!(%error, "certificates on record cannot be counted"),
+        }
+        tokio::time::sleep(COUNT_INTERVAL).await;
+    }
+}
+
+fn until(shutdown: &CancellationToken, background: &mut JoinSet<()>, work: impl Future<Output = ()> + Send + 'static) {
+    let shutdown = shutdown.clone();
+    background.spawn(async move {
+        // None: it was cancelled, as all work is in the end.
+        let _ = shutdown.run_until_cancelled(work).await;
+    });
+}
+
+async fn identity_routes(api: IdentityApi) -> Result<Routes, RunError> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<IdentityServiceServer<IdentityApi>>().await;
+    let reflection = reflection(<IdentityServiceServer<IdentityApi> as NamedService>::NAME)?;
+    Ok(Routes::new(api.into_service()).add_service(health_service).add_service(reflection).prepare())
+}
+
+async fn admin_routes(api: AdminApi) -> Result<Routes, RunError> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<AdminServiceServer<AdminApi>>().await;
+    let reflection = reflection(<AdminServiceServer<AdminApi> as NamedService>::NAME)?;
+    Ok(Routes::new(api.into_service()).add_service(health_service).add_service(reflection).prepare())
+}
+
+fn reflection(service: &str) -> Result<ServerReflectionServer<impl ServerReflection + use<>>, RunError> {
+    Ok(tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(signet_proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .with_service_name(service)
+        .with_service_name("grpc.health.v1.Health")
+        .build_v1()?)
+}
+
+/// The state folder, private, and ours alone until the returned file is closed.
+fn claim_state(path: &Path) -> Result<File, RunError> {
+    let io = |source| RunError::State { path: path.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io)?;
+    let mut permissions = std::fs::metadata(path).map_err(io)?.permissions();
+    if permissions.mode() & 0o077 != 0 {
+        permissions.set_mode(0o700);
+        std::fs::set_permissions(path, permissions).map_err(io)?;
+    }
+    let lock = File::create(path.join("lock")).map_err(io)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(RunError::StateInUse { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(io(source)),
+    }
+}
+
+/// Takes the port without listening yet: who calls before there is an authority is refused at once, not left waiting.
+fn reserve(address: SocketAddr) -> Result<(TcpSocket, SocketAddr), RunError> {
+    let reserve = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let bound = socket.local_addr()?;
+        Ok((socket, bound))
+    };
+    reserve().map_err(|source| listen_error(address, source))
+}
+
+fn listen(socket: TcpSocket, address: SocketAddr) -> Result<TcpListener, RunError> {
+    socket.listen(BACKLOG).map_err(|source| listen_error(address, source))
+}
+
+fn listen_error(address: SocketAddr, source: std::io::Error) -> RunError {
+    match source.kind() {
+        std::io::ErrorKind::AddrInUse => RunError::AddressInUse { address },
+        _ => RunError::Listen { address, source },
+    }
+}
+
+/// Argon2 takes memory and time: not on a worker of the runtime.
+async fn open_key(config: &Config, files: AuthorityFiles) -> Result<P256Key, RunError> {
+    let passphrase_file = config.authority.passphrase_file.clone();
+    let strength = config.authority.seal_strength;
+    let trust_domain = config.trust_domain.clone();
+    tokio::task::spawn_blocking(move || {
+        let passphrase = Passphrase::from_file(&passphrase_file)?;
+        Ok(open_or_make_key(&files, &trust_domain, &passphrase, strength)?)
+    })
+    .await?
+}

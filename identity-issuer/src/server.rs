@@ -1,0 +1,304 @@
+//! gRPC connections, from accepting them to their end.
+//!
+//! ```text
+//! accept ─► TLS 1.3 handshake ─► peer ─► HTTP/2 requests ─► end: the peer's expiry, or shutdown
+//!   │ too many       │ refused      │ refused    each with its Caller     GOAWAY, a moment, then closed
+//! ```
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use signet_identity::{LiveIdentity, PeerError, PeerIdentity, ServerKey, SharedClock};
+use time::OffsetDateTime;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
+
+use crate::config::Limits;
+use crate::metrics::Metrics;
+
+/// Serves gRPC over mTLS.
+#[derive(Debug)]
+pub(crate) struct Server {
+    live: LiveIdentity,
+    key: ServerKey,
+    routes: Routes,
+    limits: Limits,
+    metrics: Metrics,
+    clock: SharedClock,
+    connections: Arc<Semaphore>,
+    anonymous_connections: Arc<Semaphore>,
+    handshakes: Semaphore,
+}
+
+/// Who is at the other end of a connection. In the extensions of each request.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    /// None for one that has no certificate yet, or no TLS.
+    pub(crate) peer: Option<Arc<PeerIdentity>>,
+    /// None for a Unix socket.
+    pub(crate) address: Option<SocketAddr>,
+    /// Cancelled when the connection is to end: streams end then.
+    pub(crate) ending: CancellationToken,
+}
+
+/// A connection that passed its handshake.
+struct Authenticated {
+    stream: tokio_rustls::server::TlsStream<TcpStream>,
+    peer: Option<Arc<PeerIdentity>>,
+    /// The place of an anonymous connection.
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("too many connections")]
+    TooManyConnections,
+    #[error("too many connections without a certificate")]
+    TooManyAnonymous,
+    #[error("the handshake took too long")]
+    Timeout,
+    #[error("the handshake failed")]
+    Handshake(#[source] std::io::Error),
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+}
+
+/// How long an ending connection may take to finish what is under way.
+const GRACE: Duration = Duration::from_secs(1);
+/// After an accept that failed, such as for want of file descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
+/// The wall clock may be set or the machine suspended: an expiry is looked at again after this long.
+const LOOK_AT_CLOCK: Duration = Duration::from_secs(5);
+const MAX_HEADER_LIST: u32 = 16 * 1024;
+
+impl Server {
+    pub(crate) fn new(
+        live: LiveIdentity,
+        key: ServerKey,
+        routes: Routes,
+        limits: Limits,
+        metrics: Metrics,
+        clock: SharedClock,
+    ) -> Self {
+        Self {
+            live,
+            key,
+            routes,
+            limits,
+            metrics,
+            clock,
+            connections: Arc::new(Semaphore::new(limits.connections)),
+            anonymous_connections: Arc::new(Semaphore::new(limits.anonymous_connections)),
+            handshakes: Semaphore::new(limits.handshakes),
+        }
+    }
+
+    /// Accepts until `stop`, then lets the connections end for `drain` at most.
+    pub(crate) async fn serve(self, listener: TcpListener, stop: CancellationToken, drain: Duration) {
+        let server = Arc::new(self);
+        let connections = TaskTracker::new();
+        let cut = CancellationToken::new();
+        let accepting = async {
+            loop {
+                match listener.accept().await {
+                    Ok((tcp, address)) => {
+                        let serving = Arc::clone(&server).serve_connection(tcp, address, stop.clone());
+                        let cut = cut.clone();
+                        connections.spawn(async move { cut.run_until_cancelled(serving).await });
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "accept failed");
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                }
+            }
+        };
+        stop.run_until_cancelled(accepting).await;
+        drop(listener);
+        connections.close();
+        if tokio::time::timeout(drain, connections.wait()).await.is_err() {
+            tracing::info!(connections = connections.len(), "connections cut off at shutdown");
+            cut.cancel();
+            connections.wait().await;
+        }
+    }
+
+    async fn serve_connection(self: Arc<Self>, tcp: TcpStream, address: SocketAddr, stop: CancellationToken) {
+        let Ok(_place) = Arc::clone(&self.connections).try_acquire_owned() else {
+            return self.refuse(address, &Refused::TooManyConnections);
+        };
+        let Authenticated { stream, peer, _place } = match self.handshake(tcp).await {
+            Ok(authenticated) => authenticated,
+            Err(refused) => return self.refuse(address, &refused),
+        };
+        let _counted = self.metrics.connection();
+        let end = self.end_of(peer.as_deref());
+        let caller = Caller { peer, address: Some(address), ending: CancellationToken::new() };
+        serve_http2(stream, self.routes.clone(), caller, &self.limits, end, stop).await;
+    }
+
+    async fn handshake(&self, tcp: TcpStream) -> Result<Authenticated, Refused> {
+        // Small answers, each of which somebody waits for. An old kernel's refusal costs speed only.
+        let _ = tcp.set_nodelay(true);
+        let identity = self.live.load_full();
+        let handshake = async {
+            // Never closed.
+            let _turn = self.handshakes.acquire().await;
+            TlsAcceptor::from(Arc::clone(identity.server(self.key))).accept(tcp).await
+        };
+        let stream = tokio::time::timeout(self.limits.handshake_timeout, handshake)
+            .await
+            .map_err(|_| Refused::Timeout)?
+            .map_err(Refused::Handshake)?;
+        let peer = identity.peer_of_server_connection(self.key, stream.get_ref().1.peer_certificates())?;
+        let place = match peer {
+            Some(_) => None,
+            None => Some(
+                Arc::clone(&self.anonymous_connections).try_acquire_owned().map_err(|_| Refused::TooManyAnonymous)?,
+            ),
+        };
+        Ok(Authenticated { stream, peer, _place: place })
+    }
+
+    /// When a connection's time is over: with its peer's certificate, or soon where there is none.
+    fn end_of(&self, peer: Option<&PeerIdentity>) -> impl Future<Output = ()> + Send + use<> {
+        let clock = Arc::clone(&self.clock);
+        let expires_at = peer.map(PeerIdentity::expires_at);
+        let anonymous_life = self.limits.anonymous_connection_life;
+        async move {
+            match expires_at {
+                Some(expires_at) => sleep_until(expires_at, &clock).await,
+                None => tokio::time::sleep(anonymous_life).await,
+            }
+        }
+    }
+
+    fn refuse(&self, address: SocketAddr, refused: &Refused) {
+        let reason = refused.reason();
+        self.metrics.connection_refused(reason);
+        let cause = signet_process::start::Report::of(refused).cause;
+        match refused.is_noise() {
+            true => tracing::debug!(peer.address = %address, reason, cause, "connection refused"),
+            false => tracing::warn!(peer.address = %address, reason, cause, "connection refused"),
+        }
+    }
+}
+
+impl Refused {
+    /// A bounded label for metrics.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::TooManyConnections => "too_many_connections",
+            Self::TooManyAnonymous => "too_many_anonymous_connections",
+            Self::Timeout => "timeout",
+            Self::Peer(error) => error.reason(),
+            Self::Handshake(error) => match PeerError::of_io(error) {
+                Some(error) => error.reason(),
+                None => tls_reason(error),
+            },
+        }
+    }
+
+    /// Whoever connects and goes, as port scanners and health checks do, says nothing worth a warning.
+    fn is_noise(&self) -> bool {
+        self.reason() == CLOSED
+    }
+}
+
+const CLOSED: &str = "closed";
+
+fn tls_reason(error: &std::io::Error) -> &'static str {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match tls {
+        Some(rustls::Error::InvalidMessage(_)) => "not_tls",
+        Some(rustls::Error::PeerIncompatible(_)) => "incompatible_tls",
+        Some(rustls::Error::AlertReceived(_)) => "refused_by_peer",
+        Some(_) => "tls",
+        None => CLOSED,
+    }
+}
+
+/// Serves one connection until its peer leaves, `end` comes, or `stop` is cancelled.
+pub(crate) async fn serve_http2(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    routes: Routes,
+    caller: Caller,
+    limits: &Limits,
+    end: impl Future<Output = ()>,
+    stop: CancellationToken,
+) {
+    let ending = caller.ending.clone();
+    let requests = Requests { routes, caller, timeout: limits.request_timeout };
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(limits.keepalive_interval)
+        .keep_alive_timeout(limits.keepalive_timeout)
+        .max_concurrent_streams(limits.streams_per_connection)
+        .max_header_list_size(MAX_HEADER_LIST)
+        .serve_connection(TokioIo::new(stream), requests);
+    let mut connection = pin!(connection);
+    tokio::select! {
+        // A peer that leaves or breaks the protocol ends its own connection and nothing else.
+        ended = connection.as_mut() => return log_end(ended),
+        () = end => {}
+        () = stop.cancelled() => {}
+    }
+    ending.cancel();
+    connection.as_mut().graceful_shutdown();
+    if let Ok(ended) = tokio::time::timeout(GRACE, connection).await {
+        log_end(ended);
+    }
+}
+
+fn log_end(ended: Result<(), hyper::Error>) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection broke");
+    }
+}
+
+/// Returns once the wall clock has passed `time`, however it got there.
+async fn sleep_until(time: OffsetDateTime, clock: &SharedClock) {
+    // A certificate is good until the end of its last second (RFC 5280 §4.1.2.5), and no longer.
+    while let Ok(left) = Duration::try_from(time - clock.now()) {
+        tokio::time::sleep(left.clamp(Duration::from_millis(1), LOOK_AT_CLOCK)).await;
+    }
+}
+
+/// Gives each request its caller and its time.
+struct Requests {
+    routes: Routes,
+    caller: Caller,
+    timeout: Duration,
+}
+
+impl hyper::service::Service<http::Request<Incoming>> for Requests {
+    type Response = http::Response<tonic::body::Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, mut request: http::Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.caller.clone());
+        let mut routes = self.routes.clone();
+        let timeout = self.timeout;
+        Box::pin(async move {
+            // Covers the reading of the request too. A stream's time is its connection's.
+            let answer = tower_service::Service::call(&mut routes, request);
+            match tokio::time::timeout(timeout, answer).await {
+                Ok(answer) => answer,
+                Err(_) => Ok(tonic::Status::deadline_exceeded("the request took too long").into_http()),
+            }
+        })
+    }
+}

@@ -1,0 +1,128 @@
+//! What must not be lost: the record of everything issued, and the join tokens.
+//!
+//! ```text
+//! requests ──► bounded channel ──► committer (one task, one connection) ──► SQLite, WAL, synchronous=FULL
+//!     ▲                                 │ all that wait, in one transaction
+//!     └──── Logged<Certificate> ◄───────┘ only after its commit
+//! ```
+//! Reads go through a small pool of their own.
+
+mod committer;
+mod sqlite;
+
+use std::path::PathBuf;
+
+use signet_identity::WorkloadId;
+use time::OffsetDateTime;
+
+use crate::certificate::Certificate;
+
+pub(crate) use sqlite::{STORE, Store, StoreTask};
+
+/// Something whose record is durable. Only the committer makes one, after the commit.
+#[derive(Debug)]
+pub(crate) struct Logged<T>(T);
+
+impl<T> Logged<T> {
+    /// Lets it out.
+    pub(crate) fn release(self) -> T {
+        self.0
+    }
+}
+
+/// Why a certificate was not recorded, and so is not released.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    #[error("its key was certified before")]
+    KeyReused,
+    #[error("the join token was used or expired in the meantime")]
+    TokenUsed,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("too many requests wait to be recorded")]
+    Busy,
+    #[error("the store is shut down")]
+    Closed,
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+    #[error("a commit failed")]
+    Commit(#[source] std::sync::Arc<sqlx::Error>),
+    #[error("a record is not what this program wrote: {what}")]
+    Record { what: &'static str },
+    #[error("no random numbers")]
+    Randomness,
+}
+
+/// Why the database of a state folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("the database {} is damaged\nrestore it from a backup, or set another `state` folder to begin anew", path.display())]
+    Damaged { path: PathBuf, source: Option<sqlx::Error> },
+    #[error("the database {} was written by a newer version (schema {found}, this program knows {known})\ninstall that version again", path.display())]
+    Newer { path: PathBuf, found: i64, known: i64 },
+    #[error("the database {} belongs to the trust domain {found}, not to {expected}\nset another `state` folder for this trust domain", path.display())]
+    OtherTrustDomain { path: PathBuf, found: String, expected: String },
+    #[error("the database {} cannot be opened", path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("the database {} cannot be opened", path.display())]
+    Database { path: PathBuf, source: sqlx::Error },
+    #[error("the database {} cannot be brought to this version", path.display())]
+    Migration { path: PathBuf, source: sqlx::migrate::MigrateError },
+}
+
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(crate) enum TokenState {
+    Good,
+    Used { used_at: OffsetDateTime },
+    Expired { expires_at: OffsetDateTime },
+}
+
+/// How many certificates are on record.
+#[derive(Copy, Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Counts {
+    /// Not expired, and not past [`EXPIRING_TENTHS`] of their life.
+    pub(crate) valid: u64,
+    /// Not expired, but past it: their holders are late with renewing.
+    pub(crate) expiring: u64,
+    pub(crate) expired: u64,
+}
+
+/// The tenths of its life after which a certificate is expected to have been renewed.
+pub(crate) const EXPIRING_TENTHS: i64 = 7;
+
+/// What the committer is asked to make durable.
+#[derive(Debug)]
+pub(crate) enum Write {
+    Certificate { certificate: Certificate, reply: Reply<Result<Logged<Certificate>, LogError>> },
+    Token { token: crate::attestation::NewJoinToken, reply: Reply<Result<(), StoreError>> },
+}
+
+type Reply<T> = tokio::sync::oneshot::Sender<T>;
+
+impl Store {
+    /// Makes the record of `certificate` durable, and only then hands it back as one that may leave.
+    pub(crate) async fn log(&self, certificate: Certificate) -> Result<Logged<Certificate>, LogError> {
+        let (reply, outcome) = tokio::sync::oneshot::channel();
+        self.submit(Write::Certificate { certificate, reply })?;
+        outcome.await.map_err(|_| StoreError::Closed)?
+    }
+
+    pub(crate) async fn add_token(&self, token: crate::attestation::NewJoinToken) -> Result<(), StoreError> {
+        let (reply, outcome) = tokio::sync::oneshot::channel();
+        self.submit(Write::Token { token, reply })?;
+        outcome.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+/// What a record's text and numbers mean.
+fn workload_id(text: &str) -> Result<WorkloadId, StoreError> {
+    text.parse().map_err(|_| StoreError::Record { what: "not a SPIFFE ID" })
+}
+
+fn time(seconds: i64) -> Result<OffsetDateTime, StoreError> {
+    OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| StoreError::Record { what: "not a time" })
+}
