@@ -331,3 +331,8 @@ fn life_of(snapshot: &Snapshot) -> Duration {
     let svid = snapshot.svid();
     Duration::try_from(svid.not_after() - svid.not_before()).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;

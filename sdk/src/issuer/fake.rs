@@ -1,0 +1,290 @@
+//! An issuer for tests: real TLS, real certificates, and every misdeed that a test asks for.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::{
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use futures_util::{Stream, StreamExt as _, stream};
+use rcgen::{PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm};
+use rustls_pki_types::CertificateDer;
+use signet_identity::{
+    BundleSet, ClientAuthentication, Material, ServerPolicy, Snapshot, SystemClock, TlsPolicies, TrustBundle, X509Svid,
+    live,
+};
+use signet_proto::identity::v1::{
+    self, AttestRequest, AttestResponse, RenewNow, RenewRequest, RenewResponse, WatchRequest, WatchResponse,
+    attest_request::Proof,
+    identity_service_server::{IdentityService, IdentityServiceServer},
+    watch_response::Event,
+};
+use signet_test_pki::Authority;
+use tokio::{
+    net::TcpListener,
+    runtime::{Builder, Runtime},
+    sync::broadcast,
+};
+use tokio_stream::wrappers::BroadcastStream;
+use tonic::{Request, Response, Status, transport::Server};
+use x509_parser::prelude::{FromDer as _, X509CertificationRequest};
+
+use crate::server::{MtlsListener, peer_identity};
+
+pub(super) const WORKLOAD: &str = "spiffe://example.org/shop/cart";
+pub(super) const ISSUER: &str = "spiffe://example.org/signet/issuer";
+
+/// What is wrong with an answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Misdeed {
+    OtherIdentity,
+    OtherNameThanCertified,
+    OtherKey,
+    OtherAuthority,
+    Expired,
+    NoCertificate,
+    Garbage,
+    NoBundles,
+    EmptyBundle,
+    BundleOfOtherAuthority,
+    BundleTwice,
+    TooManyBundles,
+    Oversize,
+    Silence,
+    Unavailable,
+}
+
+#[derive(Clone)]
+pub(super) struct FakeIssuer {
+    pub(super) root: Arc<Authority>,
+    issuing: Arc<Authority>,
+    state: Arc<Mutex<State>>,
+    pub(super) attested: Arc<AtomicUsize>,
+    pub(super) renewed: Arc<AtomicUsize>,
+    pub(super) watched: Arc<AtomicUsize>,
+    wishes: broadcast::Sender<Event>,
+}
+
+struct State {
+    tokens: Vec<String>,
+    ttl: Duration,
+    misdeed: Option<Misdeed>,
+}
+
+/// A server that runs until it is dropped, with its connections.
+pub(super) struct Serving {
+    pub(super) address: SocketAddr,
+    runtime: Option<Runtime>,
+}
+
+impl FakeIssuer {
+    pub(super) fn new(ttl: Duration) -> Self {
+        let root = Authority::root("example.org");
+        let state = State { tokens: vec!["good-token".to_owned()], ttl, misdeed: None };
+        Self {
+            issuing: Arc::new(root.intermediate()),
+            root: Arc::new(root),
+            state: Arc::new(Mutex::new(state)),
+            attested: Arc::default(),
+            renewed: Arc::default(),
+            watched: Arc::default(),
+            wishes: broadcast::Sender::new(16),
+        }
+    }
+
+    pub(super) fn bundle(&self) -> TrustBundle {
+        TrustBundle::new("example.org".parse().unwrap(), vec![self.root.root_certificate().clone()]).unwrap()
+    }
+
+    pub(super) async fn serve(&self) -> Serving {
+        self.serve_as(ISSUER, "127.0.0.1:0".parse().unwrap()).await
+    }
+
+    /// Serves with a certificate of `id`.
+    pub(super) async fn serve_as(&self, id: &str, address: SocketAddr) -> Serving {
+        let issued = self.issuing.leaf(id).issue();
+        let svid = X509Svid::from_der(issued.chain.clone(), issued.key()).unwrap();
+        let clock = Arc::new(SystemClock);
+        let mut policies = TlsPolicies::new(clock.clone());
+        let key = policies.server(ServerPolicy { alpn: vec![b"h2".to_vec()], clients: ClientAuthentication::Optional });
+        let material = Material { svid, bundles: BundleSet::from_iter([self.bundle()]) };
+        let (publisher, identity) = live(Snapshot::build(material, &policies, None).unwrap());
+        let service = IdentityServiceServer::new(self.clone());
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (bound, address) = runtime
+            .spawn(async move {
+                let tcp = bind(address).await;
+                let address = tcp.local_addr().unwrap();
+                (MtlsListener::new(tcp, identity, key, clock), address)
+            })
+            .await
+            .unwrap();
+        runtime.spawn(async move {
+            let _live_as_long_as_the_server = publisher;
+            Server::builder().add_service(service).serve_with_incoming(bound).await
+        });
+        Serving { address, runtime: Some(runtime) }
+    }
+
+    pub(super) fn misbehave(&self, misdeed: impl Into<Option<Misdeed>>) {
+        self.state.lock().unwrap().misdeed = misdeed.into();
+    }
+
+    pub(super) fn add_token(&self, token: &str) {
+        self.state.lock().unwrap().tokens.push(token.to_owned());
+    }
+
+    pub(super) fn set_ttl(&self, ttl: Duration) {
+        self.state.lock().unwrap().ttl = ttl;
+    }
+
+    /// Asks the holder of certificate number `holds` to renew, once it listens.
+    pub(super) async fn wish_renewal(&self, holds: u64) {
+        while (self.watched.load(SeqCst) as u64) < holds {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let within = Some(prost_types::Duration { seconds: 0, nanos: 0 });
+        self.wishes.send(Event::RenewNow(RenewNow { within })).unwrap();
+    }
+
+    pub(super) fn wish_bundles(&self, bundles: v1::TrustBundles) {
+        self.wishes.send(Event::Bundles(bundles)).unwrap();
+    }
+
+    pub(super) fn good_bundles(&self) -> v1::TrustBundles {
+        v1::TrustBundles { bundles: vec![bundle("example.org", &[self.root.root_certificate()])] }
+    }
+
+    async fn answer(&self, id: &str, csr: &[u8]) -> Result<(Option<v1::X509Svid>, Option<v1::TrustBundles>), Status> {
+        let (ttl, misdeed) = {
+            let state = self.state.lock().unwrap();
+            (state.ttl, state.misdeed)
+        };
+        match misdeed {
+            Some(Misdeed::Silence) => std::future::pending().await,
+            Some(Misdeed::Unavailable) => return Err(Status::unavailable("no authority yet")),
+            _ => {}
+        }
+        let (_, request) = X509CertificationRequest::from_der(csr).expect("a CSR");
+        request.verify_signature().expect("proof of possession");
+        let key = PublicKey(request.certification_request_info.subject_pki.subject_public_key.data.to_vec());
+        let foreign = Authority::root("example.org");
+        let authority = if misdeed == Some(Misdeed::OtherAuthority) { &foreign } else { &*self.issuing };
+        let certified = if misdeed == Some(Misdeed::OtherIdentity) { "spiffe://example.org/shop/till" } else { id };
+        let mut leaf = authority.leaf(certified).ttl(ttl);
+        if misdeed == Some(Misdeed::Expired) {
+            let now = time::OffsetDateTime::now_utc();
+            leaf = leaf.valid(now - Duration::from_secs(60), now - Duration::from_secs(30));
+        }
+        let mut chain = match misdeed {
+            Some(Misdeed::OtherKey) => leaf.issue().chain,
+            _ => leaf.issue_for(&key),
+        };
+        match misdeed {
+            Some(Misdeed::NoCertificate) => chain.clear(),
+            Some(Misdeed::Garbage) => chain = vec![CertificateDer::from(vec![0x30, 0x03, 0x02, 0x01])],
+            Some(Misdeed::Oversize) => chain.push(CertificateDer::from(vec![0; 2 << 20])),
+            _ => {}
+        }
+        let said =
+            if misdeed == Some(Misdeed::OtherNameThanCertified) { "spiffe://example.org/admin" } else { certified };
+        let svid = v1::X509Svid {
+            spiffe_id: said.to_owned(),
+            chain: chain.iter().map(|der| der.to_vec()).collect(),
+            not_before: None,
+            not_after: None,
+        };
+        let mut bundles = self.good_bundles();
+        match misdeed {
+            Some(Misdeed::EmptyBundle) => bundles = v1::TrustBundles { bundles: vec![bundle("example.org", &[])] },
+            Some(Misdeed::BundleOfOtherAuthority) => {
+                bundles = v1::TrustBundles { bundles: vec![bundle("example.org", &[foreign.root_certificate()])] };
+            }
+            Some(Misdeed::BundleTwice) => bundles.bundles.extend(bundles.bundles.clone()),
+            Some(Misdeed::TooManyBundles) => {
+                bundles.bundles.extend((0..64).map(|number| bundle(&format!("other{number}.org"), &[])));
+            }
+            _ => {}
+        }
+        Ok((Some(svid), (misdeed != Some(Misdeed::NoBundles)).then_some(bundles)))
+    }
+}
+
+pub(super) fn bundle(trust_domain: &str, authorities: &[&CertificateDer<'_>]) -> v1::TrustBundle {
+    v1::TrustBundle {
+        trust_domain: trust_domain.to_owned(),
+        x509_authorities: authorities.iter().map(|der| der.to_vec()).collect(),
+    }
+}
+
+/// P-256, as it stands in a request.
+struct PublicKey(Vec<u8>);
+
+impl PublicKeyData for PublicKey {
+    fn der_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &PKCS_ECDSA_P256_SHA256
+    }
+}
+
+#[tonic::async_trait]
+impl IdentityService for FakeIssuer {
+    async fn attest(&self, request: Request<AttestRequest>) -> Result<Response<AttestResponse>, Status> {
+        self.attested.fetch_add(1, SeqCst);
+        assert!(peer_identity(request.extensions()).is_none(), "whoever attests has no certificate");
+        let AttestRequest { proof, csr } = request.into_inner();
+        let Some(Proof::JoinToken(token)) = proof else { return Err(Status::unauthenticated("")) };
+        let known = {
+            let mut state = self.state.lock().unwrap();
+            let known = state.tokens.iter().position(|known| *known == token);
+            known.map(|index| state.tokens.remove(index))
+        };
+        known.ok_or_else(|| Status::unauthenticated(""))?;
+        let (svid, bundles) = self.answer(WORKLOAD, &csr).await?;
+        Ok(Response::new(AttestResponse { svid, bundles }))
+    }
+
+    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
+        self.renewed.fetch_add(1, SeqCst);
+        let peer = peer_identity(request.extensions()).cloned().ok_or_else(|| Status::unauthenticated(""))?;
+        let (svid, bundles) = self.answer(peer.id().as_str(), &request.into_inner().csr).await?;
+        Ok(Response::new(RenewResponse { svid, bundles }))
+    }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
+
+    async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        peer_identity(request.extensions()).ok_or_else(|| Status::unauthenticated(""))?;
+        let wishes = BroadcastStream::new(self.wishes.subscribe()).filter_map(async |wish| wish.ok());
+        self.watched.fetch_add(1, SeqCst);
+        let events = stream::once(std::future::ready(Event::Bundles(self.good_bundles()))).chain(wishes);
+        Ok(Response::new(Box::pin(events.map(|event| Ok(WatchResponse { event: Some(event) })))))
+    }
+}
+
+/// The port may still be in use by a server that was killed.
+async fn bind(address: SocketAddr) -> TcpListener {
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(tcp) => return tcp,
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+/// Ends the server and every connection, as a killed process would.
+impl Drop for Serving {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}

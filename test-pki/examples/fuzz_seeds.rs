@@ -1,0 +1,90 @@
+//! Writes the seeds of the fuzz targets: `fuzz_seeds FOLDER` fills `FOLDER/TARGET/seed-N`, and `FOLDER/pki` with what the
+//! target `chain` trusts.
+#![allow(clippy::expect_used)]
+
+use std::{env, fs, path::Path};
+
+use rcgen::{BasicConstraints, IsCa, KeyUsagePurpose};
+use rustls_pki_types::CertificateDer;
+use signet_test_pki::{Authority, Issued, Leaf, pem};
+use time::{Duration, OffsetDateTime};
+
+fn main() {
+    let folder = env::args_os().nth(1).expect("usage: fuzz_seeds FOLDER");
+    let folder = Path::new(&folder);
+    let root = Authority::root("example.org");
+    let issuing = root.intermediate();
+    let issued = leaves(&root, &issuing);
+    let own = long(issuing.leaf("spiffe://example.org/own")).issue();
+
+    let chains: Vec<_> = issued.iter().chain([&own]).map(|issued| framed(&issued.chain)).collect();
+    seeds(folder, "chain", &chains);
+    let ids = [
+        "example.org",
+        "spiffe://example.org",
+        "spiffe://example.org/shop/Cart-1_x.y",
+        "spiffe://example.org/shop/*",
+        "spiffe://example.org/*/cart/**",
+        "spiffe://example.org/a%2fb/./../",
+    ];
+    seeds(folder, "spiffe_id", &ids.map(|id| id.as_bytes().to_vec()));
+    let root_pem = pem("CERTIFICATE", root.certificate());
+    let two = format!("{root_pem}{}", pem("CERTIFICATE", Authority::root("example.org").certificate()));
+    seeds(folder, "bundle", &[root_pem.clone().into(), two.into(), root.certificate().to_vec()]);
+    let files: Vec<_> =
+        issued.iter().map(|issued| format!("{}{}", issued.chain_pem(), issued.key_pem()).into()).collect();
+    seeds(folder, "svid_pem", &files);
+
+    let pki = folder.join("pki");
+    fs::create_dir_all(&pki).expect("the folder of the PKI");
+    let signed: Vec<_> = issued.iter().chain([&own]).map(|issued| issued.chain[0].clone()).collect();
+    for (name, content) in [
+        ("root.pem", root_pem.into_bytes()),
+        ("own.pem", own.chain_pem().into()),
+        ("own.key", own.key_pem().into()),
+        ("signed", framed(&signed)),
+    ] {
+        fs::write(pki.join(name), content).expect("a file of the PKI");
+    }
+}
+
+/// Good leaves, and some that break one rule each.
+fn leaves(root: &Authority, issuing: &Authority) -> Vec<Issued> {
+    let leaf = || long(issuing.leaf("spiffe://example.org/shop/cart"));
+    vec![
+        leaf().issue(),
+        leaf().dns("cart.internal").issue(),
+        leaf().uri("spiffe://example.org/other").issue(),
+        leaf().without_names().issue(),
+        leaf().with(|params| params.is_ca = IsCa::NoCa).issue(),
+        leaf().with(|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)).issue(),
+        leaf().with(|params| params.key_usages.push(KeyUsagePurpose::KeyCertSign)).issue(),
+        leaf().with(|params| params.extended_key_usages.truncate(1)).issue(),
+        long(root.leaf("spiffe://example.org/below/the/root")).issue(),
+        long(issuing.leaf("spiffe://other.org/a")).issue(),
+    ]
+}
+
+/// Valid as long as anyone fuzzes.
+fn long(leaf: Leaf<'_>) -> Leaf<'_> {
+    let now = OffsetDateTime::now_utc();
+    leaf.valid(now - Duration::hours(1), now + Duration::days(300))
+}
+
+/// Each certificate preceded by its length in two bytes.
+fn framed(chain: &[CertificateDer<'_>]) -> Vec<u8> {
+    let mut framed = Vec::new();
+    for der in chain {
+        framed.extend(u16::try_from(der.len()).expect("a short certificate").to_be_bytes());
+        framed.extend_from_slice(der);
+    }
+    framed
+}
+
+fn seeds(folder: &Path, target: &str, contents: &[Vec<u8>]) {
+    let folder = folder.join(target);
+    fs::create_dir_all(&folder).expect("the folder of the seeds");
+    for (number, content) in contents.iter().enumerate() {
+        fs::write(folder.join(format!("seed-{number}")), content).expect("a seed");
+    }
+}
