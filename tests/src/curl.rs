@@ -48,6 +48,8 @@ impl Curl {
             .arg("--dump-header")
             .arg(folder.path().join("head"))
             .args(["--write-out", "%{http_code} %{http_version} 127.0.0.1:%{local_port}"])
+            // What has come is in the file at once.
+            .arg("--no-buffer")
             .arg(url.as_ref())
             .stdin(Stdio::null());
         Self { command, folder }
@@ -116,7 +118,7 @@ impl Curl {
     /// Starts it without waiting; the folder of its answer goes with the process.
     pub fn start(mut self) -> Running {
         let child = self.command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("curl");
-        Running { child, _folder: self.folder }
+        Running { child, folder: self.folder }
     }
 }
 
@@ -124,10 +126,15 @@ impl Curl {
 #[derive(Debug)]
 pub struct Running {
     child: std::process::Child,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Running {
+    /// How much of the body has come so far.
+    pub fn body_bytes(&self) -> u64 {
+        fs::metadata(self.folder.path().join("body")).map_or(0, |facts| facts.len())
+    }
+
     pub fn exit(&mut self) -> Option<i32> {
         self.child.try_wait().expect("a child of this process").and_then(|status| status.code())
     }

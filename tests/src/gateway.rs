@@ -22,6 +22,7 @@ pub struct GatewayPlan {
     listeners: Vec<(&'static str, SocketAddr)>,
     listener_lines: String,
     upstream_lines: String,
+    upstream_options: String,
     more: String,
     host: Host,
 }
@@ -46,6 +47,7 @@ impl GatewayPlan {
             listeners: Vec::new(),
             listener_lines: String::new(),
             upstream_lines: String::new(),
+            upstream_options: String::new(),
             more: String::new(),
             host: Host::new(),
         }
@@ -81,12 +83,23 @@ impl GatewayPlan {
     }
 
     /// A listener `outbound`: plain, to the mTLS `peer`, which has to be one of `identities`.
-    pub fn outbound(mut self, peer: SocketAddr, identities: &[&str]) -> Self {
+    pub fn outbound(self, peer: SocketAddr, identities: &[&str]) -> Self {
         let address = self.host.free();
+        self.outbound_at(address, peer, identities)
+    }
+
+    /// The same at an address of the test's choice.
+    pub fn outbound_at(mut self, address: SocketAddr, peer: SocketAddr, identities: &[&str]) -> Self {
         self.listeners.push(("outbound", address));
         let identities = quoted(identities);
         self.listener(&format!("{{ name: outbound, mode: outbound, listen: {address}, upstream: peer }}"))
             .upstream(&format!("{{ name: peer, address: \"mtls://{peer}\", identity: {identities} }}"))
+    }
+
+    /// A further `key: value` of the upstreams that are named after this.
+    pub fn upstream_option(mut self, yaml: &str) -> Self {
+        yaml.clone_into(&mut self.upstream_options);
+        self
     }
 
     /// Further top-level configuration.
@@ -102,6 +115,8 @@ impl GatewayPlan {
     }
 
     fn upstream(mut self, yaml: &str) -> Self {
+        let options = &self.upstream_options;
+        let yaml = if options.is_empty() { yaml.to_owned() } else { yaml.replace(" }", &format!(", {options} }}")) };
         writeln!(self.upstream_lines, "  - {yaml}").expect("a string");
         self
     }

@@ -135,7 +135,8 @@ fn configuration_text(
     let (root, state, passphrase, socket) = (root.display(), state.display(), passphrase.display(), socket.display());
     let ttl = ttl.as_secs();
     format!(
-        "trust_domain: {trust_domain}\nlisten: {address}\nadmin: {admin}\nadmin_socket: {socket}\n\
-         bundle: {root}/root.pem\nstate: {state}\npassphrase_file: {passphrase}\nsvid_ttl: {ttl}s\n"
+        "trust_domain: {trust_domain}\nstate: {state}\ntrust_bundle: {root}/root.pem\n\
+         authority:\n  certificate: {state}/authority.pem\n  passphrase_file: {passphrase}\n\
+         listen: {address}\nadmin: {admin}\nadmin_socket: {socket}\nsvid: {{ ttl: {ttl}s }}\n"
     )
 }

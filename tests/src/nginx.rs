@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::address::Host;
 use crate::digest::{random_file, sha256_of};
-use crate::process::{Process, Recipe};
+use crate::process::{Process, Recipe, Signal};
 use crate::program;
 use crate::wait::secs;
 
@@ -98,6 +98,10 @@ impl Nginx {
     /// Requests for `target` so far.
     pub fn accesses_of(&self, target: &str) -> Vec<Access> {
         self.accesses().into_iter().filter(|access| access.target == target).collect()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
     }
 
     pub fn kill(&mut self) {

@@ -47,6 +47,11 @@ impl Workload {
         Self { issuer, runtime, svid: None }
     }
 
+    /// Turns to another issuer.
+    pub fn move_to(&mut self, issuer: SocketAddr) {
+        self.issuer = issuer;
+    }
+
     /// The current identity.
     pub fn svid(&self) -> &Svid {
         self.svid.as_ref().expect("attested")
@@ -71,10 +76,19 @@ impl Workload {
     /// # Errors
     /// What the issuer, or the way to it, said; the identity is then the old one.
     pub fn renew(&mut self) -> Result<&Svid, Status> {
+        let current = self.svid().clone();
+        self.renew_as(Some(&current))
+    }
+
+    /// The same with a certificate of the test's choice, or none.
+    ///
+    /// # Errors
+    /// As [`renew`](Self::renew).
+    pub fn renew_as(&mut self, current: Option<&Svid>) -> Result<&Svid, Status> {
         let (key, csr) = new_request();
-        let (issuer, current) = (self.issuer, self.svid().clone());
+        let issuer = self.issuer;
         let svid = self.runtime.block_on(async {
-            let mut client = IdentityServiceClient::new(connect(issuer, Some(&current)).await?);
+            let mut client = IdentityServiceClient::new(connect(issuer, current).await?);
             client.renew(RenewRequest { csr }).await.map(|answer| answer.into_inner().svid)
         })?;
         Ok(self.svid.insert(Svid::of(svid, key)?))
