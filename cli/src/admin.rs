@@ -1,0 +1,78 @@
+//! The way to an issuer's administration: `signet.admin.v1` over its local socket.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use signet_proto::admin::v1::admin_service_client::AdminServiceClient;
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use crate::args::IssuerOptions;
+use crate::failure::Failure;
+
+/// Where an issuer's socket is looked for, in this order, when none is named.
+const SOCKETS: [&str; 2] = [".signet/issuer-admin.sock", "/run/signet/issuer-admin.sock"];
+
+/// For one call: an issuer that hangs is told as such.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Runs one administrative exchange to its end.
+pub(crate) fn call<T>(
+    options: &IssuerOptions,
+    exchange: impl AsyncFnOnce(AdminServiceClient<Channel>) -> Result<T, tonic::Status>,
+) -> Result<T, Failure> {
+    let socket = socket(options)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::from_error(&error))?;
+    runtime.block_on(async {
+        let client = connect(&socket).await?;
+        exchange(client).await.map_err(|status| refused(&status))
+    })
+}
+
+/// A client of the issuer that listens at `socket`.
+pub(crate) async fn connect(socket: &Path) -> Result<AdminServiceClient<Channel>, Failure> {
+    let path = socket.to_owned();
+    let channel = Endpoint::from_static("http://issuer.invalid")
+        .connect_timeout(PATIENCE)
+        .timeout(PATIENCE)
+        .connect_with_connector(tower::service_fn(move |_: Uri| {
+            let path = path.clone();
+            async move { UnixStream::connect(path).await.map(TokioIo::new) }
+        }))
+        .await
+        .map_err(|error| unreachable_issuer(socket, &error))?;
+    Ok(AdminServiceClient::new(channel))
+}
+
+/// What the issuer said, told as a failure of the command.
+pub(crate) fn refused(status: &tonic::Status) -> Failure {
+    match status.code() {
+        tonic::Code::PermissionDenied => Failure::new(format!("the issuer refused: {}", status.message()))
+            .remedy("run this as root or as the issuer's own user"),
+        tonic::Code::DeadlineExceeded | tonic::Code::Cancelled => {
+            Failure::new(format!("the issuer did not answer within {} s", PATIENCE.as_secs()))
+                .remedy("look at its log and its /ready")
+        }
+        _ => Failure::new(format!("the issuer refused: {}", status.message())),
+    }
+}
+
+fn unreachable_issuer(socket: &Path, error: &tonic::transport::Error) -> Failure {
+    let failure = Failure::from_error(error);
+    Failure::new(format!("{}: cannot reach the issuer ({})", socket.display(), failure.cause()))
+        .remedy("is it running? `signet dev` starts one; name another by --issuer or SIGNET_ISSUER")
+}
+
+fn socket(options: &IssuerOptions) -> Result<PathBuf, Failure> {
+    if let Some(named) = &options.issuer {
+        return Ok(named.clone());
+    }
+    SOCKETS.iter().map(PathBuf::from).find(|path| path.exists()).ok_or_else(|| {
+        Failure::new(format!("no issuer found: neither {} nor {} is there", SOCKETS[0], SOCKETS[1]))
+            .remedy("start one (`signet dev`), or name its socket by --issuer or SIGNET_ISSUER")
+    })
+}

@@ -1,0 +1,239 @@
+//! The command line, as `--help` shows it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+use signet_process::logging::LogLevel;
+
+use crate::output::Format;
+
+/// Short-lived cryptographic identity for every workload
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, disable_help_subcommand = true)]
+pub(crate) struct Arguments {
+    /// How to print results
+    #[arg(short, long, value_enum, default_value_t, global = true)]
+    pub(crate) output: Format,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a whole mesh in this process: root, issuer and two gateways, with identities that rotate
+    Dev(DevOptions),
+    /// The offline root: make it, sign intermediates with it, look at it
+    #[command(subcommand)]
+    Ca(CaCommand),
+    /// Join tokens, with which a workload gets its first identity
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// What the issuer is and how long its authority lasts
+    Status(IssuerOptions),
+    /// Print the completion script of a shell
+    #[command(after_help = "Example:\n  signet completions bash > /etc/bash_completion.d/signet")]
+    Completions { shell: Shell },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CaCommand {
+    /// Make a root CA in a new folder
+    Init(CaInitOptions),
+    /// Turn an issuer's certificate request into an intermediate CA
+    Sign(CaSignOptions),
+    /// Show the root certificate
+    Show(CaShowOptions),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a join token: whoever presents it first gets the SPIFFE ID
+    Create(TokenCreateOptions),
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  signet dev                                      a mesh in front of a small echo service
+  signet dev --upstream http://127.0.0.1:9000     in front of your own
+  signet dev --ttl 10s                            identities that rotate every few seconds
+  signet dev --fresh                              forget the last run")]
+pub(crate) struct DevOptions {
+    /// Service behind the inbound gateway; without it, an echo service is started
+    #[arg(long, value_name = "URL")]
+    pub(crate) upstream: Option<String>,
+    /// Life of each identity
+    #[arg(long, value_parser = svid_life, default_value = "60s", value_name = "DURATION")]
+    pub(crate) ttl: Duration,
+    #[arg(long, default_value = "example.org", value_name = "NAME")]
+    pub(crate) trust_domain: signet_identity::TrustDomain,
+    /// Begin anew: remove the state of earlier runs
+    #[arg(long)]
+    pub(crate) fresh: bool,
+    /// Folder of all state and sockets
+    #[arg(long, default_value = ".signet", value_name = "DIR")]
+    pub(crate) state: PathBuf,
+    /// What is logged on stderr: off, error, warn, info, debug, trace
+    #[arg(long, env = "SIGNET_LOG", default_value = "warn", value_name = "LEVEL", value_parser = log_level)]
+    pub(crate) log: LogLevel,
+    /// Outbound gateway, plain HTTP
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    pub(crate) outbound: SocketAddr,
+    /// Inbound gateway, mTLS
+    #[arg(long, default_value = "127.0.0.1:8443", value_name = "ADDRESS")]
+    pub(crate) inbound: SocketAddr,
+    /// Issuer, gRPC
+    #[arg(long, default_value = "127.0.0.1:8081", value_name = "ADDRESS")]
+    pub(crate) issuer: SocketAddr,
+    /// Admin of the inbound gateway
+    #[arg(long, default_value = "127.0.0.1:9901", value_name = "ADDRESS")]
+    pub(crate) gateway_admin: SocketAddr,
+    /// Admin of the issuer
+    #[arg(long, default_value = "127.0.0.1:9902", value_name = "ADDRESS")]
+    pub(crate) issuer_admin: SocketAddr,
+    /// Admin of the outbound gateway
+    #[arg(long, default_value = "127.0.0.1:9904", value_name = "ADDRESS")]
+    pub(crate) outbound_admin: SocketAddr,
+}
+
+/// Where a passphrase comes from: never the command line, which other users can read.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub(crate) struct PassphraseOptions {
+    /// File whose first line is the passphrase
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// Open file descriptor to read the passphrase from
+    #[arg(long, value_name = "FD")]
+    pub(crate) passphrase_fd: Option<u32>,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example:
+  signet ca init --dir root --trust-domain example.org --passphrase-file passphrase
+
+Writes root.pem (public: the trust bundle) and the root key, encrypted. Do it on a machine without a network.")]
+pub(crate) struct CaInitOptions {
+    /// Folder for the root; made if it is not there
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    #[arg(long, value_name = "NAME")]
+    pub(crate) trust_domain: signet_identity::TrustDomain,
+    /// Life of the root certificate
+    #[arg(long, value_parser = duration, default_value = "3650d", value_name = "DURATION")]
+    pub(crate) life: Duration,
+    #[command(flatten)]
+    pub(crate) passphrase: PassphraseOptions,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example:
+  signet ca sign --dir root --passphrase-file passphrase --csr authority.csr --out authority.pem")]
+pub(crate) struct CaSignOptions {
+    /// Folder of the root
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// The issuer's certificate request, PEM
+    #[arg(long, value_name = "FILE")]
+    pub(crate) csr: PathBuf,
+    /// Where to write the intermediate certificate, PEM; never overwrites
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// Life of the intermediate
+    #[arg(long, value_parser = duration, default_value = "90d", value_name = "DURATION")]
+    pub(crate) life: Duration,
+    #[command(flatten)]
+    pub(crate) passphrase: PassphraseOptions,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CaShowOptions {
+    /// Folder of the root
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+}
+
+/// How to reach an issuer's administration.
+#[derive(Args, Debug)]
+pub(crate) struct IssuerOptions {
+    /// Admin socket of the issuer [default: .signet/issuer-admin.sock, else /run/signet/issuer-admin.sock]
+    #[arg(long, env = "SIGNET_ISSUER", value_name = "SOCKET")]
+    pub(crate) issuer: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example:
+  signet token create spiffe://example.org/gateway/inbound --out /run/signet/gateway.token
+
+The token is shown once; the issuer keeps only its hash.")]
+pub(crate) struct TokenCreateOptions {
+    /// The identity that the token is good for
+    pub(crate) spiffe_id: signet_identity::WorkloadId,
+    /// How long the token can be used
+    #[arg(long, value_parser = duration, default_value = "10m", value_name = "DURATION")]
+    pub(crate) ttl: Duration,
+    /// Write the token to a new file (mode 0600) instead of printing it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) issuer: IssuerOptions,
+}
+
+fn log_level(text: &str) -> Result<LogLevel, String> {
+    text.parse().map_err(|_| "there are off, error, warn, info, debug and trace".to_owned())
+}
+
+/// What the issuer takes: whole seconds, from five.
+fn svid_life(text: &str) -> Result<Duration, String> {
+    let life = duration(text)?;
+    if life < Duration::from_secs(5) || life > Duration::from_secs(31 * 86_400) || life.subsec_nanos() != 0 {
+        return Err("must be whole seconds, from 5s to 31d".to_owned());
+    }
+    Ok(life)
+}
+
+/// `500ms`, `10s`, `5m`, `24h`, `90d`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let unit_at = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit_at);
+    let number: u64 =
+        number.parse().map_err(|_| "needs a number and a unit, for example 10s, 5m, 24h or 90d".to_owned())?;
+    let milliseconds = match unit {
+        "ms" => Some(number),
+        "s" => number.checked_mul(1000),
+        "m" => number.checked_mul(60 * 1000),
+        "h" => number.checked_mul(3600 * 1000),
+        "d" => number.checked_mul(86_400 * 1000),
+        _ => return Err(format!("unknown unit `{unit}`; there are ms, s, m, h and d")),
+    };
+    match milliseconds {
+        Some(0) => Err("must be more than nothing".to_owned()),
+        Some(milliseconds) if milliseconds <= MAX_DURATION_MS => Ok(Duration::from_millis(milliseconds)),
+        _ => Err("is more than a hundred years".to_owned()),
+    }
+}
+
+const MAX_DURATION_MS: u64 = 36_500 * 86_400 * 1000;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_duration_has_a_number_and_a_unit() {
+        assert_eq!(duration("500ms").unwrap(), Duration::from_millis(500));
+        assert_eq!(duration("90d").unwrap(), Duration::from_secs(90 * 86_400));
+        for wrong in ["", "10", "s", "10 s", "-1s", "1y", "0s", "99999999999999999999s", "36501d"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}

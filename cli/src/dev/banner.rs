@@ -1,0 +1,75 @@
+//! What the user reads when the mesh runs: what it is, and lines to copy.
+
+use std::fmt;
+
+use super::parts::{RunningGateway, RunningIssuer};
+use super::state::State;
+use super::{Ids, Upstream};
+use crate::output;
+
+pub(crate) struct Banner<'a> {
+    pub(crate) ids: &'a Ids,
+    pub(crate) ttl: std::time::Duration,
+    pub(crate) state: &'a State,
+    pub(crate) issuer: &'a RunningIssuer,
+    pub(crate) inbound: &'a RunningGateway,
+    pub(crate) outbound: &'a RunningGateway,
+    pub(crate) upstream: &'a Upstream,
+}
+
+impl fmt::Display for Banner<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { ids, issuer, inbound, outbound, upstream, .. } = self;
+        let root = self.state.root_certificate();
+        let root = root.display();
+        let program = std::env::args().next().unwrap_or_else(|| "signet".to_owned());
+        let ttl = output::span(self.ttl.as_secs());
+        writeln!(
+            out,
+            "\
+A mesh of trust domain {} is running; its identities live {ttl}.
+
+  issuer             {:<21}  {}
+  outbound gateway   {:<21}  {}
+  inbound gateway    {:<21}  {}
+  {upstream}
+
+  plain HTTP → outbound gateway → mTLS (TLS 1.3, X25519MLKEM768) → inbound gateway → upstream
+
+  curl http://{}/
+  curl -s http://{}/metrics | grep signet_svid_expiration
+  curl -s http://{}/metrics | grep signet_ca_expiration
+  curl -s http://{}/identity
+  openssl s_client -connect {} -CAfile {root} </dev/null
+  {program} status --issuer {}
+  {program} token create spiffe://{}/me --issuer {}
+
+Ctrl-C ends it. From here on, a line for each identity that becomes live:
+",
+            ids.trust_domain,
+            issuer.grpc,
+            ids.issuer,
+            outbound.address,
+            ids.outbound,
+            inbound.address,
+            ids.inbound,
+            outbound.address,
+            inbound.admin,
+            issuer.admin,
+            outbound.admin,
+            inbound.address,
+            self.state.admin_socket().display(),
+            ids.trust_domain,
+            self.state.admin_socket().display(),
+        )
+    }
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Named(url) => write!(out, "upstream           {url}"),
+            Self::Echo(address) => write!(out, "upstream           {address:<21}  (a small echo service)"),
+        }
+    }
+}

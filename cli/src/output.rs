@@ -1,0 +1,108 @@
+//! Results as a table for people, as JSON or YAML for programs.
+
+use std::io::{self, Write as _};
+
+use clap::ValueEnum;
+use serde::Serialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::failure::Failure;
+
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Format {
+    #[default]
+    Table,
+    Json,
+    Yaml,
+}
+
+/// What a command found, with the rows that a person sees of it.
+pub(crate) trait Report: Serialize {
+    /// Name and value, in the order of reading.
+    fn rows(&self) -> Vec<(&'static str, String)>;
+}
+
+pub(crate) fn print<R: Report>(format: Format, report: &R) -> Result<(), Failure> {
+    let text = render(format, report)?;
+    io::stdout().write_all(text.as_bytes()).map_err(|error| Failure::from_error(&error))
+}
+
+fn render<R: Report>(format: Format, report: &R) -> Result<String, Failure> {
+    Ok(match format {
+        Format::Table => {
+            let rows = report.rows();
+            let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+            rows.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
+        }
+        Format::Json => serde_json::to_string_pretty(report).map_err(|error| Failure::from_error(&error))? + "\n",
+        Format::Yaml => serde_saphyr::to_string(report).map_err(|error| Failure::from_error(&error))?,
+    })
+}
+
+/// RFC 3339, whole seconds, UTC.
+pub(crate) fn timestamp(time: OffsetDateTime) -> String {
+    let whole = time.replace_nanosecond(0).unwrap_or(time);
+    whole.format(&Rfc3339).unwrap_or_else(|_| whole.to_string())
+}
+
+/// `in 3 d 4 h`, `in 12 s`, `5 min ago`: the two largest units.
+pub(crate) fn distance(from: OffsetDateTime, to: OffsetDateTime) -> String {
+    let seconds = (to - from).whole_seconds();
+    let text = span(seconds.unsigned_abs());
+    if seconds < 0 { format!("{text} ago") } else { format!("in {text}") }
+}
+
+/// The two largest units of a time.
+pub(crate) fn span(seconds: u64) -> String {
+    const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3600, "h"), (60, "min"), (1, "s")];
+    let mut left = seconds;
+    let mut parts = Vec::new();
+    for (size, unit) in UNITS {
+        if left >= size {
+            parts.push(format!("{} {unit}", left / size));
+            left %= size;
+        } else if !parts.is_empty() {
+            break;
+        }
+        if parts.len() == 2 {
+            break;
+        }
+    }
+    if parts.is_empty() { "0 s".to_owned() } else { parts.join(" ") }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[derive(Serialize)]
+    struct Sample {
+        spiffe_id: &'static str,
+    }
+
+    impl Report for Sample {
+        fn rows(&self) -> Vec<(&'static str, String)> {
+            vec![("SPIFFE ID", self.spiffe_id.to_owned()), ("x", "1".to_owned())]
+        }
+    }
+
+    #[test]
+    fn a_table_is_aligned_and_the_others_parse() {
+        let sample = Sample { spiffe_id: "spiffe://example.org/a" };
+        assert_eq!(render(Format::Table, &sample).unwrap(), "SPIFFE ID  spiffe://example.org/a\nx          1\n");
+        let json: serde_json::Value = serde_json::from_str(&render(Format::Json, &sample).unwrap()).unwrap();
+        assert_eq!(json["spiffe_id"], "spiffe://example.org/a");
+        assert_eq!(render(Format::Yaml, &sample).unwrap().trim(), "spiffe_id: spiffe://example.org/a");
+    }
+
+    #[test]
+    fn spans_show_their_two_largest_units() {
+        for (seconds, text) in
+            [(0, "0 s"), (59, "59 s"), (61, "1 min 1 s"), (3600, "1 h"), (90_061, "1 d 1 h"), (86_405, "1 d")]
+        {
+            assert_eq!(span(seconds), text);
+        }
+    }
+}

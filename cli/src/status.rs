@@ -1,0 +1,78 @@
+//! `signet status`.
+
+use serde::Serialize;
+use signet_proto::admin::v1::{GetStatusRequest, GetStatusResponse};
+use time::OffsetDateTime;
+
+use crate::admin;
+use crate::args::IssuerOptions;
+use crate::failure::Failure;
+use crate::output::{self, Format, Report};
+
+pub(crate) fn show(options: &IssuerOptions, format: Format) -> Result<(), Failure> {
+    let answer =
+        admin::call(options, async |mut client| Ok(client.get_status(GetStatusRequest {}).await?.into_inner()))?;
+    output::print(format, &Status::from(answer))
+}
+
+#[derive(Serialize)]
+struct Status {
+    trust_domain: String,
+    version: String,
+    authority: Option<Authority>,
+    connected_clients: u32,
+    live_svids: u64,
+}
+
+#[derive(Serialize)]
+struct Authority {
+    key_id: String,
+    not_before: Option<String>,
+    not_after: Option<String>,
+    #[serde(skip)]
+    expires: Option<OffsetDateTime>,
+}
+
+impl From<GetStatusResponse> for Status {
+    fn from(answer: GetStatusResponse) -> Self {
+        let time = |at: prost_types::Timestamp| OffsetDateTime::from_unix_timestamp(at.seconds).ok();
+        let authority = answer.authority.map(|authority| {
+            let expires = authority.not_after.and_then(time);
+            Authority {
+                key_id: authority.key_id,
+                not_before: authority.not_before.and_then(time).map(output::timestamp),
+                not_after: expires.map(output::timestamp),
+                expires,
+            }
+        });
+        Self {
+            trust_domain: answer.trust_domain,
+            version: answer.version,
+            authority,
+            connected_clients: answer.connected_clients,
+            live_svids: answer.live_svids,
+        }
+    }
+}
+
+impl Report for Status {
+    fn rows(&self) -> Vec<(&'static str, String)> {
+        let authority = match &self.authority {
+            None => "none yet: its certificate request waits to be signed (`signet ca sign`)".to_owned(),
+            Some(authority) => match authority.expires {
+                Some(at) => {
+                    let left = output::distance(OffsetDateTime::now_utc(), at);
+                    format!("{}, expires {} ({left})", authority.key_id, output::timestamp(at))
+                }
+                None => authority.key_id.clone(),
+            },
+        };
+        vec![
+            ("trust domain", self.trust_domain.clone()),
+            ("authority", authority),
+            ("live identities", self.live_svids.to_string()),
+            ("connected clients", self.connected_clients.to_string()),
+            ("version", self.version.clone()),
+        ]
+    }
+}
