@@ -1,5 +1,5 @@
 //! Real handshakes in memory between configurations of two snapshots.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{
     io::{Read, Write},
