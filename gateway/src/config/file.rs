@@ -1,0 +1,165 @@
+//! What a configuration file may say, as serde reads it: every key, its default, and nothing that depends on another.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use signet_identity::{SpiffeIdPattern, TrustDomain, WorkloadId};
+use signet_process::config::{ByteSize, Duration, Located, Parsed};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Gateway {
+    pub(super) identity: Located<Identity>,
+    #[serde(default = "default_admin")]
+    pub(super) admin: Parsed<SocketAddr>,
+    /// Threads that serve connections. Default: one for each core.
+    pub(super) workers: Option<Located<u32>>,
+    pub(super) listeners: Located<Vec<Listener>>,
+    pub(super) upstreams: Vec<Upstream>,
+    #[serde(default)]
+    pub(super) limits: Limits,
+    #[serde(default)]
+    pub(super) shutdown: Shutdown,
+}
+
+/// Exactly one of the two.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Identity {
+    pub(super) issuer: Option<Issuer>,
+    pub(super) files: Option<Files>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Issuer {
+    /// `host:port`
+    pub(super) address: Located<String>,
+    pub(super) trust_domain: Located<Parsed<TrustDomain>>,
+    /// PEM file: whom to believe before there is an identity.
+    pub(super) bundle: Located<PathBuf>,
+    /// A token, never inline: the file is read at each attempt.
+    pub(super) join_token_file: PathBuf,
+    /// Default: `spiffe://TRUST_DOMAIN/signet/issuer`.
+    pub(super) id: Option<Parsed<WorkloadId>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Files {
+    pub(super) certificate: PathBuf,
+    pub(super) key: PathBuf,
+    pub(super) bundle: PathBuf,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Listener {
+    pub(super) name: Located<String>,
+    pub(super) mode: Mode,
+    pub(super) listen: Located<Parsed<SocketAddr>>,
+    /// Who may call, inbound only. Nobody may, unless it says so.
+    pub(super) allow: Option<Located<Vec<Parsed<SpiffeIdPattern>>>>,
+    /// Name of one of the upstreams.
+    pub(super) upstream: Located<String>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Mode {
+    /// mTLS from the network.
+    Inbound,
+    /// Plain from this host.
+    Outbound,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Upstream {
+    pub(super) name: Located<String>,
+    /// `http://host:port` or `mtls://host:port`
+    pub(super) address: Located<String>,
+    /// Who the server must be, mtls only.
+    pub(super) identity: Option<Located<Vec<Parsed<SpiffeIdPattern>>>>,
+    #[serde(default = "default_connect_timeout")]
+    pub(super) connect_timeout: Located<Duration>,
+    /// How long the head of an answer may take, from the end of the request.
+    #[serde(default = "default_response_timeout")]
+    pub(super) response_timeout: Located<Duration>,
+    /// How long an unused connection is kept.
+    #[serde(default = "default_upstream_idle")]
+    pub(super) idle_timeout: Located<Duration>,
+    /// Unused connections that each worker keeps.
+    #[serde(default = "default_idle_connections")]
+    pub(super) idle_connections: Located<u32>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Limits {
+    pub(super) header_bytes: Located<ByteSize>,
+    pub(super) headers: Located<u32>,
+    pub(super) header_timeout: Located<Duration>,
+    pub(super) handshake_timeout: Located<Duration>,
+    /// Handshakes at once, in all workers.
+    pub(super) handshakes: Located<u32>,
+    /// Connections at once, in all workers.
+    pub(super) connections: Located<u32>,
+    /// How long a connection may stay without a request.
+    pub(super) idle_timeout: Located<Duration>,
+    /// Requests at once on one HTTP/2 connection.
+    pub(super) streams: Located<u32>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            header_bytes: Located::nowhere(ByteSize(64 << 10)),
+            headers: Located::nowhere(100),
+            header_timeout: seconds(10),
+            handshake_timeout: seconds(10),
+            handshakes: Located::nowhere(2_048),
+            connections: Located::nowhere(100_000),
+            idle_timeout: seconds(300),
+            streams: Located::nowhere(256),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Shutdown {
+    /// How long requests under way may take to end.
+    pub(super) drain: Located<Duration>,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { drain: seconds(4) }
+    }
+}
+
+fn default_admin() -> Parsed<SocketAddr> {
+    Parsed(SocketAddr::from(([127, 0, 0, 1], 9901)))
+}
+
+fn default_connect_timeout() -> Located<Duration> {
+    seconds(5)
+}
+
+fn default_response_timeout() -> Located<Duration> {
+    seconds(60)
+}
+
+fn default_upstream_idle() -> Located<Duration> {
+    seconds(60)
+}
+
+fn default_idle_connections() -> Located<u32> {
+    Located::nowhere(1_024)
+}
+
+fn seconds(seconds: u64) -> Located<Duration> {
+    Located::nowhere(Duration(std::time::Duration::from_secs(seconds)))
+}

@@ -1,0 +1,324 @@
+//! One caller's connection: its requests are served until it ends by itself, is told to, or its time is up.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+
+use crate::authorization::Permission;
+use crate::deadlines::{Deadline, Deadlines, Passed};
+use crate::http::answer::HEADER_TIMEOUT;
+use crate::http::body::ResponseBody;
+use crate::http::framing::Checked;
+use crate::http::proxy::serve_request;
+use crate::lifetime::{Cause, Control, Lifetime, Order};
+use crate::listener::Listener;
+
+/// What a connection's requests have in common.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    pub(crate) listener: Rc<Listener>,
+    pub(crate) permission: Permission,
+    pub(crate) activity: Rc<Activity>,
+}
+
+/// A connection whose caller is known, ready for its requests.
+#[derive(Debug)]
+pub(crate) struct Ready<S> {
+    pub(crate) stream: S,
+    pub(crate) protocol: Protocol,
+    pub(crate) permission: Permission,
+    pub(crate) lifetime: Lifetime,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Protocol {
+    /// With what was read of it to find out.
+    Http1 {
+        first: Vec<u8>,
+    },
+    Http2 {
+        first: Vec<u8>,
+    },
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Ready<S> {
+    /// Serves requests until the connection ends; returns why it did.
+    pub(crate) async fn serve_requests(self, listener: &Rc<Listener>, control: &Control) -> Cause {
+        let core = &listener.core;
+        let activity = Activity::new(core.worker.deadlines.clone());
+        let caller =
+            Rc::new(Caller { listener: listener.clone(), permission: self.permission, activity: activity.clone() });
+        let service = service_fn(move |request: Request<Incoming>| {
+            let caller = caller.clone();
+            async move { Ok::<_, Infallible>(serve_request(&caller, request).await) }
+        });
+        let timing = Timing::new(self.lifetime, listener);
+        let max_head = core.limits.header_bytes;
+        match self.protocol {
+            Protocol::Http1 { first } => {
+                let stream = Checked::new(self.stream, first, max_head, activity.clone(), listener.metrics.clone());
+                let mut connection = core.http1.serve_connection(TokioIo::new(stream), service);
+                let cause = drive(&mut connection, control, timing, &activity).await;
+                if cause == Cause::HeaderTimeout {
+                    let stream = connection.into_parts().io.into_inner().into_inner();
+                    say_too_slow(stream).await;
+                }
+                cause
+            }
+            Protocol::Http2 { first } => {
+                let stream = Rewound { first, stream: self.stream };
+                let mut connection = core.http2.serve_connection(TokioIo::new(stream), service);
+                drive(&mut connection, control, timing, &activity).await
+            }
+        }
+    }
+}
+
+/// What hyper's connections of both protocols can do.
+trait Serving {
+    fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>>;
+    /// Takes no new requests, and ends when those under way have ended.
+    fn drain(&mut self);
+}
+
+impl<S, T> Serving for hyper::server::conn::http1::Connection<TokioIo<S>, T>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    T: Service<Request<Incoming>, Response = http::Response<ResponseBody>, Error = Infallible>,
+{
+    fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        Pin::new(self).poll(cx)
+    }
+
+    fn drain(&mut self) {
+        Pin::new(self).graceful_shutdown();
+    }
+}
+
+impl<S, T> Serving for hyper::server::conn::http2::Connection<TokioIo<S>, T, LocalExecutor>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    T: Service<Request<Incoming>, Response = http::Response<ResponseBody>, Error = Infallible>,
+    T::Future: 'static,
+{
+    fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        Pin::new(self).poll(cx)
+    }
+
+    fn drain(&mut self) {
+        Pin::new(self).graceful_shutdown();
+    }
+}
+
+async fn drive(connection: &mut impl Serving, control: &Control, mut timing: Timing, activity: &Activity) -> Cause {
+    let mut draining = None;
+    std::future::poll_fn(|cx| {
+        loop {
+            match control.order() {
+                Order::End(cause) => return Poll::Ready(cause),
+                Order::Drain(cause) if draining.is_none() => {
+                    draining = Some(cause);
+                    connection.drain();
+                }
+                Order::Serve | Order::Drain(_) => {}
+            }
+            control.watch(cx);
+            if let Poll::Ready(result) = connection.poll_serve(cx) {
+                let cause = if result.is_ok() { Cause::Done } else { Cause::Broken };
+                return Poll::Ready(draining.unwrap_or(cause));
+            }
+            match timing.review(cx, activity, draining) {
+                Some(order) => control.give(order),
+                None => return Poll::Pending,
+            }
+        }
+    })
+    .await
+}
+
+/// When a connection's time is up. One deadline serves all reasons, and a request does not touch it.
+#[derive(Debug)]
+struct Timing {
+    deadline: Deadline,
+    lifetime: Lifetime,
+    idle: Duration,
+    head: Duration,
+    /// Whether the deadline is for a head that has begun.
+    amid_head: bool,
+}
+
+impl Timing {
+    fn new(lifetime: Lifetime, listener: &Listener) -> Self {
+        let limits = &listener.core.limits;
+        let deadline = listener.core.worker.deadlines.after(limits.idle_timeout);
+        deadline.set_at(lifetime.drain_ms);
+        Self { deadline, lifetime, idle: limits.idle_timeout, head: limits.header_timeout, amid_head: false }
+    }
+
+    /// What is to be done now; none when it is to wait.
+    fn review(&mut self, cx: &Context<'_>, activity: &Activity, draining: Option<Cause>) -> Option<Order> {
+        let amid_head = activity.is_waiting_for_head();
+        if amid_head != self.amid_head {
+            self.amid_head = amid_head;
+            self.deadline.set_after(if amid_head { self.head } else { self.idle });
+        }
+        loop {
+            match self.deadline.poll(cx) {
+                Poll::Pending => return None,
+                Poll::Ready(Passed::Wall) if draining.is_some() => {
+                    if self.deadline.wall_is_before(self.lifetime.end_ms) {
+                        self.deadline.set_at(self.lifetime.end_ms);
+                    } else {
+                        return Some(Order::End(Cause::PeerExpired));
+                    }
+                }
+                Poll::Ready(Passed::Wall) => return Some(Order::Drain(Cause::PeerExpired)),
+                Poll::Ready(Passed::Span) if amid_head => return Some(Order::End(Cause::HeaderTimeout)),
+                Poll::Ready(Passed::Span) => match (activity.idle_for(), draining) {
+                    (Some(_), Some(cause)) => return Some(Order::End(cause)),
+                    (Some(idle), None) if idle >= self.idle => {
+                        self.deadline.set_after(GOODBYE);
+                        return Some(Order::Drain(Cause::Idle));
+                    }
+                    (Some(idle), None) => self.deadline.set_after(self.idle - idle),
+                    (None, _) => self.deadline.set_after(self.idle),
+                },
+            }
+        }
+    }
+}
+
+/// What a connection's caller is doing.
+#[derive(Debug)]
+pub(crate) struct Activity {
+    deadlines: Rc<Deadlines>,
+    in_flight: Cell<u32>,
+    /// Milliseconds of uptime when the last request began or ended.
+    last_ms: Cell<u64>,
+    amid_head: Cell<bool>,
+}
+
+impl Activity {
+    pub(crate) fn new(deadlines: Rc<Deadlines>) -> Rc<Self> {
+        let last_ms = Cell::new(deadlines.uptime_ms());
+        Rc::new(Self { deadlines, in_flight: Cell::new(0), last_ms, amid_head: Cell::new(false) })
+    }
+
+    /// Whether the head of a request has begun and not ended.
+    pub(crate) fn note_head(&self, amid_head: bool) {
+        self.amid_head.set(amid_head);
+    }
+
+    /// A head that came before the answer to an earlier request may take as long as that.
+    fn is_waiting_for_head(&self) -> bool {
+        self.amid_head.get() && self.in_flight.get() == 0
+    }
+
+    /// None while a request is under way.
+    fn idle_for(&self) -> Option<Duration> {
+        let since = self.deadlines.uptime_ms().saturating_sub(self.last_ms.get());
+        (self.in_flight.get() == 0).then(|| Duration::from_millis(since))
+    }
+}
+
+/// One request under way.
+#[derive(Debug)]
+pub(crate) struct InFlight(Rc<Activity>);
+
+impl InFlight {
+    pub(crate) fn of(activity: &Rc<Activity>) -> Self {
+        activity.in_flight.set(activity.in_flight.get() + 1);
+        Self(activity.clone())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.set(self.0.in_flight.get() - 1);
+        self.0.last_ms.set(self.0.deadlines.uptime_ms());
+    }
+}
+
+/// The last word to a caller whose request's head did not come in time.
+async fn say_too_slow<S: AsyncWrite + Unpin>(mut stream: S) {
+    let saying = async {
+        stream.write_all(HEADER_TIMEOUT).await?;
+        stream.shutdown().await
+    };
+    // It is gone in either case; that it heard is not needed.
+    let _heard = tokio::time::timeout(GOODBYE, saying).await;
+}
+
+/// A stream of which something was read already.
+#[derive(Debug)]
+struct Rewound<S> {
+    first: Vec<u8>,
+    stream: S,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        if self.first.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        }
+        let amount = self.first.len().min(buf.remaining());
+        buf.put_slice(&self.first[..amount]);
+        self.first.drain(..amount);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+/// Runs hyper's tasks on the worker that their connection is on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LocalExecutor;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor
+where
+    F::Output: 'static,
+{
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}
+
+/// How long a caller may take to close after it was told of the end.
+const GOODBYE: Duration = Duration::from_secs(2);

@@ -1,0 +1,176 @@
+//! From a TCP connection to a caller whose identity is proved: [`Accepted`] becomes [`Authenticated`], or is refused.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rustls::{HandshakeKind, PeerIncompatible};
+use signet_identity::{PeerError, PeerIdentity, ServerKey, Snapshot};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::authorization::Permission;
+use crate::connection::{Protocol, Ready};
+use crate::lifetime::Lifetime;
+use crate::listener::Listener;
+
+/// A TCP connection of which nothing was read.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) tcp: TcpStream,
+    pub(crate) remote: SocketAddr,
+}
+
+/// A caller whose certificate was verified under the snapshot that its handshake used.
+#[derive(Debug)]
+pub(crate) struct Authenticated {
+    stream: Box<TlsStream<TcpStream>>,
+    pub(crate) peer: Arc<PeerIdentity>,
+}
+
+/// Why a caller was refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HandshakeError {
+    #[error("this gateway's own identity has expired")]
+    OwnIdentity,
+    #[error("no handshake in time")]
+    Timeout,
+    #[error("the caller's certificate is not accepted")]
+    Peer(#[source] PeerError),
+    #[error("no TLS 1.3")]
+    Version,
+    #[error("not TLS")]
+    NotTls,
+    /// The caller did not accept us, and said so.
+    #[error("the caller refused")]
+    Alert(#[source] rustls::Error),
+    #[error("the handshake failed")]
+    Tls(#[source] rustls::Error),
+    /// It went away.
+    #[error("the caller broke off")]
+    Io(#[source] io::Error),
+}
+
+impl HandshakeError {
+    /// The `result` label of `signet_gateway_handshakes_total`.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::OwnIdentity => "own_identity",
+            Self::Timeout => "timeout",
+            Self::Peer(error) => error.reason(),
+            Self::Version => "tls_version",
+            Self::NotTls => "not_tls",
+            Self::Alert(_) => "refused_by_peer",
+            Self::Tls(_) => "tls",
+            Self::Io(_) => "broken_off",
+        }
+    }
+
+    /// Whether somebody should read of it: that callers come and go is no news.
+    pub(crate) fn is_news(&self) -> bool {
+        !matches!(self, Self::Io(_))
+    }
+
+    fn of(error: io::Error) -> Self {
+        let tls = match error.downcast::<rustls::Error>() {
+            Ok(tls) => tls,
+            Err(error) => return Self::Io(error),
+        };
+        if let Some(peer) = PeerError::of(&tls) {
+            return Self::Peer(peer.clone());
+        }
+        match tls {
+            rustls::Error::InvalidMessage(_) => Self::NotTls,
+            rustls::Error::PeerIncompatible(
+                PeerIncompatible::SupportedVersionsExtensionRequired
+                | PeerIncompatible::Tls13RequiredForQuic
+                | PeerIncompatible::Tls12NotOffered
+                | PeerIncompatible::Tls12NotOfferedOrEnabled
+                | PeerIncompatible::ServerDoesNotSupportTls12Or13
+                | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
+            ) => Self::Version,
+            rustls::Error::AlertReceived(_) => Self::Alert(tls),
+            other => Self::Tls(other),
+        }
+    }
+}
+
+impl Accepted {
+    /// Lets the caller prove who it is, under one snapshot from the first byte to the last check.
+    pub(crate) async fn handshake(
+        self,
+        identity: &Snapshot,
+        key: ServerKey,
+        listener: &Listener,
+    ) -> Result<Authenticated, Refusal> {
+        let begun = Instant::now();
+        let refused = |kind| move |error| Refusal { error, kind };
+        if !identity.svid().is_valid_at(listener.core.worker.clock.now()) {
+            return Err(refused("full")(HandshakeError::OwnIdentity));
+        }
+        let shaking = TlsAcceptor::from(identity.server(key).clone()).accept(self.tcp);
+        let stream = tokio::time::timeout(listener.core.limits.handshake_timeout, shaking)
+            .await
+            .map_err(|_| HandshakeError::Timeout)
+            .and_then(|shaken| shaken.map_err(HandshakeError::of))
+            .map_err(refused("full"))?;
+        let tls = stream.get_ref().1;
+        let kind = match tls.handshake_kind() {
+            Some(HandshakeKind::Resumed) => "resumed",
+            _ => "full",
+        };
+        let peer = identity
+            .peer_of_server_connection(key, tls.peer_certificates())
+            .and_then(|peer| peer.ok_or(PeerError::NoCertificate))
+            .map_err(HandshakeError::Peer)
+            .map_err(refused(kind))?;
+        listener.metrics.handshake_succeeded(kind, begun.elapsed().as_secs_f64());
+        Ok(Authenticated { stream: Box::new(stream), peer })
+    }
+
+    /// A caller on this host, who is not asked who it is. Waits for its first bytes, which tell the protocol.
+    pub(crate) async fn greet(mut self, listener: &Listener) -> io::Result<Ready<TcpStream>> {
+        let mut first = Vec::new();
+        let reading = async {
+            while PREFACE.starts_with(&first) && first.len() < PREFACE.len() {
+                let mut byte = [0; PREFACE.len()];
+                let room = PREFACE.len() - first.len();
+                match self.tcp.read(&mut byte[..room]).await? {
+                    0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+                    read => first.extend_from_slice(&byte[..read]),
+                }
+            }
+            Ok(())
+        };
+        tokio::time::timeout(listener.core.limits.idle_timeout, reading).await??;
+        let protocol = if first == PREFACE { Protocol::Http2 { first } } else { Protocol::Http1 { first } };
+        let permission = Permission::of_local(&listener.mode);
+        Ok(Ready { stream: self.tcp, protocol, permission, lifetime: Lifetime::UNLIMITED })
+    }
+}
+
+impl Authenticated {
+    /// Settles what the caller may do and for how long.
+    pub(crate) fn ready(self, identity: &Snapshot, listener: &Listener) -> Ready<Box<TlsStream<TcpStream>>> {
+        let protocol = match self.stream.get_ref().1.alpn_protocol() {
+            Some(b"h2") => Protocol::Http2 { first: Vec::new() },
+            _ => Protocol::Http1 { first: Vec::new() },
+        };
+        let permission = Permission::of_peer(&listener.mode, &self.peer, identity);
+        let lifetime = Lifetime::of_accepted(self.peer.expires_at(), listener.core.worker.clock.now());
+        Ready { stream: self.stream, protocol, permission, lifetime }
+    }
+}
+
+/// A handshake that failed, and whether it would have resumed a session.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) error: HandshakeError,
+    pub(crate) kind: &'static str,
+}
+
+/// With which HTTP/2 begins (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

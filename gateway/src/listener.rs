@@ -1,0 +1,153 @@
+//! One listener in one worker: it accepts, bounds what it accepts, and serves each connection in a task of its own.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use signet_identity::{LiveIdentity, ServerKey};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Mode;
+use crate::handshake::{Accepted, HandshakeError, Refusal};
+use crate::lifetime::{Cause, Registered};
+use crate::metrics::{Counted, ListenerMetrics};
+use crate::upstream::{ForwardError, Upstream};
+use crate::worker::Core;
+
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) name: Arc<str>,
+    pub(crate) mode: Mode,
+    /// The TLS policy of an inbound listener.
+    pub(crate) key: Option<ServerKey>,
+    pub(crate) upstream: Rc<Upstream>,
+    pub(crate) metrics: Rc<ListenerMetrics>,
+    pub(crate) core: Rc<Core>,
+}
+
+impl Listener {
+    /// Accepts until `stop`; connections under way go on.
+    pub(crate) async fn accept(self: Rc<Self>, socket: TcpListener, stop: CancellationToken) {
+        let handshakes = Arc::new(Semaphore::new(self.core.handshakes));
+        let accepting = async {
+            loop {
+                // When all are taken, callers wait in the kernel's queue. Nobody closes the semaphore.
+                let Ok(slot) = handshakes.clone().acquire_owned().await else { return };
+                match socket.accept().await {
+                    Ok((tcp, remote)) => self.clone().take_in(Accepted { tcp, remote }, slot),
+                    Err(cause) => self.note_accept_error(&cause).await,
+                }
+            }
+        };
+        stop.run_until_cancelled(accepting).await;
+    }
+
+    fn take_in(self: Rc<Self>, accepted: Accepted, slot: tokio::sync::OwnedSemaphorePermit) {
+        if self.core.callers.len() >= self.core.connections {
+            return self.metrics.refused("connection_limit");
+        }
+        // It only makes small answers late.
+        if accepted.tcp.set_nodelay(true).is_err() {
+            return;
+        }
+        let open = Counted::in_gauge(&self.metrics.connections);
+        tokio::task::spawn_local(async move {
+            let cause = self.serve_connection(accepted, slot).await;
+            if let Some(cause) = cause {
+                self.metrics.closed(cause);
+            }
+            drop(open);
+        });
+    }
+
+    /// Serves one connection to its end, which is told when it was let in.
+    async fn serve_connection(
+        self: &Rc<Self>,
+        accepted: Accepted,
+        slot: tokio::sync::OwnedSemaphorePermit,
+    ) -> Option<Cause> {
+        match self.key {
+            Some(key) => {
+                // In boxes, so that a connection does not keep the room that its handshake needed.
+                let (ready, control) = Box::pin(self.authenticate(accepted, key)).await?;
+                drop(slot);
+                Some(Box::pin(ready.serve_requests(self, &control)).await)
+            }
+            None => {
+                drop(slot);
+                let control = self.core.callers.register(None);
+                // Whoever goes away without a word wanted nothing.
+                let ready = Box::pin(accepted.greet(self)).await.ok()?;
+                Some(Box::pin(ready.serve_requests(self, &control)).await)
+            }
+        }
+    }
+
+    async fn authenticate(
+        self: &Rc<Self>,
+        accepted: Accepted,
+        key: ServerKey,
+    ) -> Option<(crate::connection::Ready<Box<tokio_rustls::server::TlsStream<TcpStream>>>, Registered)> {
+        let remote = accepted.remote;
+        let identity = self.core.worker.identity.load_full();
+        match accepted.handshake(&identity, key, self).await {
+            Ok(authenticated) => {
+                let control = self.core.callers.register(Some(authenticated.peer.clone()));
+                // A peer that a snapshot published meanwhile does not accept was not yet in the registry to be judged.
+                let current = self.core.worker.identity.load_full();
+                if current.trust_epoch() != identity.trust_epoch()
+                    && let Err(error) = current.still_accepts(&authenticated.peer)
+                {
+                    self.refuse(remote, &Refusal { error: HandshakeError::Peer(error), kind: "full" });
+                    return None;
+                }
+                Some((authenticated.ready(&identity, self), control))
+            }
+            Err(refusal) => {
+                self.refuse(remote, &refusal);
+                None
+            }
+        }
+    }
+
+    fn refuse(&self, remote: SocketAddr, refusal: &Refusal) {
+        let reason = refusal.error.reason();
+        self.metrics.handshake_failed(reason, refusal.kind);
+        if refusal.error.is_news()
+            && let Some(suppressed) = self.core.refusals.admit()
+        {
+            let cause = signet_process::start::Report::of(&refusal.error).cause;
+            tracing::warn!(listener = %self.name, peer.address = %remote, reason, %cause, suppressed, "caller refused");
+        }
+    }
+
+    pub(crate) fn log_failure(&self, error: &ForwardError) {
+        if let Some(suppressed) = self.core.failures.admit() {
+            let cause = signet_process::start::Report::of(error).cause;
+            tracing::warn!(listener = %self.name, upstream = %self.upstream.name(), reason = error.reason(), %cause, suppressed,
+                "request failed");
+        }
+    }
+
+    async fn note_accept_error(&self, cause: &io::Error) {
+        // The caller went away while it waited.
+        if matches!(cause.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
+            return;
+        }
+        self.metrics.accept_errors.inc();
+        if let Some(suppressed) = self.core.failures.admit() {
+            tracing::error!(listener = %self.name, %cause, suppressed, "cannot accept connections");
+        }
+        // Out of descriptors or memory: asking again at once would only burn a core.
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+}
+
+/// Which identity a worker waits for before it listens.
+pub(crate) type IdentityArrival = tokio::sync::watch::Receiver<Option<LiveIdentity>>;
+
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -1,0 +1,195 @@
+//! How a connection to an upstream is made.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustls_pki_types::ServerName;
+use signet_identity::{PeerError, PeerIdentity};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::{Surroundings, mtls};
+use crate::config::{self, HostPort};
+
+/// Why there is no connection. Cheap to clone: all who waited for it are told.
+#[derive(Clone, Debug)]
+pub(crate) enum ConnectFailure {
+    /// Our own certificate has expired: nothing is claimed with it.
+    OwnIdentity,
+    Timeout(Duration),
+    Unreachable(Arc<io::Error>),
+    /// The server is not who it must be.
+    Server(PeerError),
+    /// It spoke no TLS or another one, or did not want us.
+    Tls(Arc<io::Error>),
+}
+
+impl ConnectFailure {
+    /// The value of `x-signet-reason`.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::OwnIdentity => "own_identity",
+            Self::Timeout(_) | Self::Unreachable(_) => "upstream_unreachable",
+            Self::Server(_) => "upstream_identity",
+            Self::Tls(_) => "upstream_tls",
+        }
+    }
+
+    /// The `result` label of `signet_gateway_upstream_connects_total`.
+    pub(crate) fn result(&self) -> &'static str {
+        match self {
+            Self::OwnIdentity => "own_identity",
+            Self::Timeout(_) => "timeout",
+            Self::Unreachable(_) => "unreachable",
+            Self::Server(error) => error.reason(),
+            Self::Tls(_) => "tls",
+        }
+    }
+}
+
+impl fmt::Display for ConnectFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OwnIdentity => f.write_str("this gateway's own identity has expired"),
+            Self::Timeout(after) => write!(f, "no connection within {after:?}"),
+            Self::Unreachable(cause) => write!(f, "unreachable: {cause}"),
+            Self::Server(cause) => write!(f, "the server is not who it must be: {cause}"),
+            Self::Tls(cause) => write!(f, "no TLS session: {cause}"),
+        }
+    }
+}
+
+impl std::error::Error for ConnectFailure {}
+
+/// A connection to a plain or an mTLS upstream.
+#[derive(Debug)]
+pub(crate) enum Io {
+    Plain(TcpStream),
+    Mtls(Box<TlsStream<TcpStream>>),
+}
+
+/// An mTLS connection whose server is who it must be.
+#[derive(Debug)]
+pub(super) struct Verified {
+    pub(super) stream: Box<TlsStream<TcpStream>>,
+    pub(super) server: Arc<PeerIdentity>,
+    pub(super) lifetime: crate::lifetime::Lifetime,
+}
+
+pub(super) async fn tcp(upstream: &config::Upstream) -> Result<TcpStream, ConnectFailure> {
+    within(upstream.connect_timeout, tcp_to(&upstream.address)).await
+}
+
+/// Connects with the identity of this moment. The server's identity is checked within the handshake, before ours is shown.
+pub(super) async fn mtls(
+    upstream: &config::Upstream,
+    pool: &mtls::Pool,
+    worker: &Surroundings,
+) -> Result<Verified, ConnectFailure> {
+    within(upstream.connect_timeout, async {
+        let tcp = tcp_to(&upstream.address).await?;
+        let identity = worker.identity.load_full();
+        let now = worker.clock.now();
+        if !identity.svid().is_valid_at(now) {
+            return Err(ConnectFailure::OwnIdentity);
+        }
+        let name = server_name(&upstream.address)?;
+        let stream =
+            TlsConnector::from(identity.client(pool.key()).clone()).connect(name, tcp).await.map_err(tls_failure)?;
+        let server = identity
+            .peer_of_client_connection(pool.key(), stream.get_ref().1.peer_certificates())
+            .map_err(ConnectFailure::Server)?;
+        let lifetime = crate::lifetime::Lifetime::of_made(identity.svid().not_after(), server.expires_at(), now);
+        Ok(Verified { stream: Box::new(stream), server, lifetime })
+    })
+    .await
+}
+
+async fn within<T>(
+    span: Duration,
+    connecting: impl Future<Output = Result<T, ConnectFailure>>,
+) -> Result<T, ConnectFailure> {
+    tokio::time::timeout(span, connecting).await.unwrap_or(Err(ConnectFailure::Timeout(span)))
+}
+
+async fn tcp_to(address: &HostPort) -> Result<TcpStream, ConnectFailure> {
+    let unreachable = |cause| ConnectFailure::Unreachable(Arc::new(cause));
+    let tcp = match address.host.parse::<IpAddr>() {
+        Ok(ip) => TcpStream::connect(SocketAddr::new(ip, address.port)).await,
+        // Names are looked up at each connection: their addresses may have changed.
+        Err(_) => TcpStream::connect((&*address.host, address.port)).await,
+    };
+    let tcp = tcp.map_err(unreachable)?;
+    tcp.set_nodelay(true).map_err(unreachable)?;
+    Ok(tcp)
+}
+
+/// The name for SNI; who the server is, its SPIFFE ID says.
+fn server_name(address: &HostPort) -> Result<ServerName<'static>, ConnectFailure> {
+    let invalid = |_| ConnectFailure::Unreachable(Arc::new(io::ErrorKind::InvalidInput.into()));
+    ServerName::try_from(address.host.to_string()).map_err(invalid)
+}
+
+fn tls_failure(cause: io::Error) -> ConnectFailure {
+    match PeerError::of_io(&cause) {
+        Some(error) => ConnectFailure::Server(error.clone()),
+        None => ConnectFailure::Tls(Arc::new(cause)),
+    }
+}
+
+impl AsyncRead for Io {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Mtls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Mtls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Mtls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Mtls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Mtls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Mtls(stream) => stream.is_write_vectored(),
+        }
+    }
+}

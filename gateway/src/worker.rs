@@ -1,0 +1,232 @@
+//! One worker: a thread with a runtime of its own, on which a share of the connections live from their first byte to their
+//! last. Nothing on it is shared with other workers but the identity's snapshot and the metrics.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::TokioTimer;
+use signet_identity::{ClientKey, LiveIdentity, ServerKey, SharedClock};
+use socket2::Socket;
+use tokio::runtime::LocalOptions;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Gateway, Limits};
+use crate::connection::LocalExecutor;
+use crate::deadlines::{Deadlines, TICK};
+use crate::lifetime::{Cause, Order, Registry};
+use crate::listener::{IdentityArrival, Listener};
+use crate::log_limit::LogLimit;
+use crate::metrics::Metrics;
+use crate::ports;
+use crate::upstream::{Surroundings, Upstream};
+
+/// What a worker is made of; everything else it makes itself, on its own thread.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) config: Arc<Gateway>,
+    pub(crate) keys: Keys,
+    /// One for each listener.
+    pub(crate) sockets: Vec<Socket>,
+    pub(crate) metrics: Metrics,
+    pub(crate) clock: SharedClock,
+    pub(crate) identity: IdentityArrival,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) reports: mpsc::Sender<Report>,
+}
+
+/// The TLS policies of the gateway, in the order of its configuration; none where there is no TLS.
+#[derive(Clone, Debug)]
+pub(crate) struct Keys {
+    pub(crate) listeners: Vec<Option<ServerKey>>,
+    pub(crate) upstreams: Vec<Option<ClientKey>>,
+}
+
+/// What a worker tells.
+#[derive(Debug)]
+pub(crate) enum Report {
+    Accepting,
+    Failed(io::Error),
+}
+
+/// What all connections of a worker have in common.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) worker: Surroundings,
+    pub(crate) limits: Limits,
+    /// This worker's share of the connections.
+    pub(crate) connections: usize,
+    /// This worker's share of the handshakes.
+    pub(crate) handshakes: usize,
+    pub(crate) callers: Rc<Registry>,
+    pub(crate) refusals: LogLimit,
+    pub(crate) failures: LogLimit,
+    pub(crate) http1: http1::Builder,
+    pub(crate) http2: http2::Builder<LocalExecutor>,
+}
+
+impl Plan {
+    /// Runs a worker on a thread of its own until shutdown has drained it.
+    pub(crate) fn start(self, number: usize) -> io::Result<std::thread::JoinHandle<()>> {
+        std::thread::Builder::new().name(format!("signet-worker-{number}")).spawn(move || {
+            let reports = self.reports.clone();
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+            let result = runtime.and_then(|runtime| runtime.block_on(self.run()));
+            if let Err(cause) = result {
+                // Full only when others have failed already.
+                let _ = reports.try_send(Report::Failed(cause));
+            }
+        })
+    }
+
+    async fn run(mut self) -> io::Result<()> {
+        let Some(identity) = self.first_identity().await else { return Ok(()) };
+        let core = Core::new(&self.config, identity, self.clock.clone());
+        let upstreams = self.upstreams(&core);
+        let listeners = self.listeners(&core, &upstreams);
+        let stop = CancellationToken::new();
+        for (listener, socket) in listeners.iter().zip(self.sockets.drain(..)) {
+            tokio::task::spawn_local(listener.clone().accept(ports::open(socket)?, stop.clone()));
+        }
+        tokio::task::spawn_local(keep_time(core.clone(), listeners, upstreams.clone()));
+        tokio::task::spawn_local(follow_trust(core.clone(), upstreams));
+        // The receiver lives as long as the gateway.
+        let _ = self.reports.send(Report::Accepting).await;
+
+        self.shutdown.cancelled().await;
+        stop.cancel();
+        core.drain(self.config.drain).await;
+        Ok(())
+    }
+
+    async fn first_identity(&mut self) -> Option<LiveIdentity> {
+        let arrived = self.identity.wait_for(Option::is_some);
+        let identity = self.shutdown.run_until_cancelled(arrived).await?.ok()?;
+        (*identity).clone()
+    }
+
+    fn upstreams(&self, core: &Core) -> Vec<Rc<Upstream>> {
+        let each = self.config.upstreams.iter().zip(&self.keys.upstreams);
+        each.map(|(config, key)| {
+            Upstream::new(config.clone(), *key, core.worker.clone(), self.metrics.upstream(&config.name))
+        })
+        .collect()
+    }
+
+    fn listeners(&self, core: &Rc<Core>, upstreams: &[Rc<Upstream>]) -> Vec<Rc<Listener>> {
+        let each = self.config.listeners.iter().zip(&self.keys.listeners);
+        each.map(|(config, key)| {
+            Rc::new(Listener {
+                name: config.name.clone(),
+                mode: config.mode.clone(),
+                key: *key,
+                upstream: upstreams[config.upstream.0].clone(),
+                metrics: Rc::new(self.metrics.listener(&config.name)),
+                core: core.clone(),
+            })
+        })
+        .collect()
+    }
+}
+
+impl Core {
+    fn new(config: &Gateway, identity: LiveIdentity, clock: SharedClock) -> Rc<Self> {
+        let limits = config.limits.clone();
+        let deadlines = Deadlines::new(clock.clone());
+        let mut http1 = http1::Builder::new();
+        // Slow heads are timed by the connection itself, without a timer for each.
+        http1.header_read_timeout(None).max_buf_size(limits.header_bytes).max_headers(limits.headers);
+        let mut http2 = http2::Builder::new(LocalExecutor);
+        http2
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(limits.streams)
+            .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(FRAME);
+        Rc::new(Self {
+            connections: share(limits.connections, config.workers),
+            handshakes: share(limits.handshakes, config.workers),
+            callers: Rc::default(),
+            refusals: LogLimit::new(deadlines.clone()),
+            failures: LogLimit::new(deadlines.clone()),
+            worker: Surroundings { identity, clock, deadlines, registry: Rc::default() },
+            limits,
+            http1,
+            http2,
+        })
+    }
+
+    /// Lets the connections finish, for as long as `patience`; then cuts them off.
+    async fn drain(&self, patience: Duration) {
+        self.callers.order_all(Order::Drain(Cause::Shutdown));
+        if !self.empty_within(patience).await {
+            tracing::info!(connections = self.callers.len(), "connections are cut off at shutdown");
+            self.callers.order_all(Order::End(Cause::Shutdown));
+            self.empty_within(CUT_OFF).await;
+        }
+    }
+
+    async fn empty_within(&self, patience: Duration) -> bool {
+        let empty = async {
+            while self.callers.len() > 0 {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        tokio::time::timeout(patience, empty).await.is_ok()
+    }
+}
+
+/// The one timer of this worker: it moves the deadlines, and sees to what can wait.
+async fn keep_time(core: Rc<Core>, listeners: Vec<Rc<Listener>>, upstreams: Vec<Rc<Upstream>>) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    for number in 0_u64.. {
+        ticks.tick().await;
+        core.worker.deadlines.tick();
+        for listener in &listeners {
+            listener.metrics.flush();
+        }
+        if number.is_multiple_of(SWEEP_EVERY) {
+            for upstream in &upstreams {
+                upstream.sweep();
+            }
+        }
+    }
+}
+
+/// Judges the peers of all connections anew whenever trust has changed.
+async fn follow_trust(core: Rc<Core>, upstreams: Vec<Rc<Upstream>>) {
+    let mut changed = core.worker.identity.changed();
+    let mut judged = core.worker.identity.load().trust_epoch();
+    // Ends when the identity is published no more.
+    while changed.changed().await.is_ok() {
+        let snapshot = core.worker.identity.load_full();
+        if snapshot.trust_epoch() == judged {
+            continue;
+        }
+        judged = snapshot.trust_epoch();
+        for upstream in &upstreams {
+            upstream.retire_all();
+        }
+        core.callers.judge(&snapshot).await;
+        core.worker.registry.judge(&snapshot).await;
+    }
+}
+
+fn share(total: usize, workers: NonZeroUsize) -> usize {
+    total.div_ceil(workers.get())
+}
+
+/// In ticks.
+const SWEEP_EVERY: u64 = 10;
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+const FRAME: u32 = 64 << 10;
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+const CUT_OFF: Duration = Duration::from_millis(500);

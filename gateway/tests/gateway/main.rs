@@ -1,0 +1,11 @@
+//! A gateway in this process, over loopback, with real TLS: what it lets through, what it refuses, and when it hangs up.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod bodies;
+mod harness;
+mod identity;
+mod lifetime;
+mod malformed;
+mod outbound;
+mod upstream_down;
