@@ -137,6 +137,10 @@ fn explain(path: &Path, place: &Place, cause: &serde_saphyr::Error) -> ConfigErr
         // Our own value types and `TryFrom`s speak here: the cause, and after a line break what to write.
         Yaml::Message { msg, .. } => match msg.split_once('\n') {
             Some((what, fix)) => of_value(what.to_owned()).with_fix(fix),
+            // Of the types of std that a file may hold, this one alone is not understood at sight.
+            None if msg.ends_with("socket address syntax") => {
+                of_value(msg.clone()).with_fix("write an IP address and a port, such as `127.0.0.1:8080`")
+            }
             None => of_value(msg.clone()),
         },
         other => ConfigError::new(path, serde_saphyr::UserMessageFormatter.format_message(other).into_owned())

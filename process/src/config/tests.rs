@@ -9,7 +9,7 @@ use super::*;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    admin: Option<SocketAddr>,
+    admin: Option<Parsed<SocketAddr>>,
     workers: Option<Located<u16>>,
     #[serde(default)]
     listeners: Vec<Listener>,
@@ -56,7 +56,7 @@ fn a_sound_file_is_read_with_its_units_and_positions() {
          limits: { header_bytes: 64KiB, header_timeout: 10s }\n",
     )
     .unwrap();
-    assert_eq!(file.admin, Some("127.0.0.1:9901".parse().unwrap()));
+    assert_eq!(file.admin.unwrap().0, "127.0.0.1:9901".parse().unwrap());
     assert_eq!(*file.workers.unwrap(), 2);
     assert_eq!(file.limits.header_bytes, Some(ByteSize(65_536)));
     assert_eq!(file.limits.header_timeout.unwrap().0.as_secs(), 10);
@@ -102,7 +102,11 @@ fn a_wrong_value_is_refused_with_its_key_and_the_fix() {
          did you mean `inbound`? known values: inbound, outbound"
     );
     assert!(refusal("workers: many\n").starts_with("gateway.yaml:1:10: `workers`: "), "{}", refusal("workers: many\n"));
-    assert!(refusal("admin: nowhere\n").starts_with("gateway.yaml:1:8: `admin`: "), "{}", refusal("admin: nowhere\n"));
+    assert_eq!(
+        refusal("admin: nowhere\n"),
+        "gateway.yaml:1:8: `admin`: `nowhere`: invalid socket address syntax\n\
+         write an IP address and a port, such as `127.0.0.1:8080` or `[::1]:8080`"
+    );
     let truth = refusal("listeners:\n  - { name: a, mode: inbound, http2: yes }\n");
     assert_eq!(truth, "gateway.yaml:2:38: `http2` in listener `a`: not a truth value\nwrite `true` or `false`");
 }
@@ -112,6 +116,7 @@ fn a_malformed_pattern_is_refused_at_its_own_position() {
     let error =
         refusal("listeners:\n  - name: a\n    mode: inbound\n    allow: [\"spiffe://example.org/a\", \"http://b\"]\n");
     assert!(error.starts_with("gateway.yaml:4:39: `allow` in listener `a`: `http://b`: "), "{error}");
+    assert!(error.contains("\nwrite a pattern, such as `spiffe://example.org/shop/*`"), "{error}");
 }
 
 #[test]
