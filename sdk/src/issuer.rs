@@ -18,7 +18,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use http::{Uri, uri::Authority};
 use signet_identity::{
     BundleSet, ClientCredentials, ClientKey, ClientPolicy, Clock, Material, SharedClock, Snapshot, SpiffeIdError,
-    SpiffeIdPatterns, TlsPolicies, TrustBundle, TrustDomain, WorkloadId,
+    SpiffeIdPatterns, TlsPolicies, TrustBundle, TrustDomain, WorkloadId, X509Svid,
 };
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -29,7 +29,7 @@ use self::{
 };
 use crate::{
     Delivery, Source,
-    backoff::{Backoff, random_fraction},
+    backoff::{self, Backoff, random_fraction},
     cause, wall_clock,
 };
 
@@ -38,7 +38,10 @@ pub use self::token::JoinToken;
 /// The path of an issuer's own identity, below its trust domain.
 const ISSUER_PATH: &str = "/signet/issuer";
 
-/// How long a call to the issuer may take.
+/// However short an SVID lives: this much any issuer may take.
+const SHORTEST_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How long a call to the issuer may take; for the holder of a short-lived SVID it is less.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
     /// TCP and TLS.
@@ -73,6 +76,14 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     fn address(&self) -> String {
         self.uri.authority().map(ToString::to_string).unwrap_or_default()
+    }
+
+    /// The same for the holder of an SVID with this life: no call takes longer than an eighth of it, so that one that
+    /// hangs leaves time for others.
+    fn in_time_for(&self, life: Duration) -> Self {
+        let most = (life / 8).max(SHORTEST_TIMEOUT);
+        let Timeouts { connect, request } = self.timeouts;
+        Self { timeouts: Timeouts { connect: connect.min(most), request: request.min(most) }, ..self.clone() }
     }
 
     fn expected(&self) -> SpiffeIdPatterns {
@@ -207,12 +218,15 @@ impl Holder {
     async fn keep(&self, held: Arc<Snapshot>, delivery: &mut Delivery) {
         let Some(live) = delivery.live().cloned() else { return };
         let (svid, clock) = (held.svid(), &*self.clock);
-        let client = IssuerClient::new(&self.endpoint, live, self.key, self.clock.clone());
+        let life = Duration::try_from(svid.not_after() - svid.not_before()).unwrap_or_default();
+        let endpoint = self.endpoint.in_time_for(life);
+        let connect = || IssuerClient::new(&endpoint, live.clone(), self.key, self.clock.clone());
+        let mut client = connect();
         let mut following = Following::new(client.clone(), delivery.monitor().clone());
-        let mut backoff = Backoff::for_life(life_of(&held));
-        let mut due = Due::At(svid.renew_at());
+        let mut backoff = Backoff::for_life(life);
+        let mut due = Due::At(renewal_of(svid, clock.now()));
         let mut asking: Option<Asking> = None;
-        let not_sooner = Instant::now() + backoff.delay();
+        let not_sooner = Instant::now() + backoff::FLOOR;
 
         loop {
             tokio::select! {
@@ -222,8 +236,14 @@ impl Holder {
                 }
                 renewed = answer(&mut asking) => {
                     asking = None;
+                    let silent = matches!(renewed, Err(CallError::Timeout { .. }));
                     if accept(renewed.map_err(|error| cause::whole(&error)), delivery) == Accepted::Yes {
                         return;
+                    }
+                    if silent {
+                        // The connection may be dead without a word: the next attempt makes another.
+                        client = connect();
+                        following = Following::new(client.clone(), delivery.monitor().clone());
                     }
                     due = Due::In(Instant::now() + backoff.delay());
                 }
@@ -314,6 +334,12 @@ impl Due {
     }
 }
 
+/// When to renew what was received `now`: at the point drawn for it, but not before a fifth of what is left of its life.
+/// Of a short life that was backdated far, the point may be over already, and so it would be with each successor.
+fn renewal_of(svid: &X509Svid, now: OffsetDateTime) -> OffsetDateTime {
+    svid.renew_at().max(now + (svid.not_after() - now) / 5)
+}
+
 /// An issuer gave an SVID to somebody else's name.
 #[derive(Debug, thiserror::Error)]
 #[error("the issuer answered with a certificate of {got}, this is {held}")]
@@ -325,11 +351,6 @@ struct OtherIdentity {
 fn same_identity(material: &Material, held: &Snapshot) -> Result<(), OtherIdentity> {
     let (got, held) = (material.svid.id(), held.svid().id());
     if got == held { Ok(()) } else { Err(OtherIdentity { held: held.clone(), got: got.clone() }) }
-}
-
-fn life_of(snapshot: &Snapshot) -> Duration {
-    let svid = snapshot.svid();
-    Duration::try_from(svid.not_after() - svid.not_before()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -148,7 +148,7 @@ impl Monitor {
     /// Whether the identity can be used now.
     pub fn state(&self) -> State {
         let Some(live) = self.shared.live.get() else {
-            return State::Waiting { reason: self.last_error().unwrap_or_else(|| "it has been asked for".into()) };
+            return State::Waiting { reason: self.last_error().unwrap_or_else(|| "none has come yet".into()) };
         };
         let snapshot = live.load();
         let not_after = snapshot.svid().not_after();

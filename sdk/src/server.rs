@@ -41,6 +41,8 @@ pub struct MtlsListener {
     concurrent: usize,
     under_way: JoinSet<Result<MtlsStream, Failed>>,
     pause: Option<Pin<Box<Sleep>>>,
+    /// Why accepting failed last: told once, not at each attempt.
+    failure: Option<io::ErrorKind>,
 }
 
 /// What all handshakes of one listener share.
@@ -84,7 +86,14 @@ impl MtlsListener {
     /// The same with a socket that is bound already.
     pub fn new(tcp: TcpListener, live: LiveIdentity, key: ServerKey, clock: SharedClock) -> Self {
         let handshake = Arc::new(Handshake { live, key, clock, timeout: HANDSHAKE_TIMEOUT });
-        Self { tcp, handshake, concurrent: CONCURRENT_HANDSHAKES, under_way: JoinSet::new(), pause: None }
+        Self {
+            tcp,
+            handshake,
+            concurrent: CONCURRENT_HANDSHAKES,
+            under_way: JoinSet::new(),
+            pause: None,
+            failure: None,
+        }
     }
 
     /// How long a handshake may take; 10 s unless told.
@@ -138,11 +147,14 @@ impl MtlsListener {
             match self.tcp.poll_accept(cx) {
                 Poll::Pending => return,
                 Poll::Ready(Ok((tcp, remote_address))) => {
+                    self.failure = None;
                     let handshake = self.handshake.clone();
                     self.under_way.spawn(async move { handshake.run(tcp, remote_address).await });
                 }
                 Poll::Ready(Err(error)) => {
-                    tracing::warn!(%error, "accepting connections paused");
+                    if self.failure.replace(error.kind()) != Some(error.kind()) {
+                        tracing::warn!(%error, "no connections can be accepted");
+                    }
                     self.pause = Some(Box::pin(tokio::time::sleep(ACCEPT_PAUSE)));
                 }
             }

@@ -88,7 +88,7 @@ fn disconnected(event: &Event) -> Option<()> {
 
 #[tokio::test]
 async fn an_identity_is_attested_once_and_renewed_with_a_new_key_each_time() {
-    let issuer = FakeIssuer::new(Duration::from_secs(3));
+    let issuer = FakeIssuer::new(Duration::from_secs(4));
     let serving = issuer.serve().await;
     let (running, mut events) = joined(&issuer, &serving).await;
     let mut keys = std::collections::HashSet::new();
@@ -323,6 +323,37 @@ async fn an_issuer_that_says_nothing_is_given_up_in_time() {
     let (_starting, mut events) = begin_with(source, Arc::new(SystemClock));
     let cause = until(&mut events, failed).await;
     assert!(cause.contains("did not answer within 0.2 s"), "{cause}");
+}
+
+#[test]
+fn a_certificate_that_was_backdated_far_is_not_renewed_without_a_pause() {
+    let root = signet_test_pki::Authority::root("example.org");
+    let now = OffsetDateTime::now_utc().replace_nanosecond(0).unwrap();
+    let renewal = |backdate: i64| {
+        let (from, to) = (now - time::Duration::seconds(backdate), now + time::Duration::seconds(10));
+        let issued = root.leaf(WORKLOAD).valid(from, to).issue();
+        let svid = X509Svid::from_der(issued.chain.clone(), issued.key()).unwrap();
+        (renewal_of(&svid, now), svid.renew_at())
+    };
+    let (renewal_point, drawn) = renewal(1);
+    assert_eq!(renewal_point, drawn);
+    let (renewal_point, drawn) = renewal(60);
+    assert!(drawn < now);
+    assert_eq!(renewal_point, now + time::Duration::seconds(2));
+}
+
+#[tokio::test]
+async fn a_renewal_that_hangs_leaves_time_for_another_before_the_end() {
+    let issuer = FakeIssuer::new(Duration::from_secs(7));
+    let serving = issuer.serve().await;
+    let (running, mut events) = joined(&issuer, &serving).await;
+    issuer.misbehave(Misdeed::Silence);
+    let cause = until(&mut events, failed).await;
+    assert!(cause.contains("did not answer within 1 s"), "{cause}");
+    issuer.misbehave(None);
+    until(&mut events, rotated).await;
+    assert_eq!(issuer.attested.load(SeqCst), 1);
+    drop(running);
 }
 
 #[tokio::test]

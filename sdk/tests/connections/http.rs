@@ -4,7 +4,7 @@ use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::{Request, Response, Version, body::Bytes, service::service_fn};
-use signet_identity::PeerIdentity;
+use signet_identity::{ClientKey, PeerIdentity};
 use signet_sdk::{
     hyper::MtlsClient,
     server::{peer_identity, serve},
@@ -49,13 +49,22 @@ async fn requests_are_made_with_the_newest_certificate_and_know_their_server() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_request_fails_while_both_sides_live_two_seconds_and_rotate() {
+async fn no_http2_request_fails_while_both_sides_live_two_seconds_and_rotate() {
+    no_request_fails_in_rotation(|caller| caller.client).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_http1_request_fails_while_both_sides_live_two_seconds_and_rotate() {
+    no_request_fails_in_rotation(|caller| caller.http1_client).await;
+}
+
+async fn no_request_fails_in_rotation(key: fn(&Workload) -> ClientKey) {
     let root = Authority::root("example.org");
     let short = Duration::from_secs(2);
     let (workload, caller) = (Workload::start(&root, SERVER, short).await, Workload::start(&root, CLIENT, short).await);
     let shutdown = CancellationToken::new();
     let (address, _) = server(&workload, Duration::from_millis(2), CancellationToken::new()).await;
-    let client = MtlsClient::new(caller.identity.connector(caller.client));
+    let client = MtlsClient::new(caller.identity.connector(key(&caller)));
     let callers: Vec<_> = (0..4)
         .map(|_| {
             let (client, shutdown) = (client.clone(), shutdown.clone());

@@ -1,6 +1,6 @@
 //! Workloads of one authority whose identities rotate when a test says so.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use signet_identity::{
     BundleSet, ClientAuthentication, ClientCredentials, ClientKey, ClientPolicy, LiveIdentity, Material, ServerKey,
@@ -20,6 +20,7 @@ pub struct Workload {
     pub identity: Running,
     pub server: ServerKey,
     pub client: ClientKey,
+    pub http1_client: ClientKey,
     id: String,
     deliveries: mpsc::Sender<Material>,
     shutdown: CancellationToken,
@@ -33,11 +34,9 @@ impl Source for Handed {
 
     fn register(&self, _: &mut TlsPolicies) {}
 
-    fn run(mut self, (): (), mut delivery: Delivery) -> impl Future<Output = ()> + Send {
-        async move {
-            while let Some(material) = self.0.recv().await {
-                delivery.offer(material).expect("material that fits");
-            }
+    async fn run(mut self, (): (), mut delivery: Delivery) {
+        while let Some(material) = self.0.recv().await {
+            delivery.offer(material).expect("material that fits");
         }
     }
 }
@@ -61,14 +60,17 @@ impl Workload {
         let mut policies = TlsPolicies::new(Arc::new(SystemClock));
         let alpn = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let server = policies.server(ServerPolicy { alpn: alpn.clone(), clients: ClientAuthentication::Required });
-        let servers = [SERVER.parse().unwrap()].into_iter().collect();
-        let client = policies.client(ClientPolicy { alpn, servers, credentials: ClientCredentials::Svid });
+        let mut client = |alpn| {
+            let servers = [SERVER.parse().unwrap()].into_iter().collect();
+            policies.client(ClientPolicy { alpn, servers, credentials: ClientCredentials::Svid })
+        };
+        let (client, http1_client) = (client(alpn), client(vec![b"http/1.1".to_vec()]));
         let id = material.svid.id().to_string();
         let (deliveries, handed) = mpsc::channel(1);
         deliveries.send(material).await.unwrap();
         let shutdown = CancellationToken::new();
         let identity = start(Handed(handed), policies, shutdown.clone()).await.unwrap();
-        Self { identity, server, client, id, deliveries, shutdown }
+        Self { identity, server, client, http1_client, id, deliveries, shutdown }
     }
 
     pub fn live(&self) -> &LiveIdentity {
