@@ -85,8 +85,12 @@ impl Distribution {
     /// Asks the connected holders of `id`, or everybody, to renew; returns how many were asked.
     pub(crate) fn request_renewal(&self, id: Option<&WorkloadId>, within: Duration) -> usize {
         let clients = lock(&self.clients);
-        let concerned = clients.by_number.values().filter(|client| id.is_none_or(|id| client.id == *id));
-        concerned.inspect(|client| drop(client.renew_now.send_replace(Some(RenewNow { within })))).count()
+        let mut asked = 0;
+        for client in clients.by_number.values().filter(|client| id.is_none_or(|id| client.id == *id)) {
+            client.renew_now.send_replace(Some(RenewNow { within }));
+            asked += 1;
+        }
+        asked
     }
 
     pub(crate) fn client_count(&self) -> usize {

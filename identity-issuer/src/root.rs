@@ -206,10 +206,16 @@ fn check_life(life: Duration) -> Result<(), RootError> {
 fn make_private_folder(folder: &Path) -> Result<(), RootError> {
     let io = |source| RootError::Io { path: folder.to_owned(), source };
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io)?;
-    match std::fs::metadata(folder).map_err(io)?.permissions().mode() & 0o077 {
-        0 => Ok(()),
-        _ => Err(RootError::NotPrivate { folder: folder.to_owned() }),
+    let mut permissions = std::fs::metadata(folder).map_err(io)?.permissions();
+    if permissions.mode() & 0o077 == 0 {
+        return Ok(());
     }
+    // What others could enter until now must hold nothing that they may have left there.
+    if std::fs::read_dir(folder).map_err(io)?.next().is_some() {
+        return Err(RootError::NotPrivate { folder: folder.to_owned() });
+    }
+    permissions.set_mode(0o700);
+    std::fs::set_permissions(folder, permissions).map_err(io)
 }
 
 #[cfg(test)]
@@ -319,9 +325,13 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_others_can_enter_is_refused() {
+    fn a_folder_that_others_could_enter_is_taken_only_empty() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::write(folder.path().join("note"), "").unwrap();
         assert!(matches!(init_in(folder.path()), Err(RootError::NotPrivate { .. })));
+        std::fs::remove_file(folder.path().join("note")).unwrap();
+        init_in(folder.path()).unwrap();
+        assert_eq!(std::fs::metadata(folder.path()).unwrap().permissions().mode() & 0o777, 0o700);
     }
 }

@@ -1,0 +1,12 @@
+//! The issuer as its clients and operators see it: real TLS over loopback, real SQLite in a temporary folder.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
+
+mod harness;
+
+mod attesting;
+mod faults;
+mod operating;
+mod renewing;
+mod starting;
+mod watching;
