@@ -5,10 +5,7 @@ use std::path::PathBuf;
 use prost::Message;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = [
-        "proto/signet/identity/v1/identity.proto",
-        "proto/signet/admin/v1/admin.proto",
-    ];
+    let files = ["proto/signet/identity/v1/identity.proto", "proto/signet/admin/v1/admin.proto"];
     println!("cargo::rerun-if-changed=proto");
 
     let descriptors = protox::compile(files, ["proto"])?;

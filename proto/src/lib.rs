@@ -2,12 +2,7 @@
 //! `signet.admin.v1`, through which an operator steers an issuer. Generated from `proto/`; no logic lives here.
 
 #![forbid(unsafe_code)]
-#![allow(
-    missing_debug_implementations,
-    unreachable_pub,
-    unused_qualifications,
-    clippy::all
-)]
+#![allow(missing_debug_implementations, unreachable_pub, unused_qualifications, clippy::all)]
 
 pub mod identity {
     pub mod v1 {
