@@ -10,24 +10,36 @@
 
 #![forbid(unsafe_code)]
 
-mod authority;
-mod bundle;
-mod certificate;
-mod chain_cache;
-mod clock;
-mod leaf;
-mod live;
+// Names.
 mod pattern;
-mod peer;
-mod policy;
-mod renewal;
-mod session_store;
-mod snapshot;
 mod spiffe_id;
-mod svid;
-mod tls;
 mod trust_domain;
+
+// What certificates must be.
+mod authority;
+mod certificate;
+mod leaf;
+
+// Our own identity, and whom to trust.
+mod bundle;
+mod renewal;
+mod svid;
+
+// How an identity becomes live.
+mod clock;
+mod live;
+mod policy;
+mod snapshot;
+
+// How a peer is believed.
+mod chain_cache;
+mod peer;
 mod verify;
+
+// What rustls is given.
+mod session_store;
+mod tls;
+
 pub use authority::AuthorityError;
 pub use bundle::{BundleError, BundleSet, TrustBundle};
 pub use certificate::Serial;

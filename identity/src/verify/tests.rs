@@ -253,7 +253,10 @@ fn of_two_certificates_for_one_root_key_the_longer_lived_ends_the_path() {
         let peer = judge(&trust, &issued.chain, start).unwrap();
         assert_eq!(peer.expires_at(), start + Duration::days(1));
     }
-    let not_yet = root.reissued_with(|params| params.not_before = start + Duration::minutes(30));
+    let not_yet = root.reissued_with(|params| {
+        params.not_before = start + Duration::minutes(30);
+        params.not_after = start + Duration::days(1000);
+    });
     let trust = trust([TrustBundle::new("example.org".parse().unwrap(), vec![not_yet, old]).unwrap()]);
     assert!(judge(&trust, &issued.chain, start).is_ok(), "the one that is valid now counts");
 }
