@@ -140,7 +140,11 @@ impl Core {
         let deadlines = Deadlines::new(clock.clone());
         let mut http1 = http1::Builder::new();
         // Slow heads are timed by the connection itself, without a timer for each.
-        http1.header_read_timeout(None).max_buf_size(limits.header_bytes).max_headers(limits.headers);
+        http1
+            .header_read_timeout(None)
+            .max_buf_size(limits.header_bytes)
+            .max_header_size(limits.header_bytes)
+            .max_headers(limits.headers);
         let mut http2 = http2::Builder::new(LocalExecutor);
         http2
             .timer(TokioTimer::new())
