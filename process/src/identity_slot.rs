@@ -61,7 +61,8 @@ impl fmt::Debug for IdentitySlot {
     }
 }
 
-/// A time as `2026-01-31T12:00:00Z`. Certificates hold whole seconds of years that RFC 3339 can write.
+/// A time as `2026-01-31T12:00:00Z`, in whole seconds. Certificates hold years that RFC 3339 can write.
 pub(crate) fn rfc3339(time: OffsetDateTime) -> String {
-    time.format(&Rfc3339).unwrap_or_else(|_| time.unix_timestamp().to_string())
+    let seconds = time.replace_nanosecond(0).unwrap_or(time);
+    seconds.format(&Rfc3339).unwrap_or_else(|_| time.unix_timestamp().to_string())
 }
