@@ -168,8 +168,8 @@ fn pooled_connections_to_a_peer_are_replaced_before_either_identity_expires() {
         let lived = connection.closed.unwrap_or_else(Instant::now) - connection.opened;
         assert!(lived < LIFE + PROMISED + SEEING_IT, "a connection lived {lived:?} with a certificate of {LIFE:?}");
     }
-    let expired = guarded.gateway.admin.sum("signet_gateway_connections_closed_total", &[("reason", "peer_expired")]);
-    assert_eq!(expired, 0.0, "a connection was left for the peer to close");
+    let retries = outbound.admin.sum("signet_gateway_upstream_retries_total", &[("upstream", "peer")]);
+    assert_eq!(retries, 0.0, "a request met a peer that hung up");
 }
 
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";

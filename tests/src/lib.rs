@@ -18,6 +18,7 @@ pub mod curl;
 pub mod digest;
 pub mod files;
 pub mod gateway;
+pub mod http2;
 pub mod issuer;
 pub mod load;
 pub mod mesh;

@@ -13,6 +13,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::curl::Curl;
+use crate::files::replace;
 use crate::gateway::{Gateway, GatewayPlan};
 use crate::issuer::Issuer;
 use crate::tap::Tap;
@@ -78,9 +79,13 @@ impl MeshPlan {
 }
 
 fn gateway(name: &str, id: &str, issuer: &Issuer, folder: &Path) -> GatewayPlan {
-    let token = folder.join(format!("{name}.token"));
-    fs::write(&token, issuer.join_token(id)).expect("a file");
+    let token = token_file(folder, name);
+    replace(&token, &issuer.join_token(id));
     GatewayPlan::new(name).identity_from_issuer(issuer.address, TRUST_DOMAIN, &issuer.bundle, &token)
+}
+
+fn token_file(folder: &Path, gateway: &str) -> PathBuf {
+    folder.join(format!("{gateway}.token"))
 }
 
 impl Mesh {
@@ -109,6 +114,12 @@ impl Mesh {
         let token = self.issuer.join_token(&format!("spiffe://{TRUST_DOMAIN}/client/{name}"));
         workload.attest(&token).expect("a first identity");
         workload
+    }
+
+    /// Makes a new join token for `inbound` or `outbound`, in the file that it knows.
+    pub fn write_join_token(&self, gateway: &str) {
+        let token = self.issuer.join_token(&format!("spiffe://{TRUST_DOMAIN}/gateway/{gateway}"));
+        replace(&token_file(self.folder.path(), gateway), &token);
     }
 
     /// A place for a test's own files.

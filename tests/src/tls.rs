@@ -27,25 +27,12 @@ impl TlsClient {
     /// # Errors
     /// What TCP or TLS said. With TLS 1.3 a server's refusal of the client's certificate comes with the first read.
     pub fn connect(address: SocketAddr, files: &IdentityFiles, alpn: &[&str]) -> io::Result<Self> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let chain = CertificateDer::pem_file_iter(&files.certificate)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .expect("a chain");
-        let key = PrivateKeyDer::from_pem_file(&files.key).expect("a key");
-        let mut config = ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .dangerous()
-            .with_custom_certificate_verifier(any_server(provider))
-            .with_client_auth_cert(chain, key)
-            .expect("an identity");
-        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-
+        let config = client_config(files, alpn);
         let tcp = TcpStream::connect(address)?;
         tcp.set_nodelay(true)?;
         tcp.set_read_timeout(Some(Duration::from_secs(30)))?;
         let name = ServerName::IpAddress(address.ip().into());
-        let connection = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
+        let connection = ClientConnection::new(config, name).map_err(io::Error::other)?;
         let mut stream = StreamOwned::new(connection, tcp);
         while stream.conn.is_handshaking() {
             stream.conn.complete_io(&mut stream.sock)?;
@@ -89,6 +76,24 @@ impl Write for TlsClient {
     fn flush(&mut self) -> io::Result<()> {
         self.stream.flush()
     }
+}
+
+/// Shows this identity, offers `alpn` and believes any server.
+pub(crate) fn client_config(files: &IdentityFiles, alpn: &[&str]) -> Arc<ClientConfig> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let chain = CertificateDer::pem_file_iter(&files.certificate)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .expect("a chain");
+    let key = PrivateKeyDer::from_pem_file(&files.key).expect("a key");
+    let mut config = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .dangerous()
+        .with_custom_certificate_verifier(any_server(provider))
+        .with_client_auth_cert(chain, key)
+        .expect("an identity");
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    Arc::new(config)
 }
 
 /// A verifier for clients that want to see what a server shows, whatever it is.
