@@ -20,7 +20,8 @@ pub enum AuthorityError {
     Foreign { trust_domain: TrustDomain },
 }
 
-/// Whether the certificate may sign for `trust_domain`. A URI need not be there, but one that is must be the domain's ID.
+/// Whether the certificate may sign for `trust_domain`. A URI need not be there, but one that is must be the domain's
+/// ID.
 pub(crate) fn check(certificate: &X509Certificate<'_>, trust_domain: &TrustDomain) -> Result<(), AuthorityError> {
     if !certificate.basic_constraints().map_err(|_| Malformed)?.is_some_and(|constraints| constraints.value.ca) {
         return Err(AuthorityError::NotACa);

@@ -17,8 +17,9 @@ pub(crate) struct ChainKey([u8; 32]);
 
 /// Peers whose chains were verified under one trust epoch in one role. Bounded, lock-free.
 ///
-/// Only what was verified comes in, so what an attacker makes up never pushes an honest peer out; and only chains in the
-/// path's own order without a spare certificate, so that one leaf cannot fill the cache by being presented in many ways.
+/// Only what was verified comes in, so what an attacker makes up never pushes an honest peer out; and only chains in
+/// the path's own order without a spare certificate, so that one leaf cannot fill the cache by being presented in
+/// many ways.
 pub(crate) struct ChainCache {
     slots: Box<[Slot]>,
 }
@@ -62,7 +63,8 @@ impl ChainCache {
         })
     }
 
-    /// Remembers a verified peer: in the slot of the same chain, else in a free or expired one, else in place of another.
+    /// Remembers a verified peer: in the slot of the same chain, else in a free or expired one, else in place of
+    /// another.
     pub(crate) fn insert(&self, key: ChainKey, peer: &Arc<PeerIdentity>, now: OffsetDateTime) {
         let set = self.set(&key);
         let place = position(set, |entry| entry.is_some_and(|entry| entry.key == key))

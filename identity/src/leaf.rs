@@ -44,8 +44,8 @@ impl<'a> Leaf<'a> {
         Ok(Self(parse(der)?))
     }
 
-    /// The SPIFFE ID that the certificate claims: good for choosing the bundle that judges it, and for nothing else until
-    /// that has happened.
+    /// The SPIFFE ID that the certificate claims: good for choosing the bundle that judges it, and for nothing else
+    /// until that has happened.
     pub(crate) fn claimed_id(&self) -> Result<WorkloadId, LeafError> {
         // A CA's certificate names its trust domain: say what it is, rather than that its path is missing.
         if self.0.is_ca() {

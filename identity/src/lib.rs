@@ -1,12 +1,12 @@
 //! SPIFFE identities, how they become live, and how a peer is believed. Pure: no network, no runtime, no disk.
 //!
 //! The vocabulary: [`TrustDomain`], [`SpiffeId`], [`WorkloadId`], [`X509Svid`], [`TrustBundle`], [`BundleSet`].
-//! How an identity becomes live: a source delivers [`Material`]; [`Snapshot::build`] checks that it belongs together and
-//! makes a rustls configuration for each of the [`TlsPolicies`]; [`IdentityPublisher::publish`] swaps it into the
+//! How an identity becomes live: a source delivers [`Material`]; [`Snapshot::build`] checks that it belongs together
+//! and makes a rustls configuration for each of the [`TlsPolicies`]; [`IdentityPublisher::publish`] swaps it into the
 //! [`LiveIdentity`] that every handshake loads.
-//! How a peer is believed: its trust domain selects one bundle, rustls-webpki builds the path against that bundle alone,
-//! the rules for leaves and authorities follow, and the result is a [`PeerIdentity`]. Chains that passed are remembered,
-//! and a resumed session takes the same check as a full handshake.
+//! How a peer is believed: its trust domain selects one bundle, rustls-webpki builds the path against that bundle
+//! alone, the rules for leaves and authorities follow, and the result is a [`PeerIdentity`]. Chains that passed are
+//! remembered, and a resumed session takes the same check as a full handshake.
 
 #![forbid(unsafe_code)]
 

@@ -2,8 +2,9 @@ use std::sync::Arc;
 
 use crate::{SharedClock, SpiffeIdPatterns};
 
-/// What this process offers and demands in TLS, as server and as client. It is known before the first identity, and every
-/// [`Snapshot`](crate::Snapshot) is built with a ready configuration for each policy. Clones share the policies.
+/// What this process offers and demands in TLS, as server and as client. It is known before the first identity, and
+/// every [`Snapshot`](crate::Snapshot) is built with a ready configuration for each policy. Clones share the
+/// policies.
 #[derive(Clone, Debug)]
 pub struct TlsPolicies {
     clock: SharedClock,

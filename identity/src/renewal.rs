@@ -3,8 +3,9 @@ use time::{Duration, OffsetDateTime};
 
 use crate::certificate::Validity;
 
-/// When to renew a certificate: between 40 and 60 % of its life, drawn from its public key. The draw is the same however
-/// often it is asked for, so the spread over many holders does not collapse, and each renewal has a new key and a new draw.
+/// When to renew a certificate: between 40 and 60 % of its life, drawn from its public key. The draw is the same
+/// however often it is asked for, so the spread over many holders does not collapse, and each renewal has a new key
+/// and a new draw.
 pub(crate) fn renew_at(public_key: &[u8], validity: Validity) -> OffsetDateTime {
     let hash = digest(&SHA256, public_key);
     // 24 bits are enough to spread a day over 1 ms steps; they keep the arithmetic within 128 bits for any life.

@@ -16,15 +16,15 @@ use crate::SharedClock;
 const MAX_SERVERS: usize = 1024;
 const MAX_TICKETS: usize = 8;
 
-/// Sessions are given up this long before their server's chain expires, so that a handshake on its way does not end with
-/// a peer that is refused.
+/// Sessions are given up this long before their server's chain expires, so that a handshake on its way does not end
+/// with a peer that is refused.
 const MARGIN: Duration = Duration::seconds(1);
 
 /// The sessions that one client configuration may resume.
 ///
-/// A resumed session brings the server's chain of its first handshake with it. When that expires, the session is worth
-/// nothing, although the server may long have a new certificate: a store that kept it would turn a renewal of the server
-/// into failed connections. Hence what is kept for a server ends with the chain that expires first.
+/// A resumed session brings the server's chain of its first handshake with it. When that expires, the session is
+/// worth nothing, although the server may long have a new certificate: a store that kept it would turn a renewal of
+/// the server into failed connections. Hence what is kept for a server ends with the chain that expires first.
 pub(crate) struct SessionStore {
     clock: SharedClock,
     servers: Mutex<HashMap<ServerName<'static>, Server>>,

@@ -22,8 +22,8 @@ pub struct Material {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
 pub struct Generation(u64);
 
-/// Counts the changes of what is trusted, from 1. Sessions are not resumed across epochs, and what was verified in one is
-/// verified anew in the next.
+/// Counts the changes of what is trusted, from 1. Sessions are not resumed across epochs, and what was verified in
+/// one is verified anew in the next.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
 pub struct TrustEpoch(u64);
 
@@ -62,8 +62,8 @@ pub enum SnapshotError {
 impl Snapshot {
     /// Checks that the material belongs together and is valid now, and makes a configuration for each policy.
     ///
-    /// With the bundles of `previous`, its trust epoch goes on: tickets and verified chains stay good, so a new leaf costs
-    /// no full handshakes. With other bundles a new epoch begins with neither.
+    /// With the bundles of `previous`, its trust epoch goes on: tickets and verified chains stay good, so a new leaf
+    /// costs no full handshakes. With other bundles a new epoch begins with neither.
     pub fn build(material: Material, policies: &TlsPolicies, previous: Option<&Self>) -> Result<Self, SnapshotError> {
         let Material { svid, bundles } = material;
         let clock = policies.clock().clone();
@@ -122,8 +122,8 @@ impl Snapshot {
     }
 
     /// Who the client is of a connection that was accepted with [`server`](Self::server). To be asked after every
-    /// handshake, full or resumed, with the connection's `peer_certificates()`; of a resumed one nothing else judges the
-    /// peer. `None` only where the policy lets a client come without an identity.
+    /// handshake, full or resumed, with the connection's `peer_certificates()`; of a resumed one nothing else judges
+    /// the peer. `None` only where the policy lets a client come without an identity.
     ///
     /// # Panics
     /// When the key is not of the policies that this snapshot was built with.
@@ -139,8 +139,9 @@ impl Snapshot {
         }
     }
 
-    /// Who the server is of a connection that was made with [`client`](Self::client). To be asked after every handshake,
-    /// full or resumed, with the connection's `peer_certificates()`; of a resumed one nothing else judges the peer.
+    /// Who the server is of a connection that was made with [`client`](Self::client). To be asked after every
+    /// handshake, full or resumed, with the connection's `peer_certificates()`; of a resumed one nothing else judges
+    /// the peer.
     ///
     /// # Panics
     /// When the key is not of the policies that this snapshot was built with.

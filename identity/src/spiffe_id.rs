@@ -9,9 +9,9 @@ pub(crate) const MAX_BYTES: usize = 2048;
 
 /// A SPIFFE ID: `spiffe://trust-domain` with an optional path (SPIFFE-ID §2). Cheap to clone.
 ///
-/// As strict as go-spiffe: the scheme and the trust domain in lower case only, path segments of `A-Z`, `a-z`, `0-9`, `.`,
-/// `-`, `_`, none of them empty, `.` or `..`, no trailing slash and no percent-encoding. So there is exactly one spelling
-/// of each ID, and comparing bytes compares identities.
+/// As strict as go-spiffe: the scheme and the trust domain in lower case only, path segments of `A-Z`, `a-z`, `0-9`,
+/// `.`, `-`, `_`, none of them empty, `.` or `..`, no trailing slash and no percent-encoding. So there is exactly one
+/// spelling of each ID, and comparing bytes compares identities.
 #[derive(Clone, Eq, PartialEq, Ord, PartialOrd, Hash)]
 pub struct SpiffeId {
     text: Arc<str>,

@@ -100,7 +100,8 @@ proptest! {
 
     #[test]
     fn random_bytes_never_panic(
-        bytes in prop::collection::vec(any::<u8>(), 0..200), text in "(-----(BEGIN|END) CERTIFICATE-----|[A-Za-z=\n]{0,20}){0,6}",
+        bytes in prop::collection::vec(any::<u8>(), 0..200),
+        text in "(-----(BEGIN|END) CERTIFICATE-----|[A-Za-z=\n]{0,20}){0,6}",
     ) {
         let _either_is_fine = TrustBundle::from_pem(domain(), &bytes);
         let _either_is_fine = TrustBundle::from_pem(domain(), text.as_bytes());
