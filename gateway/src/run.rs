@@ -94,7 +94,8 @@ pub async fn run(
     };
     let Renewing { thread: renewal, monitor, arrival } = renewal.start().await.map_err(RunError::Thread)?;
 
-    let workers_shutdown = shutdown.child_token();
+    // Not a child of `shutdown`: that workers end is a failure until this task has seen the shutdown itself.
+    let workers_shutdown = CancellationToken::new();
     let _stop_workers = workers_shutdown.clone().drop_guard();
     let (reports, mut reported) = mpsc::channel(config.workers.get());
     let mut sockets: Vec<_> = claimed.into_iter().map(|claimed| claimed.sockets.into_iter()).collect();

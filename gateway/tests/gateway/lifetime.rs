@@ -1,1 +1,164 @@
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Channel, Empty};
+use time::OffsetDateTime;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::harness::*;
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+
+/// An identity of the shop's cart that lives until a whole second, and when that is.
+fn short_lived(pki: &Pki, seconds: i64) -> (signet_test_pki::Issued, OffsetDateTime) {
+    let now = OffsetDateTime::now_utc();
+    let expires = OffsetDateTime::from_unix_timestamp(now.unix_timestamp() + seconds + 1).unwrap();
+    let leaf = pki.issuing.leaf("spiffe://example.org/shop/cart");
+    (leaf.valid(now - time::Duration::seconds(10), expires).issue(), expires)
+}
+
+/// How far past its expiry, in milliseconds; negative before it.
+fn past(expires: OffsetDateTime) -> i128 {
+    (OffsetDateTime::now_utc() - expires).whole_milliseconds()
+}
+
+#[tokio::test]
+async fn an_idle_connection_ends_when_its_peers_certificate_does() {
+    let pki = Pki::new();
+    let gateway = inbound(&pki, mirror().await).await;
+    let (identity, expires) = short_lived(&pki, 3);
+    let mut stream = connect(gateway.address(), Some(&identity), &[b"http/1.1"]).await.unwrap();
+    let (answer, ended) = exchange(&mut stream, GET).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && ended == Ended::Open, "{answer}");
+    let mut rest = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(6), stream.read_to_end(&mut rest)).await.unwrap();
+    assert!((-1_000..1_000).contains(&past(expires)), "{}", past(expires));
+    gateway.counts("signet_gateway_connections_closed_total{reason=\"peer_expired\"} 1").await;
+}
+
+#[tokio::test]
+async fn an_http2_connection_is_drained_and_then_cut_off() {
+    let pki = Pki::new();
+    // The answer never ends by itself.
+    let address = service(|_| async {
+        let (mut body, channel) = Channel::<Bytes, hyper::Error>::new(1);
+        tokio::spawn(async move {
+            while body.send_data(Bytes::from_static(b"tick\n")).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        Response::new(channel.boxed())
+    })
+    .await;
+    let gateway = inbound(&pki, address).await;
+    let (identity, expires) = short_lived(&pki, 3);
+    let stream = connect(gateway.address(), Some(&identity), &[b"h2"]).await.unwrap();
+    let mut sender = http2(stream).await;
+    let request = || Request::get("https://a/").body(Empty::<Bytes>::new()).unwrap();
+    let mut endless = sender.send_request(request()).await.unwrap().into_body();
+    // New requests are refused before the end, while the one under way goes on.
+    let mut refused_at = None;
+    let broke_off = loop {
+        match endless.frame().await {
+            Some(Ok(_)) => {}
+            Some(Err(_)) | None => break past(expires),
+        }
+        if refused_at.is_none() && past(expires) > -200 {
+            assert!(sender.send_request(request()).await.is_err());
+            refused_at = Some(past(expires));
+        }
+    };
+    assert!((0..1_000).contains(&broke_off), "{broke_off}");
+    assert!(refused_at.is_some_and(|at| (-1_000..0).contains(&at)), "{refused_at:?}");
+}
+
+#[tokio::test]
+async fn a_connection_ends_when_its_peers_authority_leaves_the_bundle() {
+    let mut pki = Pki::new();
+    let gateway = inbound(&pki, mirror().await).await;
+    let mut stays = connect(gateway.address(), Some(&pki.client()), &[b"http/1.1"]).await.unwrap();
+    let (answer, _) = exchange(&mut stays, GET).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    // Other authorities, and an identity under them.
+    pki = Pki::new();
+    let begun = Instant::now();
+    pki.write(gateway.dir.path(), &pki.issuing.leaf("spiffe://example.org/gateway/inbound").issue());
+    let mut rest = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(5), stays.read_to_end(&mut rest)).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    gateway.counts("signet_gateway_connections_closed_total{reason=\"peer_distrusted\"} 1").await;
+    let (answer, _) = request(&gateway, &pki, "GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_new_identity_of_the_gateway_closes_nothing() {
+    let pki = Pki::new();
+    let gateway = inbound(&pki, mirror().await).await;
+    let mut stream = connect(gateway.address(), Some(&pki.client()), &[b"http/1.1"]).await.unwrap();
+    let (before, _) = exchange(&mut stream, GET).await;
+    let next = pki.issuing.leaf("spiffe://example.org/gateway/inbound").issue();
+    pki.write(gateway.dir.path(), &next);
+    gateway.counts("signet_svid_rotations_total{result=\"rotated\"} 2").await;
+    let (after, ended) = exchange(&mut stream, GET).await;
+    assert!(before.starts_with("HTTP/1.1 200") && after.starts_with("HTTP/1.1 200"), "{after}");
+    assert_eq!(ended, Ended::Open);
+    let fresh = connect(gateway.address(), Some(&pki.client()), &[b"http/1.1"]).await.unwrap();
+    assert_eq!(fresh.get_ref().1.peer_certificates().unwrap()[0], next.chain[0]);
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_after_its_time() {
+    let pki = Pki::new();
+    let gateway = inbound_with(&pki, mirror().await, "limits: { idle_timeout: 1s }").await;
+    let mut stream = connect(gateway.address(), Some(&pki.client()), &[b"http/1.1"]).await.unwrap();
+    let (answer, ended) = exchange(&mut stream, GET).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && ended == Ended::Open, "{answer}");
+    let mut rest = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(3), stream.read_to_end(&mut rest)).await.unwrap();
+    gateway.counts("signet_gateway_connections_closed_total{reason=\"idle\"} 1").await;
+}
+
+#[tokio::test]
+async fn shutdown_lets_requests_finish_and_ends_in_time() {
+    let pki = Pki::new();
+    let address = service(|_| async {
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        let mut answer = Response::new(full("done"));
+        *answer.status_mut() = StatusCode::ACCEPTED;
+        answer
+    })
+    .await;
+    let gateway = inbound_with(&pki, address, "shutdown: { drain: 2s }").await;
+    let mut idle = connect(gateway.address(), Some(&pki.client()), &[b"http/1.1"]).await.unwrap();
+    let mut busy = connect(gateway.address(), Some(&pki.client()), &[b"http/1.1"]).await.unwrap();
+    busy.write_all(GET).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let begun = Instant::now();
+    gateway.shutdown.cancel();
+    let (answer, ended) = exchange(&mut busy, b"").await;
+    assert!(answer.starts_with("HTTP/1.1 202") && answer.contains("connection: close"), "{answer}");
+    assert_eq!(ended, Ended::Closed);
+    let mut rest = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(1), idle.read_to_end(&mut rest)).await.unwrap();
+    gateway.task.await.unwrap().unwrap();
+    assert!(begun.elapsed() < Duration::from_millis(1_500), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn shutdown_cuts_off_what_does_not_end() {
+    let pki = Pki::new();
+    let address = service(|_| async {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        Response::new(full(""))
+    })
+    .await;
+    let gateway = inbound_with(&pki, address, "shutdown: { drain: 500ms }").await;
+    let mut busy = connect(gateway.address(), Some(&pki.client()), &[b"http/1.1"]).await.unwrap();
+    busy.write_all(GET).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let begun = Instant::now();
+    gateway.stop().await;
+    assert!((500..1_500).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
+}
