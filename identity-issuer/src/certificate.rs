@@ -68,3 +68,37 @@ pub(crate) fn is_reserved(id: &WorkloadId) -> bool {
 pub(crate) fn issuer_id(trust_domain: &signet_identity::TrustDomain) -> Option<WorkloadId> {
     format!("spiffe://{trust_domain}/signet/issuer").parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn approve(id: &str, attestation: Attestation) -> Result<ApprovedCsr, NotPermitted> {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap();
+        let attested = Attested { id: id.parse().unwrap(), attestation };
+        let issuer = issuer_id(&"example.org".parse().unwrap()).unwrap();
+        ApprovedCsr::approve(attested, ProvenKey::from_csr(csr.der()).unwrap(), &issuer)
+    }
+
+    #[test]
+    fn only_the_issuer_itself_is_given_the_issuers_names() {
+        for id in
+            ["spiffe://example.org/signet", "spiffe://example.org/signet/issuer", "spiffe://example.org/signet/x/y"]
+        {
+            assert!(matches!(approve(id, Attestation::Svid(vec![1])), Err(NotPermitted::Reserved { .. })));
+            approve(id, Attestation::Issuer).unwrap();
+        }
+        approve("spiffe://example.org/signets", Attestation::Svid(vec![1])).unwrap();
+        approve("spiffe://example.org/a/signet/issuer", Attestation::Svid(vec![1])).unwrap();
+    }
+
+    #[test]
+    fn nobody_is_given_an_identity_of_another_trust_domain() {
+        for attestation in [Attestation::Svid(vec![1]), Attestation::Issuer] {
+            let refused = approve("spiffe://other.org/shop", attestation).unwrap_err();
+            assert!(matches!(refused, NotPermitted::OtherTrustDomain { .. }));
+        }
+    }
+}

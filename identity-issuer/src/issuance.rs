@@ -14,6 +14,7 @@ use crate::csr::{CsrError, ProvenKey};
 use crate::leaf_profile::LeafProfile;
 use crate::metrics::{IssueResult, Metrics};
 use crate::store::{LogError, Logged, Store, StoreError};
+use crate::utc::Utc;
 
 /// Cheap to clone.
 #[derive(Clone, Debug)]
@@ -92,7 +93,7 @@ impl Parts {
 
     fn announce(&self, issued: Issued) {
         tracing::info!(
-            spiffe_id = %issued.spiffe_id, serial = issued.serial, not_after = %issued.not_after,
+            spiffe_id = %issued.spiffe_id, serial = issued.serial, not_after = %Utc(issued.not_after),
             attestation = issued.attestation, "certificate issued"
         );
         // Mostly nobody listens.

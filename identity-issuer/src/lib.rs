@@ -26,6 +26,7 @@ mod run;
 mod serial;
 mod server;
 mod store;
+mod utc;
 
 pub mod config;
 pub mod root;

@@ -25,6 +25,7 @@ use crate::authority::{KeyFileError, Passphrase, SealStrength};
 use crate::csr::{CsrError, ProvenKey};
 use crate::key::P256Key;
 use crate::pem_files;
+use crate::utc::Utc;
 
 /// A root or an intermediate, for people and for the commands that make one.
 #[derive(Clone, Debug)]
@@ -55,7 +56,7 @@ pub enum RootError {
     Key(#[from] KeyFileError),
     #[error("the root certificate {} is damaged: {what}\nrestore it from a copy of the trust bundle", path.display())]
     Certificate { path: PathBuf, what: &'static str },
-    #[error("the root expired at {not_after}\nmake a new one with `signet ca init` in another folder")]
+    #[error("the root expired at {}\nmake a new one with `signet ca init` in another folder", Utc(*not_after))]
     Expired { not_after: OffsetDateTime },
     #[error("the request {what}\ngive the file that the issuer wrote, unchanged")]
     Request { what: RequestFault },

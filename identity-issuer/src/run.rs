@@ -257,6 +257,7 @@ impl Issuer {
             self.identity_metrics,
             self.clock.clone(),
         );
+        self.readiness.set(LISTENER, State::NotReady { reason: "waits for an authority".to_owned() });
         let first = first_identity(&own, &self.authorities, &self.readiness);
         if let Some((publisher, live)) = shutdown.run_until_cancelled(first).await {
             self.identity.fill(live.clone());

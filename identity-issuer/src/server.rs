@@ -82,6 +82,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The wall clock may be set or the machine suspended: an expiry is looked at again after this long.
 const LOOK_AT_CLOCK: Duration = Duration::from_secs(5);
 const MAX_HEADER_LIST: u32 = 16 * 1024;
+/// What a stream may send unread: one message of the largest size. hyper's default is a mebibyte for each.
+const WINDOW: u32 = 64 * 1024;
 
 impl Server {
     pub(crate) fn new(
@@ -247,6 +249,9 @@ pub(crate) async fn serve_http2(
         .keep_alive_timeout(limits.keepalive_timeout)
         .max_concurrent_streams(limits.streams_per_connection)
         .max_header_list_size(MAX_HEADER_LIST)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(4 * WINDOW)
+        .max_send_buf_size(WINDOW as usize)
         .serve_connection(TokioIo::new(stream), requests);
     let mut connection = pin!(connection);
     tokio::select! {

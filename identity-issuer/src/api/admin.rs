@@ -16,6 +16,7 @@ use crate::authority::Authorities;
 use crate::certificate::is_reserved;
 use crate::distribution::Distribution;
 use crate::store::Store;
+use crate::utc::Utc;
 
 #[derive(Debug)]
 pub(crate) struct AdminApi {
@@ -65,7 +66,7 @@ impl AdminService for AdminApi {
         }
         let created = self.join_tokens.create(id.clone(), ttl).await;
         let (token, expires_at) = created.map_err(|error| store_status(&error))?;
-        tracing::info!(spiffe_id = %id, %expires_at, "join token made");
+        tracing::info!(spiffe_id = %id, expires_at = %Utc(expires_at), "join token made");
         Ok(Response::new(CreateJoinTokenResponse {
             join_token: token.expose().to_owned(),
             expires_at: Some(timestamp(expires_at)),

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use super::{Attestation, Attested};
 use crate::store::{Store, StoreError, TokenState};
+use crate::utc::Utc;
 
 const PREFIX: &str = "signet_join_";
 const SECRET_BYTES: usize = 32;
@@ -49,9 +50,9 @@ pub(crate) enum NotAttested {
     Malformed,
     #[error("the join token is unknown")]
     Unknown,
-    #[error("the join token for {id} was used at {used_at}")]
+    #[error("the join token for {id} was used at {}", Utc(*used_at))]
     Used { id: WorkloadId, used_at: OffsetDateTime },
-    #[error("the join token for {id} expired at {expires_at}")]
+    #[error("the join token for {id} expired at {}", Utc(*expires_at))]
     Expired { id: WorkloadId, expires_at: OffsetDateTime },
     #[error("the join token cannot be looked up")]
     Store(#[from] StoreError),

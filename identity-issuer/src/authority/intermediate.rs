@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 
 use super::certificate::{CaCertificate, Constraint, MalformedCertificate};
 use crate::pem_files;
+use crate::utc::Utc;
 
 /// The issuer's own CA certificate, then those that lead to (not including) a root of the bundle.
 #[derive(Clone, Debug)]
@@ -39,9 +40,9 @@ pub(crate) enum IntermediateError {
     PathLength,
     #[error("has no subject key identifier")]
     NoKeyId,
-    #[error("`{subject}` is not valid before {not_before}")]
+    #[error("`{subject}` is not valid before {}", Utc(*not_before))]
     NotYetValid { subject: String, not_before: OffsetDateTime },
-    #[error("`{subject}` expired at {not_after}")]
+    #[error("`{subject}` expired at {}", Utc(*not_after))]
     Expired { subject: String, not_after: OffsetDateTime },
     #[error("`{subject}` has a critical extension that is not understood ({oid})")]
     UnknownExtension { subject: String, oid: String },

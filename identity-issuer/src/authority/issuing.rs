@@ -11,6 +11,7 @@ use super::intermediate::{CheckedChain, IntermediateError};
 use crate::certificate::{ApprovedCsr, Certificate};
 use crate::key::P256Key;
 use crate::leaf_profile::LeafProfile;
+use crate::utc::Utc;
 
 /// Ready to sign. Its `Debug` shows no key.
 #[derive(Debug)]
@@ -28,7 +29,7 @@ pub(crate) struct KeyId(Vec<u8>);
 
 #[derive(Debug, thiserror::Error)]
 pub enum CertifyError {
-    #[error("the authority expired at {not_after}")]
+    #[error("the authority expired at {}", Utc(*not_after))]
     AuthorityExpired { not_after: OffsetDateTime },
     #[error("the cryptographic library refused to make the certificate")]
     Cryptography(#[source] Option<rcgen::Error>),

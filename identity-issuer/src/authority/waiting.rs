@@ -15,6 +15,7 @@ use super::hierarchy::intermediate_request;
 use super::{Authority, KeyFileError, Passphrase, SealStrength, intermediate};
 use crate::key::P256Key;
 use crate::pem_files;
+use crate::utc::Utc;
 
 /// How often the file of the intermediate is looked at.
 const LOOK: Duration = Duration::from_millis(250);
@@ -92,14 +93,17 @@ impl Authorities {
         let spki = key.subject_public_key_info();
         let mut taken = None;
         let mut refused = None;
+        let mut seen = None;
         loop {
             let found = pem_files::read(&files.certificate).map_err(|error| error.kind());
             if taken.as_ref() != Some(&found) {
                 match examine(&files, &found, &spki, &key, &bundle, &clock) {
                     Ok(authority) => {
                         self.activate(authority);
-                        (taken, refused) = (Some(found), None);
+                        (taken, refused) = (Some(found.clone()), None);
                     }
+                    // A file that is being written is bad for a moment.
+                    Err(_) if seen.as_ref().is_some_and(|seen| *seen != found) => {}
                     // Looked at again each time: what is not valid yet may become so.
                     Err(reason) if refused.as_ref() != Some(&reason) => {
                         tracing::warn!(reason, "intermediate not taken");
@@ -109,12 +113,13 @@ impl Authorities {
                     Err(_) => {}
                 }
             }
+            seen = Some(found);
             tokio::time::sleep(LOOK).await;
         }
     }
 
     pub(crate) fn activate(&self, authority: Authority) {
-        tracing::info!(authority = %authority.key_id(), not_after = %authority.not_after(), "authority active");
+        tracing::info!(authority = %authority.key_id(), not_after = %Utc(authority.not_after()), "authority active");
         self.active.store(Some(Arc::new(authority)));
         self.state.send_replace(AuthorityState::Active);
     }

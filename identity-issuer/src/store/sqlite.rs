@@ -30,6 +30,7 @@ pub(crate) struct Store {
 #[derive(Debug)]
 pub(crate) struct StoreTask {
     committer: JoinHandle<()>,
+    readers: SqlitePool,
     stop: CancellationToken,
 }
 
@@ -77,7 +78,8 @@ impl Store {
         let stop = CancellationToken::new();
         let committer = Committer { connection: writer, clock, readiness };
         let committer = tokio::spawn(committer.run(waiting, stop.clone()));
-        Ok((Self { writes, readers }, StoreTask { committer, stop }))
+        let task = StoreTask { committer, readers: readers.clone(), stop };
+        Ok((Self { writes, readers }, task))
     }
 
     /// Never waits: when too much is pending already, more would only be late.
@@ -128,6 +130,8 @@ impl Store {
 impl StoreTask {
     /// Takes no more, and returns when all that was submitted is durable and the database is closed.
     pub(crate) async fn finish(self) {
+        // The connection that closes last moves the write-ahead log into the database: the writer's.
+        self.readers.close().await;
         self.stop.cancel();
         if let Err(error) = self.committer.await {
             tracing::error!(error = %error, "the committer ended abnormally");

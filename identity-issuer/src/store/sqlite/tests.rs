@@ -1,1 +1,173 @@
+#![allow(clippy::unwrap_used)]
 
+use signet_identity::{Clock, ManualClock};
+
+use super::super::{LogError, STORE};
+use super::*;
+use crate::attestation::{Attestation, Attested, JoinTokens, NotAttested};
+use crate::authority::KeyId;
+use crate::certificate::Certificate;
+use crate::csr::KeyHash;
+use crate::leaf_profile::Validity;
+
+struct Opened {
+    store: Store,
+    task: StoreTask,
+    clock: ManualClock,
+    readiness: Readiness,
+    folder: tempfile::TempDir,
+}
+
+async fn opened(pending: usize) -> Opened {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = ManualClock::new(OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap());
+    let readiness = Readiness::awaiting([STORE]);
+    let path = folder.path().join("issuer.db");
+    let trust_domain = "example.org".parse().unwrap();
+    let (store, task) = Store::open(&path, &trust_domain, pending, clock.shared(), readiness.clone()).await.unwrap();
+    Opened { store, task, clock, readiness, folder }
+}
+
+fn id() -> WorkloadId {
+    "spiffe://example.org/shop/cart".parse().unwrap()
+}
+
+/// A certificate of 100 s for the key `number`.
+fn certificate(number: u8, now: OffsetDateTime, attestation: Attestation) -> Certificate {
+    Certificate {
+        chain: vec![vec![number].into()],
+        id: id(),
+        key_hash: KeyHash::of_spki(&[number]),
+        serial: [number; 16],
+        validity: Validity { not_before: now, not_after: now + Duration::from_secs(100) },
+        issued_at: now,
+        attestation,
+        authority: KeyId::new(&[1; 20]),
+    }
+}
+
+#[tokio::test]
+async fn certificates_are_counted_by_their_age() {
+    let Opened { store, task, clock, folder: _folder, .. } = opened(10).await;
+    for number in 0..3 {
+        store.log(certificate(number, clock.now(), Attestation::Issuer)).await.unwrap();
+        clock.advance(time::Duration::seconds(80));
+    }
+    // They are 240, 160 and 80 s old.
+    assert_eq!(store.counts(clock.now()).await.unwrap(), Counts { valid: 0, expiring: 1, expired: 2 });
+    store.log(certificate(3, clock.now(), Attestation::Issuer)).await.unwrap();
+    assert_eq!(store.counts(clock.now()).await.unwrap(), Counts { valid: 1, expiring: 1, expired: 2 });
+    task.finish().await;
+}
+
+#[tokio::test]
+async fn a_key_is_recorded_once_whoever_asks() {
+    let Opened { store, task, clock, folder: _folder, .. } = opened(10).await;
+    store.log(certificate(1, clock.now(), Attestation::Issuer)).await.unwrap();
+    let mut again = certificate(1, clock.now(), Attestation::Svid(vec![7]));
+    again.serial = [9; 16];
+    assert!(matches!(store.log(again).await, Err(LogError::KeyReused)));
+    assert_eq!(store.counts(clock.now()).await.unwrap().valid, 1);
+    task.finish().await;
+}
+
+#[tokio::test]
+async fn a_token_is_used_up_with_the_record_and_not_before() {
+    let Opened { store, task, clock, folder: _folder, .. } = opened(10).await;
+    let tokens = JoinTokens::new(store.clone(), clock.shared());
+    let (token, _) = tokens.create(id(), Duration::from_secs(60)).await.unwrap();
+    let attested = || tokens.attest(token.expose());
+    let Attested { attestation, .. } = attested().await.unwrap();
+    let Attested { attestation: same, .. } = attested().await.unwrap();
+    store.log(certificate(1, clock.now(), attestation)).await.unwrap();
+    assert!(matches!(attested().await, Err(NotAttested::Used { .. })));
+    assert!(matches!(store.log(certificate(2, clock.now(), same)).await, Err(LogError::TokenUsed)));
+    assert_eq!(store.counts(clock.now()).await.unwrap().valid, 1);
+    task.finish().await;
+}
+
+#[tokio::test]
+async fn a_token_that_expires_between_look_up_and_record_yields_nothing() {
+    let Opened { store, task, clock, folder: _folder, .. } = opened(10).await;
+    let tokens = JoinTokens::new(store.clone(), clock.shared());
+    let (token, expires_at) = tokens.create(id(), Duration::from_secs(60)).await.unwrap();
+    let Attested { attestation, .. } = tokens.attest(token.expose()).await.unwrap();
+    clock.set(expires_at);
+    assert!(matches!(store.log(certificate(1, clock.now(), attestation)).await, Err(LogError::TokenUsed)));
+    assert!(matches!(tokens.attest(token.expose()).await, Err(NotAttested::Expired { .. })));
+    task.finish().await;
+}
+
+#[tokio::test]
+async fn a_key_that_was_certified_before_costs_no_token() {
+    let Opened { store, task, clock, folder: _folder, .. } = opened(10).await;
+    let tokens = JoinTokens::new(store.clone(), clock.shared());
+    store.log(certificate(1, clock.now(), Attestation::Issuer)).await.unwrap();
+    let (token, _) = tokens.create(id(), Duration::from_secs(60)).await.unwrap();
+    let Attested { attestation, .. } = tokens.attest(token.expose()).await.unwrap();
+    let mut reused = certificate(1, clock.now(), attestation);
+    reused.serial = [9; 16];
+    assert!(matches!(store.log(reused).await, Err(LogError::KeyReused)));
+    tokens.attest(token.expose()).await.unwrap();
+    task.finish().await;
+}
+
+#[tokio::test]
+async fn what_waits_is_bounded_and_answered_at_the_end() {
+    let Opened { store, task, clock, folder, .. } = opened(2).await;
+    // Somebody else holds the database: the committer waits with what it took.
+    let options = SqliteConnectOptions::new().filename(folder.path().join("issuer.db"));
+    let mut other = options.connect().await.unwrap();
+    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let log = |number| {
+        let (store, certificate) = (store.clone(), certificate(number, clock.now(), Attestation::Issuer));
+        tokio::spawn(async move { store.log(certificate).await })
+    };
+    let mut waiting = vec![log(1)];
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    waiting.extend([log(2), log(3)]);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let refused = store.log(certificate(4, clock.now(), Attestation::Issuer)).await;
+    assert!(matches!(refused, Err(LogError::Store(StoreError::Busy))));
+    // Nobody waits for this one any more when its turn comes.
+    waiting.pop().unwrap().abort();
+    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+    task.finish().await;
+    for logged in waiting {
+        logged.await.unwrap().unwrap();
+    }
+    let recorded: i64 = sqlx::query_scalar("SELECT count(*) FROM issued").fetch_one(&mut other).await.unwrap();
+    assert_eq!(recorded, 2);
+    let late = store.log(certificate(5, clock.now(), Attestation::Issuer)).await;
+    assert!(matches!(late, Err(LogError::Store(StoreError::Closed))));
+}
+
+#[tokio::test]
+async fn the_store_is_ready_once_it_is_open() {
+    let Opened { task, readiness, folder: _folder, .. } = opened(1).await;
+    tokio::time::timeout(Duration::from_secs(5), async {
+        while !readiness.reasons().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    task.finish().await;
+}
+
+#[tokio::test]
+async fn a_truncated_database_is_damaged_and_not_made_anew() {
+    let Opened { store, task, clock, folder, .. } = opened(10).await;
+    for number in 0..50 {
+        store.log(certificate(number, clock.now(), Attestation::Issuer)).await.unwrap();
+    }
+    task.finish().await;
+    let path = folder.path().join("issuer.db");
+    let whole = std::fs::read(&path).unwrap();
+    for length in [whole.len() / 2, 4096, 100] {
+        std::fs::write(&path, &whole[..length]).unwrap();
+        let trust_domain = "example.org".parse().unwrap();
+        let refused = Store::open(&path, &trust_domain, 1, clock.shared(), Readiness::default()).await;
+        assert!(matches!(refused, Err(OpenError::Damaged { .. })), "{length}: {refused:?}");
+    }
+}

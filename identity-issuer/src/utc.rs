@@ -1,0 +1,17 @@
+//! Times as people and logs read them.
+
+use std::fmt;
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// Displays as `2026-01-31T12:00:00Z`.
+pub(crate) struct Utc(pub(crate) OffsetDateTime);
+
+impl fmt::Display for Utc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Times of certificates are in years that RFC 3339 can write.
+        let text = self.0.format(&Rfc3339).map_err(|_| fmt::Error)?;
+        f.write_str(&text)
+    }
+}
