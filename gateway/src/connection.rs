@@ -87,7 +87,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Ready<S> {
 trait Serving {
     fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>>;
     /// Takes no new requests, and ends when those under way have ended.
-    fn drain(&mut self);
+    fn drain(&mut self, cause: Cause, activity: &Activity);
 }
 
 impl<S, T> Serving for hyper::server::conn::http1::Connection<TokioIo<S>, T>
@@ -99,8 +99,13 @@ where
         Pin::new(self).poll(cx)
     }
 
-    fn drain(&mut self) {
-        Pin::new(self).graceful_shutdown();
+    fn drain(&mut self, cause: Cause, activity: &Activity) {
+        activity.ends.set(true);
+        // A caller that pauses between two requests is told with the next answer: if it was closed now, the next request
+        // could already be on its way. Its certificate's end is the last moment for that.
+        if cause != Cause::PeerExpired || activity.in_flight.get() > 0 {
+            Pin::new(self).graceful_shutdown();
+        }
     }
 }
 
@@ -114,7 +119,7 @@ where
         Pin::new(self).poll(cx)
     }
 
-    fn drain(&mut self) {
+    fn drain(&mut self, _: Cause, _: &Activity) {
         Pin::new(self).graceful_shutdown();
     }
 }
@@ -127,7 +132,7 @@ async fn drive(connection: &mut impl Serving, control: &Control, mut timing: Tim
                 Order::End(cause) => return Poll::Ready(cause),
                 Order::Drain(cause) if draining.is_none() => {
                     draining = Some(cause);
-                    connection.drain();
+                    connection.drain(cause, activity);
                 }
                 Order::Serve | Order::Drain(_) => {}
             }
@@ -205,12 +210,25 @@ pub(crate) struct Activity {
     /// Milliseconds of uptime when the last request began or ended.
     last_ms: Cell<u64>,
     amid_head: Cell<bool>,
+    /// Whether the next answer over HTTP/1.1 is the last.
+    ends: Cell<bool>,
 }
 
 impl Activity {
     pub(crate) fn new(deadlines: Rc<Deadlines>) -> Rc<Self> {
         let last_ms = Cell::new(deadlines.uptime_ms());
-        Rc::new(Self { deadlines, in_flight: Cell::new(0), last_ms, amid_head: Cell::new(false) })
+        Rc::new(Self {
+            deadlines,
+            in_flight: Cell::new(0),
+            last_ms,
+            amid_head: Cell::new(false),
+            ends: Cell::new(false),
+        })
+    }
+
+    /// Whether an answer over HTTP/1.1 is to say that it is the last.
+    pub(crate) fn ends(&self) -> bool {
+        self.ends.get()
     }
 
     /// Whether the head of a request has begun and not ended.

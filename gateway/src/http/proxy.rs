@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use http::{Request, Response, Version};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
 
 use super::answer;
@@ -16,7 +17,10 @@ use crate::upstream::ForwardError;
 pub(crate) async fn serve_request(caller: &Caller, request: Request<Incoming>) -> Response<ResponseBody> {
     let record = Record::new(Instant::now(), caller.listener.metrics.clone(), InFlight::of(&caller.activity));
     let version = request.version();
-    let answer = answer_to(caller, request).await.unwrap_or_else(|error| error.answer(caller, version));
+    let mut answer = answer_to(caller, request).await.unwrap_or_else(|error| error.answer(caller, version));
+    if caller.activity.ends() {
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     caller.listener.metrics.answered(answer.status());
     answer.map(|body| body.recorded(record))
 }

@@ -106,6 +106,11 @@ pub(super) async fn mtls(
         let server = identity
             .peer_of_client_connection(pool.key(), stream.get_ref().1.peer_certificates())
             .map_err(ConnectFailure::Server)?;
+        // Trust that changed meanwhile was judged without this connection.
+        let current = worker.identity.load_full();
+        if current.trust_epoch() != identity.trust_epoch() {
+            current.still_accepts(&server).map_err(ConnectFailure::Server)?;
+        }
         let lifetime = crate::lifetime::Lifetime::of_made(identity.svid().not_after(), server.expires_at(), now);
         Ok(Verified { stream: Box::new(stream), server, lifetime })
     })

@@ -48,7 +48,7 @@ impl Pki {
 
     /// Writes an identity as a gateway reads it, key and certificate swapped together.
     pub(crate) fn write(&self, dir: &Path, identity: &Issued) {
-        let generation = dir.join(format!("{}", rand_name(identity)));
+        let generation = dir.join(rand_name(identity));
         std::fs::create_dir_all(&generation).unwrap();
         std::fs::write(generation.join("svid.pem"), identity.chain_pem()).unwrap();
         std::fs::write(generation.join("svid.key"), identity.key_pem()).unwrap();

@@ -38,6 +38,30 @@ async fn an_idle_connection_ends_when_its_peers_certificate_does() {
 }
 
 #[tokio::test]
+async fn a_busy_http1_connection_is_told_that_it_ends() {
+    let pki = Pki::new();
+    let gateway = inbound(&pki, mirror().await).await;
+    let (identity, expires) = short_lived(&pki, 3);
+    let mut stream = connect(gateway.address(), Some(&identity), &[b"http/1.1"]).await.unwrap();
+    loop {
+        stream.write_all(GET).await.unwrap();
+        let mut answer = String::new();
+        while !answer.contains("\n\n") {
+            let mut buffer = [0; 4096];
+            let read = stream.read(&mut buffer).await.unwrap();
+            assert_ne!(read, 0, "closed without a word: {answer}");
+            answer += &String::from_utf8_lossy(&buffer[..read]);
+        }
+        if answer.contains("connection: close") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!((-1_000..0).contains(&past(expires)), "{}", past(expires));
+    assert_eq!(stream.read(&mut [0; 1]).await.unwrap_or(0), 0);
+}
+
+#[tokio::test]
 async fn an_http2_connection_is_drained_and_then_cut_off() {
     let pki = Pki::new();
     // The answer never ends by itself.
