@@ -1,5 +1,6 @@
-//! Looking at three files that somebody else may be writing. What comes back was all there at one time: the files were
-//! the same ones, unchanged, before the first was read and after the last.
+//! Looking at three files that somebody else may be writing. What comes back was all there at one time: symlinks are
+//! resolved once, a folder that they share in common, and the files that were found must be the same ones, unchanged,
+//! before the first is read and after the last.
 
 use std::{
     fs::{File, Metadata},
@@ -45,7 +46,7 @@ pub(super) enum ReadWhen {
 
 pub(super) struct Look {
     paths: FilePaths,
-    seen: Option<[Stamp; 3]>,
+    seen: Option<[Found; 3]>,
     /// A change was read, once. It is read again at the next look: a file's time stamp has a granularity, so that a write
     /// right after the reading may not show in it.
     settled: bool,
@@ -58,14 +59,14 @@ impl Look {
 
     /// The files, if they may have changed since the last look. Blocks.
     pub(super) fn look(&mut self, read: ReadWhen) -> Option<Result<Files, ReadError>> {
-        let mut before = self.stamps();
-        let changed = self.seen != Some(before);
+        let mut before = self.find();
+        let changed = self.seen.as_ref() != Some(&before);
         if !changed && self.settled && read == ReadWhen::Changed {
             return None;
         }
         for _ in 0..MAX_READS {
-            let files = self.read();
-            let after = self.stamps();
+            let files = read_all(&before);
+            let after = self.find();
             if before == after {
                 self.settled = !changed;
                 self.seen = Some(after);
@@ -77,17 +78,24 @@ impl Look {
         None
     }
 
-    fn read(&self) -> Result<Files, ReadError> {
-        Ok(Files {
-            certificate: read(&self.paths.certificate)?.to_vec(),
-            key: read(&self.paths.key)?,
-            bundle: read(&self.paths.bundle)?.to_vec(),
+    fn find(&self) -> [Found; 3] {
+        let FilePaths { certificate, key, bundle } = &self.paths;
+        let folder = certificate.parent();
+        let shared = folder.filter(|_| key.parent() == folder && bundle.parent() == folder);
+        let resolved = shared.and_then(|folder| folder.canonicalize().ok());
+        [certificate, key, bundle].map(|path| match (&resolved, path.file_name()) {
+            (Some(folder), Some(name)) => Found::at(&folder.join(name)),
+            _ => Found::at(path),
         })
     }
+}
 
-    fn stamps(&self) -> [Stamp; 3] {
-        [&self.paths.certificate, &self.paths.key, &self.paths.bundle].map(|path| Stamp::of(path))
-    }
+fn read_all([certificate, key, bundle]: &[Found; 3]) -> Result<Files, ReadError> {
+    Ok(Files {
+        certificate: read(&certificate.path)?.to_vec(),
+        key: read(&key.path)?,
+        bundle: read(&bundle.path)?.to_vec(),
+    })
 }
 
 impl Files {
@@ -104,16 +112,26 @@ impl Files {
     }
 }
 
-/// What tells one state of a file from another without reading it. Symlinks are followed, so that a swapped one shows.
+/// A file, all symlinks resolved, in the state that it was found in.
+#[derive(Debug, Eq, PartialEq)]
+struct Found {
+    path: PathBuf,
+    stamp: Stamp,
+}
+
+/// What tells one state of a file from another without reading it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Stamp {
     Absent(io::ErrorKind),
     File { device: u64, inode: u64, bytes: u64, modified: (i64, i64), changed: (i64, i64) },
 }
 
-impl Stamp {
-    fn of(path: &Path) -> Self {
-        std::fs::metadata(path).map_or_else(|error| Self::Absent(error.kind()), |file| Self::from(&file))
+impl Found {
+    fn at(path: &Path) -> Self {
+        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let stamp =
+            std::fs::metadata(&path).map_or_else(|error| Stamp::Absent(error.kind()), |file| Stamp::from(&file));
+        Self { path, stamp }
     }
 }
 
@@ -142,5 +160,93 @@ fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, ReadError> {
     match content.len() as u64 <= MAX_FILE_BYTES {
         true => Ok(content),
         false => Err(ReadError::TooLarge { path: path.to_owned() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::{
+        fs,
+        os::unix::fs::symlink,
+        sync::atomic::{AtomicBool, Ordering::Relaxed},
+    };
+
+    use super::*;
+
+    /// A folder whose three files all hold the number.
+    fn generation(root: &Path, number: usize) -> PathBuf {
+        let folder = root.join(format!("g{number}"));
+        fs::create_dir(&folder).unwrap();
+        for name in ["svid.pem", "svid.key", "bundle.pem"] {
+            fs::write(folder.join(name), number.to_string()).unwrap();
+        }
+        folder
+    }
+
+    fn swap(root: &Path, name: &str, to: &Path) {
+        symlink(to, root.join("next")).unwrap();
+        fs::rename(root.join("next"), root.join(name)).unwrap();
+    }
+
+    /// Looks as often as it can while `disturb` runs; how often something was read.
+    fn never_mixed(paths: FilePaths, disturb: impl FnOnce() + Send) -> usize {
+        let done = AtomicBool::new(false);
+        let mut look = Look::new(paths);
+        let mut read = 0;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                disturb();
+                done.store(true, Relaxed);
+            });
+            while !done.load(Relaxed) {
+                let Some(files) = look.look(ReadWhen::Always) else { continue };
+                let files = files.unwrap();
+                assert_eq!([&files.certificate, &*files.key], [&files.bundle; 2], "files of two times");
+                read += 1;
+            }
+        });
+        read
+    }
+
+    #[test]
+    fn a_folder_that_is_swapped_to_and_fro_is_never_read_mixed() {
+        let root = tempfile::tempdir().unwrap();
+        let folders = [generation(root.path(), 0), generation(root.path(), 1)];
+        swap(root.path(), "cur", &folders[0]);
+        let read = never_mixed(FilePaths::within(&root.path().join("cur")), || {
+            (0..20_000).for_each(|number| swap(root.path(), "cur", &folders[number % 2]));
+        });
+        assert!(read > 100, "{read}");
+    }
+
+    /// As a kubelet does it: each file is a symlink through a folder that is a symlink.
+    #[test]
+    fn files_behind_a_swapped_symlink_are_never_read_mixed() {
+        let root = tempfile::tempdir().unwrap();
+        let folders: Vec<_> = (0..1000).map(|number| generation(root.path(), number)).collect();
+        swap(root.path(), "data", &folders[0]);
+        for name in ["svid.pem", "svid.key", "bundle.pem"] {
+            symlink(Path::new("data").join(name), root.path().join(name)).unwrap();
+        }
+        let read = never_mixed(FilePaths::within(root.path()), || {
+            for folder in &folders {
+                swap(root.path(), "data", folder);
+                // Long enough that a look between two swaps can be had at all.
+                std::thread::sleep(std::time::Duration::from_micros(300));
+            }
+        });
+        assert!(read > 100, "{read}");
+    }
+
+    #[test]
+    fn a_change_is_read_twice_and_then_left_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let mut look = Look::new(FilePaths::within(&generation(root.path(), 0)));
+        assert!(look.look(ReadWhen::Changed).is_some());
+        assert!(look.look(ReadWhen::Changed).is_some(), "a write right after the reading may not show in a time stamp");
+        assert!(look.look(ReadWhen::Changed).is_none());
+        fs::write(root.path().join("g0/svid.pem"), "longer").unwrap();
+        assert!(look.look(ReadWhen::Changed).is_some());
     }
 }

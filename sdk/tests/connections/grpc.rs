@@ -13,6 +13,7 @@ use signet_sdk::{
     tonic::MtlsChannel,
 };
 use signet_test_pki::Authority;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, transport::Server};
 
@@ -93,26 +94,49 @@ async fn no_call_fails_while_both_sides_live_two_seconds_and_rotate() {
     let (server, client) = (Workload::start(&root, SERVER, short).await, Workload::start(&root, CLIENT, short).await);
     let shutdown = CancellationToken::new();
     let calls = channel(&client, hyper_server(&server, shutdown.clone()).await);
-    let callers: Vec<_> = (0..4)
-        .map(|_| {
-            let (mut calls, shutdown) = (calls.clone(), shutdown.clone());
-            tokio::spawn(async move {
-                let mut answered = 0;
-                while !shutdown.is_cancelled() {
-                    who_am_i(&mut calls).await.unwrap();
-                    answered += 1;
-                }
-                answered
-            })
-        })
-        .collect();
+    let callers = call_until(&shutdown, &calls);
     for _ in 0..12 {
         tokio::time::sleep(Duration::from_millis(250)).await;
         client.rotate(&root, short).await;
         tokio::time::sleep(Duration::from_millis(250)).await;
         server.rotate(&root, short).await;
     }
-    // The callers see it between two calls.
+    none_failed(shutdown, callers).await;
+}
+
+/// The server does not drain: whoever calls it has to know when its certificate ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_call_fails_while_the_server_alone_lives_two_seconds_and_rotates() {
+    let root = Authority::root("example.org");
+    let short = Duration::from_secs(2);
+    let (server, client) = (Workload::start(&root, SERVER, short).await, Workload::start(&root, CLIENT, LONG).await);
+    let shutdown = CancellationToken::new();
+    let calls = channel(&client, tonic_server(&server).await);
+    let callers = call_until(&shutdown, &calls);
+    for _ in 0..16 {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        server.rotate(&root, short).await;
+    }
+    none_failed(shutdown, callers).await;
+}
+
+fn call_until(shutdown: &CancellationToken, calls: &IdentityServiceClient<MtlsChannel>) -> Vec<JoinHandle<usize>> {
+    let call = |_| {
+        let (mut calls, shutdown) = (calls.clone(), shutdown.clone());
+        tokio::spawn(async move {
+            let mut answered = 0;
+            while !shutdown.is_cancelled() {
+                who_am_i(&mut calls).await.unwrap();
+                answered += 1;
+            }
+            answered
+        })
+    };
+    (0..4).map(call).collect()
+}
+
+async fn none_failed(shutdown: CancellationToken, callers: Vec<JoinHandle<usize>>) {
+    // They see it between two calls.
     shutdown.cancel();
     for caller in callers {
         assert!(caller.await.unwrap() > 100);
