@@ -1,6 +1,7 @@
 //! `signet dev`: the whole mesh in one process, each part as a user would run it: from a configuration file, with a root
 //! that the issuer never meets, and join tokens from the issuer's own administration.
 
+mod addresses;
 mod banner;
 mod configuration;
 mod echo;
@@ -58,6 +59,7 @@ pub(crate) fn run(options: &DevOptions) -> Result<(), Failure> {
 
 /// Returns only with a failure, or when nobody is left who could rotate.
 async fn start_and_watch(options: &DevOptions, log: LogHandle, parts: &mut Parts) -> Result<(), Failure> {
+    addresses::check(options)?;
     let state = State::open(&options.state, options.fresh)?;
     let ids = Ids::of(&options.trust_domain).map_err(|error| Failure::from_error(&error))?;
     let mesh = Mesh { options, state, ids, clock: Arc::new(SystemClock), log };

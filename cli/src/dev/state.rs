@@ -4,13 +4,14 @@
 //! .signet/                    mode 0700
 //!   root/                     the root CA: certificate, sealed key, and its passphrase
 //!   issuer/                   the issuer's sealed key, its intermediate, its database, its passphrase
+//!   signet-dev                shows that the folder is ours; locked while a mesh runs
 //!   issuer.yaml, gateway-*.yaml, gateway-*.token
 //!   issuer-admin.sock
 //! ```
 //!
 //! A real root is offline and its passphrase elsewhere; here convenience wins, and the folder's mode is all that protects it.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -23,33 +24,31 @@ use crate::token::write_new;
 #[derive(Debug)]
 pub(crate) struct State {
     folder: PathBuf,
+    /// Locked as long as this mesh runs.
+    _mark: File,
 }
 
-/// What shows that a folder is one of ours, before anything in it is removed.
+/// What shows that a folder is one of ours, before anything in it is used or removed.
 const MARK: &str = "signet-dev";
 const MARK_TEXT: &str = "State of `signet dev`. `signet dev --fresh` removes this folder.\n";
 
 impl State {
     /// Opens the folder, or makes it. With `fresh`, what an earlier run left is removed.
     pub(crate) fn open(folder: &Path, fresh: bool) -> Result<Self, Failure> {
-        if fresh {
-            remove_earlier(folder)?;
+        if fresh && let Some(_mark) = claim(folder)? {
+            fs::remove_dir_all(folder).map_err(|error| unusable(folder, &error))?;
         }
         create_private(folder)?;
         let folder = fs::canonicalize(folder).map_err(|error| unusable(folder, &error))?;
-        let mark = folder.join(MARK);
-        if !mark.exists() {
-            let mut entries = fs::read_dir(&folder).map_err(|error| unusable(&folder, &error))?;
-            if entries.next().is_some() {
-                return Err(Failure::new(format!(
-                    "{}: not empty, and not a state folder of `signet dev`",
-                    folder.display()
-                ))
-                .remedy("name another folder by --state"));
+        let mark = match claim(&folder)? {
+            Some(mark) => mark,
+            None => {
+                fs::write(folder.join(MARK), MARK_TEXT).map_err(|error| unusable(&folder, &error))?;
+                claim(&folder)?
+                    .ok_or_else(|| Failure::new(format!("{} changes while it is opened", folder.display())))?
             }
-            fs::write(&mark, MARK_TEXT).map_err(|error| unusable(&folder, &error))?;
-        }
-        let state = Self { folder };
+        };
+        let state = Self { folder, _mark: mark };
         create_private(&state.root())?;
         create_private(&state.issuer())?;
         Ok(state)
@@ -117,19 +116,31 @@ fn create_private(folder: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-fn remove_earlier(folder: &Path) -> Result<(), Failure> {
-    match fs::symlink_metadata(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(unusable(folder, &error)),
-        Ok(_) if folder.join(MARK).is_file() => fs::remove_dir_all(folder).map_err(|error| unusable(folder, &error)),
-        Ok(_) => match fs::read_dir(folder).map_err(|error| unusable(folder, &error))?.next() {
-            None => Ok(()),
-            Some(_) => Err(Failure::new(format!(
-                "{}: --fresh removes only what `signet dev` made, and this it did not make",
-                folder.display()
-            ))
-            .remedy("name another folder by --state, or remove it yourself")),
-        },
+/// The locked mark of a folder of ours; none where there is no folder or an empty one. Refuses somebody else's.
+fn claim(folder: &Path) -> Result<Option<File>, Failure> {
+    let mark = match File::open(folder.join(MARK)) {
+        Ok(mark) => mark,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return match fs::read_dir(folder).map(|mut entries| entries.next().is_some()) {
+                Ok(true) => Err(Failure::new(format!(
+                    "{} is not empty, and not a state folder of `signet dev`",
+                    folder.display()
+                ))
+                .remedy("name another folder by --state")),
+                Ok(false) => Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(unusable(folder, &error)),
+            };
+        }
+        Err(error) => return Err(unusable(folder, &error)),
+    };
+    match mark.try_lock() {
+        Ok(()) => Ok(Some(mark)),
+        Err(TryLockError::WouldBlock) => {
+            Err(Failure::new(format!("another `signet dev` runs on {}", folder.display()))
+                .remedy("end it, or name another folder by --state"))
+        }
+        Err(TryLockError::Error(error)) => Err(unusable(folder, &error)),
     }
 }
 
@@ -152,9 +163,14 @@ mod tests {
         let drawn = passphrase(&first);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
 
+        assert!(State::open(&path, false).is_err(), "used by two at once");
+        assert!(State::open(&path, true).is_err(), "removed under the one that runs");
+        drop(first);
+
         let second = State::open(&path, false).unwrap();
         assert_eq!(passphrase(&second), drawn);
 
+        drop(second);
         let fresh = State::open(&path, true).unwrap();
         assert_ne!(passphrase(&fresh), drawn);
     }
