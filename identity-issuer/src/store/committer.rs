@@ -1,10 +1,11 @@
 //! The one writer: takes all requests that wait, and makes them durable by one transaction.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use signet_identity::SharedClock;
 use signet_process::admin::{Readiness, State};
-use sqlx::{Connection, SqliteConnection, SqliteTransaction};
+use sqlx::{Connection, QueryBuilder, Sqlite, SqliteConnection, SqliteTransaction};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -73,50 +74,81 @@ impl Committer {
         let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
         let now = self.clock.now().unix_timestamp();
         let mut outcomes = Vec::with_capacity(batch.len());
-        for write in batch {
-            outcomes.push(match write {
-                Write::Certificate { certificate, .. } => record(&mut transaction, certificate, now).await?,
+        let mut rows = Vec::with_capacity(batch.len());
+        for (index, write) in batch.iter().enumerate() {
+            outcomes.push(Outcome::Done);
+            match write {
+                Write::Certificate { certificate, .. } => match &certificate.attestation {
+                    Attestation::JoinToken(hash) => {
+                        outcomes[index] = redeem(&mut transaction, hash, certificate, now).await?;
+                    }
+                    Attestation::Svid(_) | Attestation::Issuer => rows.push((index, certificate)),
+                },
                 Write::Token { token, .. } => add_token(&mut transaction, token).await?,
-            });
+            }
+        }
+        for chunk in chunks(&rows) {
+            let recorded = record(&mut transaction, chunk.iter().map(|(_, certificate)| *certificate)).await?;
+            for (index, _) in chunk.iter().filter(|(_, certificate)| !recorded.contains(&certificate.serial)) {
+                outcomes[*index] = Outcome::KeyReused;
+            }
         }
         transaction.commit().await?;
         Ok(outcomes)
     }
 }
 
-async fn record(
+/// Records a certificate and uses up its token, or does neither.
+async fn redeem(
     transaction: &mut SqliteTransaction<'_>,
+    hash: &JoinTokenHash,
     certificate: &Certificate,
     now: i64,
 ) -> Result<Outcome, sqlx::Error> {
-    if let Attestation::JoinToken(hash) = &certificate.attestation
-        && !is_good(transaction, hash, now).await?
-    {
+    if !is_good(transaction, hash, now).await? {
         return Ok(Outcome::TokenUsed);
     }
-    let inserted = sqlx::query(
-        "INSERT INTO issued (serial, spiffe_id, key_sha256, not_before, not_after, issued_at, attestation, evidence, \
-         authority_key_id, certificate) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key_sha256) DO NOTHING",
-    )
-    .bind(&certificate.serial[..])
-    .bind(certificate.id.as_str())
-    .bind(certificate.key_hash.as_bytes())
-    .bind(certificate.validity.not_before.unix_timestamp())
-    .bind(certificate.validity.not_after.unix_timestamp())
-    .bind((certificate.issued_at.unix_timestamp_nanos() / 1000) as i64)
-    .bind(certificate.attestation.kind())
-    .bind(certificate.attestation.evidence())
-    .bind(certificate.authority.as_bytes())
-    .bind(certificate.chain.first().map(|leaf| leaf.as_ref()))
-    .execute(&mut **transaction)
-    .await?;
-    if inserted.rows_affected() == 0 {
+    if record(transaction, std::iter::once(certificate)).await?.is_empty() {
         return Ok(Outcome::KeyReused);
     }
-    if let Attestation::JoinToken(hash) = &certificate.attestation {
-        use_up(transaction, hash, now).await?;
-    }
+    use_up(transaction, hash, now).await?;
     Ok(Outcome::Done)
+}
+
+/// Adds the certificates by one statement, and returns the serial numbers of those whose key was new.
+async fn record<'c>(
+    transaction: &mut SqliteTransaction<'_>,
+    certificates: impl Iterator<Item = &'c Certificate>,
+) -> Result<HashSet<[u8; 16]>, sqlx::Error> {
+    let mut statement = QueryBuilder::<Sqlite>::new(
+        "INSERT INTO issued (serial, spiffe_id, key_sha256, not_before, not_after, issued_at, attestation, evidence, \
+         authority_key_id, certificate) ",
+    );
+    statement.push_values(certificates, |mut row, certificate| {
+        row.push_bind(&certificate.serial[..])
+            .push_bind(certificate.id.as_str())
+            .push_bind(certificate.key_hash.as_bytes())
+            .push_bind(certificate.validity.not_before.unix_timestamp())
+            .push_bind(certificate.validity.not_after.unix_timestamp())
+            .push_bind((certificate.issued_at.unix_timestamp_nanos() / 1000) as i64)
+            .push_bind(certificate.attestation.kind())
+            .push_bind(certificate.attestation.evidence())
+            .push_bind(certificate.authority.as_bytes())
+            .push_bind(certificate.chain.first().map(|leaf| leaf.as_ref()));
+    });
+    statement.push(" ON CONFLICT (key_sha256) DO NOTHING RETURNING serial");
+    let serials: Vec<Vec<u8>> = statement.build_query_scalar().fetch_all(&mut **transaction).await?;
+    Ok(serials.into_iter().filter_map(|serial| serial.try_into().ok()).collect())
+}
+
+/// Statements of three sizes only, so that SQLite has prepared them all before.
+fn chunks<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let size = [64, 8, 1].into_iter().find(|size| *size <= rows.len())?;
+        let (chunk, rest) = rows.split_at(size);
+        rows = rest;
+        Some(chunk)
+    })
 }
 
 async fn is_good(transaction: &mut SqliteTransaction<'_>, hash: &JoinTokenHash, now: i64) -> Result<bool, sqlx::Error> {
@@ -142,7 +174,7 @@ async fn use_up(transaction: &mut SqliteTransaction<'_>, hash: &JoinTokenHash, n
     }
 }
 
-async fn add_token(transaction: &mut SqliteTransaction<'_>, token: &NewJoinToken) -> Result<Outcome, sqlx::Error> {
+async fn add_token(transaction: &mut SqliteTransaction<'_>, token: &NewJoinToken) -> Result<(), sqlx::Error> {
     sqlx::query("INSERT INTO join_tokens (token_sha256, spiffe_id, created_at, expires_at) VALUES (?, ?, ?, ?)")
         .bind(token.hash.as_bytes())
         .bind(token.id.as_str())
@@ -150,7 +182,7 @@ async fn add_token(transaction: &mut SqliteTransaction<'_>, token: &NewJoinToken
         .bind(token.expires_at.unix_timestamp())
         .execute(&mut **transaction)
         .await?;
-    Ok(Outcome::Done)
+    Ok(())
 }
 
 fn is_abandoned(write: &Write) -> bool {
@@ -185,6 +217,20 @@ fn fail(write: Write, error: &Arc<sqlx::Error>) {
         }
         Write::Token { reply, .. } => {
             let _ = reply.send(Err(error));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_are_all_rows_in_order() {
+        for length in [0, 1, 7, 8, 9, 63, 64, 65, 200] {
+            let rows: Vec<usize> = (0..length).collect();
+            assert_eq!(chunks(&rows).flatten().copied().collect::<Vec<_>>(), rows);
+            assert!(chunks(&rows).all(|chunk| [1, 8, 64].contains(&chunk.len())));
         }
     }
 }

@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use signet_identity::{Clock, ManualClock};
 
@@ -140,6 +140,41 @@ async fn what_waits_is_bounded_and_answered_at_the_end() {
     assert_eq!(recorded, 2);
     let late = store.log(certificate(5, clock.now(), Attestation::Issuer)).await;
     assert!(matches!(late, Err(LogError::Store(StoreError::Closed))));
+}
+
+#[tokio::test]
+async fn requests_of_one_batch_each_get_their_own_answer() {
+    let Opened { store, task, clock, folder, .. } = opened(200).await;
+    let options = SqliteConnectOptions::new().filename(folder.path().join("issuer.db"));
+    let mut other = options.connect().await.unwrap();
+    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    // Each key is asked for twice, the second time far from the first.
+    let requests: Vec<_> = (0..150_u8)
+        .map(|number| {
+            let mut certificate = certificate(number % 75, clock.now(), Attestation::Svid(vec![1]));
+            certificate.serial = [number; 16];
+            let store = store.clone();
+            tokio::spawn(async move { store.log(certificate).await })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+    let mut released = Vec::new();
+    let mut reused = 0;
+    for request in requests {
+        match request.await.unwrap() {
+            Ok(logged) => released.push(logged.release().serial.to_vec()),
+            Err(LogError::KeyReused) => reused += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!((released.len(), reused), (75, 75));
+    let mut recorded: Vec<Vec<u8>> =
+        sqlx::query_scalar("SELECT serial FROM issued ORDER BY serial").fetch_all(&mut other).await.unwrap();
+    released.sort();
+    recorded.sort();
+    assert_eq!(released, recorded);
+    task.finish().await;
 }
 
 #[tokio::test]
