@@ -2,13 +2,16 @@
 
 use std::{error::Error, fmt::Write as _, sync::Arc};
 
+/// What tonic says above the cause that matters.
+const SAYS_NOTHING: &str = "transport error";
+
 /// The error's text and that of each cause below it, without those that only repeat what was said.
 pub(crate) fn whole(error: &(dyn Error + 'static)) -> Arc<str> {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
         let said = cause.to_string();
-        if !text.contains(&said) {
+        if !text.contains(&said) && (said != SAYS_NOTHING || cause.source().is_none()) {
             // Writing to a String cannot fail.
             let _ = write!(text, ": {said}");
         }

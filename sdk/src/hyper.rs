@@ -32,6 +32,7 @@ use crate::{
     MtlsStream,
     lifetime::Lifetime,
     renewed::{Generational, Retirement},
+    wall_clock::written,
 };
 
 /// How long TCP and TLS may take together.
@@ -61,7 +62,7 @@ pub enum ConnectError {
         uri: Uri,
     },
     /// Our own certificate is not valid now.
-    #[error("our own certificate is not valid now (its end: {not_after})")]
+    #[error("our own certificate is not valid now (its end: {})", written(.not_after))]
     OwnIdentity {
         /// When it expired, or will.
         not_after: OffsetDateTime,

@@ -192,7 +192,7 @@ impl Holder {
             None => cause,
             Some(live) => {
                 let snapshot = live.load();
-                let (id, not_after) = (snapshot.svid().id(), snapshot.svid().not_after());
+                let (id, not_after) = (snapshot.svid().id(), wall_clock::written(&snapshot.svid().not_after()));
                 let advice = self.token.advice();
                 format!(
                     "the certificate of {id} is not valid now (its end: {not_after}), so that it cannot renew itself: \
@@ -222,7 +222,9 @@ impl Holder {
         let endpoint = self.endpoint.in_time_for(life);
         let connect = || IssuerClient::new(&endpoint, live.clone(), self.key, self.clock.clone());
         let mut client = connect();
-        let mut following = Following::new(client.clone(), delivery.monitor().clone());
+        let monitor = delivery.monitor().clone();
+        let follow = |client| Following::new(client, monitor.clone(), Backoff::for_life(life));
+        let mut following = follow(client.clone());
         let mut backoff = Backoff::for_life(life);
         let mut due = Due::At(renewal_of(svid, clock.now()));
         let mut asking: Option<Asking> = None;
@@ -243,7 +245,7 @@ impl Holder {
                     if silent {
                         // The connection may be dead without a word: the next attempt makes another.
                         client = connect();
-                        following = Following::new(client.clone(), delivery.monitor().clone());
+                        following = follow(client.clone());
                     }
                     due = Due::In(Instant::now() + backoff.delay());
                 }

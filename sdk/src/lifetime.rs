@@ -6,19 +6,19 @@ use signet_identity::{LiveIdentity, PeerError, PeerIdentity, SharedClock, Snapsh
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-use crate::wall_clock;
+use crate::wall_clock::{self, written};
 
 /// Why a connection has to end.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Ended {
     /// The peer's certificate, or an authority above it, has expired.
-    #[error("the peer's certificate expired at {not_after}")]
+    #[error("the peer's certificate expired at {}", written(.not_after))]
     PeerExpired {
         /// When.
         not_after: OffsetDateTime,
     },
     /// The certificate that we showed when the connection was made has expired.
-    #[error("our certificate of this connection expired at {not_after}")]
+    #[error("our certificate of this connection expired at {}", written(.not_after))]
     OwnExpired {
         /// When.
         not_after: OffsetDateTime,

@@ -10,6 +10,8 @@ use time::OffsetDateTime;
 use tokio::sync::broadcast;
 use tracing::{debug, info, warn};
 
+use crate::wall_clock;
+
 /// How many events a slow reader may be behind before it loses the oldest.
 const EVENT_BACKLOG: usize = 64;
 
@@ -237,8 +239,8 @@ impl Monitor {
             Event::Rotated { spiffe_id, serial, not_after, generation } => {
                 self.count(RotationResult::Rotated);
                 self.swap_error(None);
-                let generation = generation.get();
-                info!(%spiffe_id, %serial, %not_after, generation, "identity rotated");
+                let (not_after, generation) = (wall_clock::written(not_after), generation.get());
+                info!(%spiffe_id, %serial, not_after, generation, "identity rotated");
             }
             Event::BundlesChanged { generation, trust_epoch } => {
                 self.swap_error(None);

@@ -22,7 +22,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tonic::transport::server::Connected;
 
-use crate::{MtlsStream, cause, lifetime::Lifetime};
+use crate::{MtlsStream, cause, lifetime::Lifetime, wall_clock::written};
 
 pub use self::serve::serve;
 
@@ -62,7 +62,7 @@ struct Failed {
 
 #[derive(Debug, thiserror::Error)]
 enum HandshakeError {
-    #[error("our own certificate is not valid now (its end: {not_after})")]
+    #[error("our own certificate is not valid now (its end: {})", written(.not_after))]
     OwnIdentity { not_after: OffsetDateTime },
     #[error("TLS handshake failed")]
     Tls(#[from] io::Error),

@@ -1,6 +1,6 @@
 //! The calls to an issuer. Each has a timeout, and each answer a limit.
 
-use std::{error::Error as _, sync::Arc, time::Duration};
+use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
@@ -29,7 +29,7 @@ const MAX_HEADER_BYTES: u32 = 16 << 10;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CallError {
     #[error("issuer {address} cannot be reached")]
-    Connect { address: String, source: Box<dyn std::error::Error + Send + Sync> },
+    Connect { address: String, source: Box<dyn Error + Send + Sync> },
     #[error("issuer {address} refused: {}", reason(.status))]
     Refused { address: String, status: Box<Status> },
     #[error("issuer {address} did not answer within {seconds} s")]
@@ -40,6 +40,25 @@ pub(super) enum CallError {
     Answer { address: String, source: AnswerError },
     #[error(transparent)]
     Key(#[from] KeyError),
+}
+
+/// A call that did not get to the issuer. A status prints its cause as for a debugger: this prints the cause alone.
+#[derive(Debug)]
+pub(super) struct Unreached(Box<Status>);
+
+impl fmt::Display for Unreached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.source() {
+            Some(cause) => write!(f, "{cause}"),
+            None => f.write_str(self.0.message()),
+        }
+    }
+}
+
+impl Error for Unreached {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()?.source()
+    }
 }
 
 /// What a status says, in words: its message comes from the peer and may be empty.
@@ -148,7 +167,7 @@ async fn within<T>(endpoint: &Endpoint, call: impl Future<Output = Result<T, Sta
 fn failed(endpoint: &Endpoint, status: Status) -> CallError {
     let address = endpoint.address();
     match status.source().is_some() {
-        true => CallError::Connect { address, source: status.into() },
+        true => CallError::Connect { address, source: Unreached(Box::new(status)).into() },
         false => CallError::Refused { address, status: Box::new(status) },
     }
 }

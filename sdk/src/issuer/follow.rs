@@ -30,9 +30,9 @@ pub(super) struct Following {
 }
 
 impl Following {
-    pub(super) fn new(client: IssuerClient, monitor: Monitor) -> Self {
+    pub(super) fn new(client: IssuerClient, monitor: Monitor, backoff: Backoff) -> Self {
         let (sender, wishes) = mpsc::channel(BACKLOG);
-        Self { wishes, follow: Box::pin(follow(client, monitor, sender)) }
+        Self { wishes, follow: Box::pin(follow(client, monitor, sender, backoff)) }
     }
 
     /// The next wish. May be dropped and called again: nothing is lost.
@@ -46,8 +46,12 @@ impl Following {
     }
 }
 
-async fn follow(client: IssuerClient, monitor: Monitor, wishes: mpsc::Sender<Wish>) -> Infallible {
-    let mut backoff = Backoff::new();
+async fn follow(
+    client: IssuerClient,
+    monitor: Monitor,
+    wishes: mpsc::Sender<Wish>,
+    mut backoff: Backoff,
+) -> Infallible {
     loop {
         let end = read(&client, &monitor, &wishes, &mut backoff).await;
         let cause = cause::whole(&end);
