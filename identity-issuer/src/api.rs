@@ -7,6 +7,9 @@ use signet_identity::{BundleSet, WorkloadId};
 use signet_proto::identity::v1 as wire;
 use time::OffsetDateTime;
 use tonic::Status;
+use tonic::server::NamedService;
+use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
 use crate::authority::CertifyError;
 use crate::certificate::Certificate;
@@ -15,6 +18,20 @@ use crate::store::StoreError;
 
 pub(crate) use admin::AdminApi;
 pub(crate) use identity::IdentityApi;
+
+/// Health and reflection to stand beside `S`; they tell of it alone, and not of what other addresses serve.
+async fn companions<S: NamedService>()
+-> Result<(HealthServer<impl Health>, ServerReflectionServer<impl ServerReflection>), tonic_reflection::server::Error> {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_serving::<S>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(signet_proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .with_service_name(S::NAME)
+        .with_service_name("grpc.health.v1.Health")
+        .build_v1()?;
+    Ok((health, reflection))
+}
 
 /// What a caller is told. It names the field that is wrong; what is wrong with us is logged instead.
 impl From<IssueError> for Status {

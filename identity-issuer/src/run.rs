@@ -11,15 +11,10 @@ use signet_identity::{BundleSet, ClientAuthentication, ServerPolicy, SharedClock
 use signet_process::admin::{AdminBuilder, AdminError, AdminServer, Readiness, State};
 use signet_process::identity_metrics::IdentityMetrics;
 use signet_process::identity_slot::IdentitySlot;
-use signet_proto::admin::v1::admin_service_server::AdminServiceServer;
-use signet_proto::identity::v1::identity_service_server::IdentityServiceServer;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tonic::server::NamedService;
-use tonic::service::Routes;
-use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
 use crate::admin_socket::{AdminSocket, AdminSocketError};
 use crate::api::{AdminApi, IdentityApi};
@@ -220,22 +215,24 @@ impl Issuer {
     /// Waits for an authority, then serves; ends everything in the reverse order once `shutdown` comes.
     async fn serve(self, phase: watch::Sender<Phase>, shutdown: CancellationToken) -> Result<(), RunError> {
         let join_tokens = JoinTokens::new(self.store.clone(), self.clock.clone());
-        let admin_routes = admin_routes(AdminApi {
+        let admin_routes = AdminApi {
             trust_domain: self.config.trust_domain.clone(),
             join_tokens: join_tokens.clone(),
             authorities: self.authorities.clone(),
             distribution: self.distribution.clone(),
             store: self.store.clone(),
             clock: self.clock.clone(),
-        })
+        }
+        .into_routes()
         .await?;
-        let routes = identity_routes(IdentityApi {
+        let routes = IdentityApi {
             join_tokens,
             issuance: self.issuance.clone(),
             distribution: self.distribution.clone(),
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
-        })
+        }
+        .into_routes()
         .await?;
 
         let mut background = JoinSet::new();
@@ -340,29 +337,6 @@ fn until(shutdown: &CancellationToken, background: &mut JoinSet<()>, work: impl 
         // None: it was cancelled, as all work is in the end.
         let _ = shutdown.run_until_cancelled(work).await;
     });
-}
-
-async fn identity_routes(api: IdentityApi) -> Result<Routes, RunError> {
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<IdentityServiceServer<IdentityApi>>().await;
-    let reflection = reflection(<IdentityServiceServer<IdentityApi> as NamedService>::NAME)?;
-    Ok(Routes::new(api.into_service()).add_service(health_service).add_service(reflection).prepare())
-}
-
-async fn admin_routes(api: AdminApi) -> Result<Routes, RunError> {
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<AdminServiceServer<AdminApi>>().await;
-    let reflection = reflection(<AdminServiceServer<AdminApi> as NamedService>::NAME)?;
-    Ok(Routes::new(api.into_service()).add_service(health_service).add_service(reflection).prepare())
-}
-
-fn reflection(service: &str) -> Result<ServerReflectionServer<impl ServerReflection + use<>>, RunError> {
-    Ok(tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(signet_proto::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .with_service_name(service)
-        .with_service_name("grpc.health.v1.Health")
-        .build_v1()?)
 }
 
 /// The state folder, private, and ours alone until the returned file is closed.

@@ -8,9 +8,10 @@ use signet_proto::admin::v1::{
     Authority, CreateJoinTokenRequest, CreateJoinTokenResponse, GetStatusRequest, GetStatusResponse,
     RequestRenewalRequest, RequestRenewalResponse,
 };
+use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
-use super::{parse_id, store_status, timestamp};
+use super::{companions, parse_id, store_status, timestamp};
 use crate::attestation::JoinTokens;
 use crate::authority::Authorities;
 use crate::certificate::is_reserved;
@@ -34,8 +35,10 @@ const MAX_TOKEN_TTL: Duration = Duration::from_secs(24 * 3600);
 const MAX_SPREAD: Duration = Duration::from_secs(24 * 3600);
 
 impl AdminApi {
-    pub(crate) fn into_service(self) -> AdminServiceServer<Self> {
-        AdminServiceServer::new(self).max_decoding_message_size(MAX_MESSAGE)
+    pub(crate) async fn into_routes(self) -> Result<Routes, tonic_reflection::server::Error> {
+        let (health, reflection) = companions::<AdminServiceServer<Self>>().await?;
+        let service = AdminServiceServer::new(self).max_decoding_message_size(MAX_MESSAGE);
+        Ok(Routes::new(service).add_service(health).add_service(reflection).prepare())
     }
 
     /// An ID that a workload may have: in our trust domain, and none of the issuer's own.

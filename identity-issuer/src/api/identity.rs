@@ -11,9 +11,10 @@ use signet_proto::identity::v1::{
     attest_request::Proof, watch_response,
 };
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
-use super::{bundles, not_attested, report, store_status, svid};
+use super::{bundles, companions, not_attested, report, store_status, svid};
 use crate::attestation::{Attestation, Attested, JoinTokens, NotAttested};
 use crate::distribution::{Distribution, Event, Subscription};
 use crate::issuance::Issuance;
@@ -33,8 +34,10 @@ pub(crate) struct IdentityApi {
 const MAX_MESSAGE: usize = 64 * 1024;
 
 impl IdentityApi {
-    pub(crate) fn into_service(self) -> IdentityServiceServer<Self> {
-        IdentityServiceServer::new(self).max_decoding_message_size(MAX_MESSAGE)
+    pub(crate) async fn into_routes(self) -> Result<Routes, tonic_reflection::server::Error> {
+        let (health, reflection) = companions::<IdentityServiceServer<Self>>().await?;
+        let service = IdentityServiceServer::new(self).max_decoding_message_size(MAX_MESSAGE);
+        Ok(Routes::new(service).add_service(health).add_service(reflection).prepare())
     }
 
     /// Who calls, by the certificate of the connection, which must not have expired since its handshake.

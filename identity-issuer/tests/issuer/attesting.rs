@@ -58,6 +58,18 @@ fn key_ids(certificate: &X509Certificate<'_>) -> (Option<Vec<u8>>, Option<Vec<u8
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_leaf_outlives_its_issuer() {
+    let place = Place::with("svid: { ttl: 1h }");
+    let mut issuer = place.start().await.unwrap();
+    place.sign_with("root", Duration::from_secs(60));
+    issuer.serving().await;
+    let joined = issuer.join(ID).await;
+    let end = |der| X509Certificate::from_der(der).unwrap().1.validity().not_after.timestamp();
+    assert_eq!(end(joined.svid.leaf()), end(&joined.svid.chain()[1]));
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn fifty_presentations_of_one_token_yield_one_svid() {
     let place = Place::new();
     let issuer = place.serve().await;
@@ -87,7 +99,7 @@ async fn a_token_that_is_unknown_used_expired_or_malformed_is_refused_alike() {
     let short = CreateJoinTokenRequest { spiffe_id: ID.to_owned(), ttl: Some(ttl) };
     let expired = issuer.admin().await.create_join_token(short).await.unwrap().into_inner().join_token;
     tokio::time::sleep(Duration::from_millis(2100)).await;
-    let unknown = format!("{}0", &used[..used.len() - 1]);
+    let unknown = format!("signet_join_{}", "0".repeat(64));
     for token in [&used, &expired, &unknown, "signet_join_", ""] {
         let refused = attest(&mut client, token, csr(&new_key())).await.unwrap_err();
         assert_eq!((refused.code(), refused.message()), (Code::Unauthenticated, "join_token: not accepted"));
