@@ -87,10 +87,10 @@ async fn calls_are_made_with_the_newest_certificate() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_call_fails_while_both_sides_live_two_seconds_and_rotate() {
+async fn no_call_fails_while_both_sides_live_three_seconds_and_rotate() {
     let root = Authority::root("example.org");
-    // Lives are whole seconds: of two, more than one is left.
-    let short = Duration::from_secs(2);
+    // Certificates tell whole seconds: of three, more than two are left.
+    let short = Duration::from_secs(3);
     let (server, client) = (Workload::start(&root, SERVER, short).await, Workload::start(&root, CLIENT, short).await);
     let shutdown = CancellationToken::new();
     let calls = channel(&client, hyper_server(&server, shutdown.clone()).await);
@@ -106,9 +106,9 @@ async fn no_call_fails_while_both_sides_live_two_seconds_and_rotate() {
 
 /// The server does not drain: whoever calls it has to know when its certificate ends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_call_fails_while_the_server_alone_lives_two_seconds_and_rotates() {
+async fn no_call_fails_while_the_server_alone_lives_three_seconds_and_rotates() {
     let root = Authority::root("example.org");
-    let short = Duration::from_secs(2);
+    let short = Duration::from_secs(3);
     let (server, client) = (Workload::start(&root, SERVER, short).await, Workload::start(&root, CLIENT, LONG).await);
     let shutdown = CancellationToken::new();
     let calls = channel(&client, tonic_server(&server).await);

@@ -49,18 +49,18 @@ async fn requests_are_made_with_the_newest_certificate_and_know_their_server() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_http2_request_fails_while_both_sides_live_two_seconds_and_rotate() {
+async fn no_http2_request_fails_while_both_sides_live_three_seconds_and_rotate() {
     no_request_fails_in_rotation(|caller| caller.client).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_http1_request_fails_while_both_sides_live_two_seconds_and_rotate() {
+async fn no_http1_request_fails_while_both_sides_live_three_seconds_and_rotate() {
     no_request_fails_in_rotation(|caller| caller.http1_client).await;
 }
 
 async fn no_request_fails_in_rotation(key: fn(&Workload) -> ClientKey) {
     let root = Authority::root("example.org");
-    let short = Duration::from_secs(2);
+    let short = Duration::from_secs(3);
     let (workload, caller) = (Workload::start(&root, SERVER, short).await, Workload::start(&root, CLIENT, short).await);
     let shutdown = CancellationToken::new();
     let (address, _) = server(&workload, Duration::from_millis(2), CancellationToken::new()).await;
