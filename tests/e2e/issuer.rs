@@ -245,15 +245,14 @@ fn a_renewal_is_for_the_same_identity_with_a_new_serial() {
 fn nobody_renews_without_a_certificate_of_this_issuer() {
     let (first, _folder) = issuer(secs(60));
     let (second, _other_folder) = issuer(secs(60));
-    let mut nobody = Workload::of(first.address);
-    assert!(matches!(nobody.renew_as(None).unwrap_err().code(), Code::Unauthenticated | Code::Unavailable));
+    let before = records(&first);
+    assert_eq!(Workload::of(first.address).renew_as(None).unwrap_err().code(), Code::Unauthenticated);
 
+    // Refused within the handshake: what comes of that is not always a gRPC status.
     let mut stranger = attested(&second, "/client/stranger");
     stranger.move_to(first.address);
-    let before = first.query("SELECT count(*) FROM issued");
-    let refused = stranger.renew().unwrap_err();
-    assert!(matches!(refused.code(), Code::Unauthenticated | Code::Unavailable), "{refused:?}");
-    assert_eq!(first.query("SELECT count(*) FROM issued"), before);
+    stranger.renew().unwrap_err();
+    assert_eq!(records(&first), before);
 }
 
 #[test]
@@ -262,8 +261,10 @@ fn an_expired_certificate_renews_nothing() {
     let mut workload = attested(&issuer, "/client/late");
     let not_after = SystemTime::UNIX_EPOCH + Duration::from_secs(workload.svid().not_after.try_into().unwrap());
     until("the certificate has expired", secs(8), || SystemTime::now() > not_after + millis(100));
-    let refused = workload.renew().unwrap_err();
-    assert!(matches!(refused.code(), Code::Unauthenticated | Code::Unavailable), "{refused:?}");
+    let before = records(&issuer);
+    // Refused within the handshake: what comes of that is not always a gRPC status.
+    workload.renew().unwrap_err();
+    assert_eq!(records(&issuer), before);
 }
 
 #[test]
@@ -304,6 +305,11 @@ fn attested(issuer: &Issuer, path: &str) -> Workload {
     let mut workload = Workload::of(issuer.address);
     workload.attest(&token(issuer, path)).unwrap();
     workload
+}
+
+/// How many certificates the issuer has on record.
+fn records(issuer: &Issuer) -> Vec<String> {
+    issuer.query("SELECT count(*) FROM issued")
 }
 
 fn is_connected(gateway: &Gateway) -> f64 {
