@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use signet_test_pki::{Authority, pem};
-use signet_tests::{Mesh, Nginx, program, secs};
+use signet_tests::address::Host;
+use signet_tests::issuer::signet;
+use signet_tests::{Admin, Curl, Mesh, Nginx, Recipe, program, secs};
 use tempfile::TempDir;
 
 #[test]
@@ -32,6 +34,92 @@ fn an_example_with_a_misspelt_key_is_refused_at_its_place() {
         let told = told(&output);
         assert!(told.contains(&format!("{example}:1:1: unknown key `adnim`")), "{told}");
         assert!(told.contains("did you mean `admin`?"), "{told}");
+    }
+}
+
+#[test]
+fn the_examples_started_as_the_guide_says_make_a_mesh() {
+    let (host, nginx) = (Host::new(), Nginx::start());
+    let folder = tempfile::Builder::new().prefix("signet-deploy-").tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let (outbound, inbound, issuer) = (host.free(), host.free(), host.free());
+    let admins = [host.free(), host.free(), host.free()];
+    // Each machine has its own /etc/signet; what names a place of that machine is made to fit this one.
+    let install = |machine: &str, example: &str, admin: usize| {
+        let text = fs::read_to_string(deploy().join("examples").join(example)).unwrap();
+        let mut text = text.replace("admin: 127.0.0.1:990", "admin: ADMIN #");
+        for (from, to) in [
+            ("ADMIN", admins[admin].to_string()),
+            ("127.0.0.1:8081", issuer.to_string()),
+            ("127.0.0.1:8080", outbound.to_string()),
+            ("127.0.0.1:8443", inbound.to_string()),
+            ("0.0.0.0:8443", inbound.to_string()),
+            ("http://127.0.0.1:9000", nginx.url()),
+            ("/var/lib/signet-issuer", at("state").display().to_string()),
+            ("/run/signet/", format!("{}/", folder.path().display())),
+        ] {
+            text = text.replace(from, &to);
+        }
+        fs::create_dir_all(at(machine)).unwrap();
+        fs::write(at(machine).join(example), text).unwrap();
+        if machine != "issuer" {
+            fs::copy(at("root/root.pem"), at(machine).join("root.pem")).unwrap();
+        }
+        Recipe::new(
+            machine,
+            program::ours(if machine == "issuer" { "identity-issuer" } else { "signet-gateway" }),
+            &at(machine),
+        )
+        .arg("--config")
+        .arg(example)
+    };
+
+    fs::write(at("passphrase"), "correct horse battery staple\n").unwrap();
+    let (root, passphrase) = (at("root"), at("passphrase"));
+    let keys = [("--dir", root.as_path()), ("--passphrase-file", passphrase.as_path())];
+    signet(&["ca", "init", "--trust-domain", "example.org"], &keys);
+
+    let recipe = install("issuer", "issuer.yaml", 0);
+    fs::copy(at("root/root.pem"), at("issuer/root.pem")).unwrap();
+    fs::write(at("issuer/passphrase"), "opens the issuer's key\n").unwrap();
+    let mut process = recipe.start();
+    let (request, authority) = (at("state/authority.csr"), at("issuer/authority.pem"));
+    process.wait_until("a request", secs(30), |_| request.exists());
+    signet(&["ca", "sign"], &[keys[0], keys[1], ("--csr", &request), ("--out", &authority)]);
+    process.wait_until("ready", secs(30), |_| Admin(admins[0]).is_ready());
+
+    let socket = at("issuer-admin.sock");
+    let mut gateways = Vec::new();
+    for (number, name) in ["inbound", "outbound"].into_iter().enumerate() {
+        let recipe = install(name, &format!("gateway-{name}.yaml"), number + 1);
+        let token = at(name).join("join-token");
+        let id = format!("spiffe://example.org/gateway/{name}");
+        signet(&["token", "create", &id], &[("--out", &token), ("--issuer", &socket)]);
+        let mut gateway = recipe.start();
+        gateway.wait_until("ready", secs(30), |_| Admin(admins[number + 1]).is_ready());
+        gateways.push(gateway);
+    }
+    let answer = Curl::get(format!("http://{outbound}/hello")).run().expect_status(200);
+    assert_eq!(answer.text(), "hello from nginx\n");
+}
+
+#[test]
+fn systemd_understands_the_units() {
+    // Not on every machine, and not worth installing.
+    let Some(systemd_analyze) = program::find("systemd-analyze") else { return };
+    let folder = TempDir::new().unwrap();
+    for (unit, program) in [("signet-issuer.service", "identity-issuer"), ("signet-gateway.service", "signet-gateway")]
+    {
+        let text = fs::read_to_string(deploy().join("systemd").join(unit)).unwrap();
+        let installed = format!("/usr/bin/{program}");
+        assert!(text.contains(&installed), "{unit} starts another program");
+        let text = text.replace(&installed, program::ours(program).to_str().unwrap());
+        fs::write(folder.path().join(unit), text).unwrap();
+        let output =
+            Command::new(&systemd_analyze).args(["verify", "--man=no"]).arg(folder.path().join(unit)).output().unwrap();
+        // It goes on about units of the machine too: what counts is what it says of ours.
+        let complaints: Vec<_> = told(&output).lines().filter(|line| line.contains(unit)).map(str::to_owned).collect();
+        assert_eq!(complaints, Vec::<String>::new());
     }
 }
 
