@@ -80,10 +80,10 @@ pub enum ConnectError {
     Tls {
         /// `host:port`
         address: String,
-        /// Why; the peer's fault is in it as a [`PeerError`].
+        /// Why.
         source: io::Error,
     },
-    /// The handshake went well and the peer is not who was expected.
+    /// The peer is not who was expected, or cannot be believed.
     #[error("{address} is not believed")]
     Peer {
         /// `host:port`
@@ -166,7 +166,10 @@ pub(crate) async fn dial(uri: &Uri, tls: Arc<ClientConfig>) -> Result<client::Tl
         Ok(tcp)
     };
     let tcp = connected.await.map_err(|source| ConnectError::Tcp { address: address.clone(), source })?;
-    TlsConnector::from(tls).connect(name, tcp).await.map_err(|source| ConnectError::Tls { address, source })
+    TlsConnector::from(tls).connect(name, tcp).await.map_err(|source| match PeerError::of_io(&source) {
+        Some(peer) => ConnectError::Peer { address, source: peer.clone() },
+        None => ConnectError::Tls { address, source },
+    })
 }
 
 fn address_of(uri: &Uri) -> Result<String, ConnectError> {

@@ -65,11 +65,32 @@ enum HandshakeError {
     #[error("our own certificate is not valid now (its end: {})", written(.not_after))]
     OwnIdentity { not_after: OffsetDateTime },
     #[error("TLS handshake failed")]
-    Tls(#[from] io::Error),
+    Tls(#[source] io::Error),
     #[error("peer is not believed")]
     Peer(#[from] PeerError),
     #[error("TLS handshake took longer than {} s", .0.as_secs_f64())]
     Timeout(Duration),
+}
+
+impl From<io::Error> for HandshakeError {
+    fn from(error: io::Error) -> Self {
+        match PeerError::of_io(&error) {
+            Some(peer) => Self::Peer(peer.clone()),
+            None => Self::Tls(error),
+        }
+    }
+}
+
+impl HandshakeError {
+    /// A bounded name for what went wrong.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::OwnIdentity { .. } => "own_identity",
+            Self::Tls(_) => "tls",
+            Self::Peer(error) => error.reason(),
+            Self::Timeout(_) => "timeout",
+        }
+    }
 }
 
 impl MtlsListener {
@@ -126,8 +147,8 @@ impl MtlsListener {
             match ready!(self.poll_done(cx)) {
                 Ok(stream) => return Poll::Ready(stream),
                 Err(Failed { remote_address, error }) => {
-                    let error = cause::whole(&error);
-                    tracing::info!(peer.address = %remote_address, %error, "connection refused");
+                    let (reason, error) = (error.reason(), cause::whole(&error));
+                    tracing::info!(peer.address = %remote_address, reason, %error, "connection refused");
                 }
             }
             // There is room for another one now.

@@ -196,6 +196,23 @@ async fn an_issuer_that_is_not_the_expected_one_gets_no_token() {
 }
 
 #[tokio::test]
+async fn an_impostor_in_the_place_of_a_known_issuer_is_not_asked_for_a_renewal() {
+    let issuer = FakeIssuer::new(Duration::from_secs(6));
+    let serving = issuer.serve().await;
+    let address = serving.address;
+    let (running, mut events) = joined(&issuer, &serving).await;
+    drop(serving);
+    let impostor = issuer.serve_as("spiffe://example.org/shop/impostor", address).await;
+    let cause = until(&mut events, failed).await;
+    assert!(cause.contains("the peer is `spiffe://example.org/shop/impostor`"), "{cause}");
+    assert_eq!(issuer.renewed.load(SeqCst), 0);
+    drop(impostor);
+    let _serving = issuer.serve_as(fake::ISSUER, address).await;
+    until(&mut events, rotated).await;
+    assert!(matches!(running.monitor.state(), State::Live { .. }));
+}
+
+#[tokio::test]
 async fn start_waits_for_the_issuer_and_says_why() {
     let issuer = FakeIssuer::new(LONG);
     let address = nobody();

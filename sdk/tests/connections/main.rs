@@ -72,7 +72,6 @@ fn ended(error: &io::Error) -> &Ended {
 
 fn peer_error(error: &ConnectError) -> &PeerError {
     match error {
-        ConnectError::Tls { source, .. } => PeerError::of_io(source).unwrap_or_else(|| panic!("{source}")),
         ConnectError::Peer { source, .. } => source,
         other => panic!("{other}"),
     }
