@@ -6,11 +6,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use signet_identity::{LiveIdentity, ServerKey};
+use signet_identity::{LiveIdentity, PeerIdentity, ServerKey};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::authorization::{Denial, Permission};
 use crate::config::Mode;
 use crate::handshake::{Accepted, HandshakeError, Refusal};
 use crate::lifetime::{Cause, Registered};
@@ -105,7 +106,12 @@ impl Listener {
                     self.refuse(remote, &Refusal { error: HandshakeError::Peer(error), kind: "full" });
                     return None;
                 }
-                Some((authenticated.ready(&identity, self), control))
+                let peer = authenticated.peer.clone();
+                let ready = authenticated.ready(&identity, self);
+                if let Permission::Denied(denial) = &ready.permission {
+                    self.log_denied(remote, &peer, *denial);
+                }
+                Some((ready, control))
             }
             Err(refusal) => {
                 self.refuse(remote, &refusal);
@@ -122,6 +128,14 @@ impl Listener {
         {
             let cause = signet_process::start::Report::of(&refusal.error).cause;
             tracing::warn!(listener = %self.name, peer.address = %remote, reason, %cause, suppressed, "caller refused");
+        }
+    }
+
+    /// Once for each connection: every request on it meets the same answer.
+    fn log_denied(&self, remote: SocketAddr, peer: &PeerIdentity, denial: Denial) {
+        if let Some(suppressed) = self.core.refusals.admit() {
+            let (id, reason) = (peer.id(), denial.reason());
+            tracing::warn!(listener = %self.name, peer.address = %remote, peer.spiffe_id = %id, reason, suppressed, "caller denied");
         }
     }
 
