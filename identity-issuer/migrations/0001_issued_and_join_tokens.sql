@@ -1,4 +1,4 @@
--- Times are Unix seconds, issued_at is Unix microseconds.
+-- not_before and not_after are Unix seconds, as in the certificate; all other times are Unix microseconds.
 
 CREATE TABLE issuer (
     only_row     INTEGER PRIMARY KEY CHECK (only_row = 1),

@@ -123,6 +123,12 @@ fn workload_id(text: &str) -> Result<WorkloadId, StoreError> {
     text.parse().map_err(|_| StoreError::Record { what: "not a SPIFFE ID" })
 }
 
-fn time(seconds: i64) -> Result<OffsetDateTime, StoreError> {
-    OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| StoreError::Record { what: "not a time" })
+fn time(microseconds: i64) -> Result<OffsetDateTime, StoreError> {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(microseconds) * 1000)
+        .map_err(|_| StoreError::Record { what: "not a time" })
+}
+
+/// Microseconds of the Unix epoch: 292,000 years either way fit.
+fn microseconds(time: OffsetDateTime) -> i64 {
+    (time.unix_timestamp_nanos() / 1000) as i64
 }

@@ -9,7 +9,7 @@ use sqlx::{Connection, QueryBuilder, Sqlite, SqliteConnection, SqliteTransaction
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{LogError, Logged, STORE, StoreError, Write};
+use super::{LogError, Logged, STORE, StoreError, Write, microseconds};
 use crate::attestation::{Attestation, JoinTokenHash, NewJoinToken};
 use crate::certificate::Certificate;
 
@@ -72,7 +72,7 @@ impl Committer {
             return Ok(Vec::new());
         }
         let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
-        let now = self.clock.now().unix_timestamp();
+        let now = microseconds(self.clock.now());
         let mut outcomes = Vec::with_capacity(batch.len());
         let mut rows = Vec::with_capacity(batch.len());
         for (index, write) in batch.iter().enumerate() {
@@ -130,7 +130,7 @@ async fn record<'c>(
             .push_bind(certificate.key_hash.as_bytes())
             .push_bind(certificate.validity.not_before.unix_timestamp())
             .push_bind(certificate.validity.not_after.unix_timestamp())
-            .push_bind((certificate.issued_at.unix_timestamp_nanos() / 1000) as i64)
+            .push_bind(microseconds(certificate.issued_at))
             .push_bind(certificate.attestation.kind())
             .push_bind(certificate.attestation.evidence())
             .push_bind(certificate.authority.as_bytes())
@@ -178,8 +178,8 @@ async fn add_token(transaction: &mut SqliteTransaction<'_>, token: &NewJoinToken
     sqlx::query("INSERT INTO join_tokens (token_sha256, spiffe_id, created_at, expires_at) VALUES (?, ?, ?, ?)")
         .bind(token.hash.as_bytes())
         .bind(token.id.as_str())
-        .bind(token.created_at.unix_timestamp())
-        .bind(token.expires_at.unix_timestamp())
+        .bind(microseconds(token.created_at))
+        .bind(microseconds(token.expires_at))
         .execute(&mut **transaction)
         .await?;
     Ok(())

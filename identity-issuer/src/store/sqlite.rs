@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::committer::Committer;
-use super::{Counts, EXPIRING_TENTHS, OpenError, StoreError, TokenState, Write, time, workload_id};
+use super::{Counts, EXPIRING_TENTHS, OpenError, StoreError, TokenState, Write, microseconds, time, workload_id};
 use crate::attestation::JoinTokenHash;
 
 /// Cheap to clone.
@@ -104,7 +104,7 @@ impl Store {
         let Some((id, expires_at, used_at)) = row else { return Ok(None) };
         let state = match used_at {
             Some(used_at) => TokenState::Used { used_at: time(used_at)? },
-            None if expires_at <= now.unix_timestamp() => TokenState::Expired { expires_at: time(expires_at)? },
+            None if expires_at <= microseconds(now) => TokenState::Expired { expires_at: time(expires_at)? },
             None => TokenState::Good,
         };
         Ok(Some((workload_id(&id)?, state)))

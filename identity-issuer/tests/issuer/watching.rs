@@ -78,7 +78,7 @@ async fn the_issuers_own_svid_is_renewed_by_itself_and_on_record() {
     let own =
         "SELECT count(*) FROM issued WHERE attestation = 'issuer' AND spiffe_id = 'spiffe://example.org/signet/issuer'";
     eventually("a renewed SVID of the issuer", async || place.count(own).await >= 3).await;
-    assert!(issuer.has_metric("signet_svid_rotations_total{result=\"rotated\"} 3").await);
+    issuer.until_metric("signet_svid_rotations_total{result=\"rotated\"} 3").await;
     issuer.join(ID).await;
     issuer.stop().await;
 }
