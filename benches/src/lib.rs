@@ -3,10 +3,12 @@
 //!
 //! - [`load`]: the generator behind `signet-load`;
 //! - [`pki`]: one PKI for every bench, in memory or as files;
+//! - [`memory`]: handshakes without a network, for the micro benchmarks;
 //! - [`listen`]: how the servers of a bench bind and accept.
 
 #![forbid(unsafe_code)]
 
 pub mod listen;
 pub mod load;
+pub mod memory;
 pub mod pki;
