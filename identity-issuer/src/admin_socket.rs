@@ -24,9 +24,15 @@ pub(crate) struct AdminSocket {
 pub enum AdminSocketError {
     #[error("another process serves the admin socket {}\nend it, or set another `admin_socket`", path.display())]
     InUse { path: PathBuf },
-    #[error("the admin socket {} cannot be made: something else is there\nremove it, or set another `admin_socket`", path.display())]
+    #[error(
+        "the admin socket {} cannot be made: something else is there\nremove it, or set another `admin_socket`",
+        path.display()
+    )]
     NotASocket { path: PathBuf },
-    #[error("the admin socket {} cannot be made\nset `admin_socket` to a path in a folder of the issuer's user", path.display())]
+    #[error(
+        "the admin socket {} cannot be made\nset `admin_socket` to a path in a folder of the issuer's user",
+        path.display()
+    )]
     Io { path: PathBuf, source: std::io::Error },
 }
 
@@ -52,7 +58,7 @@ impl AdminSocket {
         Ok(Self { listener, path: path.to_owned(), owner })
     }
 
-    pub(crate) async fn serve(self, routes: Routes, limits: Limits, stop: CancellationToken) {
+    pub(crate) async fn serve(self, routes: Routes, limits: Limits, stop: CancellationToken, drain: Duration) {
         let Self { listener, path, owner } = self;
         let connections = TaskTracker::new();
         let places = std::sync::Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -66,7 +72,7 @@ impl AdminSocket {
                         connections.spawn(async move {
                             let _place = place;
                             let caller = Caller { peer: None, address: None, ending: CancellationToken::new() };
-                            serve_http2(stream, routes, caller, &limits, std::future::pending(), stop).await;
+                            serve_http2(stream, routes, caller, &limits, std::future::pending(), (stop, drain)).await;
                         });
                     }
                     Ok(_) => {}

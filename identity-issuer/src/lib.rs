@@ -1,9 +1,9 @@
 //! Mints short-lived workload certificates from an intermediate CA.
 //!
-//! A certificate is issued on one path, [`issuance`]: [`attestation`] says who asks, [`certificate`] approves what they
-//! may be, [`authority`] signs the [`leaf_profile`], the [`store`] commits the record, and only then the certificate
-//! leaves. [`distribution`] tells connected clients of new bundles and when to renew. [`api`] is the gRPC in front of
-//! it, served by [`server`] over mTLS with the issuer's [`own_identity`]. [`run()`] puts them together.
+//! A certificate is issued on one path, `issuance`: `attestation` says who asks, `certificate` approves what they
+//! may be, `authority` signs the `leaf_profile`, the `store` commits the record, and only then the certificate
+//! leaves. `distribution` tells connected clients of new bundles and when to renew. `api` is the gRPC in front of
+//! it, served by `server` over mTLS with the issuer's `own_identity`. [`run()`] puts them together.
 //!
 //! The offline [`root`] is here too, for the `signet ca` command: an issuer never opens one.
 

@@ -44,7 +44,8 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error + Send + Sync>> {
     let environment = Environment { clock: Arc::new(SystemClock), log: Some(log) };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let announce = |started: identity_issuer::Started| {
-        tracing::info!(grpc = %started.grpc, admin = %started.admin, admin_socket = %started.admin_socket.display(), "started");
+        let socket = started.admin_socket.display();
+        tracing::info!(grpc = %started.grpc, admin = %started.admin, admin_socket = %socket, "started");
     };
     Ok(runtime.block_on(identity_issuer::run(config, environment, announce, shutdown))?)
 }

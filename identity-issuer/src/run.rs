@@ -236,7 +236,12 @@ impl Issuer {
         .await?;
 
         let mut background = JoinSet::new();
-        background.spawn(self.admin_socket.serve(admin_routes, self.config.limits, shutdown.clone()));
+        background.spawn(self.admin_socket.serve(
+            admin_routes,
+            self.config.limits,
+            shutdown.clone(),
+            self.config.drain,
+        ));
         until(&shutdown, &mut background, {
             let (files, bundle) = (self.files, self.config.trust_bundle.clone());
             self.authorities.clone().follow(files, self.key, bundle, self.clock.clone())
@@ -263,8 +268,9 @@ impl Issuer {
             self.readiness.set(LISTENER, State::Ready);
             phase.send_replace(Phase::Serving);
             tracing::info!(address = %self.grpc, "serving");
-            let server = Server::new(live, server_key, routes, self.config.limits, self.metrics, self.clock);
-            server.serve(listener, shutdown, self.config.drain).await;
+            let server =
+                Server::new(live, server_key, routes, self.config.limits, self.config.drain, self.metrics, self.clock);
+            server.serve(listener, shutdown).await;
         }
 
         while let Some(ended) = background.join_next().await {

@@ -40,6 +40,7 @@ pub(crate) struct Server {
     connections: Arc<Semaphore>,
     anonymous_connections: Arc<Semaphore>,
     handshakes: Semaphore,
+    drain: Duration,
 }
 
 /// Who is at the other end of a connection. In the extensions of each request.
@@ -75,7 +76,7 @@ enum Refused {
     Peer(#[from] PeerError),
 }
 
-/// How long an ending connection may take to finish what is under way.
+/// How long a connection whose peer has expired may take to finish what is under way.
 const GRACE: Duration = Duration::from_secs(1);
 /// After an accept that failed, such as for want of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -91,6 +92,7 @@ impl Server {
         key: ServerKey,
         routes: Routes,
         limits: Limits,
+        drain: Duration,
         metrics: Metrics,
         clock: SharedClock,
     ) -> Self {
@@ -99,6 +101,7 @@ impl Server {
             key,
             routes,
             limits,
+            drain,
             metrics,
             clock,
             connections: Arc::new(Semaphore::new(limits.connections)),
@@ -107,8 +110,8 @@ impl Server {
         }
     }
 
-    /// Accepts until `stop`, then lets the connections end for `drain` at most.
-    pub(crate) async fn serve(self, listener: TcpListener, stop: CancellationToken, drain: Duration) {
+    /// Accepts until `stop`, then lets the connections end for their drain time at most.
+    pub(crate) async fn serve(self, listener: TcpListener, stop: CancellationToken) {
         let server = Arc::new(self);
         let connections = TaskTracker::new();
         let cut = CancellationToken::new();
@@ -130,7 +133,7 @@ impl Server {
         stop.run_until_cancelled(accepting).await;
         drop(listener);
         connections.close();
-        if tokio::time::timeout(drain, connections.wait()).await.is_err() {
+        if tokio::time::timeout(server.drain, connections.wait()).await.is_err() {
             tracing::info!(connections = connections.len(), "connections cut off at shutdown");
             cut.cancel();
             connections.wait().await;
@@ -148,7 +151,7 @@ impl Server {
         let _counted = self.metrics.connection();
         let end = self.end_of(peer.as_deref());
         let caller = Caller { peer, address: Some(address), ending: CancellationToken::new() };
-        serve_http2(stream, self.routes.clone(), caller, &self.limits, end, stop).await;
+        serve_http2(stream, self.routes.clone(), caller, &self.limits, end, (stop, self.drain)).await;
     }
 
     async fn handshake(&self, tcp: TcpStream) -> Result<Authenticated, Refused> {
@@ -232,14 +235,14 @@ fn tls_reason(error: &std::io::Error) -> &'static str {
     }
 }
 
-/// Serves one connection until its peer leaves, `end` comes, or `stop` is cancelled.
+/// Serves one connection until its peer leaves, `end` comes, or `stop` is cancelled, which leaves it `drain` to finish.
 pub(crate) async fn serve_http2(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     routes: Routes,
     caller: Caller,
     limits: &Limits,
     end: impl Future<Output = ()>,
-    stop: CancellationToken,
+    (stop, drain): (CancellationToken, Duration),
 ) {
     let ending = caller.ending.clone();
     let requests = Requests { routes, caller, timeout: limits.request_timeout };
@@ -254,15 +257,15 @@ pub(crate) async fn serve_http2(
         .max_send_buf_size(WINDOW as usize)
         .serve_connection(TokioIo::new(stream), requests);
     let mut connection = pin!(connection);
-    tokio::select! {
+    let grace = tokio::select! {
         // A peer that leaves or breaks the protocol ends its own connection and nothing else.
         ended = connection.as_mut() => return log_end(ended),
-        () = end => {}
-        () = stop.cancelled() => {}
-    }
+        () = end => GRACE,
+        () = stop.cancelled() => drain,
+    };
     ending.cancel();
     connection.as_mut().graceful_shutdown();
-    if let Ok(ended) = tokio::time::timeout(GRACE, connection).await {
+    if let Ok(ended) = tokio::time::timeout(grace, connection).await {
         log_end(ended);
     }
 }

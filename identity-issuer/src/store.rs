@@ -60,11 +60,22 @@ pub enum StoreError {
 /// Why the database of a state folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("the database {} is damaged\nrestore it from a backup, or set another `state` folder to begin anew", path.display())]
+    #[error(
+        "the database {} is damaged\nrestore it from a backup, or set another `state` folder to begin anew",
+        path.display()
+    )]
     Damaged { path: PathBuf, source: Option<sqlx::Error> },
-    #[error("the database {} was written by a newer version (schema {found}, this program knows {known})\ninstall that version again", path.display())]
+    #[error(
+        "the database {} was written by a newer version (schema {found}, this program knows {known})\n\
+         install that version again",
+        path.display()
+    )]
     Newer { path: PathBuf, found: i64, known: i64 },
-    #[error("the database {} belongs to the trust domain {found}, not to {expected}\nset another `state` folder for this trust domain", path.display())]
+    #[error(
+        "the database {} belongs to the trust domain {found}, not to {expected}\n\
+         set another `state` folder for this trust domain",
+        path.display()
+    )]
     OtherTrustDomain { path: PathBuf, found: String, expected: String },
     #[error("the database {} cannot be opened", path.display())]
     Io { path: PathBuf, source: std::io::Error },

@@ -161,7 +161,7 @@ async fn is_good(transaction: &mut SqliteTransaction<'_>, hash: &JoinTokenHash, 
     .await
 }
 
-/// The compare-and-set. It hits exactly one row, as [`is_good`] saw in the same transaction; if not, all is rolled back.
+/// The compare-and-set. It hits exactly one row, as [`is_good`] saw in the same transaction; else all is rolled back.
 async fn use_up(transaction: &mut SqliteTransaction<'_>, hash: &JoinTokenHash, now: i64) -> Result<(), sqlx::Error> {
     let used = sqlx::query("UPDATE join_tokens SET used_at = ? WHERE token_sha256 = ? AND used_at IS NULL")
         .bind(now)

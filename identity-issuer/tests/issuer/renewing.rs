@@ -86,3 +86,22 @@ async fn what_is_no_tls_is_refused_and_counted() {
     issuer.join(ID).await;
     issuer.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_1_2_is_refused_and_counted() {
+    let place = Place::new();
+    let issuer = place.serve().await;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(issuer.bundle.authorities()[0].clone()).unwrap();
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let config = rustls::ClientConfig::builder_with_provider(provider.into())
+        .with_protocol_versions(&[&rustls::version::TLS12])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let tcp = tokio::net::TcpStream::connect(issuer.started.grpc).await.unwrap();
+    let name = "issuer.example".try_into().unwrap();
+    tokio_rustls::TlsConnector::from(std::sync::Arc::new(config)).connect(name, tcp).await.unwrap_err();
+    issuer.until_metric("signet_issuer_connections_refused_total{reason=\"incompatible_tls\"} 1").await;
+    issuer.stop().await;
+}

@@ -60,11 +60,18 @@ pub enum KeyFileError {
     Write { path: PathBuf, source: std::io::Error },
     #[error("{} is not a sealed key\nrestore it from a backup", path.display())]
     NotASealedKey { path: PathBuf },
-    #[error("the key file {} is of format {found}, and this program knows format {VERSION}\nuse the version of Signet that wrote it", path.display())]
+    #[error(
+        "the key file {} is of format {found}, and this program knows format {VERSION}\n\
+         use the version of Signet that wrote it",
+        path.display()
+    )]
     UnknownVersion { path: PathBuf, found: u8 },
     #[error("the key file {} is damaged: its digest does not match\nrestore it from a backup", path.display())]
     Damaged { path: PathBuf },
-    #[error("the key file {} asks for key derivation beyond the bounds (memory, passes or lanes)\nrestore it from a backup", path.display())]
+    #[error(
+        "the key file {} asks for key derivation beyond the bounds (memory, passes or lanes)\nrestore it from a backup",
+        path.display()
+    )]
     UnboundedDerivation { path: PathBuf },
     #[error("the passphrase does not open the key file {}\ngive the one that it was sealed with", path.display())]
     WrongPassphrase { path: PathBuf },
