@@ -33,9 +33,9 @@ impl Denial {
 
 /// A request that the policy allows. Nothing else can be forwarded.
 #[derive(Debug)]
-pub(crate) struct Authorized {
+pub(crate) struct Authorized<'a> {
     pub(crate) request: Request<Incoming>,
-    pub(crate) caller: Option<HeaderValue>,
+    pub(crate) caller: Option<&'a HeaderValue>,
 }
 
 impl Permission {
@@ -57,9 +57,10 @@ impl Permission {
         }
     }
 
-    pub(crate) fn authorize(&self, request: Request<Incoming>) -> Result<Authorized, Denial> {
+    #[inline]
+    pub(crate) fn authorize(&self, request: Request<Incoming>) -> Result<Authorized<'_>, Denial> {
         match self {
-            Self::Granted { caller } => Ok(Authorized { request, caller: caller.clone() }),
+            Self::Granted { caller } => Ok(Authorized { request, caller: caller.as_ref() }),
             Self::Denied(denial) => Err(*denial),
         }
     }

@@ -4,6 +4,7 @@
 //! between the two. One over HTTP/2 carries many requests and is driven by a task of its own.
 
 mod connect;
+mod doorbell;
 mod http1;
 mod mtls;
 mod pool;
@@ -125,9 +126,12 @@ impl Upstream {
     }
 
     /// Sends an allowed request on and returns the head of the answer, its body still flowing.
-    pub(crate) async fn forward(self: &Rc<Self>, granted: Authorized) -> Result<Response<ResponseBody>, ForwardError> {
+    pub(crate) async fn forward(
+        self: &Rc<Self>,
+        granted: Authorized<'_>,
+    ) -> Result<Response<ResponseBody>, ForwardError> {
         let (mut head, body) = granted.request.into_parts();
-        let outline = headers::of_request(&mut head, granted.caller.as_ref()).map_err(ForwardError::Refused)?;
+        let outline = headers::of_request(&mut head, granted.caller).map_err(ForwardError::Refused)?;
         // What hyper's server side left there is not for its client side.
         head.extensions.clear();
         let answer = self.send(Request::from_parts(head, RequestBody::new(body)), &outline).await;
@@ -166,14 +170,20 @@ impl Upstream {
             };
             match sent {
                 Ok(answer) => return Ok(answer),
-                Err(Unanswered { unsent, error }) => match unsent.map(|unsent| *unsent).or(again) {
-                    Some(same) if reused && wanted == Wanted::Any && matches!(error, ForwardError::Closed(_)) => {
-                        self.metrics.retries.inc();
-                        request = same;
-                        wanted = Wanted::New;
+                Err(Unanswered { unsent, error }) => {
+                    if !reused || wanted == Wanted::New || !matches!(error, ForwardError::Closed(_)) {
+                        return Err(error);
                     }
-                    Some(_) | None => return Err(error),
-                },
+                    request = match (unsent, again) {
+                        (Some(unsent), _) => *unsent,
+                        (None, Some(again)) => {
+                            self.metrics.retries.inc();
+                            again
+                        }
+                        (None, None) => return Err(error),
+                    };
+                    wanted = Wanted::New;
+                }
             }
         }
     }

@@ -16,8 +16,8 @@ pub(crate) const FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-
 #[derive(Debug)]
 pub(crate) struct Outline {
     pub(crate) expects_continue: bool,
-    /// Some when the request named its host; HTTP/1.0 need not.
-    host: Option<HeaderValue>,
+    /// Whether the request named its host; HTTP/1.0 need not.
+    names_host: bool,
     accepts_trailers: bool,
 }
 
@@ -56,7 +56,7 @@ pub(crate) fn of_request(head: &mut request::Parts, caller: Option<&HeaderValue>
     if head.method == Method::CONNECT {
         return Err(Refused::Connect);
     }
-    let host = host(head)?;
+    let names_host = names_host(head)?;
     let found = Found::in_request(&head.headers);
     if found.upgrade && !is_h2c(&head.headers) {
         return Err(Refused::Upgrade);
@@ -70,25 +70,26 @@ pub(crate) fn of_request(head: &mut request::Parts, caller: Option<&HeaderValue>
     if let Some(caller) = caller {
         head.headers.insert(FORWARDED_CLIENT_CERT, caller.clone());
     }
-    Ok(Outline { expects_continue, host, accepts_trailers })
+    Ok(Outline { expects_continue, names_host, accepts_trailers })
 }
 
 impl Outline {
     /// Gives a request the form of HTTP/1.1 to `upstream`, whatever form it had before.
     pub(crate) fn to_http1<B: Body>(&self, request: &mut Request<B>, upstream: &HeaderValue) {
         *request.version_mut() = Version::HTTP_11;
-        // HTTP/1.1 between proxy and origin names the path alone (RFC 9112 §3.2.1).
-        if request.uri().authority().is_some() || request.uri().scheme().is_some() {
+        if let Some(authority) = request.uri().authority() {
+            // What `names_host` let through is a value.
+            let host = HeaderValue::from_str(authority.as_str()).unwrap_or_else(|_| upstream.clone());
+            request.headers_mut().insert(HOST, host);
+            // HTTP/1.1 between proxy and origin names the path alone (RFC 9112 §3.2.1).
             *request.uri_mut() = path_of(request.uri()).into();
+        } else if !self.names_host {
+            request.headers_mut().insert(HOST, upstream.clone());
         }
-        let host = self.host.as_ref().unwrap_or(upstream);
         // hyper sends no body with these methods unless the header says that there is one.
         let bodiless = matches!(*request.method(), Method::GET | Method::HEAD);
         let unframed = bodiless && !request.body().is_end_stream() && request.body().size_hint().exact().is_none();
         let headers = request.headers_mut();
-        if headers.get(HOST) != Some(host) {
-            headers.insert(HOST, host.clone());
-        }
         if unframed {
             headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
@@ -102,14 +103,20 @@ impl Outline {
     /// Gives a request the form of HTTP/2 to `upstream`, whatever form it had before.
     pub(crate) fn to_http2<B>(&self, request: &mut Request<B>, upstream: &HeaderValue) -> Result<(), Refused> {
         *request.version_mut() = Version::HTTP_2;
-        let host = self.host.as_ref().unwrap_or(upstream);
+        let host = request.headers_mut().remove(HOST);
+        let authority = match request.uri().authority() {
+            Some(authority) => authority.clone(),
+            None => {
+                let host = host.as_ref().unwrap_or(upstream);
+                Authority::try_from(host.as_bytes()).map_err(|_| Refused::Host)?
+            }
+        };
         let mut parts = http::uri::Parts::default();
         parts.scheme = Some(Scheme::HTTPS);
-        parts.authority = Some(Authority::try_from(host.as_bytes()).map_err(|_| Refused::Host)?);
+        parts.authority = Some(authority);
         parts.path_and_query = Some(path_of(request.uri()));
         *request.uri_mut() = Uri::from_parts(parts).map_err(|_| Refused::Host)?;
         let headers = request.headers_mut();
-        headers.remove(HOST);
         headers.remove(CONNECTION);
         headers.remove(TRANSFER_ENCODING);
         // The body follows at once: `expect` is a matter between the caller and us.
@@ -131,23 +138,19 @@ pub(crate) fn of_answer(head: &mut response::Parts) {
     head.version = Version::HTTP_11;
 }
 
-/// The one host that a request names (RFC 9112 §3.2, RFC 9113 §8.3.1). Two that differ are how hosts get confused.
-fn host(head: &request::Parts) -> Result<Option<HeaderValue>, Refused> {
+/// Whether a request names its host (RFC 9112 §3.2, RFC 9113 §8.3.1). Two that differ are how hosts get confused.
+fn names_host(head: &request::Parts) -> Result<bool, Refused> {
     let mut hosts = head.headers.get_all(HOST).iter();
     let (header, more) = (hosts.next(), hosts.next());
     if more.is_some() || header.is_some_and(|host| !is_host(host.as_bytes())) {
         return Err(Refused::Host);
     }
     match (head.uri.authority(), header) {
-        (Some(target), Some(header)) if !target.as_str().as_bytes().eq_ignore_ascii_case(header.as_bytes()) => {
-            Err(Refused::Host)
-        }
-        (_, Some(header)) => Ok(Some(header.clone())),
-        (Some(target), None) if head.version == Version::HTTP_2 && is_host(target.as_str().as_bytes()) => {
-            HeaderValue::from_str(target.as_str()).map(Some).map_err(|_| Refused::Host)
-        }
-        (None, None) if head.version == Version::HTTP_10 => Ok(None),
-        (Some(_) | None, None) => Err(Refused::Host),
+        (None, Some(_)) => Ok(true),
+        (Some(target), Some(header)) if target.as_str().as_bytes().eq_ignore_ascii_case(header.as_bytes()) => Ok(true),
+        (Some(target), None) if head.version == Version::HTTP_2 && is_host(target.as_str().as_bytes()) => Ok(true),
+        (None, None) if head.version == Version::HTTP_10 => Ok(false),
+        (Some(_) | None, _) => Err(Refused::Host),
     }
 }
 

@@ -3,8 +3,10 @@
 //! hyper's client is a pair: a sender for requests and a connection that must be polled. Usually the connection gets a task
 //! of its own, and each request crosses to it and back. Here whoever needs the answer polls both halves.
 //!
-//! The wakers are part of that bargain. The connection is polled with the task's waker, so that the socket wakes the task;
-//! the ends of hyper's channels are polled with none, because only our own polls of the connection move them.
+//! The wakers are part of that bargain. What moves the ends of hyper's channels is our own poll of the connection, and what
+//! the connection waits for at its end of them is our own next step. So the ends are polled without a waker, and the
+//! connection with a [`Doorbell`] that is silent while we are at home: otherwise each step would wake the task that takes
+//! it, for one more poll of everything.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -18,6 +20,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 
 use super::connect::{ConnectFailure, Io, Verified};
+use super::doorbell::Doorbell;
 use super::mtls::Live;
 use super::{ForwardError, Protocol, Stream, Unanswered, Upstream};
 use crate::deadlines::Deadlines;
@@ -29,6 +32,7 @@ use crate::metrics::{Counted, UpstreamMetrics};
 pub(crate) struct Connection {
     sender: SendRequest<RequestBody>,
     io: http1::Connection<TokioIo<Io>, RequestBody>,
+    doorbell: Doorbell,
     /// Some over mTLS.
     live: Option<Live>,
     pub(super) idle_since_ms: u64,
@@ -45,7 +49,7 @@ impl Connection {
         let (sender, io) = handshake
             .map_err(|cause| ConnectFailure::Unreachable(std::sync::Arc::new(std::io::Error::other(cause))))?;
         let _counted = Counted::in_gauge(&metrics.connections);
-        Ok(Box::new(Self { sender, io, live, idle_since_ms: 0, _counted }))
+        Ok(Box::new(Self { sender, io, doorbell: Doorbell::default(), live, idle_since_ms: 0, _counted }))
     }
 
     pub(super) async fn over_mtls(verified: Verified, upstream: &Upstream) -> Result<Box<Self>, ConnectFailure> {
@@ -53,13 +57,14 @@ impl Connection {
         Self::over(Io::Mtls(verified.stream), Some(live), &upstream.metrics).await
     }
 
-    /// Whether it can take a request, as far as is known without asking the other end.
-    pub(super) fn is_usable(&mut self, deadlines: &Deadlines) -> bool {
-        if self.live.as_ref().is_some_and(|live| live.is_retired(deadlines)) {
-            return false;
-        }
-        let open = self.io_poll(&mut Context::from_waker(Waker::noop())).is_pending();
-        open && self.sender.is_ready()
+    /// Whether it can take a request, as of its last poll. One that was closed since gives the request back, unsent.
+    pub(super) fn is_usable(&self, deadlines: &Deadlines) -> bool {
+        self.sender.is_ready() && !self.live.as_ref().is_some_and(|live| live.is_retired(deadlines))
+    }
+
+    /// The same after a look at the socket.
+    pub(super) fn is_still_usable(&mut self, deadlines: &Deadlines) -> bool {
+        self.io_poll(&mut Context::from_waker(Waker::noop())).is_pending() && self.is_usable(deadlines)
     }
 
     /// Sends `request` and returns the head of its answer, whose body drives the connection on.
@@ -83,7 +88,8 @@ impl Connection {
         upstream: &Upstream,
     ) -> Result<Response<Incoming>, Unanswered> {
         // Out of tokio's budget of polls, so that a poll without a waker is never put off.
-        let mut answer = std::pin::pin!(tokio::task::unconstrained(self.sender.try_send_request(request)));
+        let sent = self.doorbell.silenced(|| self.sender.try_send_request(request));
+        let mut answer = std::pin::pin!(tokio::task::unconstrained(sent));
         let patience = upstream.worker.deadlines.after(upstream.config.response_timeout);
         let mut uploading = progress.is_some();
         std::future::poll_fn(|cx| {
@@ -150,13 +156,14 @@ impl Connection {
             return Poll::Ready(());
         }
         // Its error reaches the exchange that it breaks.
-        Pin::new(&mut self.io).poll(cx).map(drop)
+        let io = Pin::new(&mut self.io);
+        self.doorbell.poll_with(cx, |cx| io.poll(cx)).map(drop)
     }
 
     /// Back to the pool, if it can carry another exchange.
     fn finish(mut self: Box<Self>, upstream: &Upstream) {
         let deadlines = &upstream.worker.deadlines;
-        if !self.sender.is_ready() && !self.is_usable(deadlines) {
+        if !self.is_usable(deadlines) && !self.is_still_usable(deadlines) {
             return;
         }
         match &upstream.protocol {
@@ -198,8 +205,14 @@ impl Exchange {
         Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Upstream)))
     }
 
+    /// Whoever finds nothing here polls the connection next.
     fn poll_incoming(&mut self) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut self.incoming).poll_frame(&mut Context::from_waker(Waker::noop()))
+        let incoming = Pin::new(&mut self.incoming);
+        let poll = || incoming.poll_frame(&mut Context::from_waker(Waker::noop()));
+        match &self.connection {
+            Some(connection) => connection.doorbell.silenced(poll),
+            None => poll(),
+        }
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {

@@ -1,5 +1,5 @@
 //! Connections over HTTP/1.1 that wait for their next request. Nobody drives them meanwhile: whether one is still open shows
-//! when it is taken out, or at the next sweep.
+//! at the next sweep, or when its next request comes back unsent.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -25,7 +25,7 @@ impl Idle {
     /// A connection that is open as far as anybody knows.
     pub(super) fn take(&self, deadlines: &Deadlines) -> Option<Box<Connection>> {
         loop {
-            let mut connection = self.connections.borrow_mut().pop()?;
+            let connection = self.connections.borrow_mut().pop()?;
             if connection.is_usable(deadlines) {
                 return Some(connection);
             }
@@ -44,7 +44,7 @@ impl Idle {
     pub(super) fn sweep(&self, deadlines: &Deadlines) {
         let now = deadlines.uptime_ms();
         self.connections.borrow_mut().retain_mut(|connection| {
-            now.saturating_sub(connection.idle_since_ms) < self.timeout_ms && connection.is_usable(deadlines)
+            now.saturating_sub(connection.idle_since_ms) < self.timeout_ms && connection.is_still_usable(deadlines)
         });
     }
 

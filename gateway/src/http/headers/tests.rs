@@ -113,7 +113,7 @@ fn a_request_has_one_host() {
         (V::HTTP_11, "/x", &["user@a"], Err(Refused::Host)),
         (V::HTTP_11, "/x", &[""], Err(Refused::Host)),
         (V::HTTP_11, "http://a/x", &["a"], Ok("a")),
-        (V::HTTP_11, "http://a/x", &["A"], Ok("A")),
+        (V::HTTP_11, "http://a/x", &["A"], Ok("a")),
         (V::HTTP_11, "http://a/x", &["b"], Err(Refused::Host)),
         (V::HTTP_11, "http://a/x", &[], Err(Refused::Host)),
         (V::HTTP_2, "https://a/x", &[], Ok("a")),
