@@ -20,22 +20,11 @@ pub fn ours(name: &str) -> PathBuf {
     path
 }
 
-/// A third-party program. The version of each is printed once for each test binary.
+/// A third-party program.
 ///
 /// # Panics
 /// If it is not on this machine.
 pub fn third_party(name: &str) -> PathBuf {
-    static VERSIONS: LazyLock<()> = LazyLock::new(|| {
-        for (name, option) in
-            [("nginx", "-v"), ("curl", "--version"), ("openssl", "version"), ("promtool", "--version")]
-        {
-            let Some(path) = find(name) else { continue };
-            let Ok(output) = Command::new(path).arg(option).output() else { continue };
-            let told = [output.stdout, output.stderr].concat();
-            println!("{}", String::from_utf8_lossy(&told).lines().next().unwrap_or_default());
-        }
-    });
-    LazyLock::force(&VERSIONS);
     find(name).unwrap_or_else(|| panic!("{name} is not on this machine; tests/run installs what the tests need"))
 }
 
