@@ -160,11 +160,15 @@ impl Issuer {
             request: config.state.join("authority.csr"),
             certificate: config.authority.certificate.clone(),
         };
-        let key = open_key(&config, files.clone()).await?;
         let database = config.state.join("issuer.db");
         let pending = config.limits.pending;
+        // The key is made after the database: where there is a key, there is a record of what it signed.
+        if files.key.exists() && !holds_anything(&database) {
+            return Err(RunError::Database(OpenError::Missing { path: database }));
+        }
         let (store, store_task) =
             Store::open(&database, &config.trust_domain, pending, clock.clone(), readiness.clone()).await?;
+        let key = open_key(&config, files.clone()).await?;
         let announce = broadcast::Sender::new(ANNOUNCEMENTS);
         let issuance = Issuance::new(Parts {
             issuer: issuer_id,
@@ -343,6 +347,10 @@ fn until(shutdown: &CancellationToken, background: &mut JoinSet<()>, work: impl 
         // None: it was cancelled, as all work is in the end.
         let _ = shutdown.run_until_cancelled(work).await;
     });
+}
+
+fn holds_anything(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|file| file.len() > 0)
 }
 
 /// The state folder, private, and ours alone until the returned file is closed.

@@ -61,6 +61,12 @@ pub enum StoreError {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error(
+        "the issuer's key is there, but not its database {}: without it, used keys and tokens could be used again\n\
+         restore it from a backup, or set another `state` folder to begin anew",
+        path.display()
+    )]
+    Missing { path: PathBuf },
+    #[error(
         "the database {} is damaged\nrestore it from a backup, or set another `state` folder to begin anew",
         path.display()
     )]

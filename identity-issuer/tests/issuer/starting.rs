@@ -116,7 +116,17 @@ async fn a_damaged_newer_or_foreign_state_is_refused() {
     std::fs::write(place.path("state/issuer.db"), [b'x'; 8192]).unwrap();
     let damaged = place.start().await.err().unwrap();
     assert!(damaged.to_string().contains("is damaged"), "{damaged}");
-    std::fs::remove_file(place.path("state/issuer.db")).unwrap();
+    for gone in [Some(""), None] {
+        match gone {
+            Some(nothing) => write(&place.path("state/issuer.db"), nothing),
+            None => std::fs::remove_file(place.path("state/issuer.db")).unwrap(),
+        }
+        let forgetful = place.start().await.err().unwrap();
+        assert!(forgetful.to_string().contains("key is there, but not its database"), "{forgetful}");
+    }
+
+    let place = Place::new();
+    place.serve().await.stop().await;
     write(&place.path("state/authority.key"), "-----BEGIN");
     let damaged = place.start().await.err().unwrap();
     assert!(damaged.to_string().contains("is not a sealed key"), "{damaged}");
