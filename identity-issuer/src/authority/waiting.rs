@@ -106,7 +106,11 @@ impl Authorities {
                     Err(_) if seen.as_ref().is_some_and(|seen| *seen != found) => {}
                     // Looked at again each time: what is not valid yet may become so.
                     Err(reason) if refused.as_ref() != Some(&reason) => {
-                        tracing::warn!(reason, "intermediate not taken");
+                        // That there is none yet is how every issuer begins.
+                        match found {
+                            Err(std::io::ErrorKind::NotFound) => tracing::info!(reason, "intermediate awaited"),
+                            _ => tracing::warn!(reason, "intermediate not taken"),
+                        }
                         self.keep_waiting(&reason);
                         refused = Some(reason);
                     }
