@@ -59,6 +59,11 @@ pub(crate) fn claim(listener: &Listener, workers: NonZeroUsize) -> Result<Claime
     Ok(Claimed { address, sockets })
 }
 
+/// Whether nobody has begun to listen on a claimed address since: two gateways that start together both find it free.
+pub(crate) fn check_again(listener: &Listener, address: SocketAddr) -> Result<(), PortError> {
+    probe(address).map_err(|cause| PortError::of(listener, cause))
+}
+
 /// Lets connections come.
 pub(crate) fn open(socket: Socket) -> io::Result<tokio::net::TcpListener> {
     socket.listen(BACKLOG)?;
@@ -131,5 +136,16 @@ mod tests {
         }
         let theirs = claim(&listener(ours.address), NonZeroUsize::MIN);
         assert!(matches!(theirs, Err(PortError::InUse { .. })), "{theirs:?}");
+    }
+
+    #[test]
+    fn the_second_of_two_that_claimed_a_port_together_finds_it_taken() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let ours = claim(&listener(any), NonZeroUsize::MIN).unwrap();
+        let theirs = claim(&listener(ours.address), NonZeroUsize::MIN).unwrap();
+        check_again(&listener(any), ours.address).unwrap();
+        ours.sockets[0].listen(1).unwrap();
+        let taken = check_again(&listener(any), theirs.address);
+        assert!(matches!(taken, Err(PortError::InUse { .. })), "{taken:?}");
     }
 }

@@ -7,17 +7,19 @@ use std::thread::JoinHandle;
 
 use prometheus::Registry;
 use signet_identity::{
-    ClientAuthentication, ClientCredentials, ClientPolicy, ServerPolicy, SharedClock, SystemClock, TlsPolicies,
+    ClientAuthentication, ClientCredentials, ClientPolicy, LiveIdentity, ServerPolicy, SharedClock, SystemClock,
+    TlsPolicies,
 };
 use signet_process::admin::{AdminBuilder, AdminError, Readiness, State};
 use signet_process::identity_metrics::IdentityMetrics;
 use signet_process::identity_slot::IdentitySlot;
 use signet_process::logging::LogHandle;
 use signet_sdk::Monitor;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Gateway, Mode, UpstreamProtocol};
+use crate::listener::IdentityArrival;
 use crate::metrics::Metrics;
 use crate::ports::{self, PortError};
 use crate::renewal::{IDENTITY, Renewal, Renewing};
@@ -61,8 +63,9 @@ pub async fn run(
     let clock: SharedClock = Arc::new(SystemClock);
     let claimed = config.listeners.iter().map(|listener| ports::claim(listener, config.workers));
     let claimed = claimed.collect::<Result<Vec<_>, _>>()?;
-    let listeners = config.listeners.iter().zip(&claimed);
-    let listeners = listeners.map(|(listener, claimed)| (listener.name.clone(), claimed.address)).collect();
+    let addresses: Vec<SocketAddr> = claimed.iter().map(|claimed| claimed.address).collect();
+    let names = config.listeners.iter().map(|listener| listener.name.clone());
+    let listeners = names.zip(addresses.iter().copied()).collect();
 
     let registry = Registry::new();
     let slot = IdentitySlot::new(clock.clone());
@@ -93,6 +96,7 @@ pub async fn run(
         shutdown: renewal_shutdown.clone(),
     };
     let Renewing { thread: renewal, monitor, arrival } = renewal.start().await.map_err(RunError::Thread)?;
+    let (open, opened) = watch::channel(None);
 
     // Not a child of `shutdown`: that workers end is a failure until this task has seen the shutdown itself.
     let workers_shutdown = CancellationToken::new();
@@ -107,7 +111,7 @@ pub async fn run(
             sockets: sockets.iter_mut().filter_map(Iterator::next).collect(),
             metrics: metrics.clone(),
             clock: clock.clone(),
-            identity: arrival.clone(),
+            identity: opened.clone(),
             shutdown: workers_shutdown.clone(),
             reports: reports.clone(),
         };
@@ -119,34 +123,49 @@ pub async fn run(
     // Whoever does not want to know has dropped the receiver.
     let _ = started.send(Started { admin: address, listeners, readiness: readiness.clone(), identity: monitor });
 
-    let failure = watch_workers(&mut reported, workers.len(), &readiness, &shutdown).await;
+    let serving = async {
+        let identity = first_identity(arrival).await?;
+        // Another process may have begun to listen since the ports were claimed.
+        for (listener, address) in config.listeners.iter().zip(&addresses) {
+            ports::check_again(listener, *address)?;
+        }
+        open.send_replace(Some(identity));
+        watch_workers(&mut reported, workers.len(), &readiness).await
+    };
+    let ended = shutdown.run_until_cancelled(serving).await;
     readiness.set(LISTENERS, State::NotReady { reason: "shutting down".to_owned() });
     workers_shutdown.cancel();
     join_all(workers).await;
     renewal_shutdown.cancel();
     join_all(vec![renewal]).await;
     admin.stop();
-    failure.map_or(Ok(()), |cause| Err(RunError::Worker(cause)))
+    ended.unwrap_or(Ok(()))
 }
 
-/// Returns at shutdown, or with the cause when a worker cannot go on: a gateway on half its cores would look well.
+/// Waits as long as it takes; the error is that renewal has ended.
+async fn first_identity(mut arrival: IdentityArrival) -> Result<LiveIdentity, RunError> {
+    let ended = || RunError::Worker(io::Error::other("identity renewal has ended"));
+    let identity = arrival.wait_for(Option::is_some).await.map_err(|_| ended())?;
+    (*identity).clone().ok_or_else(ended)
+}
+
+/// Returns when a worker cannot go on: a gateway on half its cores would look well.
 async fn watch_workers(
     reported: &mut mpsc::Receiver<Report>,
     workers: usize,
     readiness: &Readiness,
-    shutdown: &CancellationToken,
-) -> Option<io::Error> {
+) -> Result<(), RunError> {
     let mut accepting = 0;
     loop {
-        match shutdown.run_until_cancelled(reported.recv()).await? {
+        match reported.recv().await {
             Some(Report::Accepting) => {
                 accepting += 1;
                 if accepting == workers {
                     readiness.set(LISTENERS, State::Ready);
                 }
             }
-            Some(Report::Failed(cause)) => return Some(cause),
-            None => return Some(io::Error::other("every worker has ended")),
+            Some(Report::Failed(cause)) => return Err(RunError::Worker(cause)),
+            None => return Err(RunError::Worker(io::Error::other("every worker has ended"))),
         }
     }
 }

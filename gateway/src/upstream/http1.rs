@@ -57,7 +57,7 @@ impl Connection {
         Self::over(Io::Mtls(verified.stream), Some(live), &upstream.metrics).await
     }
 
-    /// Whether it can take a request, as of its last poll. One that was closed since gives the request back, unsent.
+    /// Whether it can take a request, as of its last poll.
     pub(super) fn is_usable(&self, deadlines: &Deadlines) -> bool {
         self.sender.is_ready() && !self.live.as_ref().is_some_and(|live| live.is_retired(deadlines))
     }
