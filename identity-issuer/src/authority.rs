@@ -9,5 +9,5 @@ mod waiting;
 
 pub use custody::{KeyFileError, Passphrase, PassphraseError, SealStrength};
 pub(crate) use issuing::{Authority, CertifyError, KeyId};
-pub use waiting::AuthorityError;
-pub(crate) use waiting::{Authorities, AuthorityFiles, AuthorityState, open_or_make_key};
+pub(crate) use waiting::{Authorities, AuthorityFiles, open_or_make_key};
+pub use waiting::{AuthorityError, AuthorityState};

@@ -31,7 +31,7 @@ mod utc;
 pub mod config;
 pub mod root;
 
-pub use authority::{AuthorityError, KeyFileError, Passphrase, PassphraseError, SealStrength};
+pub use authority::{AuthorityError, AuthorityState, KeyFileError, Passphrase, PassphraseError, SealStrength};
 pub use config::{Config, Environment};
 pub use csr::CsrError;
 pub use issuance::Issued;

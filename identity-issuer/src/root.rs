@@ -46,8 +46,16 @@ pub struct CaSummary {
 pub enum RootError {
     #[error("{} holds a root already\nname another folder; a root is never overwritten", folder.display())]
     Exists { folder: PathBuf },
-    #[error("{} holds no root\nmake one with `signet ca init --dir {}`", folder.display(), folder.display())]
+    #[error(
+        "{} holds no root\nname its folder, or make one: `signet ca init --help`",
+        folder.display()
+    )]
     Missing { folder: PathBuf },
+    #[error(
+        "{} holds a root's key, but not its certificate\nput root.pem back: it is the trust bundle of every machine",
+        folder.display()
+    )]
+    CertificateGone { folder: PathBuf },
     #[error("other users can enter {}\nrun `chmod 700 {}`", folder.display(), folder.display())]
     NotPrivate { folder: PathBuf },
     #[error("{} cannot be used", path.display())]
@@ -164,8 +172,9 @@ impl CaSummary {
 }
 
 fn read_root(folder: &Path) -> Result<(CaCertificate, TrustDomain), RootError> {
-    let (_, path) = paths(folder);
+    let (key_path, path) = paths(folder);
     let text = pem_files::read(&path).map_err(|source| match source.kind() {
+        std::io::ErrorKind::NotFound if key_path.exists() => RootError::CertificateGone { folder: folder.to_owned() },
         std::io::ErrorKind::NotFound => RootError::Missing { folder: folder.to_owned() },
         _ => RootError::Io { path: path.clone(), source },
     })?;
@@ -256,6 +265,7 @@ mod tests {
         assert_eq!(std::fs::metadata(folder.join("root.key")).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(matches!(init_in(&folder), Err(RootError::Exists { .. })));
         std::fs::remove_file(folder.join("root.pem")).unwrap();
+        assert!(matches!(show(&folder), Err(RootError::CertificateGone { .. })));
         assert!(matches!(init_in(&folder), Err(RootError::Exists { .. })));
     }
 

@@ -44,6 +44,8 @@ pub struct Started {
     pub certificate_request: PathBuf,
     /// Where the signed intermediate is awaited.
     pub certificate: PathBuf,
+    /// Whether that is there, and fits.
+    pub authority: watch::Receiver<AuthorityState>,
     pub phase: watch::Receiver<Phase>,
     /// Each certificate, once it is on record. Whoever reads slowly misses some.
     pub issued: broadcast::Receiver<Issued>,
@@ -211,6 +213,7 @@ impl Issuer {
             admin_socket: self.config.admin_socket.clone(),
             certificate_request: self.files.request.clone(),
             certificate: self.files.certificate.clone(),
+            authority: self.authorities.state(),
             phase,
             issued: self.announce.subscribe(),
         }
@@ -321,7 +324,7 @@ async fn report_authority(authorities: Authorities, readiness: Readiness) {
             AUTHORITY,
             match current {
                 AuthorityState::Active => State::Ready,
-                AuthorityState::Waiting { reason } => State::NotReady { reason },
+                AuthorityState::Awaited { reason } | AuthorityState::Refused { reason } => State::NotReady { reason },
             },
         );
         if state.changed().await.is_err() {

@@ -49,7 +49,7 @@ impl AdminApi {
             return Err(Status::invalid_argument(text));
         }
         if is_reserved(&id) {
-            return Err(Status::permission_denied(format!("spiffe_id: {id} is reserved for the issuer itself")));
+            return Err(Status::invalid_argument(format!("spiffe_id: {id} is reserved for the issuer itself")));
         }
         Ok(id)
     }

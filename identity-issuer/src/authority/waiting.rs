@@ -34,6 +34,12 @@ pub enum AuthorityError {
     Key(#[from] KeyFileError),
     #[error("the certificate request {} cannot be written", path.display())]
     Request { path: PathBuf, source: std::io::Error },
+    #[error(
+        "the key {} is gone, but its certificate {} is there\n\
+         restore the key from a backup, or remove the certificate to begin with a new key",
+        key.display(), certificate.display()
+    )]
+    KeyGone { key: PathBuf, certificate: PathBuf },
     #[error("the certificate request cannot be made")]
     MakeRequest(#[source] rcgen::Error),
 }
@@ -45,12 +51,14 @@ pub(crate) struct Authorities {
     state: watch::Sender<AuthorityState>,
 }
 
+/// Whether the issuer has an authority.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum AuthorityState {
-    /// Why there is none, and what to do.
-    Waiting {
-        reason: String,
-    },
+pub enum AuthorityState {
+    /// There is no certificate yet; what to do.
+    Awaited { reason: String },
+    /// There is one that does not do; why.
+    Refused { reason: String },
+    /// Certificates are signed.
     Active,
 }
 
@@ -62,6 +70,9 @@ pub(crate) fn open_or_make_key(
     strength: SealStrength,
 ) -> Result<P256Key, AuthorityError> {
     let key = match P256Key::open_sealed(&files.key, passphrase) {
+        Err(KeyFileError::Missing { .. }) if files.certificate.exists() => {
+            return Err(AuthorityError::KeyGone { key: files.key.clone(), certificate: files.certificate.clone() });
+        }
         Err(KeyFileError::Missing { .. }) => P256Key::generate_sealed(&files.key, passphrase, strength)?,
         opened => opened?,
     };
@@ -74,8 +85,8 @@ pub(crate) fn open_or_make_key(
 
 impl Authorities {
     pub(crate) fn none_yet() -> Self {
-        let waiting = AuthorityState::Waiting { reason: "starting".to_owned() };
-        Self { active: Arc::default(), state: watch::Sender::new(waiting) }
+        let starting = AuthorityState::Awaited { reason: "starting".to_owned() };
+        Self { active: Arc::default(), state: watch::Sender::new(starting) }
     }
 
     /// The one that signs now.
@@ -106,13 +117,15 @@ impl Authorities {
                     Err(_) if seen.as_ref().is_some_and(|seen| *seen != found) => {}
                     // Looked at again each time: what is not valid yet may become so.
                     Err(reason) if refused.as_ref() != Some(&reason) => {
+                        refused = Some(reason.clone());
                         // That there is none yet is how every issuer begins.
-                        match found {
-                            Err(std::io::ErrorKind::NotFound) => tracing::info!(reason, "intermediate awaited"),
-                            _ => tracing::warn!(reason, "intermediate not taken"),
-                        }
-                        self.keep_waiting(&reason);
-                        refused = Some(reason);
+                        self.keep_waiting(if matches!(found, Err(std::io::ErrorKind::NotFound)) {
+                            tracing::info!(reason, "intermediate awaited");
+                            AuthorityState::Awaited { reason }
+                        } else {
+                            tracing::warn!(reason, "intermediate not taken");
+                            AuthorityState::Refused { reason }
+                        });
                     }
                     Err(_) => {}
                 }
@@ -128,13 +141,14 @@ impl Authorities {
         self.state.send_replace(AuthorityState::Active);
     }
 
-    fn keep_waiting(&self, reason: &str) {
-        self.state.send_if_modified(|state| match state {
-            AuthorityState::Active => false,
-            AuthorityState::Waiting { reason: current } => {
-                reason.clone_into(current);
-                true
+    /// An authority that is active stays so.
+    fn keep_waiting(&self, waiting: AuthorityState) {
+        self.state.send_if_modified(|state| {
+            let changes = *state != AuthorityState::Active && *state != waiting;
+            if changes {
+                *state = waiting;
             }
+            changes
         });
     }
 }

@@ -9,9 +9,9 @@ async fn tokens_are_made_only_for_what_a_workload_may_be() {
     let issuer = place.serve().await;
     let mut admin = issuer.admin().await;
     for (id, seconds, code, field) in [
-        ("spiffe://example.org/signet/issuer", 60, Code::PermissionDenied, "spiffe_id: "),
-        ("spiffe://example.org/signet", 60, Code::PermissionDenied, "spiffe_id: "),
-        ("spiffe://example.org/signet/x/y", 60, Code::PermissionDenied, "spiffe_id: "),
+        ("spiffe://example.org/signet/issuer", 60, Code::InvalidArgument, "spiffe_id: "),
+        ("spiffe://example.org/signet", 60, Code::InvalidArgument, "spiffe_id: "),
+        ("spiffe://example.org/signet/x/y", 60, Code::InvalidArgument, "spiffe_id: "),
         ("spiffe://other.org/shop/cart", 60, Code::InvalidArgument, "spiffe_id: "),
         ("spiffe://example.org", 60, Code::InvalidArgument, "spiffe_id: "),
         ("https://example.org/shop", 60, Code::InvalidArgument, "spiffe_id: "),

@@ -127,6 +127,9 @@ async fn a_damaged_newer_or_foreign_state_is_refused() {
 
     let place = Place::new();
     place.serve().await.stop().await;
+    std::fs::rename(place.path("state/authority.key"), place.path("kept.key")).unwrap();
+    let gone = place.start().await.err().unwrap();
+    assert!(gone.to_string().contains("is gone, but its certificate"), "{gone}");
     write(&place.path("state/authority.key"), "-----BEGIN");
     let damaged = place.start().await.err().unwrap();
     assert!(damaged.to_string().contains("is not a sealed key"), "{damaged}");
