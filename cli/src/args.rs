@@ -62,7 +62,7 @@ pub(crate) enum TokenCommand {
   signet dev --fresh                              forget the last run")]
 pub(crate) struct DevOptions {
     /// Service behind the inbound gateway; without it, an echo service is started
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = upstream)]
     pub(crate) upstream: Option<String>,
     /// Life of each identity
     #[arg(long, value_parser = svid_life, default_value = "60s", value_name = "DURATION")]
@@ -149,6 +149,7 @@ pub(crate) struct CaSignOptions {
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = "Example:\n  signet ca show --dir root")]
 pub(crate) struct CaShowOptions {
     /// Folder of the root
     #[arg(long, value_name = "DIR")]
@@ -157,6 +158,7 @@ pub(crate) struct CaShowOptions {
 
 /// How to reach an issuer's administration.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  signet status\n  signet status --issuer /run/signet/issuer-admin.sock -o json")]
 pub(crate) struct IssuerOptions {
     /// Admin socket of the issuer [default: .signet/issuer-admin.sock, else /run/signet/issuer-admin.sock]
     #[arg(long, env = "SIGNET_ISSUER", value_name = "SOCKET")]
@@ -179,6 +181,16 @@ pub(crate) struct TokenCreateOptions {
     pub(crate) out: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) issuer: IssuerOptions,
+}
+
+/// `http://host:port`, which is all that a plain upstream is.
+fn upstream(text: &str) -> Result<String, String> {
+    let wanted = || "write http://HOST:PORT, for example http://127.0.0.1:9000".to_owned();
+    let url: http::Uri = text.parse().map_err(|_| wanted())?;
+    let has_port = url.authority().is_some_and(|authority| authority.port_u16().is_some_and(|port| port > 0));
+    let plain =
+        url.scheme() == Some(&http::uri::Scheme::HTTP) && matches!(url.path(), "" | "/") && url.query().is_none();
+    if has_port && plain { Ok(text.trim_end_matches('/').to_owned()) } else { Err(wanted()) }
 }
 
 fn log_level(text: &str) -> Result<LogLevel, String> {
@@ -226,6 +238,15 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn an_upstream_is_a_host_and_a_port() {
+        assert_eq!(upstream("http://127.0.0.1:9000/").unwrap(), "http://127.0.0.1:9000");
+        for wrong in ["foo", "https://x:1", "http://x", "http://x:1/path", "http://x:1/?q", "http://x:0", "mtls://x:1"]
+        {
+            assert!(upstream(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -60,7 +60,8 @@ fn read_request(path: &Path) -> Result<Vec<u8>, Failure> {
     let mut request = Vec::new();
     File::open(path).map_err(failure)?.take(MAX_REQUEST_BYTES + 1).read_to_end(&mut request).map_err(failure)?;
     if request.len() as u64 > MAX_REQUEST_BYTES {
-        return Err(Failure::new(format!("{}: too large for a certificate request", path.display())));
+        return Err(Failure::new(format!("{}: too large for a certificate request", path.display()))
+            .remedy("give the file that the issuer wrote"));
     }
     Ok(request)
 }
@@ -70,7 +71,7 @@ fn create(path: &Path) -> Result<File, Failure> {
         let failure = Failure::new(format!("{}: {error}", path.display()));
         match error.kind() {
             std::io::ErrorKind::AlreadyExists => failure.remedy("nothing is overwritten; name a new file by --out"),
-            _ => failure,
+            _ => failure.remedy("name a file in a folder that is there and that you may write to"),
         }
     })
 }

@@ -10,6 +10,7 @@ mod rotations;
 mod state;
 
 use std::fs;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -110,18 +111,17 @@ impl Mesh<'_> {
         let yaml = identity.outbound(options.outbound_admin, options.outbound, inbound.address, &ids.inbound);
         let outbound = self.gateway(parts, "outbound", &yaml).await?;
 
-        print!(
-            "{}",
-            Banner {
-                ids,
-                ttl: options.ttl,
-                state,
-                issuer: &issuer,
-                inbound: &inbound,
-                outbound: &outbound,
-                upstream: &upstream
-            }
-        );
+        let banner = Banner {
+            ids,
+            ttl: options.ttl,
+            state,
+            issuer: &issuer,
+            inbound: &inbound,
+            outbound: &outbound,
+            upstream: &upstream,
+        };
+        // A reader that went away does not end the mesh.
+        let _ = write!(io::stdout(), "{banner}");
         Ok(Rotations::of(ids.issuer.clone(), &issuer, &inbound, &outbound))
     }
 

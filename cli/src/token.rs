@@ -1,7 +1,7 @@
 //! `signet token create`.
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,10 +19,22 @@ use crate::failure::Failure;
 use crate::output::{self, Format, Report};
 
 pub(crate) fn create(options: &TokenCreateOptions, format: Format) -> Result<(), Failure> {
-    let answer = admin::call(&options.issuer, async |client| request(client, &options.spiffe_id, options.ttl).await)?;
-    if let Some(file) = &options.out {
-        write_new(file, &answer.join_token)?;
-    }
+    // Taken before the token is made: one that can't be kept should not exist.
+    let mut out = options.out.as_deref().map(create_secret).transpose()?;
+    let created = admin::call(&options.issuer, async |client| request(client, &options.spiffe_id, options.ttl).await)
+        .and_then(|answer| match &mut out {
+            Some(out) => out.write(&answer.join_token).map(|()| answer),
+            None => Ok(answer),
+        });
+    let answer = match created {
+        Ok(answer) => answer,
+        Err(failure) => {
+            if let Some(out) = out {
+                out.discard();
+            }
+            return Err(failure);
+        }
+    };
     let expires_at = answer.expires_at.and_then(|at| OffsetDateTime::from_unix_timestamp(at.seconds).ok());
     output::print(
         format,
@@ -54,9 +66,38 @@ pub(crate) async fn request(
 
 /// Writes a secret to a file that was not there, readable by its owner alone.
 pub(crate) fn write_new(path: &Path, secret: &str) -> Result<(), Failure> {
-    let failure = |error: std::io::Error| Failure::new(format!("{}: {error}", path.display()));
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failure)?;
-    writeln!(file, "{secret}").and_then(|()| file.sync_all()).map_err(failure)
+    create_secret(path)?.write(secret)
+}
+
+/// A file for a secret that was not there before, readable by its owner alone.
+struct SecretFile<'a> {
+    path: &'a Path,
+    file: File,
+}
+
+fn create_secret(path: &Path) -> Result<SecretFile<'_>, Failure> {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(file) => Ok(SecretFile { path, file }),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(Failure::new(format!("{} is there already", path.display()))
+                .remedy("nothing is overwritten; remove it, or name a new file"))
+        }
+        Err(error) => Err(Failure::new(format!("{}: {error}", path.display()))
+            .remedy("name a file in a folder that is there and that you may write to")),
+    }
+}
+
+impl SecretFile<'_> {
+    fn write(&mut self, secret: &str) -> Result<(), Failure> {
+        writeln!(self.file, "{secret}")
+            .and_then(|()| self.file.sync_all())
+            .map_err(|error| Failure::new(format!("{}: {error}", self.path.display())))
+    }
+
+    /// Nothing of it is worth keeping; why, is what the operator must hear of.
+    fn discard(self) {
+        let _ = fs::remove_file(self.path);
+    }
 }
 
 #[derive(Serialize)]

@@ -1,6 +1,7 @@
 //! What the user reads when the mesh runs: what it is, and lines to copy.
 
 use std::fmt;
+use std::path::Path;
 
 use super::parts::{RunningGateway, RunningIssuer};
 use super::state::State;
@@ -20,9 +21,9 @@ pub(crate) struct Banner<'a> {
 impl fmt::Display for Banner<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { ids, issuer, inbound, outbound, upstream, .. } = self;
-        let root = self.state.root_certificate();
-        let root = root.display();
-        let program = std::env::args().next().unwrap_or_else(|| "signet".to_owned());
+        let root = quoted(&self.state.root_certificate());
+        let socket = quoted(&self.state.admin_socket());
+        let program = quoted(Path::new(&std::env::args_os().next().unwrap_or_else(|| "signet".into())));
         let ttl = output::span(self.ttl.as_secs());
         writeln!(
             out,
@@ -41,8 +42,8 @@ A mesh of trust domain {} is running; its identities live {ttl}.
   curl -s http://{}/metrics | grep signet_ca_expiration
   curl -s http://{}/identity
   openssl s_client -connect {} -CAfile {root} </dev/null
-  {program} status --issuer {}
-  {program} token create spiffe://{}/me --issuer {}
+  {program} status --issuer {socket}
+  {program} token create spiffe://{}/me --issuer {socket}
 
 Ctrl-C ends it. From here on, a line for each identity that becomes live:
 ",
@@ -58,9 +59,7 @@ Ctrl-C ends it. From here on, a line for each identity that becomes live:
             issuer.admin,
             outbound.admin,
             inbound.address,
-            self.state.admin_socket().display(),
             ids.trust_domain,
-            self.state.admin_socket().display(),
         )
     }
 }
@@ -71,5 +70,23 @@ impl fmt::Display for Upstream {
             Self::Named(url) => write!(out, "upstream           {url}"),
             Self::Echo(address) => write!(out, "upstream           {address:<21}  (a small echo service)"),
         }
+    }
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let plain = |character: char| character.is_ascii_alphanumeric() || "/._-+:@%".contains(character);
+    if text.chars().all(plain) { text.into_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_can_be_pasted_into_a_shell() {
+        assert_eq!(quoted(Path::new("/tmp/state/root.pem")), "/tmp/state/root.pem");
+        assert_eq!(quoted(Path::new("/tmp/a b'c")), r"'/tmp/a b'\''c'");
     }
 }

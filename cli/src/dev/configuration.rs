@@ -24,10 +24,10 @@ impl IssuerFile<'_> {
         let Self { trust_domain, listen, admin, .. } = self;
         format!(
             "# Written by `signet dev` at each start.
-trust_domain: {trust_domain}
+trust_domain: \"{trust_domain}\"
 state: {}
-listen: {listen}
-admin: {admin}
+listen: \"{listen}\"
+admin: \"{admin}\"
 admin_socket: {}
 trust_bundle: {}
 authority:
@@ -63,8 +63,8 @@ impl GatewayIdentity<'_> {
             "# Written by `signet dev` at each start.
 identity:
   issuer:
-    address: {issuer}
-    trust_domain: {trust_domain}
+    address: \"{issuer}\"
+    trust_domain: \"{trust_domain}\"
     bundle: {}
     join_token_file: {}
 ",
@@ -76,13 +76,13 @@ identity:
     /// mTLS from the whole trust domain, to a plain upstream.
     pub(crate) fn inbound(&self, admin: SocketAddr, listen: SocketAddr, upstream: &str) -> String {
         format!(
-            "{}admin: {admin}
+            "{}admin: \"{admin}\"
 shutdown:
   drain: 2s
 listeners:
   - name: inbound
     mode: inbound
-    listen: {listen}
+    listen: \"{listen}\"
     allow: [\"spiffe://{}/**\"]
     upstream: service
 upstreams:
@@ -104,18 +104,18 @@ upstreams:
         id: &WorkloadId,
     ) -> String {
         format!(
-            "{}admin: {admin}
+            "{}admin: \"{admin}\"
 shutdown:
   drain: 2s
 listeners:
   - name: outbound
     mode: outbound
-    listen: {listen}
+    listen: \"{listen}\"
     upstream: inbound-gateway
 upstreams:
   - name: inbound-gateway
-    address: mtls://{server}
-    identity: [{id}]
+    address: \"mtls://{server}\"
+    identity: [\"{id}\"]
 ",
             self.yaml(),
         )
@@ -125,4 +125,56 @@ upstreams:
 /// A path as YAML takes it, whatever is in it: JSON strings are YAML.
 fn quoted(path: &Path) -> String {
     serde_json::Value::from(path.to_string_lossy()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use signet_gateway::config::Gateway;
+    use signet_test_pki::{Authority, pem};
+
+    use super::*;
+
+    /// A folder whose name YAML would take for something else, with a bundle in it.
+    fn folder() -> (tempfile::TempDir, PathBuf) {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("it's: a \"folder\" #1");
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("root.pem"), pem("CERTIFICATE", Authority::root("1234").root_certificate()))
+            .unwrap();
+        (parent, folder)
+    }
+
+    #[test]
+    fn what_is_written_is_read_whatever_the_names_and_addresses_are() {
+        let (_parent, folder) = folder();
+        let trust_domain: TrustDomain = "1234".parse().unwrap();
+        let (v6, v4): (SocketAddr, SocketAddr) = ("[::1]:18080".parse().unwrap(), "127.0.0.1:1".parse().unwrap());
+        let identity = GatewayIdentity {
+            trust_domain: &trust_domain,
+            issuer: v6,
+            bundle: folder.join("root.pem"),
+            join_token: &folder.join("token"),
+        };
+        let name = folder.join("gateway.yaml");
+        let id: WorkloadId = "spiffe://1234/gateway/inbound".parse().unwrap();
+        let inbound = Gateway::parse(&name, &identity.inbound(v6, v4, "http://127.0.0.1:9000")).unwrap();
+        assert_eq!((inbound.admin, inbound.listeners[0].listen), (v6, v4));
+        let outbound = Gateway::parse(&name, &identity.outbound(v4, v6, v6, &id)).unwrap();
+        assert_eq!(outbound.listeners[0].listen, v6);
+
+        let issuer = IssuerFile {
+            trust_domain: &trust_domain,
+            state: &folder,
+            listen: v6,
+            admin: v6,
+            admin_socket: &folder.join("admin.sock"),
+            passphrase: &folder.join("passphrase"),
+            authority: &folder.join("authority.pem"),
+            trust_bundle: &folder.join("root.pem"),
+            ttl: Duration::from_secs(60),
+        };
+        let config = identity_issuer::Config::parse(&folder.join("issuer.yaml"), &issuer.yaml()).unwrap();
+        assert_eq!((config.listen, config.state), (v6, folder));
+    }
 }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use identity_issuer::{Environment, Issued, Phase};
+use identity_issuer::{AuthorityState, Environment, Issued, Phase};
 use signet_gateway::config::Gateway;
 use signet_identity::SharedClock;
 use signet_process::admin::Readiness;
@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::echo::Echo;
-use super::state::damaged;
+use super::state::{damaged, damaged_by};
 use crate::failure::Failure;
 
 /// What a part may take from its start to its first identity; it takes a fraction of a second.
@@ -48,6 +48,7 @@ pub(crate) struct RunningIssuer {
     pub(crate) certificate_request: PathBuf,
     pub(crate) certificate: PathBuf,
     pub(crate) issued: broadcast::Receiver<Issued>,
+    authority: watch::Receiver<AuthorityState>,
     phase: watch::Receiver<Phase>,
 }
 
@@ -78,6 +79,7 @@ impl Parts {
             certificate_request: started.certificate_request,
             certificate: started.certificate,
             issued: started.issued,
+            authority: started.authority,
             phase: started.phase,
         })
     }
@@ -169,12 +171,20 @@ impl Stage {
 }
 
 impl RunningIssuer {
-    /// Waits until it has its intermediate and serves.
+    /// Waits until it has its intermediate and serves. Fails at once when the intermediate does not do.
     pub(crate) async fn serving(&mut self) -> Result<(), Failure> {
-        match timeout(PATIENCE, self.phase.wait_for(|phase| *phase == Phase::Serving)).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) => Err(Failure::new("the issuer ended at its start").remedy("see why with --log info")),
-            Err(_) => Err(damaged(&self.certificate, "the issuer does not accept this as its intermediate")),
+        let certificate = &self.certificate;
+        let refused = self.authority.wait_for(|state| matches!(state, AuthorityState::Refused { .. }));
+        tokio::select! {
+            serving = timeout(PATIENCE, self.phase.wait_for(|phase| *phase == Phase::Serving)) => match serving {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(_)) => Err(Failure::new("the issuer ended at its start").remedy("see why with --log info")),
+                Err(_) => Err(Failure::new("the issuer does not serve yet").remedy("see why with --log info")),
+            },
+            Ok(state) = refused => Err(match &*state {
+                AuthorityState::Refused { reason } => damaged_by(reason),
+                AuthorityState::Awaited { .. } | AuthorityState::Active => damaged(certificate, "not taken"),
+            }),
         }
     }
 }

@@ -102,7 +102,12 @@ pub(crate) fn passphrase_of(folder: &Path) -> PathBuf {
 
 /// What is there can't be used as it is: only the user may decide to throw it away.
 pub(crate) fn damaged(path: &Path, what: impl std::fmt::Display) -> Failure {
-    Failure::new(format!("{}: {what}", path.display()))
+    damaged_by(format!("{}: {what}", path.display()))
+}
+
+/// The same, for a cause that names what is damaged.
+pub(crate) fn damaged_by(cause: impl std::fmt::Display) -> Failure {
+    Failure::new(cause)
         .remedy("restore it, or begin anew with `signet dev --fresh` (every identity of this mesh is then void)")
 }
 
