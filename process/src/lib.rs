@@ -6,6 +6,8 @@
 //!
 //! Absent: anything on a request's path. The admin server lives on a thread of its own for that reason.
 
+#![forbid(unsafe_code)]
+
 pub mod admin;
 pub mod config;
 pub mod identity_metrics;
