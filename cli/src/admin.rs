@@ -12,7 +12,7 @@ use crate::args::IssuerOptions;
 use crate::failure::Failure;
 
 /// Where an issuer's socket is looked for, in this order, when none is named.
-const SOCKETS: [&str; 2] = [".signet/issuer-admin.sock", "/run/signet/issuer-admin.sock"];
+pub(crate) const SOCKETS: [&str; 2] = [".signet/issuer-admin.sock", "/run/signet/issuer-admin.sock"];
 
 /// For one call: an issuer that hangs is told as such.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -98,7 +98,7 @@ enum Upstream {
 impl Mesh<'_> {
     /// Starts every part in the order in which they need each other, and says so.
     async fn start(&self, parts: &mut Parts) -> Result<Rotations, Failure> {
-        let Self { options, state, ids, .. } = self;
+        let Self { options, ids, .. } = self;
         let issuer = self.issuer(parts, &self.root()?).await?;
         let upstream = self.upstream(parts).await?;
 
@@ -114,7 +114,7 @@ impl Mesh<'_> {
         let banner = Banner {
             ids,
             ttl: options.ttl,
-            state,
+            state: &options.state,
             issuer: &issuer,
             inbound: &inbound,
             outbound: &outbound,

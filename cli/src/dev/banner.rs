@@ -4,14 +4,15 @@ use std::fmt;
 use std::path::Path;
 
 use super::parts::{RunningGateway, RunningIssuer};
-use super::state::State;
 use super::{Ids, Upstream};
+use crate::admin;
 use crate::output;
 
 pub(crate) struct Banner<'a> {
     pub(crate) ids: &'a Ids,
     pub(crate) ttl: std::time::Duration,
-    pub(crate) state: &'a State,
+    /// The folder as the user named it, from where the user is.
+    pub(crate) state: &'a Path,
     pub(crate) issuer: &'a RunningIssuer,
     pub(crate) inbound: &'a RunningGateway,
     pub(crate) outbound: &'a RunningGateway,
@@ -21,8 +22,11 @@ pub(crate) struct Banner<'a> {
 impl fmt::Display for Banner<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { ids, issuer, inbound, outbound, upstream, .. } = self;
-        let root = quoted(&self.state.root_certificate());
-        let socket = quoted(&self.state.admin_socket());
+        let root = quoted(&self.state.join("root/root.pem"));
+        let socket = self.state.join("issuer-admin.sock");
+        // Where the commands look by themselves.
+        let found = admin::SOCKETS.iter().any(|known| Path::new(known) == socket);
+        let issuer_option = if found { String::new() } else { format!(" --issuer {}", quoted(&socket)) };
         let program = quoted(Path::new(&std::env::args_os().next().unwrap_or_else(|| "signet".into())));
         let ttl = output::span(self.ttl.as_secs());
         writeln!(
@@ -42,8 +46,8 @@ A mesh of trust domain {} is running; its identities live {ttl}.
   curl -s http://{}/metrics | grep signet_ca_expiration
   curl -s http://{}/identity
   openssl s_client -connect {} -CAfile {root} </dev/null
-  {program} status --issuer {socket}
-  {program} token create spiffe://{}/me --issuer {socket}
+  {program} status{issuer_option}
+  {program} token create spiffe://{}/me{issuer_option}
 
 Ctrl-C ends it. From here on, a line for each identity that becomes live:
 ",
