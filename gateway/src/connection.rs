@@ -17,6 +17,7 @@ use crate::authorization::Permission;
 use crate::deadlines::{Deadline, Deadlines, Passed};
 use crate::http::answer::HEADER_TIMEOUT;
 use crate::http::body::ResponseBody;
+use crate::http::frames::Followed;
 use crate::http::framing::Checked;
 use crate::http::proxy::serve_request;
 use crate::lifetime::{Cause, Control, Lifetime, Order};
@@ -75,7 +76,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Ready<S> {
                 cause
             }
             Protocol::Http2 { first } => {
-                let stream = Rewound { first, stream: self.stream };
+                let stream = Followed::new(self.stream, first, activity.clone());
                 let mut connection = core.http2.serve_connection(TokioIo::new(stream), service);
                 drive(&mut connection, control, timing, &activity).await
             }
@@ -88,6 +89,8 @@ trait Serving {
     fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>>;
     /// Takes no new requests, and ends when those under way have ended.
     fn drain(&mut self, cause: Cause, activity: &Activity);
+    /// The number of the head that its caller is to send the rest of; none when there is nothing to hurry for.
+    fn awaited_head(activity: &Activity) -> Option<u64>;
 }
 
 impl<S, T> Serving for hyper::server::conn::http1::Connection<TokioIo<S>, T>
@@ -107,6 +110,11 @@ where
             Pin::new(self).graceful_shutdown();
         }
     }
+
+    /// A head that came before the answer to an earlier request may take as long as that.
+    fn awaited_head(activity: &Activity) -> Option<u64> {
+        activity.head().filter(|_| activity.in_flight.get() == 0)
+    }
 }
 
 impl<S, T> Serving for hyper::server::conn::http2::Connection<TokioIo<S>, T, LocalExecutor>
@@ -122,9 +130,14 @@ where
     fn drain(&mut self, _: Cause, _: &Activity) {
         Pin::new(self).graceful_shutdown();
     }
+
+    /// No frame may come between those of a head (RFC 9113 §4.3): it holds up every other request.
+    fn awaited_head(activity: &Activity) -> Option<u64> {
+        activity.head()
+    }
 }
 
-async fn drive(connection: &mut impl Serving, control: &Control, mut timing: Timing, activity: &Activity) -> Cause {
+async fn drive<C: Serving>(connection: &mut C, control: &Control, mut timing: Timing, activity: &Activity) -> Cause {
     let mut draining = None;
     std::future::poll_fn(|cx| {
         loop {
@@ -141,7 +154,7 @@ async fn drive(connection: &mut impl Serving, control: &Control, mut timing: Tim
                 let cause = if result.is_ok() { Cause::Done } else { Cause::Broken };
                 return Poll::Ready(draining.unwrap_or(cause));
             }
-            match timing.review(cx, activity, draining) {
+            match timing.review(cx, activity, C::awaited_head(activity), draining) {
                 Some(order) => control.give(order),
                 None => return Poll::Pending,
             }
@@ -157,8 +170,8 @@ struct Timing {
     lifetime: Lifetime,
     idle: Duration,
     head: Duration,
-    /// Whether the deadline is for a head that has begun.
-    amid_head: bool,
+    /// The head that the deadline is for.
+    awaited_head: Option<u64>,
 }
 
 impl Timing {
@@ -166,15 +179,20 @@ impl Timing {
         let limits = &listener.core.limits;
         let deadline = listener.core.worker.deadlines.after(limits.idle_timeout);
         deadline.set_at(lifetime.drain_ms);
-        Self { deadline, lifetime, idle: limits.idle_timeout, head: limits.header_timeout, amid_head: false }
+        Self { deadline, lifetime, idle: limits.idle_timeout, head: limits.header_timeout, awaited_head: None }
     }
 
     /// What is to be done now; none when it is to wait.
-    fn review(&mut self, cx: &Context<'_>, activity: &Activity, draining: Option<Cause>) -> Option<Order> {
-        let amid_head = activity.is_waiting_for_head();
-        if amid_head != self.amid_head {
-            self.amid_head = amid_head;
-            self.deadline.set_after(if amid_head { self.head } else { self.idle });
+    fn review(
+        &mut self,
+        cx: &Context<'_>,
+        activity: &Activity,
+        awaited_head: Option<u64>,
+        draining: Option<Cause>,
+    ) -> Option<Order> {
+        if awaited_head != self.awaited_head {
+            self.awaited_head = awaited_head;
+            self.deadline.set_after(if awaited_head.is_some() { self.head } else { self.idle });
         }
         loop {
             match self.deadline.poll(cx) {
@@ -187,7 +205,7 @@ impl Timing {
                     }
                 }
                 Poll::Ready(Passed::Wall) => return Some(Order::Drain(Cause::PeerExpired)),
-                Poll::Ready(Passed::Span) if amid_head => return Some(Order::End(Cause::HeaderTimeout)),
+                Poll::Ready(Passed::Span) if awaited_head.is_some() => return Some(Order::End(Cause::HeaderTimeout)),
                 Poll::Ready(Passed::Span) => match (activity.idle_for(), draining) {
                     (Some(_), Some(cause)) => return Some(Order::End(cause)),
                     (Some(idle), None) if idle >= self.idle => {
@@ -209,7 +227,7 @@ pub(crate) struct Activity {
     in_flight: Cell<u32>,
     /// Milliseconds of uptime when the last request began or ended.
     last_ms: Cell<u64>,
-    amid_head: Cell<bool>,
+    heads: Cell<Heads>,
     /// Whether the next answer over HTTP/1.1 is the last.
     ends: Cell<bool>,
 }
@@ -217,13 +235,7 @@ pub(crate) struct Activity {
 impl Activity {
     pub(crate) fn new(deadlines: Rc<Deadlines>) -> Rc<Self> {
         let last_ms = Cell::new(deadlines.uptime_ms());
-        Rc::new(Self {
-            deadlines,
-            in_flight: Cell::new(0),
-            last_ms,
-            amid_head: Cell::new(false),
-            ends: Cell::new(false),
-        })
+        Rc::new(Self { deadlines, in_flight: Cell::new(0), last_ms, heads: Cell::default(), ends: Cell::new(false) })
     }
 
     /// Whether an answer over HTTP/1.1 is to say that it is the last.
@@ -231,20 +243,36 @@ impl Activity {
         self.ends.get()
     }
 
-    /// Whether the head of a request has begun and not ended.
-    pub(crate) fn note_head(&self, amid_head: bool) {
-        self.amid_head.set(amid_head);
+    /// How far the heads of requests have come by now.
+    pub(crate) fn note_heads(&self, heads: Heads) {
+        self.heads.set(heads);
     }
 
-    /// A head that came before the answer to an earlier request may take as long as that.
-    fn is_waiting_for_head(&self) -> bool {
-        self.amid_head.get() && self.in_flight.get() == 0
+    /// The number of the head that has begun and not ended.
+    fn head(&self) -> Option<u64> {
+        let Heads { ended, amid } = self.heads.get();
+        amid.then_some(ended)
     }
 
     /// None while a request is under way.
     fn idle_for(&self) -> Option<Duration> {
         let since = self.deadlines.uptime_ms().saturating_sub(self.last_ms.get());
         (self.in_flight.get() == 0).then(|| Duration::from_millis(since))
+    }
+}
+
+/// How far the heads of a connection's requests have come.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Heads {
+    /// How many have ended, of those that came in pieces at least.
+    pub(crate) ended: u64,
+    /// Whether one more has begun.
+    pub(crate) amid: bool,
+}
+
+impl Heads {
+    pub(crate) fn end(&mut self) {
+        *self = Self { ended: self.ended + 1, amid: false };
     }
 }
 
@@ -267,62 +295,13 @@ impl Drop for InFlight {
 }
 
 /// The last word to a caller whose request's head did not come in time.
-async fn say_too_slow<S: AsyncWrite + Unpin>(mut stream: S) {
+pub(crate) async fn say_too_slow<S: AsyncWrite + Unpin>(mut stream: S) {
     let saying = async {
         stream.write_all(HEADER_TIMEOUT).await?;
         stream.shutdown().await
     };
     // It is gone in either case; that it heard is not needed.
     let _heard = tokio::time::timeout(GOODBYE, saying).await;
-}
-
-/// A stream of which something was read already.
-#[derive(Debug)]
-struct Rewound<S> {
-    first: Vec<u8>,
-    stream: S,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut tokio::io::ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        if self.first.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(cx, buf);
-        }
-        let amount = self.first.len().min(buf.remaining());
-        buf.put_slice(&self.first[..amount]);
-        self.first.drain(..amount);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[std::io::IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
 }
 
 /// Runs hyper's tasks on the worker that their connection is on.

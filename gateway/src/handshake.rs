@@ -13,8 +13,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::authorization::Permission;
-use crate::connection::{Protocol, Ready};
-use crate::lifetime::Lifetime;
+use crate::connection::{Protocol, Ready, say_too_slow};
+use crate::http::frames::PREFACE;
+use crate::lifetime::{Cause, Lifetime};
 use crate::listener::Listener;
 
 /// A TCP connection of which nothing was read.
@@ -132,23 +133,43 @@ impl Accepted {
     }
 
     /// A caller on this host, who is not asked who it is. Waits for its first bytes, which tell the protocol.
-    pub(crate) async fn greet(mut self, listener: &Listener) -> io::Result<Ready<TcpStream>> {
-        let mut first = Vec::new();
+    pub(crate) async fn greet(mut self, listener: &Listener) -> Result<Ready<TcpStream>, Cause> {
+        let limits = &listener.core.limits;
+        let mut first = Vec::with_capacity(PREFACE.len());
+        match tokio::time::timeout(limits.idle_timeout, self.read_more(&mut first)).await {
+            Ok(read) => read?,
+            Err(_) => return Err(Cause::Idle),
+        }
         let reading = async {
             while PREFACE.starts_with(&first) && first.len() < PREFACE.len() {
-                let mut byte = [0; PREFACE.len()];
-                let room = PREFACE.len() - first.len();
-                match self.tcp.read(&mut byte[..room]).await? {
-                    0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
-                    read => first.extend_from_slice(&byte[..read]),
-                }
+                self.read_more(&mut first).await?;
             }
             Ok(())
         };
-        tokio::time::timeout(listener.core.limits.idle_timeout, reading).await??;
+        match tokio::time::timeout(limits.header_timeout, reading).await {
+            Ok(read) => read?,
+            Err(_) => {
+                say_too_slow(self.tcp).await;
+                return Err(Cause::HeaderTimeout);
+            }
+        }
         let protocol = if first == PREFACE { Protocol::Http2 { first } } else { Protocol::Http1 { first } };
         let permission = Permission::of_local(&listener.mode);
         Ok(Ready { stream: self.tcp, protocol, permission, lifetime: Lifetime::UNLIMITED })
+    }
+
+    /// Reads on, no further than a preface can reach.
+    async fn read_more(&mut self, first: &mut Vec<u8>) -> Result<(), Cause> {
+        let mut bytes = [0; PREFACE.len()];
+        let room = PREFACE.len() - first.len();
+        match self.tcp.read(&mut bytes[..room]).await {
+            Ok(0) if first.is_empty() => Err(Cause::Done),
+            Ok(0) | Err(_) => Err(Cause::Broken),
+            Ok(read) => {
+                first.extend_from_slice(&bytes[..read]);
+                Ok(())
+            }
+        }
     }
 }
 
@@ -171,6 +192,3 @@ pub(crate) struct Refusal {
     pub(crate) error: HandshakeError,
     pub(crate) kind: &'static str,
 }
-
-/// With which HTTP/2 begins (RFC 9113 §3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

@@ -81,9 +81,10 @@ impl Listener {
             None => {
                 drop(slot);
                 let control = self.core.callers.register(None);
-                // Whoever goes away without a word wanted nothing.
-                let ready = Box::pin(accepted.greet(self)).await.ok()?;
-                Some(Box::pin(ready.serve_requests(self, &control)).await)
+                Some(match Box::pin(accepted.greet(self)).await {
+                    Ok(ready) => Box::pin(ready.serve_requests(self, &control)).await,
+                    Err(cause) => cause,
+                })
             }
         }
     }

@@ -17,7 +17,7 @@ use std::task::{Context, Poll, ready};
 use memchr::{memchr, memchr_iter};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::connection::Activity;
+use crate::connection::{Activity, Heads};
 use crate::metrics::ListenerMetrics;
 
 /// A connection whose HTTP/1.1 requests are checked while they are read.
@@ -40,6 +40,7 @@ struct Framing {
     /// The part of a head that earlier reads brought.
     head: Vec<u8>,
     max_head: usize,
+    heads: Heads,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -95,7 +96,7 @@ impl<S> Checked<S> {
         activity: Rc<Activity>,
         metrics: Rc<ListenerMetrics>,
     ) -> Self {
-        let framing = Framing { at: At::Head, head: Vec::new(), max_head };
+        let framing = Framing { at: At::Head, head: Vec::new(), max_head, heads: Heads::default() };
         Self { inner, first, framing, poison: None, activity, metrics }
     }
 
@@ -106,7 +107,7 @@ impl<S> Checked<S> {
     /// Looks at what was just read, which begins at `from`.
     fn check(&mut self, buf: &mut ReadBuf<'_>, from: usize) {
         let followed = self.framing.advance(&buf.filled()[from..]);
-        self.activity.note_head(!self.framing.head.is_empty());
+        self.activity.note_heads(self.framing.heads);
         let Err((good, malformed)) = followed else { return };
         buf.set_filled(from + good);
         self.metrics.malformed(malformed.label());
@@ -217,20 +218,26 @@ impl Framing {
             }
         }
         if self.head == b"\r" && bytes[0] == b'\n' {
-            self.head.clear();
+            self.end_head();
             return Ok(1);
         }
         // A head in several pieces is put together; hyper refuses it when it grows too long.
         let known = self.head.len();
+        self.heads.amid = true;
         self.head.extend_from_slice(&bytes[..bytes.len().min((self.max_head + 1).saturating_sub(known))]);
         match end_of_head(&self.head, known.saturating_sub(3)) {
             Some(end) => {
                 self.at = framing_of(&self.head[..end])?;
-                self.head.clear();
+                self.end_head();
                 Ok(end - known)
             }
             None => Ok(bytes.len()),
         }
+    }
+
+    fn end_head(&mut self) {
+        self.head.clear();
+        self.heads.end();
     }
 }
 

@@ -1,8 +1,11 @@
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use http::Response;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::harness::*;
+use crate::outbound::{outbound_identity, outbound_with};
 
 /// Each on a connection of its own; what follows must never be served.
 const FOLLOWING: &str = "GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n";
@@ -128,6 +131,97 @@ async fn a_head_that_does_not_come_in_time_is_answered_408() {
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
     assert!((900..2_000).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
     gateway.counts("signet_gateway_connections_closed_total{reason=\"header_timeout\"} 1").await;
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// `GET http://a/`, each field by the static table of HPACK but the last.
+const GET_BLOCK: &[u8] = b"\x82\x86\x84\x41\x01a";
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    [&[0, 0, payload.len() as u8, kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
+fn http2_begins(then: &[u8]) -> Vec<u8> {
+    [PREFACE, &frame(SETTINGS, 0, 0, b""), then].concat()
+}
+
+/// How long the gateway keeps a connection on which `bytes` came, and `more` again and again; up to 2.5 s.
+async fn held(mut stream: impl AsyncRead + AsyncWrite + Unpin, bytes: &[u8], more: &[u8]) -> Duration {
+    let begun = Instant::now();
+    stream.write_all(bytes).await.unwrap();
+    stream.flush().await.unwrap();
+    while begun.elapsed() < Duration::from_millis(2_500) {
+        let mut buffer = [0; 1024];
+        match tokio::time::timeout(Duration::from_millis(200), stream.read(&mut buffer)).await {
+            Err(_) => {
+                drop(stream.write_all(more).await);
+                drop(stream.flush().await);
+            }
+            Ok(Ok(1..)) => {}
+            Ok(_) => return begun.elapsed(),
+        }
+    }
+    begun.elapsed()
+}
+
+#[tokio::test]
+async fn an_http2_head_that_does_not_end_in_time_ends_its_connection() {
+    let pki = Pki::new();
+    let limits = "limits: { header_timeout: 1s }";
+    let slow = service(|_| async {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        Response::new(full(""))
+    })
+    .await;
+    let upstreams = "upstreams:\n  - { name: app, address: \"http://ADDRESS\", response_timeout: 20s }\n";
+    let rest = format!("{}{limits}", upstreams.replace("ADDRESS", &slow.to_string()));
+    let listeners = "listeners:\n  - { name: inbound, mode: inbound, listen: \"127.0.0.1:0\", \
+                     allow: [\"spiffe://example.org/shop/*\"], upstream: app }\n";
+    let inbound = gateway(&pki, &outbound_identity(&pki), &format!("workers: 1\n{listeners}{rest}")).await;
+    let outbound =
+        outbound_with(&pki, &outbound_identity(&pki), inbound.address(), "spiffe://example.org/**", limits).await;
+
+    let open = frame(HEADERS, END_STREAM, 1, GET_BLOCK);
+    let more = frame(CONTINUATION, 0, 1, b"\x40\x01b\x01c");
+    let whole = frame(HEADERS, END_STREAM | END_HEADERS, 1, GET_BLOCK);
+    let upload = frame(HEADERS, END_HEADERS, 1, GET_BLOCK);
+    let another = frame(HEADERS, END_STREAM, 3, GET_BLOCK);
+    let data = frame(DATA, 0, 1, &[b'x'; 100]);
+    let trailers = frame(HEADERS, END_STREAM, 1, b"\x40\x01b\x01c");
+    let rows = [
+        ("half a preface", PREFACE[..10].to_vec(), &b""[..], true),
+        ("no end of the head", http2_begins(&open), b"", true),
+        ("a head that goes on and on", http2_begins(&open), &more, true),
+        ("a frame that stays behind its length", http2_begins(&whole[..12]), b"", true),
+        ("a frame's header alone", http2_begins(&whole[..9]), b"", true),
+        ("beside a request under way", http2_begins(&[&whole[..], &another].concat()), b"", true),
+        ("trailers", http2_begins(&[&upload[..], &data, &trailers].concat()), b"", true),
+        ("a body that pauses", http2_begins(&[&upload[..], &data[..50]].concat()), b"", false),
+        ("a request under way", http2_begins(&whole), b"", false),
+        ("no request yet", http2_begins(b""), b"", false),
+    ];
+    let mut holding = tokio::task::JoinSet::new();
+    for (what, bytes, more, ends) in rows {
+        let more = more.to_vec();
+        let tcp = TcpStream::connect(outbound.address()).await.unwrap();
+        let tls = connect(inbound.address(), Some(&pki.client()), &[b"h2"]).await.unwrap();
+        holding.spawn(async move {
+            let (plain, secured) = tokio::join!(held(tcp, &bytes, &more), held(tls, &bytes, &more));
+            for (side, held) in [("plain", plain), ("mtls", secured)] {
+                assert_eq!((900..2_000).contains(&held.as_millis()), ends, "{what}, {side}: {held:?}");
+            }
+        });
+    }
+    holding.join_all().await;
+    for gateway in [&outbound, &inbound] {
+        gateway.counts("signet_gateway_connections_closed_total{reason=\"header_timeout\"} 7").await;
+    }
 }
 
 #[tokio::test]

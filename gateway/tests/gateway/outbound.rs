@@ -12,14 +12,24 @@ use crate::harness::*;
 
 const GET: &[u8] = b"GET /x HTTP/1.1\r\nhost: shop\r\nx-forwarded-client-cert: forged\r\n\r\n";
 
-fn outbound_identity(pki: &Pki) -> Issued {
+pub(crate) fn outbound_identity(pki: &Pki) -> Issued {
     pki.issuing.leaf("spiffe://example.org/gateway/outbound").issue()
 }
 
 async fn outbound(pki: &Pki, identity: &Issued, peer: SocketAddr, expected: &str) -> Running {
+    outbound_with(pki, identity, peer, expected, "").await
+}
+
+pub(crate) async fn outbound_with(
+    pki: &Pki,
+    identity: &Issued,
+    peer: SocketAddr,
+    expected: &str,
+    limits: &str,
+) -> Running {
     let rest = format!(
         "workers: 1\nlisteners:\n  - {{ name: outbound, mode: outbound, listen: \"127.0.0.1:0\", upstream: peer }}\n\
-         upstreams:\n  - {{ name: peer, address: \"mtls://{peer}\", identity: [\"{expected}\"], connect_timeout: 1s }}\n"
+         upstreams:\n  - {{ name: peer, address: \"mtls://{peer}\", identity: [\"{expected}\"], connect_timeout: 1s }}\n{limits}"
     );
     gateway(pki, identity, &rest).await
 }

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn framing() -> Framing {
-    Framing { at: At::Head, head: Vec::new(), max_head: 65_536 }
+    Framing { at: At::Head, head: Vec::new(), max_head: 65_536, heads: Heads::default() }
 }
 
 /// Whether `bytes` pass and end where a head may begin, or why they are refused; the same in whatever pieces they come.
