@@ -239,7 +239,7 @@ impl Guarded {
         assert_eq!(answer.status, 0, "curl was served: {answer:?}");
         assert_ne!(answer.exit, 0, "{answer:?}");
         let told = openssl.get("/hello");
-        assert!(!told.contains("HTTP/1.1"), "openssl was served: {told}");
+        assert!(told.contains("CONNECTED") && !told.contains("HTTP/1.1"), "openssl was served: {told}");
 
         let admin = self.gateway.admin;
         until(&format!("two more refused for {reason}: {}", admin.metrics().text()), secs(5), || {

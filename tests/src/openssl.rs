@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::files::IdentityFiles;
@@ -42,6 +43,7 @@ pub struct SConnection {
     child: Child,
     input: Option<ChildStdin>,
     output: Arc<Mutex<Vec<u8>>>,
+    readers: Vec<JoinHandle<()>>,
 }
 
 impl SClient {
@@ -70,20 +72,21 @@ impl SClient {
         let mut child =
             self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("openssl");
         let output = Arc::new(Mutex::new(Vec::new()));
+        let mut readers = Vec::new();
         for mut stream in [
             Box::new(child.stdout.take().expect("a pipe")) as Box<dyn std::io::Read + Send>,
             Box::new(child.stderr.take().expect("a pipe")),
         ] {
             let output = output.clone();
-            std::thread::spawn(move || {
+            readers.push(std::thread::spawn(move || {
                 let mut buffer = [0; 4096];
                 while let Ok(length @ 1..) = stream.read(&mut buffer) {
                     output.lock().expect("a whole vector").extend_from_slice(&buffer[..length]);
                 }
-            });
+            }));
         }
         let input = child.stdin.take();
-        SConnection { child, input, output }
+        SConnection { child, input, output, readers }
     }
 
     /// Sends one `GET PATH` and waits until the server has closed the connection. Returns all that openssl said.
@@ -114,6 +117,10 @@ impl SConnection {
     #[track_caller]
     pub fn wait_for_end(&mut self, within: Duration) {
         until_some("the end of openssl s_client", within, || self.child.try_wait().expect("a child"));
+        // What it said last may still be in the pipes.
+        for reader in self.readers.drain(..) {
+            reader.join().expect("a reader that does not panic");
+        }
     }
 
     pub fn has_ended(&mut self) -> bool {
