@@ -87,8 +87,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Ready<S> {
 /// What hyper's connections of both protocols can do.
 trait Serving {
     fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>>;
-    /// Takes no new requests, and ends when those under way have ended.
-    fn drain(&mut self, cause: Cause, activity: &Activity);
+    /// Takes no new requests, and ends when those under way have ended. Ready when it need not even be driven for that.
+    fn drain(&mut self, cause: Cause, activity: &Activity) -> Poll<()>;
     /// The number of the head that its caller is to send the rest of; none when there is nothing to hurry for.
     fn awaited_head(activity: &Activity) -> Option<u64>;
 }
@@ -102,13 +102,14 @@ where
         Pin::new(self).poll(cx)
     }
 
-    fn drain(&mut self, cause: Cause, activity: &Activity) {
+    fn drain(&mut self, cause: Cause, activity: &Activity) -> Poll<()> {
         activity.ends.set(true);
         // A caller that pauses between two requests is told with the next answer: if it was closed now, the next request
         // could already be on its way. Its certificate's end is the last moment for that.
         if cause != Cause::PeerExpired || activity.in_flight.get() > 0 {
             Pin::new(self).graceful_shutdown();
         }
+        Poll::Pending
     }
 
     /// A head that came before the answer to an earlier request may take as long as that.
@@ -127,8 +128,13 @@ where
         Pin::new(self).poll(cx)
     }
 
-    fn drain(&mut self, _: Cause, _: &Activity) {
+    fn drain(&mut self, _: Cause, activity: &Activity) -> Poll<()> {
+        // hyper would wait for the preface before it says goodbye.
+        if activity.heads.get().ended == 0 {
+            return Poll::Ready(());
+        }
         Pin::new(self).graceful_shutdown();
+        Poll::Pending
     }
 
     /// No frame may come between those of a head (RFC 9113 §4.3): it holds up every other request.
@@ -145,7 +151,9 @@ async fn drive<C: Serving>(connection: &mut C, control: &Control, mut timing: Ti
                 Order::End(cause) => return Poll::Ready(cause),
                 Order::Drain(cause) if draining.is_none() => {
                     draining = Some(cause);
-                    connection.drain(cause, activity);
+                    if connection.drain(cause, activity).is_ready() {
+                        return Poll::Ready(cause);
+                    }
                 }
                 Order::Serve | Order::Drain(_) => {}
             }

@@ -9,7 +9,6 @@ use std::time::Duration;
 use signet_identity::{LiveIdentity, PeerIdentity, ServerKey};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 
 use crate::authorization::{Denial, Permission};
 use crate::config::Mode;
@@ -31,8 +30,8 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// Accepts until `stop`; connections under way go on.
-    pub(crate) async fn accept(self: Rc<Self>, socket: TcpListener, stop: CancellationToken) {
+    /// Accepts until the worker closes; connections under way go on.
+    pub(crate) async fn accept(self: Rc<Self>, socket: TcpListener) {
         let handshakes = Arc::new(Semaphore::new(self.core.handshakes));
         let accepting = async {
             loop {
@@ -44,7 +43,7 @@ impl Listener {
                 }
             }
         };
-        stop.run_until_cancelled(accepting).await;
+        self.core.closing.run_until_cancelled(accepting).await;
     }
 
     fn take_in(self: Rc<Self>, accepted: Accepted, slot: tokio::sync::OwnedSemaphorePermit) {
@@ -71,21 +70,34 @@ impl Listener {
         accepted: Accepted,
         slot: tokio::sync::OwnedSemaphorePermit,
     ) -> Option<Cause> {
+        // In boxes, so that a connection does not keep the room that its beginning needed.
         match self.key {
             Some(key) => {
-                // In boxes, so that a connection does not keep the room that its handshake needed.
-                let (ready, control) = Box::pin(self.authenticate(accepted, key)).await?;
+                let Some(authenticated) = Box::pin(self.unless_closing(self.authenticate(accepted, key))).await else {
+                    return Some(Cause::Shutdown);
+                };
+                let (ready, control) = authenticated?;
                 drop(slot);
                 Some(Box::pin(ready.serve_requests(self, &control)).await)
             }
             None => {
                 drop(slot);
                 let control = self.core.callers.register(None);
-                Some(match Box::pin(accepted.greet(self)).await {
-                    Ok(ready) => Box::pin(ready.serve_requests(self, &control)).await,
-                    Err(cause) => cause,
+                Some(match Box::pin(self.unless_closing(accepted.greet(self))).await {
+                    Some(Ok(ready)) => Box::pin(ready.serve_requests(self, &control)).await,
+                    Some(Err(cause)) => cause,
+                    None => Cause::Shutdown,
                 })
             }
+        }
+    }
+
+    /// None as soon as the worker closes: whoever has asked for nothing is not waited for.
+    async fn unless_closing<T>(&self, beginning: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.core.closing.cancelled() => None,
+            begun = beginning => Some(begun),
         }
     }
 

@@ -63,6 +63,8 @@ pub(crate) struct Core {
     /// This worker's share of the handshakes.
     pub(crate) handshakes: usize,
     pub(crate) callers: Rc<Registry>,
+    /// Cancelled when nothing new is let in any more.
+    pub(crate) closing: CancellationToken,
     pub(crate) refusals: LogLimit,
     pub(crate) failures: LogLimit,
     pub(crate) http1: http1::Builder,
@@ -89,9 +91,8 @@ impl Plan {
         let core = Core::new(&self.config, identity, self.clock.clone());
         let upstreams = self.upstreams(&core);
         let listeners = self.listeners(&core, &upstreams);
-        let stop = CancellationToken::new();
         for (listener, socket) in listeners.iter().zip(self.sockets.drain(..)) {
-            tokio::task::spawn_local(listener.clone().accept(ports::open(socket)?, stop.clone()));
+            tokio::task::spawn_local(listener.clone().accept(ports::open(socket)?));
         }
         tokio::task::spawn_local(keep_time(core.clone(), listeners, upstreams.clone()));
         tokio::task::spawn_local(follow_trust(core.clone(), upstreams));
@@ -99,7 +100,6 @@ impl Plan {
         let _ = self.reports.send(Report::Accepting).await;
 
         self.shutdown.cancelled().await;
-        stop.cancel();
         core.drain(self.config.drain).await;
         Ok(())
     }
@@ -157,6 +157,7 @@ impl Core {
             connections: share(limits.connections, config.workers),
             handshakes: share(limits.handshakes, config.workers),
             callers: Rc::default(),
+            closing: CancellationToken::new(),
             refusals: LogLimit::new(deadlines.clone()),
             failures: LogLimit::new(deadlines.clone()),
             worker: Surroundings { identity, clock, deadlines, registry: Rc::default() },
@@ -168,6 +169,8 @@ impl Core {
 
     /// Lets the connections finish, for as long as `patience`; then cuts them off.
     async fn drain(&self, patience: Duration) {
+        // Whoever is not in the registry by now does not get there any more, and would not hear the order.
+        self.closing.cancel();
         self.callers.order_all(Order::Drain(Cause::Shutdown));
         if !self.empty_within(patience).await {
             tracing::info!(connections = self.callers.len(), "connections are cut off at shutdown");

@@ -5,8 +5,10 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Channel, Empty};
 use time::OffsetDateTime;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::harness::*;
+use crate::outbound::{outbound_identity, outbound_with};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
@@ -168,6 +170,61 @@ async fn shutdown_lets_requests_finish_and_ends_in_time() {
     let _ = tokio::time::timeout(Duration::from_secs(1), idle.read_to_end(&mut rest)).await.unwrap();
     gateway.task.await.unwrap().unwrap();
     assert!(begun.elapsed() < Duration::from_millis(1_500), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn shutdown_does_not_wait_for_callers_that_have_asked_for_nothing() {
+    let pki = Pki::new();
+    let inbound = inbound_with(&pki, mirror().await, "shutdown: { drain: 4s }").await;
+    let outbound = outbound_with(
+        &pki,
+        &outbound_identity(&pki),
+        inbound.address(),
+        "spiffe://example.org/**",
+        "shutdown: { drain: 4s }",
+    )
+    .await;
+    let _silent = TcpStream::connect(outbound.address()).await.unwrap();
+    let mut amid_preface = TcpStream::connect(outbound.address()).await.unwrap();
+    amid_preface.write_all(b"PRI * HT").await.unwrap();
+    let _silent_http1 = connect(inbound.address(), Some(&pki.client()), &[b"http/1.1"]).await.unwrap();
+    let _silent_http2 = connect(inbound.address(), Some(&pki.client()), &[b"h2"]).await.unwrap();
+    let mut amid_tls_preface = connect(inbound.address(), Some(&pki.client()), &[b"h2"]).await.unwrap();
+    amid_tls_preface.write_all(b"PRI * HT").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    for gateway in [outbound, inbound] {
+        let begun = Instant::now();
+        gateway.stop().await;
+        assert!(begun.elapsed() < Duration::from_millis(1_000), "{:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn shutdown_ends_handshakes_at_once_while_a_request_finishes() {
+    let pki = Pki::new();
+    let address = service(|_| async {
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        Response::new(full("done"))
+    })
+    .await;
+    let gateway = inbound_with(&pki, address, "shutdown: { drain: 4s }").await;
+    let mut busy = connect(gateway.address(), Some(&pki.client()), &[b"http/1.1"]).await.unwrap();
+    busy.write_all(GET).await.unwrap();
+    // So many that some of them share the worker of the other.
+    let mut shaking = Vec::new();
+    for _ in 0..16 {
+        shaking.push(TcpStream::connect(gateway.address()).await.unwrap());
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let begun = Instant::now();
+    gateway.shutdown.cancel();
+    for mut stream in shaking {
+        assert_eq!(stream.read(&mut [0; 1]).await.unwrap_or(0), 0);
+    }
+    assert!(begun.elapsed() < Duration::from_millis(400), "{:?}", begun.elapsed());
+    let (answer, _) = exchange(&mut busy, b"").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    gateway.task.await.unwrap().unwrap();
 }
 
 #[tokio::test]
