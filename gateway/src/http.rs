@@ -7,3 +7,4 @@ pub(crate) mod frames;
 pub(crate) mod framing;
 pub(crate) mod headers;
 pub(crate) mod proxy;
+mod trailers;

@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::expect::Gate;
+use super::trailers;
 use crate::connection::InFlight;
 use crate::metrics::ListenerMetrics;
 use crate::upstream::{Exchange, Stream};
@@ -90,14 +91,18 @@ impl Body for RequestBody {
             this.gate = None;
             progress.0.set(Step::Unread);
         }
-        let polled = ready!(Pin::new(&mut *incoming).poll_frame(cx));
-        progress.0.set(match &polled {
-            Some(Ok(_)) if incoming.is_end_stream() => Step::Done,
-            Some(Ok(_)) => Step::Reading,
-            Some(Err(_)) => Step::Failed,
-            None => Step::Done,
-        });
-        Poll::Ready(polled)
+        loop {
+            let polled = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+            progress.0.set(match &polled {
+                Some(Ok(_)) if incoming.is_end_stream() => Step::Done,
+                Some(Ok(_)) => Step::Reading,
+                Some(Err(_)) => Step::Failed,
+                None => Step::Done,
+            });
+            if let Some(passed) = passed(polled) {
+                return Poll::Ready(passed);
+            }
+        }
     }
 
     fn is_end_stream(&self) -> bool {
@@ -167,14 +172,19 @@ impl Body for ResponseBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut self.source {
-            Source::Empty => Poll::Ready(None),
-            Source::Text(text) => {
-                let text = std::mem::take(text);
-                Poll::Ready((!text.is_empty()).then(|| Ok(Frame::data(text))))
+        loop {
+            let polled = match &mut self.source {
+                Source::Empty => None,
+                Source::Text(text) => {
+                    let text = std::mem::take(text);
+                    (!text.is_empty()).then(|| Ok(Frame::data(text)))
+                }
+                Source::Exchange(exchange) => ready!(exchange.poll_frame(cx)),
+                Source::Stream(stream) => ready!(stream.poll_frame(cx)),
+            };
+            if let Some(passed) = passed(polled) {
+                return Poll::Ready(passed);
             }
-            Source::Exchange(exchange) => exchange.poll_frame(cx),
-            Source::Stream(stream) => stream.poll_frame(cx),
         }
     }
 
@@ -194,6 +204,14 @@ impl Body for ResponseBody {
             Source::Exchange(exchange) => exchange.size_hint(),
             Source::Stream(stream) => stream.size_hint(),
         }
+    }
+}
+
+/// What goes on of what came; none when nothing of a frame may, so that the next one is to be looked at.
+fn passed<E>(polled: Option<Result<Frame<Bytes>, E>>) -> Option<Option<Result<Frame<Bytes>, E>>> {
+    match polled {
+        Some(Ok(frame)) => trailers::sifted(frame).map(|frame| Some(Ok(frame))),
+        Some(Err(_)) | None => Some(polled),
     }
 }
 

@@ -3,11 +3,13 @@
 
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Method, Request, StatusCode, Version, request, response};
 use http_body::Body;
+
+use super::trailers;
 
 /// The identity of the caller, for the service behind the gateway; never taken from the caller itself.
 pub(crate) const FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
@@ -64,6 +66,9 @@ pub(crate) fn of_request(head: &mut request::Parts, caller: Option<&HeaderValue>
     let expects_continue = found.expect && expects_continue(&head.headers)?;
     let accepts_trailers = found.te && lists(&head.headers, &TE, "trailers");
     remove_hop_by_hop(&mut head.headers, &found)?;
+    if found.trailer {
+        trailers::announce(&mut head.headers);
+    }
     if found.claims {
         remove_claims(&mut head.headers);
     }
@@ -135,6 +140,9 @@ pub(crate) fn of_answer(head: &mut response::Parts) {
     if remove_hop_by_hop(&mut head.headers, &found).is_err() {
         head.headers.remove(CONNECTION);
     }
+    if found.trailer {
+        trailers::announce(&mut head.headers);
+    }
     head.version = Version::HTTP_11;
 }
 
@@ -170,6 +178,7 @@ struct Found {
     connection: bool,
     other_hop_by_hop: bool,
     te: bool,
+    trailer: bool,
     upgrade: bool,
     expect: bool,
     claims: bool,
@@ -192,6 +201,8 @@ impl Found {
                 found.connection = true;
             } else if *name == TE {
                 found.te = true;
+            } else if *name == TRAILER {
+                found.trailer = true;
             } else if *name == UPGRADE {
                 found.upgrade = true;
             } else if HOP_BY_HOP.contains(name) {

@@ -8,4 +8,5 @@ mod identity;
 mod lifetime;
 mod malformed;
 mod outbound;
+mod trailers;
 mod upstream_down;

@@ -11,7 +11,7 @@ use crate::harness::*;
 const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
 /// A service that handles each connection by hand; it is given the connection's number.
-async fn by_hand<F>(serve: impl Fn(usize, TcpStream) -> F + Send + 'static) -> (SocketAddr, Arc<AtomicUsize>)
+pub(crate) async fn by_hand<F>(serve: impl Fn(usize, TcpStream) -> F + Send + 'static) -> (SocketAddr, Arc<AtomicUsize>)
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -27,7 +27,7 @@ where
     (address, accepted)
 }
 
-async fn read_head(stream: &mut TcpStream) -> String {
+pub(crate) async fn read_head(stream: &mut TcpStream) -> String {
     let mut text = String::new();
     let mut buffer = [0; 4096];
     while !text.contains("\r\n\r\n") {
