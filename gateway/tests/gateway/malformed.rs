@@ -78,6 +78,31 @@ async fn bad_chunks_are_answered_400_and_closed() {
 }
 
 #[tokio::test]
+async fn a_400_carries_the_reasons_that_the_manual_lists_and_an_unreadable_head_none() {
+    let pki = Pki::new();
+    let gateway = inbound(&pki, mirror().await).await;
+    let mut seen = Vec::new();
+    for (lines, has_reason) in [
+        ("host: a\r\nhost: b\r\n\r\n", true),
+        ("host: a\r\nconnection: content-length\r\n\r\n", true),
+        ("host: a\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhelloX", true),
+        ("host: a\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", false),
+        ("host: a\r\n b: c\r\n\r\n", false),
+        ("host: a\n\n", false),
+    ] {
+        let (answer, _) = request(&gateway, &pki, &format!("POST / HTTP/1.1\r\n{lines}")).await;
+        assert!(answer.starts_with("HTTP/1.1 400"), "{lines:?}: {answer}");
+        let reason = answer.lines().find_map(|line| line.strip_prefix("x-signet-reason: "));
+        assert_eq!(reason.is_some(), has_reason, "{lines:?}: {answer}");
+        seen.extend(reason.map(str::to_owned));
+    }
+    let manual = include_str!("../../../docs/gateway.md");
+    let row = manual.lines().find(|line| line.starts_with("| 400 |")).unwrap();
+    let listed: Vec<_> = row.split('`').skip(1).step_by(2).collect();
+    assert_eq!(listed, seen);
+}
+
+#[tokio::test]
 async fn a_refused_request_does_not_harm_the_one_before_it() {
     let pki = Pki::new();
     let gateway = inbound(&pki, mirror().await).await;
@@ -98,6 +123,7 @@ async fn heads_that_are_too_large_are_refused() {
     for (bytes, status) in [(large, "HTTP/1.1 431"), (many, "HTTP/1.1 431"), (path, "HTTP/1.1 4")] {
         let (answer, ended) = request(&gateway, &pki, &bytes).await;
         assert!(answer.starts_with(status), "{}: {}", &bytes[..40], &answer[..answer.len().min(100)]);
+        assert!(!answer.contains("x-signet-reason"), "{answer}");
         assert_eq!(ended, Ended::Closed);
     }
     let fits = format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "x".repeat(40 << 10));
@@ -128,7 +154,7 @@ async fn a_head_that_does_not_come_in_time_is_answered_408() {
         }
     };
     tokio::time::timeout(Duration::from_secs(5), reading).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 408") && !answer.contains("x-signet-reason"), "{answer}");
     assert!((900..2_000).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
     gateway.counts("signet_gateway_connections_closed_total{reason=\"header_timeout\"} 1").await;
 }
