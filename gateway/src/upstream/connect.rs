@@ -149,11 +149,19 @@ fn tls_failure(cause: io::Error) -> ConnectFailure {
     }
 }
 
+/// rustls explains an end without close_notify by the address of its manual, which is not for a log.
+fn without_manual(cause: io::Error) -> io::Error {
+    if cause.kind() == io::ErrorKind::UnexpectedEof {
+        return io::Error::new(cause.kind(), "the peer closed the connection without TLS close_notify");
+    }
+    cause
+}
+
 impl AsyncRead for Io {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Mtls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Mtls(stream) => Pin::new(stream).poll_read(cx, buf).map_err(without_manual),
         }
     }
 }
@@ -196,5 +204,34 @@ impl AsyncWrite for Io {
             Self::Plain(stream) => stream.is_write_vectored(),
             Self::Mtls(stream) => stream.is_write_vectored(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+    use super::*;
+
+    #[test]
+    fn an_end_without_close_notify_is_told_without_an_address() {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = config.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+        let name = ServerName::try_from("a").unwrap();
+        let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
+        assert_eq!(connection.read_tls(&mut io::empty()).unwrap(), 0);
+        let cause = connection.reader().read(&mut [0]).unwrap_err();
+        assert!(cause.to_string().contains("https://"), "{cause}");
+        let told = without_manual(cause).to_string();
+        assert_eq!(told, "the peer closed the connection without TLS close_notify");
+    }
+
+    #[test]
+    fn another_error_is_told_as_it_is() {
+        let told = without_manual(io::Error::from(io::ErrorKind::ConnectionReset)).to_string();
+        assert_eq!(told, io::Error::from(io::ErrorKind::ConnectionReset).to_string());
     }
 }
