@@ -60,17 +60,20 @@ pub(crate) enum Cause {
     PeerExpired,
     /// The peer's authority left the bundle, or it is no longer believed for another reason.
     PeerDistrusted,
+    /// Our own certificate expired: we cannot prove any more who we are.
+    OwnIdentity,
     Idle,
     HeaderTimeout,
     Shutdown,
 }
 
 impl Cause {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Done,
         Self::Broken,
         Self::PeerExpired,
         Self::PeerDistrusted,
+        Self::OwnIdentity,
         Self::Idle,
         Self::HeaderTimeout,
         Self::Shutdown,
@@ -82,6 +85,7 @@ impl Cause {
             Self::Broken => "broken",
             Self::PeerExpired => "peer_expired",
             Self::PeerDistrusted => "peer_distrusted",
+            Self::OwnIdentity => "own_identity",
             Self::Idle => "idle",
             Self::HeaderTimeout => "header_timeout",
             Self::Shutdown => "shutdown",
@@ -157,6 +161,15 @@ impl Registry {
         // Waking does not run a task, so nothing comes back here while this is borrowed.
         for (_, control) in &*self.connections.borrow() {
             control.give(order);
+        }
+    }
+
+    /// The same to those connections only whose peers have proved an identity, and were shown ours.
+    pub(crate) fn order_peers(&self, order: Order) {
+        for (_, control) in &*self.connections.borrow() {
+            if control.peer.is_some() {
+                control.give(order);
+            }
         }
     }
 

@@ -179,6 +179,19 @@ impl Core {
         }
     }
 
+    /// Once our own identity has expired, the callers that were shown it are let go, and soon cut off. Callers on this host
+    /// are told with each answer.
+    fn end_with_own_identity(&self) {
+        let expires_at = self.worker.identity.load().expires_at();
+        let expired_for = self.worker.clock.now() - expires_at;
+        if expired_for >= Duration::ZERO {
+            self.callers.order_peers(Order::Drain(Cause::OwnIdentity));
+        }
+        if expired_for >= OWN_EXPIRY_GRACE {
+            self.callers.order_peers(Order::End(Cause::OwnIdentity));
+        }
+    }
+
     async fn empty_within(&self, patience: Duration) -> bool {
         let empty = async {
             while self.callers.len() > 0 {
@@ -196,6 +209,7 @@ async fn keep_time(core: Rc<Core>, listeners: Vec<Rc<Listener>>, upstreams: Vec<
     for number in 0_u64.. {
         ticks.tick().await;
         core.worker.deadlines.tick();
+        core.end_with_own_identity();
         for listener in &listeners {
             listener.metrics.flush();
         }
@@ -235,5 +249,7 @@ const SWEEP_EVERY: u64 = 10;
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 const FRAME: u32 = 64 << 10;
+/// For the answers that are on their way when our own identity expires.
+const OWN_EXPIRY_GRACE: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const CUT_OFF: Duration = Duration::from_millis(500);

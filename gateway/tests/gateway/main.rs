@@ -8,5 +8,6 @@ mod identity;
 mod lifetime;
 mod malformed;
 mod outbound;
+mod own_identity;
 mod trailers;
 mod upstream_down;
