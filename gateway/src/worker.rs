@@ -152,7 +152,8 @@ impl Core {
             .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_frame_size(FRAME);
+            .max_frame_size(FRAME)
+            .max_send_buf_size(SEND_BUFFER);
         Rc::new(Self {
             connections: share(limits.connections, config.workers),
             handshakes: share(limits.handshakes, config.workers),
@@ -249,6 +250,8 @@ const SWEEP_EVERY: u64 = 10;
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 const FRAME: u32 = 64 << 10;
+/// Of one stream, ahead of the socket: what a caller that does not read can make us hold.
+const SEND_BUFFER: usize = 128 << 10;
 /// For the answers that are on their way when our own identity expires.
 const OWN_EXPIRY_GRACE: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);

@@ -45,7 +45,7 @@ impl Connection {
         live: Option<Live>,
         metrics: &UpstreamMetrics,
     ) -> Result<Box<Self>, ConnectFailure> {
-        let handshake = http1::Builder::new().handshake(TokioIo::new(io)).await;
+        let handshake = http1::Builder::new().max_buf_size(BUFFER).handshake(TokioIo::new(io)).await;
         let (sender, io) = handshake
             .map_err(|cause| ConnectFailure::Unreachable(std::sync::Arc::new(std::io::Error::other(cause))))?;
         let _counted = Counted::in_gauge(&metrics.connections);
@@ -232,5 +232,54 @@ pub(super) fn of_hyper(error: hyper::Error, progress: Option<&Progress>) -> Forw
         ForwardError::Malformed(error)
     } else {
         ForwardError::Closed(error)
+    }
+}
+
+/// At most this much is read ahead of a caller, so that one that does not read costs little; the head of an answer must fit
+/// in it too. Larger reads make bulk no faster: a copy of this much outweighs its system call by far.
+const BUFFER: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::metrics::Metrics;
+
+    #[tokio::test]
+    async fn no_answer_is_held_in_larger_pieces_than_the_buffer() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let length = 8 << 20;
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await.unwrap();
+            stream.write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n").as_bytes()).await.unwrap();
+            stream.write_all(&vec![b'x'; length]).await.unwrap();
+        });
+        let metrics = Metrics::register(&prometheus::Registry::new()).unwrap().upstream("app");
+        let io = Io::Plain(TcpStream::connect(address).await.unwrap());
+        let Connection { mut sender, mut io, .. } = *Connection::over(io, None, &metrics).await.unwrap();
+        let answer = sender.send_request(Request::new(RequestBody::none()));
+        let reading = async {
+            let mut body = answer.await.unwrap().into_body();
+            let (mut read, mut largest) = (0, 0);
+            while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+                let piece = frame.unwrap().into_data().unwrap().len();
+                (read, largest) = (read + piece, largest.max(piece));
+                // What does not come in small pieces for want of more.
+                tokio::time::sleep(std::time::Duration::from_micros(200)).await;
+            }
+            (read, largest)
+        };
+        let (read, largest) = tokio::select! {
+            result = reading => result,
+            _ = std::future::poll_fn(|cx| Pin::new(&mut io).poll(cx)) => (0, 0),
+        };
+        assert_eq!(read, length);
+        assert!((8 << 10..=BUFFER).contains(&largest), "{largest}");
     }
 }

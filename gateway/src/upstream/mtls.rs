@@ -174,6 +174,7 @@ impl Shared {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(FRAME)
+            .max_send_buf_size(SEND_BUFFER)
             .max_header_list_size(MAX_HEADER_LIST)
             .handshake(TokioIo::new(Io::Mtls(verified.stream)))
             .await;
@@ -333,4 +334,6 @@ const MAX_STREAMS: usize = 100;
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 const FRAME: u32 = 64 << 10;
+/// Of one stream, ahead of the socket.
+const SEND_BUFFER: usize = 128 << 10;
 const MAX_HEADER_LIST: u32 = 256 << 10;
