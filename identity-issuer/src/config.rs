@@ -68,7 +68,14 @@ pub struct Limits {
     pub anonymous_connections: usize,
     /// How long such a connection lives.
     pub anonymous_connection_life: Duration,
+    /// Connections that have not said a whole ClientHello. When there are more, the oldest give way.
+    pub silent_connections: usize,
+    /// How long a connection may say nothing at all.
+    pub first_byte_timeout: Duration,
+    /// Connections from one address (IPv6: one /64) whose handshake is not done.
+    pub unfinished_per_address: usize,
     pub handshakes: usize,
+    /// For a ClientHello that has begun; for a place among the handshakes; and for the handshake once it has that.
     pub handshake_timeout: Duration,
     pub request_timeout: Duration,
     pub streams_per_connection: u32,

@@ -1,9 +1,12 @@
 //! gRPC connections, from accepting them to their end.
 //!
 //! ```text
-//! accept ─► TLS 1.3 handshake ─► peer ─► HTTP/2 requests ─► end: the peer's expiry, or shutdown
-//!   │ too many       │ refused      │ refused    each with its Caller     GOAWAY, a moment, then closed
+//! accept ─► ClientHello ─► TLS 1.3 handshake ─► peer ─► HTTP/2 requests ─► end: the peer's expiry, or shutdown
+//!   │ too many   │ silent       │ refused         │ refused    each with its Caller     GOAWAY, a moment, then closed
 //! ```
+
+mod line;
+mod unfinished;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -20,11 +23,12 @@ use time::OffsetDateTime;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
+use self::unfinished::{Place, TooManyFromSource, Unfinished};
 use crate::config::Limits;
 use crate::metrics::Metrics;
 
@@ -39,7 +43,7 @@ pub(crate) struct Server {
     clock: SharedClock,
     connections: Arc<Semaphore>,
     anonymous_connections: Arc<Semaphore>,
-    handshakes: Semaphore,
+    unfinished: Unfinished,
     drain: Duration,
 }
 
@@ -66,8 +70,16 @@ struct Authenticated {
 enum Refused {
     #[error("too many connections")]
     TooManyConnections,
+    #[error("too many connections from its address whose handshake is not done")]
+    TooManyFromSource,
     #[error("too many connections without a certificate")]
     TooManyAnonymous,
+    #[error("it said nothing")]
+    Silent,
+    #[error("it was slow while others waited")]
+    GaveWay,
+    #[error("too many handshakes")]
+    TooManyHandshakes,
     #[error("the handshake took too long")]
     Timeout,
     #[error("the handshake failed")]
@@ -106,7 +118,7 @@ impl Server {
             clock,
             connections: Arc::new(Semaphore::new(limits.connections)),
             anonymous_connections: Arc::new(Semaphore::new(limits.anonymous_connections)),
-            handshakes: Semaphore::new(limits.handshakes),
+            unfinished: Unfinished::new(&limits),
         }
     }
 
@@ -144,7 +156,9 @@ impl Server {
         let Ok(_place) = Arc::clone(&self.connections).try_acquire_owned() else {
             return self.refuse(address, &Refused::TooManyConnections);
         };
-        let Authenticated { stream, peer, _place } = match self.handshake(tcp).await {
+        // What is not done with its handshake at shutdown has nothing to finish.
+        let Some(outcome) = stop.run_until_cancelled(self.authenticate(tcp, address)).await else { return };
+        let Authenticated { stream, peer, _place } = match outcome {
             Ok(authenticated) => authenticated,
             Err(refused) => return self.refuse(address, &refused),
         };
@@ -154,15 +168,28 @@ impl Server {
         serve_http2(stream, self.routes.clone(), caller, &self.limits, end, (stop, self.drain)).await;
     }
 
-    async fn handshake(&self, tcp: TcpStream) -> Result<Authenticated, Refused> {
+    async fn authenticate(&self, tcp: TcpStream, address: SocketAddr) -> Result<Authenticated, Refused> {
+        let place = self.unfinished.enter(address).map_err(|TooManyFromSource| Refused::TooManyFromSource)?;
+        let handshake = async { self.handshake(self.hello(tcp).await?, &place).await };
+        place.unless_it_gives_way(handshake).await.unwrap_or(Err(Refused::GaveWay))
+    }
+
+    /// Waits for the whole ClientHello. Whoever does not say it costs a descriptor and no permit.
+    async fn hello(&self, tcp: TcpStream) -> Result<StartHandshake<TcpStream>, Refused> {
         // Small answers, each of which somebody waits for. An old kernel's refusal costs speed only.
         let _ = tcp.set_nodelay(true);
+        let spoke = tokio::time::timeout(self.limits.first_byte_timeout, tcp.peek(&mut [0])).await;
+        spoke.map_err(|_| Refused::Silent)?.map_err(Refused::Handshake)?;
+        let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), tcp);
+        let hello = tokio::time::timeout(self.limits.handshake_timeout, hello).await;
+        hello.map_err(|_| Refused::Timeout)?.map_err(Refused::Handshake)
+    }
+
+    async fn handshake(&self, hello: StartHandshake<TcpStream>, place: &Place) -> Result<Authenticated, Refused> {
+        let turn = tokio::time::timeout(self.limits.handshake_timeout, place.turn()).await;
+        let Ok(Some(_turn)) = turn else { return Err(Refused::TooManyHandshakes) };
         let identity = self.live.load_full();
-        let handshake = async {
-            // Never closed.
-            let _turn = self.handshakes.acquire().await;
-            TlsAcceptor::from(Arc::clone(identity.server(self.key))).accept(tcp).await
-        };
+        let handshake = hello.into_stream(Arc::clone(identity.server(self.key)));
         let stream = tokio::time::timeout(self.limits.handshake_timeout, handshake)
             .await
             .map_err(|_| Refused::Timeout)?
@@ -206,7 +233,11 @@ impl Refused {
     fn reason(&self) -> &'static str {
         match self {
             Self::TooManyConnections => "too_many_connections",
+            Self::TooManyFromSource => "too_many_from_address",
             Self::TooManyAnonymous => "too_many_anonymous_connections",
+            Self::Silent => "silent",
+            Self::GaveWay => "gave_way",
+            Self::TooManyHandshakes => "too_many_handshakes",
             Self::Timeout => "timeout",
             Self::Peer(error) => error.reason(),
             Self::Handshake(error) => match PeerError::of_io(error) {
@@ -218,7 +249,7 @@ impl Refused {
 
     /// Whoever connects and goes, as port scanners and health checks do, says nothing worth a warning.
     fn is_noise(&self) -> bool {
-        self.reason() == CLOSED
+        matches!(self, Self::Silent) || self.reason() == CLOSED
     }
 }
 

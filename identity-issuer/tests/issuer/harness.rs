@@ -174,13 +174,16 @@ impl Issuer {
     }
 
     pub async fn channel_of_stranger(&self) -> Channel {
-        let config = bootstrap_client_config(
+        self.connect(self.stranger_config()).await.unwrap()
+    }
+
+    pub fn stranger_config(&self) -> Arc<rustls::ClientConfig> {
+        bootstrap_client_config(
             &BundleSet::from_iter([self.bundle.clone()]),
             &issuer_only(),
             vec![b"h2".to_vec()],
             Arc::new(SystemClock),
-        );
-        self.connect(config).await.unwrap()
+        )
     }
 
     pub async fn client_of(&self, identity: &Identity) -> IdentityServiceClient<Channel> {

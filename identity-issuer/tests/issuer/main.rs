@@ -6,6 +6,7 @@ mod harness;
 
 mod attesting;
 mod faults;
+mod flooding;
 mod operating;
 mod renewing;
 mod starting;

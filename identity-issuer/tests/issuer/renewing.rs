@@ -80,8 +80,9 @@ async fn what_is_no_tls_is_refused_and_counted() {
     // An alert, perhaps, and then the end.
     let _ = plain.read_to_end(&mut answer).await;
     issuer.until_metric("signet_issuer_connections_refused_total{reason=\"not_tls\"} 1").await;
-    let mut silent = tokio::net::TcpStream::connect(issuer.started.grpc).await.unwrap();
-    assert_eq!(silent.read(&mut [0; 1]).await.unwrap_or(0), 0);
+    let mut stalled = tokio::net::TcpStream::connect(issuer.started.grpc).await.unwrap();
+    stalled.write_all(&[0x16]).await.unwrap();
+    assert_eq!(stalled.read(&mut [0; 1]).await.unwrap_or(0), 0);
     issuer.until_metric("signet_issuer_connections_refused_total{reason=\"timeout\"} 1").await;
     issuer.join(ID).await;
     issuer.stop().await;

@@ -1,0 +1,106 @@
+//! Strangers who take what they can get: none of them may keep others from their identities.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use crate::harness::{ID, Identity, Issuer, Place, csr, new_key, renew};
+
+/// Connections that say `opening` and then nothing, each opened again when the issuer ends it.
+fn stalling(address: SocketAddr, count: usize, opening: &[u8]) -> JoinSet<()> {
+    let mut attackers = JoinSet::new();
+    for _ in 0..count {
+        let opening = opening.to_vec();
+        attackers.spawn(async move {
+            loop {
+                if let Ok(mut tcp) = TcpStream::connect(address).await
+                    && tcp.write_all(&opening).await.is_ok()
+                {
+                    // Until it is ended. What is answered until then is of no interest.
+                    let _ = tcp.read_to_end(&mut Vec::new()).await;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+    }
+    attackers
+}
+
+/// What a client says first, as it goes over the wire.
+fn client_hello(issuer: &Issuer) -> Vec<u8> {
+    let name = rustls_pki_types::ServerName::IpAddress(issuer.started.grpc.ip().into());
+    let mut hello = Vec::new();
+    rustls::ClientConnection::new(issuer.stranger_config(), name).unwrap().write_tls(&mut hello).unwrap();
+    hello
+}
+
+/// A renewal on a connection of its own, tried again as clients do, in a time that is short beside any limit.
+async fn renews_soon(issuer: &Issuer, identity: &Identity) {
+    let renewal = async {
+        loop {
+            if let Ok(mut client) = issuer.try_client(identity.svid.clone(), issuer.bundle.clone()).await
+                && renew(&mut client, csr(&new_key())).await.is_ok()
+            {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(4), renewal).await.expect("a renewal in time");
+}
+
+async fn renews_beside(limits: &str, opening: impl Fn(&Issuer) -> Vec<u8>) {
+    let place = Place::with(limits);
+    let issuer = place.serve().await;
+    let joined = issuer.join(ID).await;
+    let attackers = stalling(issuer.started.grpc, 100, &opening(&issuer));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    for _ in 0..3 {
+        renews_soon(&issuer, &joined).await;
+    }
+    drop(attackers);
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_say_nothing_keep_nobody_out() {
+    renews_beside("limits: { handshakes: 4, silent_connections: 50 }", |_| Vec::new()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_begin_to_speak_and_stall_keep_nobody_out() {
+    renews_beside("limits: { handshakes: 4, silent_connections: 50 }", |issuer| client_hello(issuer)[..1].to_vec())
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_connections_leave_room_for_others_of_their_address() {
+    renews_beside("limits: { handshakes: 4, unfinished_per_address: 20 }", |_| Vec::new()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handshakes_that_stall_in_the_middle_give_way() {
+    let place = Place::with("limits: { handshakes: 50, handshake_timeout: 30s }");
+    let issuer = place.serve().await;
+    let joined = issuer.join(ID).await;
+    let attackers = stalling(issuer.started.grpc, 60, &client_hello(&issuer));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    renews_soon(&issuer, &joined).await;
+    drop(attackers);
+    issuer.until_metric("signet_issuer_connections_refused_total{reason=\"gave_way\"}").await;
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_says_nothing_is_ended_soon() {
+    let place = Place::with("limits: { first_byte_timeout: 300ms }");
+    let issuer = place.serve().await;
+    let mut silent = TcpStream::connect(issuer.started.grpc).await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(4), silent.read(&mut [0; 1])).await;
+    assert_eq!(ended.expect("an end in time").unwrap_or_default(), 0);
+    issuer.until_metric("signet_issuer_connections_refused_total{reason=\"silent\"} 1").await;
+    issuer.stop().await;
+}
