@@ -209,6 +209,8 @@ impl AsyncWrite for Io {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use std::io::Read as _;
 
     use rustls::{ClientConfig, ClientConnection, RootCertStore};
