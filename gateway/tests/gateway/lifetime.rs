@@ -173,6 +173,25 @@ async fn shutdown_lets_requests_finish_and_ends_in_time() {
 }
 
 #[tokio::test]
+async fn an_answer_over_http2_never_says_that_the_connection_closes() {
+    let pki = Pki::new();
+    let address = service(|_| async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        Response::new(full("done"))
+    })
+    .await;
+    let gateway = inbound(&pki, address).await;
+    let mut sender = http2(connect(gateway.address(), Some(&pki.client()), &[b"h2"]).await.unwrap()).await;
+    let answer = sender.send_request(Request::get("https://a/").body(Empty::<Bytes>::new()).unwrap());
+    let answer = tokio::spawn(answer);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    gateway.shutdown.cancel();
+    let answer = answer.await.unwrap().unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert!(!answer.headers().contains_key("connection"), "{:?}", answer.headers());
+}
+
+#[tokio::test]
 async fn shutdown_does_not_wait_for_callers_that_have_asked_for_nothing() {
     let pki = Pki::new();
     let inbound = inbound_with(&pki, mirror().await, "shutdown: { drain: 4s }").await;
@@ -203,7 +222,7 @@ async fn shutdown_does_not_wait_for_callers_that_have_asked_for_nothing() {
 async fn shutdown_ends_handshakes_at_once_while_a_request_finishes() {
     let pki = Pki::new();
     let address = service(|_| async {
-        tokio::time::sleep(Duration::from_millis(900)).await;
+        tokio::time::sleep(Duration::from_millis(700)).await;
         Response::new(full("done"))
     })
     .await;
@@ -221,7 +240,7 @@ async fn shutdown_ends_handshakes_at_once_while_a_request_finishes() {
     for mut stream in shaking {
         assert_eq!(stream.read(&mut [0; 1]).await.unwrap_or(0), 0);
     }
-    assert!(begun.elapsed() < Duration::from_millis(400), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_millis(300), "{:?}", begun.elapsed());
     let (answer, _) = exchange(&mut busy, b"").await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     gateway.task.await.unwrap().unwrap();
