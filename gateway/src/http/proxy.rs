@@ -17,11 +17,18 @@ use crate::upstream::ForwardError;
 pub(crate) async fn serve_request(caller: &Caller, request: Request<Incoming>) -> Response<ResponseBody> {
     let record = Record::new(Instant::now(), caller.listener.metrics.clone(), InFlight::of(&caller.activity));
     let version = request.version();
-    let mut answer = answer_to(caller, request).await.unwrap_or_else(|error| error.answer(caller, version));
+    let grpc = version == Version::HTTP_2 && answer::is_grpc(request.headers());
+    let answered = answer_to(caller, request).await;
+    let refused = answered.is_err();
+    let mut answer = answered.unwrap_or_else(|error| error.answer(caller, version));
     if caller.activity.ends() {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    // By the status that says what happened, whatever form the caller is told it in.
     caller.listener.metrics.answered(answer.status());
+    if refused && grpc {
+        answer = answer::in_grpc(answer);
+    }
     answer.map(|body| body.recorded(record))
 }
 
