@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
 use crate::config::Limits;
-use crate::server::{Caller, serve_http2};
+use crate::server::{Caller, Work, serve_http2};
 
 #[derive(Debug)]
 pub(crate) struct AdminSocket {
@@ -71,7 +71,8 @@ impl AdminSocket {
                         let (routes, stop) = (routes.clone(), stop.clone());
                         connections.spawn(async move {
                             let _place = place;
-                            let caller = Caller { peer: None, address: None, ending: CancellationToken::new() };
+                            let (ending, work) = (CancellationToken::new(), Work::default());
+                            let caller = Caller { peer: None, address: None, ending, work };
                             serve_http2(stream, routes, caller, &limits, std::future::pending(), (stop, drain)).await;
                         });
                     }

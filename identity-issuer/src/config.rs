@@ -64,7 +64,7 @@ pub struct Svid {
 #[derive(Copy, Clone, Debug)]
 pub struct Limits {
     pub connections: usize,
-    /// Connections without a client certificate, which only attest.
+    /// Connections without a client certificate, which only attest. The oldest that does not gives way to a newer one.
     pub anonymous_connections: usize,
     /// How long such a connection lives.
     pub anonymous_connection_life: Duration,

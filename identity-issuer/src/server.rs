@@ -5,6 +5,7 @@
 //!   │ too many   │ silent       │ refused         │ refused    each with its Caller     GOAWAY, a moment, then closed
 //! ```
 
+mod anonymous;
 mod line;
 mod unfinished;
 
@@ -22,12 +23,14 @@ use signet_identity::{LiveIdentity, PeerError, PeerIdentity, ServerKey, SharedCl
 use time::OffsetDateTime;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
+pub(crate) use self::anonymous::Work;
+use self::anonymous::{AnonymousPlace, AnonymousPlaces};
 use self::unfinished::{Place, TooManyFromSource, Unfinished};
 use crate::config::Limits;
 use crate::metrics::Metrics;
@@ -42,7 +45,7 @@ pub(crate) struct Server {
     metrics: Metrics,
     clock: SharedClock,
     connections: Arc<Semaphore>,
-    anonymous_connections: Arc<Semaphore>,
+    anonymous: AnonymousPlaces,
     unfinished: Unfinished,
     drain: Duration,
 }
@@ -56,14 +59,16 @@ pub(crate) struct Caller {
     pub(crate) address: Option<SocketAddr>,
     /// Cancelled when the connection is to end: streams end then.
     pub(crate) ending: CancellationToken,
+    /// What of its requests is being worked on.
+    pub(crate) work: Work,
 }
 
 /// A connection that passed its handshake.
 struct Authenticated {
     stream: tokio_rustls::server::TlsStream<TcpStream>,
     peer: Option<Arc<PeerIdentity>>,
-    /// The place of an anonymous connection.
-    _place: Option<OwnedSemaphorePermit>,
+    /// Of one without a certificate.
+    place: Option<AnonymousPlace>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -117,7 +122,7 @@ impl Server {
             metrics,
             clock,
             connections: Arc::new(Semaphore::new(limits.connections)),
-            anonymous_connections: Arc::new(Semaphore::new(limits.anonymous_connections)),
+            anonymous: AnonymousPlaces::new(limits.anonymous_connections),
             unfinished: Unfinished::new(&limits),
         }
     }
@@ -158,13 +163,14 @@ impl Server {
         };
         // What is not done with its handshake at shutdown has nothing to finish.
         let Some(outcome) = stop.run_until_cancelled(self.authenticate(tcp, address)).await else { return };
-        let Authenticated { stream, peer, _place } = match outcome {
+        let Authenticated { stream, peer, place } = match outcome {
             Ok(authenticated) => authenticated,
             Err(refused) => return self.refuse(address, &refused),
         };
         let _counted = self.metrics.connection();
-        let end = self.end_of(peer.as_deref());
-        let caller = Caller { peer, address: Some(address), ending: CancellationToken::new() };
+        let end = self.end_of(peer.as_deref(), place.as_ref());
+        let work = place.as_ref().map(|place| place.work.clone()).unwrap_or_default();
+        let caller = Caller { peer, address: Some(address), ending: CancellationToken::new(), work };
         serve_http2(stream, self.routes.clone(), caller, &self.limits, end, (stop, self.drain)).await;
     }
 
@@ -197,22 +203,27 @@ impl Server {
         let peer = identity.peer_of_server_connection(self.key, stream.get_ref().1.peer_certificates())?;
         let place = match peer {
             Some(_) => None,
-            None => Some(
-                Arc::clone(&self.anonymous_connections).try_acquire_owned().map_err(|_| Refused::TooManyAnonymous)?,
-            ),
+            None => Some(self.anonymous.enter().ok_or(Refused::TooManyAnonymous)?),
         };
-        Ok(Authenticated { stream, peer, _place: place })
+        Ok(Authenticated { stream, peer, place })
     }
 
-    /// When a connection's time is over: with its peer's certificate, or soon where there is none.
-    fn end_of(&self, peer: Option<&PeerIdentity>) -> impl Future<Output = ()> + Send + use<> {
+    /// When a connection's time is over: with its peer's certificate; where there is none, soon, and at once when it has
+    /// to give way.
+    fn end_of(
+        &self,
+        peer: Option<&PeerIdentity>,
+        place: Option<&AnonymousPlace>,
+    ) -> impl Future<Output = ()> + Send + use<> {
         let clock = Arc::clone(&self.clock);
         let expires_at = peer.map(PeerIdentity::expires_at);
         let anonymous_life = self.limits.anonymous_connection_life;
+        let gives_way = place.map(|place| place.gives_way.clone()).unwrap_or_default();
         async move {
             match expires_at {
                 Some(expires_at) => sleep_until(expires_at, &clock).await,
-                None => tokio::time::sleep(anonymous_life).await,
+                // None: it has to give way.
+                None => drop(gives_way.run_until_cancelled(tokio::time::sleep(anonymous_life)).await),
             }
         }
     }

@@ -76,6 +76,7 @@ impl IdentityService for IdentityApi {
     async fn attest(&self, request: Request<AttestRequest>) -> Result<Response<AttestResponse>, Status> {
         let caller = request.extensions().get::<Caller>().cloned();
         let caller = caller.ok_or_else(|| Status::internal("a connection without a caller"))?;
+        let _working = caller.work.begin();
         let AttestRequest { proof, csr } = request.into_inner();
         let proof = proof.ok_or_else(|| Status::invalid_argument("proof: missing"))?;
         let attested = self.attest_by(&proof, &caller).await?;

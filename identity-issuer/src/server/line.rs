@@ -48,6 +48,10 @@ impl<T> Line<T> {
         Some(what)
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.by_number.len()
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
         self.by_number.values().map(|standing| &standing.what)
     }

@@ -238,7 +238,7 @@ mod tests {
         assert_eq!(gave_way(&places), [true, false, false]);
         drop(places);
         let queue = unfinished.lock();
-        assert_eq!((queue.silent, queue.by_source.len(), queue.line.iter().count()), (0, 0, 0));
+        assert_eq!((queue.silent, queue.by_source.len(), queue.line.len()), (0, 0, 0));
     }
 
     #[tokio::test]

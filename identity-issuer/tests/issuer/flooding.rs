@@ -1,11 +1,14 @@
 //! Strangers who take what they can get: none of them may keep others from their identities.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tower::{Service, ServiceExt};
 
 use crate::harness::{ID, Identity, Issuer, Place, csr, new_key, renew};
 
@@ -103,4 +106,51 @@ async fn a_connection_that_says_nothing_is_ended_soon() {
     assert_eq!(ended.expect("an end in time").unwrap_or_default(), 0);
     issuer.until_metric("signet_issuer_connections_refused_total{reason=\"silent\"} 1").await;
     issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_who_do_nothing_do_not_keep_others_from_attesting() {
+    let place = Place::with("limits: { anonymous_connections: 4 }");
+    let issuer = place.serve().await;
+    let mut idle = Vec::new();
+    for _ in 0..4 {
+        idle.push(issuer.stranger().await);
+    }
+    let joining = issuer.join(ID);
+    tokio::time::timeout(Duration::from_secs(4), joining).await.expect("an identity in time");
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_who_never_end_their_request_do_not_keep_others_from_attesting() {
+    let place = Place::with("limits: { anonymous_connections: 4 }");
+    let issuer = place.serve().await;
+    let mut stalled = JoinSet::new();
+    for _ in 0..4 {
+        let mut channel = issuer.channel_of_stranger().await;
+        let request = http::Request::post("http://issuer/signet.identity.v1.IdentityService/Attest")
+            .header("content-type", "application/grpc")
+            .body(tonic::body::Body::new(NeverSent))
+            .unwrap();
+        stalled.spawn(async move { channel.ready().await.unwrap().call(request).await.map(drop) });
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let joining = issuer.join(ID);
+    tokio::time::timeout(Duration::from_secs(4), joining).await.expect("an identity in time");
+    issuer.stop().await;
+}
+
+/// The body of a request that does not come.
+struct NeverSent;
+
+impl hyper::body::Body for NeverSent {
+    type Data = bytes::Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<hyper::body::Frame<Self::Data>, Self::Error>>> {
+        Poll::Pending
+    }
 }
