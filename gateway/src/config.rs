@@ -93,6 +93,8 @@ pub struct Upstream {
     /// How long the head of an answer may take.
     pub response_timeout: Duration,
     pub idle_timeout: Duration,
+    /// Connections at once, in all workers.
+    pub connections: usize,
     /// Unused connections that each worker keeps.
     pub idle_connections: usize,
 }

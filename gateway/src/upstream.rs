@@ -8,6 +8,7 @@ mod doorbell;
 mod http1;
 mod mtls;
 mod pool;
+mod slots;
 
 use std::rc::Rc;
 
@@ -26,6 +27,7 @@ use crate::metrics::UpstreamMetrics;
 use connect::ConnectFailure;
 pub(crate) use http1::Exchange;
 pub(crate) use mtls::Stream;
+use slots::{Slot, Slots};
 
 /// What every connection to one upstream shares in one worker.
 #[derive(Debug)]
@@ -35,6 +37,7 @@ pub(crate) struct Upstream {
     authority: HeaderValue,
     worker: Surroundings,
     metrics: UpstreamMetrics,
+    slots: Slots,
     protocol: Protocol,
 }
 
@@ -104,10 +107,11 @@ impl ForwardError {
 }
 
 impl Upstream {
-    /// `key` is that of the TLS policy of an mTLS upstream.
+    /// `key` is that of the TLS policy of an mTLS upstream, `connections` how many it may have here at once.
     pub(crate) fn new(
         config: config::Upstream,
         key: Option<ClientKey>,
+        connections: usize,
         worker: Surroundings,
         metrics: UpstreamMetrics,
     ) -> Rc<Self> {
@@ -118,7 +122,7 @@ impl Upstream {
         };
         let authority = HeaderValue::try_from(config.address.to_string());
         let authority = authority.unwrap_or_else(|_| HeaderValue::from_static("localhost"));
-        Rc::new(Self { config, authority, worker, metrics, protocol })
+        Rc::new(Self { config, authority, worker, metrics, slots: Slots::new(connections), protocol })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -204,8 +208,25 @@ impl Upstream {
     }
 
     async fn connect_plain(&self) -> Result<Box<http1::Connection>, ConnectFailure> {
+        let slot = self.slot()?;
         let stream = connect::tcp(&self.config).await?;
-        http1::Connection::over(connect::Io::Plain(stream), None, &self.metrics).await
+        http1::Connection::over(connect::Io::Plain(stream), None, slot, &self.metrics).await
+    }
+
+    /// The right to one more connection. When there are enough of them, an unused one gives way.
+    fn slot(&self) -> Result<Slot, ConnectFailure> {
+        let idle = match &self.protocol {
+            Protocol::Plain(idle) => idle,
+            Protocol::Mtls(pool) => pool.idle(),
+        };
+        loop {
+            if let Some(slot) = self.slots.take() {
+                return Ok(slot);
+            }
+            if !idle.drop_oldest() {
+                return Err(ConnectFailure::Full);
+            }
+        }
     }
 
     fn note_connect<T>(&self, result: Result<T, ConnectFailure>) -> Result<T, ConnectFailure> {

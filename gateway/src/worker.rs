@@ -113,7 +113,8 @@ impl Plan {
     fn upstreams(&self, core: &Core) -> Vec<Rc<Upstream>> {
         let each = self.config.upstreams.iter().zip(&self.keys.upstreams);
         each.map(|(config, key)| {
-            Upstream::new(config.clone(), *key, core.worker.clone(), self.metrics.upstream(&config.name))
+            let connections = share(config.connections, self.config.workers);
+            Upstream::new(config.clone(), *key, connections, core.worker.clone(), self.metrics.upstream(&config.name))
         })
         .collect()
     }

@@ -90,6 +90,9 @@ pub(super) struct Upstream {
     /// How long an unused connection is kept.
     #[serde(default = "default_upstream_idle")]
     pub(super) idle_timeout: Located<Duration>,
+    /// Connections at once, in all workers.
+    #[serde(default = "default_upstream_connections")]
+    pub(super) connections: Located<u32>,
     /// Unused connections that each worker keeps.
     #[serde(default = "default_idle_connections")]
     pub(super) idle_connections: Located<u32>,
@@ -154,6 +157,10 @@ fn default_response_timeout() -> Located<Duration> {
 
 fn default_upstream_idle() -> Located<Duration> {
     seconds(60)
+}
+
+fn default_upstream_connections() -> Located<u32> {
+    Located::nowhere(4_096)
 }
 
 fn default_idle_connections() -> Located<u32> {

@@ -136,6 +136,7 @@ fn upstream(path: &Path, name: Arc<str>, upstream: file::Upstream) -> Result<Ups
         connect_timeout: within(path, "connect_timeout", &upstream.connect_timeout, TENTH, HOUR)?,
         response_timeout: within(path, "response_timeout", &upstream.response_timeout, TENTH, DAY)?,
         idle_timeout: within(path, "idle_timeout", &upstream.idle_timeout, TENTH, DAY)?,
+        connections: number(path, "connections", &upstream.connections, 1, 1 << 20)?,
         idle_connections: upstream.idle_connections.value as usize,
         name,
     })

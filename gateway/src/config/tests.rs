@@ -53,6 +53,7 @@ fn each_mistake_names_its_place_and_the_fix() {
         ("http://127.0.0.1:9000", "http://127.0.0.1", "9:", "a host and a port", ""),
         (", identity: [\"spiffe://example.org/gateway\"]", "", "10:", "no server is expected", "add `identity"),
         ("\"http://127.0.0.1:9000\"", "\"http://a:1\", identity: []", "9:", "proves no identity", "remove `identity`"),
+        ("name: app,", "name: app, connections: 0,", "9:", "`connections` is out of range", "1 to"),
         ("workers: 2", "workers: 0", "4:", "out of range", "1 to 512"),
         ("32KiB", "1KiB", "11:", "`limits.header_bytes` is out of range", "8192 to"),
         ("header_timeout: 3s", "header_timeout: 3", "11:", "no duration", "with its unit"),

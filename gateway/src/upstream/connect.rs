@@ -23,6 +23,8 @@ use crate::config::{self, HostPort};
 pub(crate) enum ConnectFailure {
     /// Our own certificate has expired: nothing is claimed with it.
     OwnIdentity,
+    /// There are as many connections as there may be, all of them in use.
+    Full,
     Timeout(Duration),
     Unreachable(Arc<io::Error>),
     /// The server is not who it must be.
@@ -36,6 +38,7 @@ impl ConnectFailure {
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::OwnIdentity => "own_identity",
+            Self::Full => "upstream_connections",
             Self::Timeout(_) | Self::Unreachable(_) => "upstream_unreachable",
             Self::Server(_) => "upstream_identity",
             Self::Tls(_) => "upstream_tls",
@@ -46,6 +49,7 @@ impl ConnectFailure {
     pub(crate) fn result(&self) -> &'static str {
         match self {
             Self::OwnIdentity => "own_identity",
+            Self::Full => "full",
             Self::Timeout(_) => "timeout",
             Self::Unreachable(_) => "unreachable",
             Self::Server(error) => error.reason(),
@@ -58,6 +62,7 @@ impl fmt::Display for ConnectFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OwnIdentity => f.write_str("this gateway's own identity has expired"),
+            Self::Full => f.write_str("all connections that the upstream's `connections` allows are in use"),
             Self::Timeout(after) => write!(f, "no connection within {after:?}"),
             Self::Unreachable(cause) => write!(f, "unreachable: {cause}"),
             Self::Server(cause) => write!(f, "the server is not who it must be: {cause}"),

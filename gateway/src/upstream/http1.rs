@@ -22,7 +22,7 @@ use hyper_util::rt::TokioIo;
 use super::connect::{ConnectFailure, Io, Verified};
 use super::doorbell::Doorbell;
 use super::mtls::Live;
-use super::{ForwardError, Protocol, Stream, Unanswered, Upstream};
+use super::{ForwardError, Protocol, Slot, Stream, Unanswered, Upstream};
 use crate::deadlines::Deadlines;
 use crate::http::body::{BodyError, Progress, RequestBody, ResponseBody, Step};
 use crate::http::headers;
@@ -37,24 +37,30 @@ pub(crate) struct Connection {
     live: Option<Live>,
     pub(super) idle_since_ms: u64,
     _counted: Counted,
+    _slot: Slot,
 }
 
 impl Connection {
     pub(super) async fn over(
         io: Io,
         live: Option<Live>,
+        slot: Slot,
         metrics: &UpstreamMetrics,
     ) -> Result<Box<Self>, ConnectFailure> {
         let handshake = http1::Builder::new().max_buf_size(BUFFER).handshake(TokioIo::new(io)).await;
         let (sender, io) = handshake
             .map_err(|cause| ConnectFailure::Unreachable(std::sync::Arc::new(std::io::Error::other(cause))))?;
         let _counted = Counted::in_gauge(&metrics.connections);
-        Ok(Box::new(Self { sender, io, doorbell: Doorbell::default(), live, idle_since_ms: 0, _counted }))
+        Ok(Box::new(Self { sender, io, doorbell: Doorbell::default(), live, idle_since_ms: 0, _counted, _slot: slot }))
     }
 
-    pub(super) async fn over_mtls(verified: Verified, upstream: &Upstream) -> Result<Box<Self>, ConnectFailure> {
+    pub(super) async fn over_mtls(
+        verified: Verified,
+        slot: Slot,
+        upstream: &Upstream,
+    ) -> Result<Box<Self>, ConnectFailure> {
         let live = Live::of(&verified, &upstream.worker);
-        Self::over(Io::Mtls(verified.stream), Some(live), &upstream.metrics).await
+        Self::over(Io::Mtls(verified.stream), Some(live), slot, &upstream.metrics).await
     }
 
     /// Whether it can take a request, as of its last poll.
@@ -128,9 +134,9 @@ impl Connection {
             // The caller still sends: its body must flow also while it does not read the answer. This connection gets a
             // task and is not used again.
             Some(Step::Unread | Step::Reading) => {
-                let Self { mut io, live, sender, _counted, .. } = *self;
+                let Self { mut io, live, sender, _counted, _slot, .. } = *self;
                 tokio::task::spawn_local(async move {
-                    let _alive = (sender, _counted);
+                    let _alive = (sender, _counted, _slot);
                     std::future::poll_fn(|cx| {
                         if live.as_ref().is_some_and(|live| live.poll_end(cx).is_ready()) {
                             return Poll::Ready(());
@@ -248,6 +254,7 @@ mod tests {
 
     use super::*;
     use crate::metrics::Metrics;
+    use crate::upstream::Slots;
 
     #[tokio::test]
     async fn no_answer_is_held_in_pieces_much_larger_than_the_buffer() {
@@ -262,7 +269,8 @@ mod tests {
         });
         let metrics = Metrics::register(&prometheus::Registry::new()).unwrap().upstream("app");
         let io = Io::Plain(TcpStream::connect(address).await.unwrap());
-        let Connection { mut sender, mut io, .. } = *Connection::over(io, None, &metrics).await.unwrap();
+        let Connection { mut sender, mut io, .. } =
+            *Connection::over(io, None, Slots::new(1).take().unwrap(), &metrics).await.unwrap();
         let answer = sender.send_request(Request::new(RequestBody::none()));
         let reading = async {
             let mut body = answer.await.unwrap().into_body();

@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use super::connect::{self, ConnectFailure, Io, Verified};
 use super::http1::{self, of_hyper};
 use super::pool::Idle;
-use super::{Connection, ForwardError, Lease, Surroundings, Unanswered, Upstream, Wanted};
+use super::{Connection, ForwardError, Lease, Slot, Surroundings, Unanswered, Upstream, Wanted};
 use crate::connection::LocalExecutor;
 use crate::deadlines::{Deadline, Deadlines};
 use crate::http::body::{BodyError, Progress, RequestBody, ResponseBody};
@@ -145,15 +145,16 @@ impl Attempt {
 /// One new connection; one over HTTP/2 is in the pool at once.
 async fn connect(upstream: &Rc<Upstream>) -> Result<Connection, ConnectFailure> {
     let super::Protocol::Mtls(pool) = &upstream.protocol else { return Err(ConnectFailure::OwnIdentity) };
+    let slot = upstream.slot()?;
     let verified = connect::mtls(&upstream.config, pool, &upstream.worker).await?;
     if verified.stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         pool.speaks.set(Speaks::Http2);
-        let connection = Shared::over(verified, upstream).await?;
+        let connection = Shared::over(verified, slot, upstream).await?;
         pool.shared.borrow_mut().push(connection.clone());
         Ok(Connection::Http2(connection))
     } else {
         pool.speaks.set(Speaks::Http1);
-        http1::Connection::over_mtls(verified, upstream).await.map(Connection::Http1)
+        http1::Connection::over_mtls(verified, slot, upstream).await.map(Connection::Http1)
     }
 }
 
@@ -167,7 +168,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    async fn over(verified: Verified, upstream: &Upstream) -> Result<Rc<Self>, ConnectFailure> {
+    async fn over(verified: Verified, slot: Slot, upstream: &Upstream) -> Result<Rc<Self>, ConnectFailure> {
         let live = Live::of(&verified, &upstream.worker);
         let retire_ms = live.retire_ms;
         let handshake = http2::Builder::new(LocalExecutor)
@@ -182,7 +183,7 @@ impl Shared {
             handshake.map_err(|cause| ConnectFailure::Tls(std::sync::Arc::new(std::io::Error::other(cause))))?;
         let counted = Counted::in_gauge(&upstream.metrics.connections);
         tokio::task::spawn_local(async move {
-            let _counted = counted;
+            let _counted = (counted, slot);
             std::future::poll_fn(|cx| {
                 if live.poll_end(cx).is_ready() {
                     return Poll::Ready(());

@@ -50,6 +50,14 @@ impl Idle {
         });
     }
 
+    /// Whether there was one.
+    pub(super) fn drop_oldest(&self) -> bool {
+        let mut connections = self.connections.borrow_mut();
+        let any = !connections.is_empty();
+        connections.drain(..usize::from(any));
+        any
+    }
+
     pub(super) fn clear(&self) {
         self.connections.borrow_mut().clear();
     }

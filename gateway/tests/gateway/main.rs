@@ -11,4 +11,5 @@ mod malformed;
 mod outbound;
 mod own_identity;
 mod trailers;
+mod upstream_connections;
 mod upstream_down;
