@@ -209,10 +209,10 @@ impl Timing {
                     if self.deadline.wall_is_before(self.lifetime.end_ms) {
                         self.deadline.set_at(self.lifetime.end_ms);
                     } else {
-                        return Some(Order::End(Cause::PeerExpired));
+                        return Some(Order::End(self.lifetime.cause));
                     }
                 }
-                Poll::Ready(Passed::Wall) => return Some(Order::Drain(Cause::PeerExpired)),
+                Poll::Ready(Passed::Wall) => return Some(Order::Drain(self.lifetime.cause)),
                 Poll::Ready(Passed::Span) if awaited_head.is_some() => return Some(Order::End(Cause::HeaderTimeout)),
                 Poll::Ready(Passed::Span) => match (activity.idle_for(), draining) {
                     (Some(_), Some(cause)) => return Some(Order::End(cause)),

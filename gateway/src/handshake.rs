@@ -39,6 +39,9 @@ pub(crate) enum HandshakeError {
     OwnIdentity,
     #[error("no handshake in time")]
     Timeout,
+    /// It took its time, and others came.
+    #[error("others took the place of a handshake that did not end")]
+    CrowdedOut,
     #[error("the caller's certificate is not accepted")]
     Peer(#[source] PeerError),
     #[error("no TLS 1.3")]
@@ -61,6 +64,7 @@ impl HandshakeError {
         match self {
             Self::OwnIdentity => "own_identity",
             Self::Timeout => "timeout",
+            Self::CrowdedOut => "crowded_out",
             Self::Peer(error) => error.reason(),
             Self::Version => "tls_version",
             Self::NotTls => "not_tls",
@@ -181,7 +185,12 @@ impl Authenticated {
             _ => Protocol::Http1 { first: Vec::new() },
         };
         let permission = Permission::of_peer(&listener.mode, &self.peer, identity);
-        let lifetime = Lifetime::of_accepted(self.peer.expires_at(), listener.core.worker.clock.now());
+        let now = listener.core.worker.clock.now();
+        let lifetime = Lifetime::of_accepted(self.peer.expires_at(), now);
+        let lifetime = match permission {
+            Permission::Denied(_) => lifetime.of_denied(now),
+            Permission::Granted { .. } => lifetime,
+        };
         Ready { stream: self.stream, protocol, permission, lifetime }
     }
 }

@@ -22,6 +22,7 @@ mod handshake;
 mod http;
 mod lifetime;
 mod listener;
+mod beginnings;
 mod upstream;
 
 mod deadlines;

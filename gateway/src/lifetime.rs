@@ -25,6 +25,7 @@ pub(crate) struct Lifetime {
     pub(crate) drain_ms: i64,
     /// Cut off.
     pub(crate) end_ms: i64,
+    pub(crate) cause: Cause,
 }
 
 impl Lifetime {
@@ -32,7 +33,7 @@ impl Lifetime {
     pub(crate) fn of_accepted(peer_expires: OffsetDateTime, now: OffsetDateTime) -> Self {
         let margin: Duration = (peer_expires - now) / 10;
         let margin = margin.clamp(Duration::ZERO, MAX_DRAIN);
-        Self { drain_ms: unix_ms(peer_expires - margin), end_ms: unix_ms(peer_expires) }
+        Self { drain_ms: unix_ms(peer_expires - margin), end_ms: unix_ms(peer_expires), cause: Cause::PeerExpired }
     }
 
     /// Of a connection that was made: it is retired a fifth of the remaining life before either certificate expires, which
@@ -41,13 +42,21 @@ impl Lifetime {
         let first = own_expires.min(peer_expires);
         let margin: Duration = (first - now) / 5;
         let margin = margin.clamp(Duration::ZERO, MAX_RETIREMENT);
-        Self { drain_ms: unix_ms(first - margin), end_ms: unix_ms(first) }
+        Self { drain_ms: unix_ms(first - margin), end_ms: unix_ms(first), cause: Cause::PeerExpired }
     }
 
-    pub(crate) const UNLIMITED: Self = Self { drain_ms: i64::MAX, end_ms: i64::MAX };
+    /// Of a connection whose caller may do nothing: long enough to be told so.
+    pub(crate) fn of_denied(self, now: OffsetDateTime) -> Self {
+        let (drain_ms, end_ms) = (unix_ms(now + DENIED_DRAIN), unix_ms(now + DENIED_END));
+        if end_ms < self.end_ms { Self { drain_ms, end_ms, cause: Cause::Denied } } else { self }
+    }
+
+    pub(crate) const UNLIMITED: Self = Self { drain_ms: i64::MAX, end_ms: i64::MAX, cause: Cause::PeerExpired };
 }
 
 const MAX_DRAIN: Duration = Duration::seconds(5);
+const DENIED_DRAIN: Duration = Duration::seconds(4);
+const DENIED_END: Duration = Duration::seconds(6);
 const MAX_RETIREMENT: Duration = Duration::seconds(60);
 
 /// Why a connection ended: the label of `signet_gateway_connections_closed_total`.
@@ -62,18 +71,21 @@ pub(crate) enum Cause {
     PeerDistrusted,
     /// Our own certificate expired: we cannot prove any more who we are.
     OwnIdentity,
+    /// The peer may do nothing here.
+    Denied,
     Idle,
     HeaderTimeout,
     Shutdown,
 }
 
 impl Cause {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Done,
         Self::Broken,
         Self::PeerExpired,
         Self::PeerDistrusted,
         Self::OwnIdentity,
+        Self::Denied,
         Self::Idle,
         Self::HeaderTimeout,
         Self::Shutdown,
@@ -85,6 +97,7 @@ impl Cause {
             Self::Broken => "broken",
             Self::PeerExpired => "peer_expired",
             Self::PeerDistrusted => "peer_distrusted",
+            Self::Denied => "denied",
             Self::OwnIdentity => "own_identity",
             Self::Idle => "idle",
             Self::HeaderTimeout => "header_timeout",
@@ -249,13 +262,13 @@ mod tests {
     fn the_earlier_expiry_counts() {
         let own_first = Lifetime::of_made(at(10.0), at(20.0), at(0.0));
         assert_eq!(own_first, Lifetime::of_made(at(20.0), at(10.0), at(0.0)));
-        assert_eq!(own_first, Lifetime { drain_ms: 8_000, end_ms: 10_000 });
+        assert_eq!(own_first, Lifetime { drain_ms: 8_000, end_ms: 10_000, cause: Cause::PeerExpired });
     }
 
     #[test]
     fn what_has_expired_ends_at_once() {
         let lifetime = Lifetime::of_accepted(at(1.0), at(5.0));
-        assert_eq!(lifetime, Lifetime { drain_ms: 1_000, end_ms: 1_000 });
+        assert_eq!(lifetime, Lifetime { drain_ms: 1_000, end_ms: 1_000, cause: Cause::PeerExpired });
     }
 
     #[test]

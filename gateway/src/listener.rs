@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use signet_identity::{LiveIdentity, PeerIdentity, ServerKey};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 
 use crate::authorization::{Denial, Permission};
+use crate::beginnings::{Beginnings, Place};
 use crate::config::Mode;
 use crate::handshake::{Accepted, HandshakeError, Refusal};
 use crate::lifetime::{Cause, Registered};
@@ -32,13 +32,14 @@ pub(crate) struct Listener {
 impl Listener {
     /// Accepts until the worker closes; connections under way go on.
     pub(crate) async fn accept(self: Rc<Self>, socket: TcpListener) {
-        let handshakes = Arc::new(Semaphore::new(self.core.handshakes));
+        let beginnings = Beginnings::new(self.core.handshakes);
         let accepting = async {
             loop {
-                // When all are taken, callers wait in the kernel's queue. Nobody closes the semaphore.
-                let Ok(slot) = handshakes.clone().acquire_owned().await else { return };
                 match socket.accept().await {
-                    Ok((tcp, remote)) => self.clone().take_in(Accepted { tcp, remote }, slot),
+                    Ok((tcp, remote)) => {
+                        beginnings.room().await;
+                        self.clone().take_in(Accepted { tcp, remote }, beginnings.take());
+                    }
                     Err(cause) => self.note_accept_error(&cause).await,
                 }
             }
@@ -46,7 +47,7 @@ impl Listener {
         self.core.closing.run_until_cancelled(accepting).await;
     }
 
-    fn take_in(self: Rc<Self>, accepted: Accepted, slot: tokio::sync::OwnedSemaphorePermit) {
+    fn take_in(self: Rc<Self>, accepted: Accepted, place: Place) {
         if self.core.callers.len() >= self.core.connections {
             return self.metrics.refused("connection_limit");
         }
@@ -56,7 +57,7 @@ impl Listener {
         }
         let open = Counted::in_gauge(&self.metrics.connections);
         tokio::task::spawn_local(async move {
-            let cause = self.serve_connection(accepted, slot).await;
+            let cause = self.serve_connection(accepted, place).await;
             if let Some(cause) = cause {
                 self.metrics.closed(cause);
             }
@@ -65,23 +66,22 @@ impl Listener {
     }
 
     /// Serves one connection to its end, which is told when it was let in.
-    async fn serve_connection(
-        self: &Rc<Self>,
-        accepted: Accepted,
-        slot: tokio::sync::OwnedSemaphorePermit,
-    ) -> Option<Cause> {
+    async fn serve_connection(self: &Rc<Self>, accepted: Accepted, place: Place) -> Option<Cause> {
         // In boxes, so that a connection does not keep the room that its beginning needed.
         match self.key {
             Some(key) => {
-                let Some(authenticated) = Box::pin(self.unless_closing(self.authenticate(accepted, key))).await else {
-                    return Some(Cause::Shutdown);
+                let remote = accepted.remote;
+                let beginning = place.hold(self.unless_closing(self.authenticate(accepted, key)));
+                let Some(begun) = Box::pin(beginning).await else {
+                    self.refuse(remote, &Refusal { error: HandshakeError::CrowdedOut, kind: "full" });
+                    return None;
                 };
+                let Some(authenticated) = begun else { return Some(Cause::Shutdown) };
                 let (ready, control) = authenticated?;
-                drop(slot);
                 Some(Box::pin(ready.serve_requests(self, &control)).await)
             }
             None => {
-                drop(slot);
+                drop(place);
                 let control = self.core.callers.register(None);
                 Some(match Box::pin(self.unless_closing(accepted.greet(self))).await {
                     Some(Ok(ready)) => Box::pin(ready.serve_requests(self, &control)).await,
