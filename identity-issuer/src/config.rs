@@ -81,6 +81,8 @@ pub struct Limits {
     pub streams_per_connection: u32,
     /// Clients with a Watch stream.
     pub watchers: usize,
+    /// Those of one SPIFFE ID.
+    pub watchers_per_identity: usize,
     /// Certificates that wait for the database.
     pub pending: usize,
     pub keepalive_interval: Duration,

@@ -15,12 +15,14 @@ pub(crate) struct Distribution {
     bundles: watch::Sender<BundleSet>,
     clients: Arc<Mutex<Clients>>,
     max_clients: usize,
+    max_per_identity: usize,
 }
 
 #[derive(Debug, Default)]
 struct Clients {
     next_number: u64,
     by_number: HashMap<u64, Client>,
+    per_identity: HashMap<WorkloadId, usize>,
 }
 
 #[derive(Debug)]
@@ -52,14 +54,16 @@ pub(crate) enum Event {
 }
 
 #[derive(Debug, Eq, PartialEq, thiserror::Error)]
-#[error("{max} clients watch already")]
-pub(crate) struct TooManyClients {
-    max: usize,
+pub(crate) enum TooManyClients {
+    #[error("{max} clients watch already")]
+    InAll { max: usize },
+    #[error("{max} clients watch already as {id}, and no identity may have more")]
+    OfIdentity { id: WorkloadId, max: usize },
 }
 
 impl Distribution {
-    pub(crate) fn new(bundles: BundleSet, max_clients: usize) -> Self {
-        Self { bundles: watch::Sender::new(bundles), clients: Arc::default(), max_clients }
+    pub(crate) fn new(bundles: BundleSet, max_clients: usize, max_per_identity: usize) -> Self {
+        Self { bundles: watch::Sender::new(bundles), clients: Arc::default(), max_clients, max_per_identity }
     }
 
     pub(crate) fn bundles(&self) -> BundleSet {
@@ -73,8 +77,13 @@ impl Distribution {
         bundles.mark_changed();
         let mut clients = lock(&self.clients);
         if clients.by_number.len() >= self.max_clients {
-            return Err(TooManyClients { max: self.max_clients });
+            return Err(TooManyClients::InAll { max: self.max_clients });
         }
+        let of_identity = clients.per_identity.get(&id).copied().unwrap_or_default();
+        if of_identity >= self.max_per_identity {
+            return Err(TooManyClients::OfIdentity { id, max: self.max_per_identity });
+        }
+        clients.per_identity.insert(id.clone(), of_identity + 1);
         let number = clients.next_number;
         clients.next_number += 1;
         clients.by_number.insert(number, Client { id, renew_now: sender });
@@ -121,7 +130,19 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        lock(&self.clients).by_number.remove(&self.number);
+        lock(&self.clients).leave(self.number);
+    }
+}
+
+impl Clients {
+    fn leave(&mut self, number: u64) {
+        let Some(Client { id, .. }) = self.by_number.remove(&number) else { return };
+        if let Some(count) = self.per_identity.get_mut(&id) {
+            *count -= 1;
+            if *count == 0 {
+                self.per_identity.remove(&id);
+            }
+        }
     }
 }
 
@@ -152,7 +173,7 @@ mod tests {
 
     #[test]
     fn the_first_event_is_the_full_state_and_then_there_is_silence() {
-        let distribution = Distribution::new(BundleSet::default(), 10);
+        let distribution = Distribution::new(BundleSet::default(), 10, 10);
         let mut client = distribution.subscribe(id("/a")).unwrap();
         assert!(matches!(next_now(&mut client), Some(Event::Bundles(_))));
         assert!(next_now(&mut client).is_none());
@@ -160,7 +181,7 @@ mod tests {
 
     #[test]
     fn only_holders_of_the_identity_are_asked_to_renew() {
-        let distribution = Distribution::new(BundleSet::default(), 10);
+        let distribution = Distribution::new(BundleSet::default(), 10, 10);
         let mut clients = ["/a", "/a", "/b"].map(|path| distribution.subscribe(id(path)).unwrap());
         clients.iter_mut().for_each(|client| assert!(next_now(client).is_some()));
         assert_eq!(distribution.request_renewal(Some(&id("/a")), Duration::from_secs(5)), 2);
@@ -174,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_slow_client_gets_the_latest_and_no_queue() {
-        let distribution = Distribution::new(BundleSet::default(), 10);
+        let distribution = Distribution::new(BundleSet::default(), 10, 10);
         let mut client = distribution.subscribe(id("/a")).unwrap();
         next_now(&mut client);
         for seconds in 0..1000 {
@@ -186,11 +207,23 @@ mod tests {
 
     #[test]
     fn places_are_bounded_and_given_up_with_the_subscription() {
-        let distribution = Distribution::new(BundleSet::default(), 1);
+        let distribution = Distribution::new(BundleSet::default(), 1, 1);
         let first = distribution.subscribe(id("/a")).unwrap();
-        assert_eq!(distribution.subscribe(id("/a")).unwrap_err(), TooManyClients { max: 1 });
+        assert_eq!(distribution.subscribe(id("/a")).unwrap_err(), TooManyClients::InAll { max: 1 });
         drop(first);
         assert_eq!(distribution.client_count(), 0);
         distribution.subscribe(id("/a")).unwrap();
+    }
+
+    #[test]
+    fn one_identity_leaves_places_to_others() {
+        let distribution = Distribution::new(BundleSet::default(), 10, 2);
+        let taken = [(); 2].map(|()| distribution.subscribe(id("/a")).unwrap());
+        let refused = distribution.subscribe(id("/a")).unwrap_err();
+        assert_eq!(refused, TooManyClients::OfIdentity { id: id("/a"), max: 2 });
+        let _other = distribution.subscribe(id("/b")).unwrap();
+        drop(taken);
+        distribution.subscribe(id("/a")).unwrap();
+        assert_eq!(lock(&distribution.clients).per_identity.len(), 1);
     }
 }

@@ -182,7 +182,7 @@ impl Issuer {
             announce: announce.clone(),
         });
         let bundles = BundleSet::from_iter([config.trust_bundle.clone()]);
-        let distribution = Distribution::new(bundles, config.limits.watchers);
+        let distribution = Distribution::new(bundles, config.limits.watchers, config.limits.watchers_per_identity);
         Ok(Self {
             config,
             clock,

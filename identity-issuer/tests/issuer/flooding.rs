@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use signet_proto::identity::v1::WatchRequest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -137,6 +138,24 @@ async fn strangers_who_never_end_their_request_do_not_keep_others_from_attesting
     tokio::time::sleep(Duration::from_millis(300)).await;
     let joining = issuer.join(ID);
     tokio::time::timeout(Duration::from_secs(4), joining).await.expect("an identity in time");
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_workload_does_not_take_every_place_to_watch() {
+    let place = Place::with("limits: { watchers: 20 }");
+    let issuer = place.serve().await;
+    let (greedy, other) = (issuer.join(ID).await, issuer.join("spiffe://example.org/shop/till").await);
+    let mut streams = Vec::new();
+    let refused = loop {
+        match issuer.client_of(&greedy).await.watch(WatchRequest {}).await {
+            Ok(stream) => streams.push(stream),
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!((refused.code(), streams.len()), (tonic::Code::ResourceExhausted, 16));
+    assert_eq!(refused.message(), format!("16 clients watch already as {ID}, and no identity may have more"));
+    issuer.client_of(&other).await.watch(WatchRequest {}).await.unwrap();
     issuer.stop().await;
 }
 
