@@ -17,12 +17,12 @@ mod renewal;
 mod worker;
 
 mod authorization;
+mod beginnings;
 mod connection;
 mod handshake;
 mod http;
 mod lifetime;
 mod listener;
-mod beginnings;
 mod upstream;
 
 mod deadlines;
