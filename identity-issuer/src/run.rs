@@ -11,6 +11,7 @@ use signet_identity::{BundleSet, ClientAuthentication, ServerPolicy, SharedClock
 use signet_process::admin::{AdminBuilder, AdminError, AdminServer, Readiness, State};
 use signet_process::identity_metrics::IdentityMetrics;
 use signet_process::identity_slot::IdentitySlot;
+use signet_process::log_limit::LogLimit;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
@@ -238,6 +239,7 @@ impl Issuer {
             distribution: self.distribution.clone(),
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
+            refusals: LogLimit::new(),
         }
         .into_routes()
         .await?;

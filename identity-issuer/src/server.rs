@@ -20,6 +20,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use signet_identity::{LiveIdentity, PeerError, PeerIdentity, ServerKey, SharedClock};
+use signet_process::log_limit::LogLimit;
 use time::OffsetDateTime;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -47,6 +48,7 @@ pub(crate) struct Server {
     connections: Arc<Semaphore>,
     anonymous: AnonymousPlaces,
     unfinished: Unfinished,
+    refusals: LogLimit,
     drain: Duration,
 }
 
@@ -124,6 +126,7 @@ impl Server {
             connections: Arc::new(Semaphore::new(limits.connections)),
             anonymous: AnonymousPlaces::new(limits.anonymous_connections),
             unfinished: Unfinished::new(&limits),
+            refusals: LogLimit::new(),
         }
     }
 
@@ -231,10 +234,11 @@ impl Server {
     fn refuse(&self, address: SocketAddr, refused: &Refused) {
         let reason = refused.reason();
         self.metrics.connection_refused(reason);
-        let cause = signet_process::start::Report::of(refused).cause;
-        match refused.is_noise() {
-            true => tracing::debug!(peer.address = %address, reason, cause, "connection refused"),
-            false => tracing::warn!(peer.address = %address, reason, cause, "connection refused"),
+        let cause = || signet_process::start::Report::of(refused).cause;
+        if refused.is_noise() {
+            tracing::debug!(peer.address = %address, reason, cause = cause(), "connection refused");
+        } else if let Some(suppressed) = self.refusals.admit() {
+            tracing::warn!(peer.address = %address, reason, cause = cause(), suppressed, "connection refused");
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures_util::Stream;
 use signet_identity::{PeerIdentity, SharedClock};
+use signet_process::log_limit::LogLimit;
 use signet_proto::identity::v1::identity_service_server::{IdentityService, IdentityServiceServer};
 use signet_proto::identity::v1::{
     AttestRequest, AttestResponse, RenewNow, RenewRequest, RenewResponse, WatchRequest, WatchResponse,
@@ -28,6 +29,8 @@ pub(crate) struct IdentityApi {
     pub(crate) distribution: Distribution,
     pub(crate) metrics: Metrics,
     pub(crate) clock: SharedClock,
+    /// Of what is written of proofs that are not accepted.
+    pub(crate) refusals: LogLimit,
 }
 
 /// Any request is a CSR of 4 KiB at most, and a few words.
@@ -62,8 +65,11 @@ impl IdentityApi {
                 NotAttested::Store(error) => return store_status(error),
             };
             self.metrics.attestation_refused("join_token", reason);
-            let address = request.address.map(|address| address.to_string());
-            tracing::warn!(peer.address = address, reason, cause = report(&refused), "attestation refused");
+            if let Some(suppressed) = self.refusals.admit() {
+                let address = request.address.map(|address| address.to_string());
+                let cause = report(&refused);
+                tracing::warn!(peer.address = address, reason, cause, suppressed, "attestation refused");
+            }
             not_attested()
         })
     }

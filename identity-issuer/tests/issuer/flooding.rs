@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use signet_proto::identity::v1::WatchRequest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -11,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tower::{Service, ServiceExt};
 
-use crate::harness::{ID, Identity, Issuer, Place, csr, new_key, renew};
+use crate::harness::{ID, Identity, Issuer, Place, attest, csr, new_key, renew};
 
 /// Connections that say `opening` and then nothing, each opened again when the issuer ends it.
 fn stalling(address: SocketAddr, count: usize, opening: &[u8]) -> JoinSet<()> {
@@ -157,6 +158,53 @@ async fn one_workload_does_not_take_every_place_to_watch() {
     assert_eq!(refused.message(), format!("16 clients watch already as {ID}, and no identity may have more"));
     issuer.client_of(&other).await.watch(WatchRequest {}).await.unwrap();
     issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_strangers_send_does_not_flood_the_log() {
+    tracing::subscriber::set_global_default(Warnings).unwrap();
+    let place = Place::new();
+    let issuer = place.serve().await;
+    let began = Instant::now();
+    for _ in 0..500 {
+        let mut plain = TcpStream::connect(issuer.started.grpc).await.unwrap();
+        plain.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        // An alert, perhaps, and then the end.
+        let _ = plain.read_to_end(&mut Vec::new()).await;
+    }
+    let mut stranger = issuer.stranger().await;
+    for _ in 0..500 {
+        attest(&mut stranger, "signet_join_guessed", csr(&new_key())).await.unwrap_err();
+    }
+    let seconds = began.elapsed().as_secs() as usize + 2;
+    // Twenty a second of each kind, and a few of what other tests do meanwhile.
+    let written = WARNINGS.load(Ordering::Relaxed);
+    assert!(written > 0 && written < seconds * 40 + 100, "{written} lines in {seconds} s");
+    issuer.stop().await;
+}
+
+static WARNINGS: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts the warnings of this process.
+struct Warnings;
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::WARN && metadata.target().starts_with("identity_issuer")
+    }
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        WARNINGS.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
 }
 
 /// The body of a request that does not come.
