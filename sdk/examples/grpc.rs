@@ -1,5 +1,6 @@
 //! A gRPC server and its client, over mTLS, with one identity from files. They are read again when they change:
-//! `svid.pem`, `svid.key` and `bundle.pem` in the folder that is given.
+//! `svid.pem` (leaf first), `svid.key` and `bundle.pem` in the folder that is given, as an agent, cert-manager or
+//! another program leaves them there.
 //!
 //! ```text
 //! cargo run -p signet-sdk --example grpc -- FOLDER

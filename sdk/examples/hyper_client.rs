@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt().init();
-    let [issuer, bundle, token] = arguments()?;
+    let [issuer, bundle, token, server] = arguments()?;
 
     let mut policies = TlsPolicies::new(Arc::new(SystemClock));
     let greeter = policies.client(ClientPolicy {
@@ -33,14 +33,17 @@ async fn main() -> anyhow::Result<()> {
 
     let client = MtlsClient::new(identity.connector(greeter));
     loop {
-        let request = Request::get("https://127.0.0.1:9443/").body(Empty::<Bytes>::new())?;
+        let request = Request::get(format!("https://{server}/")).body(Empty::<Bytes>::new())?;
         let answer = client.request(request).await?.into_body().collect().await?.to_bytes();
         print!("{}", String::from_utf8_lossy(&answer));
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
-fn arguments() -> anyhow::Result<[String; 3]> {
-    let arguments: Vec<_> = std::env::args().skip(1).collect();
-    arguments.try_into().ok().context("usage: hyper_client ISSUER-ADDRESS BUNDLE.PEM TOKEN-FILE")
+fn arguments() -> anyhow::Result<[String; 4]> {
+    let mut arguments: Vec<_> = std::env::args().skip(1).collect();
+    if arguments.len() == 3 {
+        arguments.push("127.0.0.1:9443".to_owned());
+    }
+    arguments.try_into().ok().context("usage: hyper_client ISSUER-ADDRESS BUNDLE.PEM TOKEN-FILE [SERVER]")
 }

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt().init();
-    let [issuer, bundle, token] = arguments()?;
+    let [issuer, bundle, token, address] = arguments()?;
     let shutdown = CancellationToken::new();
 
     let mut policies = TlsPolicies::new(Arc::new(SystemClock));
@@ -30,13 +30,14 @@ async fn main() -> anyhow::Result<()> {
     let source = IssuerSource::new(&issuer, bundle, JoinToken::File(token.into()))?;
     let identity = signet_sdk::start(source, policies, shutdown.clone()).await?;
 
-    let listener = identity.listen("127.0.0.1:9443", clients).await?;
+    let listener = identity.listen(&address, clients).await?;
+    println!("listening on {}", listener.local_addr()?);
     let serving = server::serve(listener, service_fn(greet), shutdown.clone(), Duration::from_secs(4));
-    tokio::select! {
-        () = serving => {}
-        stop = tokio::signal::ctrl_c() => { stop?; shutdown.cancel(); }
-    }
-    Ok(())
+    let serving = tokio::spawn(serving);
+    tokio::signal::ctrl_c().await?;
+    // What is under way may end.
+    shutdown.cancel();
+    Ok(serving.await?)
 }
 
 async fn greet(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
@@ -45,7 +46,10 @@ async fn greet(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infa
     Ok(Response::new(Full::new(Bytes::from(greeting))))
 }
 
-fn arguments() -> anyhow::Result<[String; 3]> {
-    let arguments: Vec<_> = std::env::args().skip(1).collect();
-    arguments.try_into().ok().context("usage: hyper_server ISSUER-ADDRESS BUNDLE.PEM TOKEN-FILE")
+fn arguments() -> anyhow::Result<[String; 4]> {
+    let mut arguments: Vec<_> = std::env::args().skip(1).collect();
+    if arguments.len() == 3 {
+        arguments.push("127.0.0.1:9443".to_owned());
+    }
+    arguments.try_into().ok().context("usage: hyper_server ISSUER-ADDRESS BUNDLE.PEM TOKEN-FILE [LISTEN]")
 }

@@ -47,6 +47,10 @@ fn two_minutes_of_load_over_rotating_identities_lose_no_request() {
     for report in &reports {
         report.expect_no_failure(due * 95 / 100);
     }
+    // No identity of theirs ends, so no connection of theirs does.
+    for plain in &reports[..2] {
+        assert_eq!(plain.retried(), 0, "{plain}");
+    }
     for direct in &reports[2..] {
         let serials = direct.server_certificates_seen();
         assert!(serials >= 11, "{serials} certificates are fewer than 10 rotations: {direct}");

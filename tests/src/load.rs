@@ -112,6 +112,11 @@ impl Report {
         self.integer("failed")
     }
 
+    /// Requests that met a kept connection as it closed, and went again over a new one.
+    pub fn retried(&self) -> u64 {
+        self.integer("retried")
+    }
+
     pub fn server_certificates_seen(&self) -> u64 {
         self.integer("server_certificates_seen")
     }
