@@ -9,7 +9,7 @@ use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Method, Request, StatusCode, Version, request, response};
 use http_body::Body;
 
-use super::trailers;
+use super::trailers::{self, is_read_as};
 
 /// The identity of the caller, for the service behind the gateway; never taken from the caller itself.
 pub(crate) const FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
@@ -254,13 +254,11 @@ fn remove_listed(headers: &mut HeaderMap) -> Result<(), Refused> {
     Ok(())
 }
 
-/// Whether a service may take this field, however it is spelled, for what the gateway says of its caller. CGI and its
-/// heirs read underscores as hyphens. Names are in lower case here.
+/// Whether a service may take this field, however it is spelled, for what the gateway says: of its caller, or of where the
+/// body ends.
 fn is_claim(name: &HeaderName) -> bool {
-    let claim = FORWARDED_CLIENT_CERT;
-    let (name, claim) = (name.as_str().as_bytes(), claim.as_str().as_bytes());
-    let same = |(byte, expected): (&u8, &u8)| byte == expected || (*byte == b'_' && *expected == b'-');
-    name.len() == claim.len() && name.iter().zip(claim).all(same)
+    is_read_as(name.as_str(), FORWARDED_CLIENT_CERT.as_str())
+        || FRAMING.iter().any(|framing| name != framing && is_read_as(name.as_str(), framing.as_str()))
 }
 
 fn remove_claims(headers: &mut HeaderMap) {
@@ -289,6 +287,7 @@ fn path_of(uri: &Uri) -> PathAndQuery {
     uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"))
 }
 
+const FRAMING: [HeaderName; 2] = [CONTENT_LENGTH, TRANSFER_ENCODING];
 const HOP_BY_HOP: [HeaderName; 6] = [
     TRANSFER_ENCODING,
     HeaderName::from_static("keep-alive"),

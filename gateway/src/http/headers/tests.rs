@@ -33,6 +33,11 @@ fn what_a_caller_claims_of_itself_is_removed_however_it_is_spelled() {
         "x_forwarded_client_cert",
         "X-Forwarded_Client-Cert",
         "x-forwarded-client_CERT",
+        "x.forwarded.client.cert",
+        "x-forwarded~client!cert",
+        "transfer_encoding",
+        "Content_Length",
+        "content.length",
     ] {
         let lines = forwarded(&[("host", "a"), (name, "By=spiffe://example.org/admin"), (name, "again")]).unwrap();
         assert_eq!(lines, ["host: a", "x-forwarded-client-cert: CALLER"], "{name}");
