@@ -27,6 +27,7 @@ pub(crate) struct Outline {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Refused {
     Host,
+    Lengths,
     ConnectionHeader,
     Expectation,
     Connect,
@@ -36,7 +37,7 @@ pub(crate) enum Refused {
 impl Refused {
     pub(crate) fn status(self) -> StatusCode {
         match self {
-            Self::Host | Self::ConnectionHeader => StatusCode::BAD_REQUEST,
+            Self::Host | Self::Lengths | Self::ConnectionHeader => StatusCode::BAD_REQUEST,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::Connect | Self::Upgrade => StatusCode::NOT_IMPLEMENTED,
         }
@@ -45,6 +46,7 @@ impl Refused {
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::Host => "host",
+            Self::Lengths => "several_lengths",
             Self::ConnectionHeader => "connection_header",
             Self::Expectation => "expectation",
             Self::Connect => "connect_not_supported",
@@ -59,6 +61,10 @@ pub(crate) fn of_request(head: &mut request::Parts, caller: Option<&HeaderValue>
         return Err(Refused::Connect);
     }
     let names_host = names_host(head)?;
+    // Over HTTP/1.1 they do not come this far; HTTP/2 does not need them, but the service may.
+    if head.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err(Refused::Lengths);
+    }
     let found = Found::in_request(&head.headers);
     if found.upgrade && !is_h2c(&head.headers) {
         return Err(Refused::Upgrade);

@@ -12,5 +12,6 @@ mod malformed;
 mod outbound;
 mod own_identity;
 mod trailers;
+mod translation;
 mod upstream_connections;
 mod upstream_down;

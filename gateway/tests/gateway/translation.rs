@@ -1,0 +1,45 @@
+//! What HTTP/2 allows and HTTP/1.1 reads differently, and answers that an upstream should not give.
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::harness::*;
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// Everything that a gateway sends back for one HTTP/2 request with this header block and body.
+async fn http2_by_hand(gateway: &Running, pki: &Pki, block: &[u8], body: &[u8]) -> Vec<u8> {
+    let mut stream = connect(gateway.address(), Some(&pki.client()), &[b"h2"]).await.unwrap();
+    let frame =
+        |kind: u8, flags: u8, payload: &[u8]| [&[0, 0, payload.len() as u8, kind, flags, 0, 0, 0, 1], payload].concat();
+    stream.write_all(&[PREFACE, &frame(1, 4, block), &frame(0, 1, body)].concat()).await.unwrap();
+    stream.flush().await.unwrap();
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 4096];
+    while let Ok(Ok(read @ 1..)) =
+        tokio::time::timeout(std::time::Duration::from_millis(500), stream.read(&mut buffer)).await
+    {
+        bytes.extend_from_slice(&buffer[..read]);
+    }
+    bytes
+}
+
+fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
+    bytes.windows(wanted.len()).any(|window| window == wanted)
+}
+
+#[tokio::test]
+async fn a_request_over_http2_has_one_length() {
+    let pki = Pki::new();
+    let gateway = inbound(&pki, mirror().await).await;
+    // `POST http://a/`, and `content-length: 4` as often as it says; the last without Huffman coding.
+    let post = b"\x83\x86\x84\x41\x01a";
+    let length = b"\x0f\x0d\x014";
+    let once = http2_by_hand(&gateway, &pki, &[&post[..], length].concat(), b"body").await;
+    assert!(contains(&once, b"content-length: 4\n"), "{:?}", String::from_utf8_lossy(&once));
+    let twice = http2_by_hand(&gateway, &pki, &[&post[..], length, length].concat(), b"body").await;
+    assert!(contains(&twice, b"bad request\n"), "{:?}", String::from_utf8_lossy(&twice));
+    gateway.counts("signet_gateway_requests_total{code=\"400\",listener=\"inbound\"} 1").await;
+}
