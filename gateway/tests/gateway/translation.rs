@@ -43,3 +43,15 @@ async fn a_request_over_http2_has_one_length() {
     assert!(contains(&twice, b"bad request\n"), "{:?}", String::from_utf8_lossy(&twice));
     gateway.counts("signet_gateway_requests_total{code=\"400\",listener=\"inbound\"} 1").await;
 }
+
+#[tokio::test]
+async fn the_crumbs_of_a_cookie_become_one_line_over_http1() {
+    let pki = Pki::new();
+    let gateway = inbound(&pki, mirror().await).await;
+    let mut sender = http2(connect(gateway.address(), Some(&pki.client()), &[b"h2"]).await.unwrap()).await;
+    let request = Request::get("https://a/").header("cookie", "a=b").header("cookie", "c=d").header("cookie", "e=f");
+    let answer = sender.send_request(request.body(Full::<Bytes>::default()).unwrap()).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    let text = answer.into_body().collect().await.unwrap().to_bytes();
+    assert!(contains(&text, b"cookie: a=b; c=d; e=f\n"), "{text:?}");
+}
