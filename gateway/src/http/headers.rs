@@ -143,6 +143,10 @@ impl Outline {
 /// Takes out of an answer what was meant for the connection it came on.
 pub(crate) fn of_answer(head: &mut response::Parts) {
     let found = Found::hop_by_hop(&head.headers);
+    // The encoding overrides the length, which would only mislead whoever reads on (RFC 9112 §6.3).
+    if found.other_hop_by_hop && head.headers.contains_key(TRANSFER_ENCODING) {
+        head.headers.remove(CONTENT_LENGTH);
+    }
     // An answer that lists nonsense in `connection` loses what it lists.
     if remove_hop_by_hop(&mut head.headers, &found).is_err() {
         head.headers.remove(CONNECTION);

@@ -6,6 +6,7 @@ use http_body_util::{BodyExt as _, Full};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::harness::*;
+use crate::upstream_down::{by_hand, read_head};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
@@ -54,4 +55,36 @@ async fn the_crumbs_of_a_cookie_become_one_line_over_http1() {
     assert_eq!(answer.status(), StatusCode::OK);
     let text = answer.into_body().collect().await.unwrap().to_bytes();
     assert!(contains(&text, b"cookie: a=b; c=d; e=f\n"), "{text:?}");
+}
+
+/// A service that gives this answer to whatever it is asked.
+async fn answering(answer: &'static str) -> std::net::SocketAddr {
+    let (address, _) = by_hand(move |_, mut stream| async move {
+        while !read_head(&mut stream).await.is_empty() {
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    })
+    .await;
+    address
+}
+
+const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+
+#[tokio::test]
+async fn an_answer_with_a_length_beside_its_encoding_loses_the_length() {
+    let pki = Pki::new();
+    for lines in
+        ["content-length: 2\r\ntransfer-encoding: chunked\r\n", "transfer-encoding: chunked\r\ncontent-length: 2\r\n"]
+    {
+        let answer = format!("HTTP/1.1 200 OK\r\n{lines}\r\n9\r\nall of it\r\n0\r\n\r\n");
+        let gateway = inbound(&pki, answering(answer.leak()).await).await;
+        let (answer, ended) = request(&gateway, &pki, GET).await;
+        assert!(answer.contains("transfer-encoding: chunked") && !answer.contains("content-length"), "{answer}");
+        assert!(answer.contains("all of it") && ended == Ended::Open, "{answer}");
+        let mut sender = http2(connect(gateway.address(), Some(&pki.client()), &[b"h2"]).await.unwrap()).await;
+        let answer =
+            sender.send_request(Request::get("https://a/").body(Full::<Bytes>::default()).unwrap()).await.unwrap();
+        assert!(!answer.headers().contains_key("content-length"));
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "all of it");
+    }
 }
