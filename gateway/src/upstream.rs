@@ -68,6 +68,8 @@ pub(crate) enum ForwardError {
     Closed(#[source] hyper::Error),
     #[error("the upstream's answer is malformed")]
     Malformed(#[source] hyper::Error),
+    #[error("the upstream changed to a protocol that nobody asked for")]
+    UnaskedUpgrade,
     #[error("the upstream did not answer in time")]
     Timeout,
     #[error("the connection to the upstream ended with its server's identity")]
@@ -81,7 +83,7 @@ impl ForwardError {
         match self {
             Self::Refused(refused) => refused.status(),
             Self::Connect(_) | Self::Closed(_) | Self::Ended => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Malformed(_) => StatusCode::BAD_GATEWAY,
+            Self::Malformed(_) | Self::UnaskedUpgrade => StatusCode::BAD_GATEWAY,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Self::RequestBody => StatusCode::BAD_REQUEST,
         }
@@ -93,7 +95,7 @@ impl ForwardError {
             Self::Refused(refused) => refused.reason(),
             Self::Connect(failure) => failure.reason(),
             Self::Closed(_) => "upstream_closed",
-            Self::Malformed(_) => "upstream_malformed_answer",
+            Self::Malformed(_) | Self::UnaskedUpgrade => "upstream_malformed_answer",
             Self::Timeout => "upstream_timeout",
             Self::Ended => "upstream_identity_ended",
             Self::RequestBody => "request_body",
@@ -173,6 +175,10 @@ impl Upstream {
                 }
             };
             match sent {
+                // None was asked for: `upgrade` does not go further than here.
+                Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                    return Err(ForwardError::UnaskedUpgrade);
+                }
                 Ok(answer) => return Ok(answer),
                 Err(Unanswered { unsent, error }) => {
                     if !reused || wanted == Wanted::New || !matches!(error, ForwardError::Closed(_)) {

@@ -88,3 +88,16 @@ async fn an_answer_with_a_length_beside_its_encoding_loses_the_length() {
         assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "all of it");
     }
 }
+
+#[tokio::test]
+async fn a_change_of_protocol_that_nobody_asked_for_is_answered_502() {
+    let pki = Pki::new();
+    let switching = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+    let gateway = inbound(&pki, answering(switching).await).await;
+    let mut stream = connect(gateway.address(), Some(&pki.client()), &[b"http/1.1"]).await.unwrap();
+    for _ in 0..2 {
+        let (answer, ended) = exchange(&mut stream, GET.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 502") && answer.contains("upstream_malformed_answer"), "{answer}");
+        assert_eq!(ended, Ended::Open);
+    }
+}
