@@ -286,10 +286,8 @@ struct Unanswered {
 
 /// A second copy of a request that may be sent twice: it has no body, and its method may be repeated (RFC 9110 §9.2.2).
 fn replay(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
-    let repeatable = matches!(
-        *request.method(),
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
-    );
+    let repeatable =
+        matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE);
     if !repeatable || request.body().progress().is_some() {
         return None;
     }

@@ -31,6 +31,7 @@ pub(crate) enum Refused {
     ConnectionHeader,
     Expectation,
     Connect,
+    Trace,
     Upgrade,
 }
 
@@ -39,7 +40,7 @@ impl Refused {
         match self {
             Self::Host | Self::Lengths | Self::ConnectionHeader => StatusCode::BAD_REQUEST,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
-            Self::Connect | Self::Upgrade => StatusCode::NOT_IMPLEMENTED,
+            Self::Connect | Self::Trace | Self::Upgrade => StatusCode::NOT_IMPLEMENTED,
         }
     }
 
@@ -50,6 +51,7 @@ impl Refused {
             Self::ConnectionHeader => "connection_header",
             Self::Expectation => "expectation",
             Self::Connect => "connect_not_supported",
+            Self::Trace => "trace_not_supported",
             Self::Upgrade => "upgrade_not_supported",
         }
     }
@@ -59,6 +61,10 @@ impl Refused {
 pub(crate) fn of_request(head: &mut request::Parts, caller: Option<&HeaderValue>) -> Result<Outline, Refused> {
     if head.method == Method::CONNECT {
         return Err(Refused::Connect);
+    }
+    // The service would send the caller what the gateway adds for the service alone (RFC 9110 §9.3.8).
+    if head.method == Method::TRACE {
+        return Err(Refused::Trace);
     }
     let names_host = names_host(head)?;
     // Over HTTP/1.1 they do not come this far; HTTP/2 does not need them, but the service may.

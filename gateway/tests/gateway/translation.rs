@@ -101,3 +101,12 @@ async fn a_change_of_protocol_that_nobody_asked_for_is_answered_502() {
         assert_eq!(ended, Ended::Open);
     }
 }
+
+#[tokio::test]
+async fn no_trace_shows_a_caller_what_the_gateway_adds() {
+    let pki = Pki::new();
+    let gateway = inbound(&pki, mirror().await).await;
+    let (answer, _) = request(&gateway, &pki, "TRACE / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 501") && answer.contains("trace_not_supported"), "{answer}");
+    assert!(!answer.contains("x-forwarded-client-cert"), "{answer}");
+}
