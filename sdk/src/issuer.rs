@@ -160,9 +160,14 @@ impl Source for IssuerSource {
         let mut backoff = Backoff::new();
         loop {
             holder.keep_alive(&mut delivery).await;
+            // Before it is read, so that one that is written meanwhile is a new one.
+            let shown = holder.token.version().await;
             match holder.attest(&mut delivery).await {
                 Accepted::Yes => backoff.reset(),
-                Accepted::No => tokio::time::sleep(backoff.delay()).await,
+                Accepted::No => tokio::select! {
+                    () = tokio::time::sleep(backoff.delay()) => {}
+                    () = holder.token.another_than(shown) => backoff.reset(),
+                },
             }
         }
     }
@@ -180,23 +185,35 @@ impl Holder {
     /// Exchanges the join token for an SVID.
     async fn attest(&self, delivery: &mut Delivery) -> Accepted {
         let attested = match self.token.read().await {
-            Ok(token) => client::attest(&self.endpoint, &self.clock, token).await.map_err(|error| cause::whole(&error)),
-            Err(error) => Err(cause::whole(&error)),
+            Ok(token) => client::attest(&self.endpoint, &self.clock, token).await.map_err(|error| {
+                let remedy = if error.is_token_refused() { Remedy::Token } else { Remedy::TimeOrToken };
+                self.explain(delivery, cause::whole(&error), remedy)
+            }),
+            Err(error) => Err(self.explain(delivery, cause::whole(&error), Remedy::TimeOrToken)),
         };
-        accept(attested.map_err(|cause| self.explain(delivery, cause)), delivery)
+        accept(attested, delivery)
     }
 
-    /// Why there is no SVID, and, once one has expired, what an operator can do.
-    fn explain(&self, delivery: &Delivery, cause: Arc<str>) -> Arc<str> {
-        match delivery.live() {
-            None => cause,
-            Some(live) => {
+    /// Why there is no SVID, and what an operator can do.
+    fn explain(&self, delivery: &Delivery, cause: Arc<str>, remedy: Remedy) -> Arc<str> {
+        let advice = self.token.advice();
+        let advice = match remedy {
+            Remedy::Token => {
+                format!("waiting does not help: make a new join token with `signet token create` and {advice}")
+            }
+            Remedy::TimeOrToken => {
+                format!("if waiting does not help, make a new join token with `signet token create` and {advice}")
+            }
+        };
+        match (delivery.live(), remedy) {
+            (None, Remedy::TimeOrToken) => cause,
+            (None, Remedy::Token) => format!("{cause}; {advice}").into(),
+            (Some(live), _) => {
                 let snapshot = live.load();
                 let (id, not_after) = (snapshot.svid().id(), wall_clock::written(&snapshot.svid().not_after()));
-                let advice = self.token.advice();
                 format!(
                     "the certificate of {id} is not valid now (its end: {not_after}), so that it cannot renew itself: \
-                     {cause}; if waiting does not help, make a join token for it with `signet token create` and {advice}"
+                     {cause}; {advice}"
                 )
                 .into()
             }
@@ -267,6 +284,15 @@ impl Holder {
             let _ = delivery.offer(Material { svid: current.svid().clone(), bundles });
         }
     }
+}
+
+/// What may help whoever has no SVID.
+#[derive(Clone, Copy, Debug)]
+enum Remedy {
+    /// The issuer does not accept the token that there is, and never will.
+    Token,
+    /// The issuer may come back; after an expiry it wants a token all the same.
+    TimeOrToken,
 }
 
 /// Whether there is a new SVID. If not, why has been told, and what is left to do is to wait.

@@ -42,6 +42,13 @@ pub(super) enum CallError {
     Key(#[from] KeyError),
 }
 
+impl CallError {
+    /// Of an attestation: whether the issuer was there and did not accept the token.
+    pub(super) fn is_token_refused(&self) -> bool {
+        matches!(self, Self::Refused { status, .. } if status.code() == Code::Unauthenticated)
+    }
+}
+
 /// A call that did not get to the issuer. A status prints its cause as for a debugger: this prints the cause alone.
 #[derive(Debug)]
 pub(super) struct Unreached(Box<Status>);

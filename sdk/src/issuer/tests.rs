@@ -244,6 +244,7 @@ async fn a_token_that_is_not_known_is_said_to_be_used_or_expired() {
     let (_starting, mut events) = begin_with(source(&issuer, serving.address, token("stale")), Arc::new(SystemClock));
     let cause = until(&mut events, failed).await;
     assert!(cause.contains("unknown, used or expired") && !cause.contains("stale"), "{cause}");
+    assert!(cause.contains("signet token create"), "{cause}");
 }
 
 #[tokio::test]
@@ -289,10 +290,21 @@ async fn an_identity_that_expired_says_so_and_comes_back_with_a_new_token() {
 
     let _serving = issuer.serve_as(fake::ISSUER, address).await;
     issuer.set_ttl(LONG);
-    until(&mut events, |event| failed(event).filter(|cause| cause.contains("used or expired"))).await;
+    let cause = until(&mut events, |event| failed(event).filter(|cause| cause.contains("used or expired"))).await;
+    let advice = format!("make a new join token with `signet token create` and put it in {}", path.display());
+    assert!(cause.contains("waiting does not help: ") && cause.contains(&advice), "{cause}");
+
+    // Long enough that attempts have become rare.
+    let attempts = async {
+        let before = issuer.attested.load(SeqCst);
+        while issuer.attested.load(SeqCst) < before + 7 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), attempts).await.unwrap();
     issuer.add_token("new-token");
     std::fs::write(&path, "new-token\n").unwrap();
-    until(&mut events, rotated).await;
+    tokio::time::timeout(Duration::from_secs(2), until(&mut events, rotated)).await.expect("soon after it is there");
     assert!(matches!(running.monitor.state(), State::Live { .. }));
     assert_eq!(running.live.load().svid().id().as_str(), WORKLOAD);
 }

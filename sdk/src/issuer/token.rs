@@ -1,12 +1,24 @@
 //! Join tokens: proof of who a workload is, good for one attestation.
 
-use std::{fmt, io, path::PathBuf};
+use std::{fmt, io, os::unix::fs::MetadataExt as _, path::PathBuf, time::Duration};
 
 use tokio::io::AsyncReadExt as _;
 use zeroize::Zeroizing;
 
 /// More than any token needs: a wrong path must not read a disk image.
 const MAX_TOKEN_BYTES: u64 = 4096;
+
+/// How often the file is looked at for a new token.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// One state of a token file.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Version {
+    inode: u64,
+    bytes: u64,
+    /// Seconds and nanoseconds.
+    changed: (i64, i64),
+}
 
 /// Where the join token is.
 pub enum JoinToken {
@@ -30,10 +42,28 @@ impl JoinToken {
         }
     }
 
+    /// What tells the file as it is from what is written to it later. None for no file, and for a token in memory.
+    pub(super) async fn version(&self) -> Option<Version> {
+        let Self::File(path) = self else { return None };
+        let file = tokio::fs::metadata(path).await.ok()?;
+        Some(Version { inode: file.ino(), bytes: file.len(), changed: (file.ctime(), file.ctime_nsec()) })
+    }
+
+    /// Returns once there is a token file that is another than `shown`; never for a token in memory.
+    pub(super) async fn another_than(&self, shown: Option<Version>) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let now = self.version().await;
+            if now.is_some() && now != shown {
+                return;
+            }
+        }
+    }
+
     /// What to do with a new token.
     pub(super) fn advice(&self) -> String {
         match self {
-            Self::File(path) => format!("put it in {}", path.display()),
+            Self::File(path) => format!("put it in {}, where it is taken up without a restart", path.display()),
             Self::Value(_) => "start this program again with it".to_owned(),
         }
     }
