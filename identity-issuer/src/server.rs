@@ -99,8 +99,9 @@ enum Refused {
 const GRACE: Duration = Duration::from_secs(1);
 /// After an accept that failed, such as for want of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
-/// The wall clock may be set or the machine suspended: an expiry is looked at again after this long.
-const LOOK_AT_CLOCK: Duration = Duration::from_secs(5);
+/// The wall clock may be set or the machine suspended: an expiry is looked at again after this long, so that a
+/// connection ends within a second all the same.
+const LOOK_AT_CLOCK: Duration = Duration::from_millis(500);
 const MAX_HEADER_LIST: u32 = 16 * 1024;
 /// What a stream may send unread: one message of the largest size. hyper's default is a mebibyte for each.
 const WINDOW: u32 = 64 * 1024;
@@ -354,5 +355,25 @@ impl hyper::service::Service<http::Request<Incoming>> for Requests {
                 Err(_) => Ok(tonic::Status::deadline_exceeded("the request took too long").into_http()),
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use signet_identity::ManualClock;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_expiry_to_which_the_clock_jumps_is_noticed_within_a_second() {
+        let clock = ManualClock::new(OffsetDateTime::UNIX_EPOCH);
+        let shared = clock.shared();
+        let end = sleep_until(OffsetDateTime::UNIX_EPOCH + time::Duration::hours(1), &shared);
+        let jump = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            clock.advance(time::Duration::seconds(3601));
+        };
+        let both = async { tokio::join!(end, jump) };
+        assert!(tokio::time::timeout(Duration::from_secs(1), both).await.is_ok());
     }
 }
