@@ -1,6 +1,6 @@
 //! The Unix socket for operators: mode 0600, and open to the issuer's own user and root only, whom the kernel names.
 
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ impl AdminSocket {
         })?;
         // Whoever connects before this is still asked for their user.
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(io)?;
-        let owner = std::fs::metadata(path).map_err(io)?.uid();
+        let owner = own_user().map_err(io)?;
         Ok(Self { listener, path: path.to_owned(), owner })
     }
 
@@ -90,6 +90,12 @@ impl AdminSocket {
         // A next start replaces it anyway.
         let _ = std::fs::remove_file(path);
     }
+}
+
+/// The effective user of this process, as the kernel names it to a peer. What is at a path may be somebody else's.
+fn own_user() -> std::io::Result<u32> {
+    let (socket, _peer) = UnixStream::pair()?;
+    Ok(socket.peer_cred()?.uid())
 }
 
 fn is_allowed(stream: &UnixStream, owner: u32) -> bool {
@@ -131,6 +137,16 @@ mod tests {
         let _again = AdminSocket::bind(&path).await.unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(matches!(AdminSocket::bind(&path).await, Err(AdminSocketError::InUse { .. })));
+    }
+
+    #[tokio::test]
+    async fn the_user_who_is_let_in_is_the_one_of_this_process() {
+        use std::os::unix::fs::MetadataExt;
+        let mine = tempfile::NamedTempFile::new().unwrap().as_file().metadata().unwrap().uid();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        assert_eq!(AdminSocket::bind(&path).await.unwrap().owner, mine);
+        assert_eq!(own_user().unwrap(), mine);
     }
 
     #[tokio::test]
