@@ -105,7 +105,7 @@ impl Default for LimitsFile {
             request_timeout: seconds(10),
             streams_per_connection: Located::nowhere(100),
             watchers: Located::nowhere(10_000),
-            watchers_per_identity: Located::nowhere(16),
+            watchers_per_identity: Located::nowhere(256),
             pending: Located::nowhere(4_096),
             keepalive_interval: seconds(30),
             keepalive_timeout: seconds(20),

@@ -143,7 +143,7 @@ async fn strangers_who_never_end_their_request_do_not_keep_others_from_attesting
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_workload_does_not_take_every_place_to_watch() {
-    let place = Place::with("limits: { watchers: 20 }");
+    let place = Place::with("limits: { watchers: 20, watchers_per_identity: 16 }");
     let issuer = place.serve().await;
     let (greedy, other) = (issuer.join(ID).await, issuer.join("spiffe://example.org/shop/till").await);
     let mut streams = Vec::new();
