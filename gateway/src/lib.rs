@@ -26,7 +26,6 @@ mod listener;
 mod upstream;
 
 mod deadlines;
-mod log_limit;
 mod metrics;
 
 pub use ports::PortError;

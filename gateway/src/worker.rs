@@ -10,6 +10,7 @@ use std::time::Duration;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioTimer;
 use signet_identity::{ClientKey, LiveIdentity, ServerKey, SharedClock};
+use signet_process::log_limit::LogLimit;
 use socket2::Socket;
 use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
@@ -20,7 +21,6 @@ use crate::connection::LocalExecutor;
 use crate::deadlines::{Deadlines, TICK};
 use crate::lifetime::{Cause, Order, Registry};
 use crate::listener::{IdentityArrival, Listener};
-use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
 use crate::ports;
 use crate::upstream::{Surroundings, Upstream};
@@ -160,8 +160,8 @@ impl Core {
             handshakes: share(limits.handshakes, config.workers),
             callers: Rc::default(),
             closing: CancellationToken::new(),
-            refusals: LogLimit::new(deadlines.clone()),
-            failures: LogLimit::new(deadlines.clone()),
+            refusals: LogLimit::new(),
+            failures: LogLimit::new(),
             worker: Surroundings { identity, clock, deadlines, registry: Rc::default() },
             limits,
             http1,
