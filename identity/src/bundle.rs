@@ -1,5 +1,6 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use rustls_pki_types::{
     CertificateDer, TrustAnchor,
     pem::{self, PemObject},
@@ -33,15 +34,20 @@ struct Bundle {
     certificates: Vec<CertificateDer<'static>>,
     /// One for each certificate, in the same order.
     anchors: Vec<TrustAnchor<'static>>,
-    limits: Vec<AnchorLimits>,
+    facts: Vec<AnchorFacts>,
 }
 
 /// What rustls-webpki does not know of its anchors.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct AnchorLimits {
+pub(crate) struct AnchorFacts {
+    pub(crate) id: AnchorId,
     pub(crate) validity: Validity,
     pub(crate) path_length: Option<u32>,
 }
+
+/// SHA-256 of an authority's certificate, to find the very same one in another bundle.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct AnchorId([u8; 32]);
 
 /// Why certificates are not a bundle. Positions count from 1.
 #[derive(Debug, thiserror::Error)]
@@ -77,11 +83,10 @@ impl TrustBundle {
         }
         // The map has them in the order of their DER; the sort is stable.
         let mut members: Vec<_> = members.into_values().collect();
-        members.sort_by_key(|((limits, _), _)| std::cmp::Reverse(limits.validity.not_after));
-        let (facts, certificates): (Vec<_>, Vec<_>) =
-            members.into_iter().map(|(facts, der)| (facts, der.clone())).unzip();
-        let (limits, anchors) = facts.into_iter().unzip();
-        Ok(Self(Arc::new(Bundle { trust_domain, certificates, anchors, limits })))
+        members.sort_by_key(|((facts, _), _)| std::cmp::Reverse(facts.validity.not_after));
+        let (read, certificates): (Vec<_>, Vec<_>) = members.into_iter().map(|(read, der)| (read, der.clone())).unzip();
+        let (facts, anchors) = read.into_iter().unzip();
+        Ok(Self(Arc::new(Bundle { trust_domain, certificates, anchors, facts })))
     }
 
     /// From PEM; blocks that are not certificates are ignored. Blank text is the empty bundle.
@@ -118,7 +123,7 @@ impl TrustBundle {
 
     /// The latest notAfter: when nothing is left to trust. `None` when the bundle is empty.
     pub fn expires_at(&self) -> Option<OffsetDateTime> {
-        self.0.limits.first().map(|limits| limits.validity.not_after)
+        self.0.facts.first().map(|facts| facts.validity.not_after)
     }
 
     pub(crate) fn anchors(&self) -> &[TrustAnchor<'static>] {
@@ -126,27 +131,44 @@ impl TrustBundle {
     }
 
     /// Of the anchors, in their order.
-    pub(crate) fn limits(&self) -> &[AnchorLimits] {
-        &self.0.limits
+    pub(crate) fn facts(&self) -> &[AnchorFacts] {
+        &self.0.facts
+    }
+
+    /// The anchor that is this very certificate.
+    pub(crate) fn find(&self, anchor: AnchorId) -> Option<&AnchorFacts> {
+        self.facts().iter().find(|facts| facts.id == anchor)
     }
 }
 
 fn read(
     der: &CertificateDer<'_>,
     trust_domain: &TrustDomain,
-) -> Result<(AnchorLimits, TrustAnchor<'static>), AuthorityError> {
+) -> Result<(AnchorFacts, TrustAnchor<'static>), AuthorityError> {
     let certificate = parse(der)?;
     authority::check(&certificate, trust_domain)?;
     let anchor = anchor_from_trusted_cert(der).map_err(|_| AuthorityError::Malformed)?.to_owned();
-    let limits = AnchorLimits { validity: validity(&certificate), path_length: authority::path_length(&certificate) };
-    Ok((limits, anchor))
+    let facts = AnchorFacts {
+        id: AnchorId::of(der),
+        validity: validity(&certificate),
+        path_length: authority::path_length(&certificate),
+    };
+    Ok((facts, anchor))
+}
+
+impl AnchorId {
+    fn of(der: &CertificateDer<'_>) -> Self {
+        let mut id = [0; 32];
+        id.copy_from_slice(digest(&SHA256, der).as_ref());
+        Self(id)
+    }
 }
 
 impl Eq for Bundle {}
 
 impl PartialEq for Bundle {
     fn eq(&self, other: &Self) -> bool {
-        // Anchors and limits follow from the certificates.
+        // Anchors and facts follow from the certificates.
         self.trust_domain == other.trust_domain && self.certificates == other.certificates
     }
 }

@@ -15,7 +15,7 @@ const WAYS: usize = 4;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct ChainKey([u8; 32]);
 
-/// Peers whose chains were verified under one trust epoch in one role. Bounded, lock-free.
+/// Peers whose chains are verified under one trust epoch in one role. Bounded, lock-free.
 ///
 /// Only what was verified comes in, so what an attacker makes up never pushes an honest peer out; and only chains in
 /// the path's own order without a spare certificate, so that one leaf cannot fill the cache by being presented in
@@ -71,6 +71,13 @@ impl ChainCache {
             .or_else(|| position(set, |entry| entry.is_none_or(|entry| entry.peer.path.not_after < now)))
             .unwrap_or(key.number(2) % WAYS);
         set[place].0.store(Some(Arc::new(Entry { key, peer: Arc::clone(peer) })));
+    }
+
+    /// Takes the entries of an earlier cache that `holds` is true of; to be called before others use this one.
+    pub(crate) fn take_over(&self, earlier: &Self, holds: impl Fn(&PeerIdentity) -> bool) {
+        for (slot, earlier) in self.slots.iter().zip(&earlier.slots) {
+            slot.0.store(earlier.0.load_full().filter(|entry| holds(&entry.peer)));
+        }
     }
 
     fn set(&self, key: &ChainKey) -> &[Slot] {

@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 
 use crate::{
     AuthorityError, LeafError, Serial, TrustDomain, WorkloadId,
+    bundle::AnchorId,
     certificate::{ChainLimit, Validity},
     verify::Role,
 };
@@ -17,6 +18,8 @@ pub struct PeerIdentity {
     pub(crate) leaf: Validity,
     /// When every certificate of the path, the anchor included, is valid.
     pub(crate) path: Validity,
+    /// The end of the path.
+    pub(crate) anchor: AnchorId,
     pub(crate) leaf_sha256: [u8; 32],
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) role: Role,

@@ -22,8 +22,8 @@ pub struct Material {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
 pub struct Generation(u64);
 
-/// Counts the changes of what is trusted, from 1. Sessions are not resumed across epochs, and what was verified in
-/// one is verified anew in the next.
+/// Counts the changes of what is trusted, from 1. Sessions are not resumed across epochs, and a peer of one is judged
+/// anew in the next.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
 pub struct TrustEpoch(u64);
 
@@ -63,11 +63,12 @@ impl Snapshot {
     /// Checks that the material belongs together and is valid now, and makes a configuration for each policy.
     ///
     /// With the bundles of `previous`, its trust epoch goes on: tickets and verified chains stay good, so a new leaf
-    /// costs no full handshakes. With other bundles a new epoch begins with neither.
+    /// costs no full handshakes. With other bundles a new epoch begins, without tickets, and with those chains only
+    /// whose authority is still there.
     pub fn build(material: Material, policies: &TlsPolicies, previous: Option<&Self>) -> Result<Self, SnapshotError> {
         let Material { svid, bundles } = material;
         let clock = policies.clock().clone();
-        let trust = trust(bundles, previous);
+        let trust = trust(bundles, previous, clock.now());
         let expires_at = own_expiry(&svid, &trust, clock.now()).map_err(SnapshotError::Identity)?;
         let servers = policies
             .servers()
@@ -156,8 +157,9 @@ impl Snapshot {
     }
 
     /// Whether the peer of a live connection, believed under an earlier snapshot, can be believed now under this one.
+    /// Cheap unless its authority is gone: no signature is verified twice.
     pub fn still_accepts(&self, peer: &PeerIdentity) -> Result<(), PeerError> {
-        self.judge(peer.role, Some(peer.chain())).map(drop)
+        self.trust.still_accepts(peer, self.clock.now())
     }
 
     fn judge(&self, role: Role, chain: Option<&[CertificateDer<'_>]>) -> Result<Arc<PeerIdentity>, PeerError> {
@@ -167,10 +169,10 @@ impl Snapshot {
 }
 
 /// The previous epoch as long as the bundles are the same, else the next.
-fn trust(bundles: BundleSet, previous: Option<&Snapshot>) -> Arc<Trust> {
+fn trust(bundles: BundleSet, previous: Option<&Snapshot>, now: OffsetDateTime) -> Arc<Trust> {
     match previous {
         Some(previous) if *previous.bundles() == bundles => previous.trust.clone(),
-        Some(previous) => Arc::new(Trust::new(previous.trust_epoch().next(), bundles)),
+        Some(previous) => Arc::new(previous.trust.next(bundles, now)),
         None => Arc::new(Trust::new(TrustEpoch::FIRST, bundles)),
     }
 }
@@ -215,7 +217,7 @@ impl TrustEpoch {
         self.0
     }
 
-    fn next(self) -> Self {
+    pub(crate) fn next(self) -> Self {
         Self(self.0 + 1)
     }
 }

@@ -7,6 +7,7 @@ use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
 use crate::{
     BundleSet, LeafError, PeerError, PeerIdentity, TrustBundle, TrustDomain, TrustEpoch, WorkloadId, authority,
+    bundle::{AnchorFacts, AnchorId},
     certificate::{Validity, check_limits, parse, validity},
     chain_cache::{ChainCache, ChainKey},
     leaf::Leaf,
@@ -44,14 +45,28 @@ enum PresentedOrder {
 
 /// What is known of a path that leads to an anchor and follows the rules for authorities.
 struct Path {
-    /// When all certificates above the leaf are valid.
-    authorities: Validity,
+    /// When all its certificates are valid.
+    validity: Validity,
+    anchor: AnchorId,
     order: PresentedOrder,
 }
 
 impl Trust {
     pub(crate) fn new(epoch: TrustEpoch, bundles: BundleSet) -> Self {
         Self { epoch, bundles, clients: ChainCache::new(), servers: ChainCache::new() }
+    }
+
+    /// The next epoch, which goes on with what was found in this one and still holds: an authority that joins or leaves
+    /// costs the peers of the others no new verification. The entries are shared, the caches are not, so that no epoch
+    /// keeps an earlier one in memory.
+    pub(crate) fn next(&self, bundles: BundleSet, now: OffsetDateTime) -> Self {
+        let next = Self::new(self.epoch.next(), bundles);
+        for (from, to) in [(&self.clients, &next.clients), (&self.servers, &next.servers)] {
+            // What its authority's certificate ends first could last longer under another one for the same key.
+            let lasts = |peer: &PeerIdentity, anchor: &AnchorFacts| peer.path.not_after < anchor.validity.not_after;
+            to.take_over(from, |peer| next.anchor_of(peer, now).is_some_and(|anchor| lasts(peer, anchor)));
+        }
+        next
     }
 
     pub(crate) fn epoch(&self) -> TrustEpoch {
@@ -85,6 +100,36 @@ impl Trust {
         Ok(peer)
     }
 
+    /// Whether a peer that was verified earlier, maybe in another epoch, is to be believed now.
+    ///
+    /// Budget: 1 µs for each live connection when trust changes, as long as the authority stays; benchmark:
+    /// `signet-bench-epoch`.
+    pub(crate) fn still_accepts(&self, peer: &PeerIdentity, now: OffsetDateTime) -> Result<(), PeerError> {
+        if self.anchor_of(peer, now).is_some() {
+            return Ok(());
+        }
+        // Another authority of the domain, one for the same key perhaps, may vouch for it. If not, this says why.
+        let (leaf, intermediates) = peer.chain.split_first().ok_or(PeerError::NoCertificate)?;
+        self.judge(peer.role, leaf, intermediates, now).map(drop)
+    }
+
+    /// The end of the path that was once found for the peer, if that is a path under these bundles now: then a new
+    /// verification could only confirm it.
+    ///
+    /// Besides the algorithms and rules, which are this program's, the verdict on a path depends on the presented
+    /// chain and the role, which are the peer's own and never change; on time, only through the validity of each
+    /// certificate on the path, whose intersection is `peer.path`; and on its anchor: name, key, name constraints,
+    /// path length and validity, all of them read from the one certificate that the anchor's ID is the hash of. It must
+    /// be in the bundle of the peer's own trust domain, for that bundle alone judges it. Other anchors may open
+    /// other paths, but close none. Whatever else comes to decide about a peer, as revocation will, is asked here too:
+    /// so it is asked of cached chains and of live connections at each change of trust.
+    fn anchor_of(&self, peer: &PeerIdentity, now: OffsetDateTime) -> Option<&AnchorFacts> {
+        if !peer.path.contains(now) {
+            return None;
+        }
+        self.bundles.get(peer.id.trust_domain())?.find(peer.anchor)
+    }
+
     pub(crate) fn cache(&self, role: Role) -> &ChainCache {
         match role {
             Role::Client => &self.clients,
@@ -106,11 +151,11 @@ fn verify(
     let bundle = bundle_of(bundles, id.trust_domain())?;
     let path = build_path(bundle, role, leaf_der, intermediates, now)?;
     leaf.check()?;
-    let whole = leaf.validity().intersection(path.authorities);
+    let whole = leaf.validity().intersection(path.validity);
     // webpki counts whole seconds.
     check_time(whole, now)?;
-    let peer = identity(id, &leaf, whole, leaf_der, intermediates, role);
-    Ok(Verified { peer, order: path.order })
+    let path = Path { validity: whole, ..path };
+    Ok(Verified { peer: identity(id, &leaf, &path, leaf_der, intermediates, role), order: path.order })
 }
 
 fn bundle_of<'b>(bundles: &'b BundleSet, trust_domain: &TrustDomain) -> Result<&'b TrustBundle, PeerError> {
@@ -165,7 +210,7 @@ fn check_authorities(
 ) -> Result<Path, PeerError> {
     let position = bundle.anchors().iter().position(|anchor| std::ptr::eq(anchor, candidate.anchor()));
     let untrusted = || PeerError::UntrustedAuthority { trust_domain: bundle.trust_domain().clone() };
-    let anchor = position.and_then(|position| bundle.limits().get(position)).ok_or_else(untrusted)?;
+    let anchor = position.and_then(|position| bundle.facts().get(position)).ok_or_else(untrusted)?;
     let mut authorities = anchor.validity;
     let mut used = 0;
     let mut in_order = true;
@@ -182,7 +227,7 @@ fn check_authorities(
     }
     check_time(authorities, now)?;
     let order = if in_order && used == presented.len() { PresentedOrder::OfThePath } else { PresentedOrder::Other };
-    Ok(Path { authorities, order })
+    Ok(Path { validity: authorities, anchor: anchor.id, order })
 }
 
 fn check_time(validity: Validity, now: OffsetDateTime) -> Result<(), PeerError> {
@@ -198,7 +243,7 @@ fn check_time(validity: Validity, now: OffsetDateTime) -> Result<(), PeerError> 
 fn identity(
     id: WorkloadId,
     leaf: &Leaf<'_>,
-    path: Validity,
+    path: &Path,
     leaf_der: &CertificateDer<'_>,
     intermediates: &[CertificateDer<'_>],
     role: Role,
@@ -206,7 +251,16 @@ fn identity(
     let mut leaf_sha256 = [0; 32];
     leaf_sha256.copy_from_slice(digest(&SHA256, leaf_der).as_ref());
     let chain = std::iter::once(leaf_der).chain(intermediates).map(|der| der.clone().into_owned()).collect();
-    PeerIdentity { id, serial: leaf.serial(), leaf: leaf.validity(), path, leaf_sha256, chain, role }
+    PeerIdentity {
+        id,
+        serial: leaf.serial(),
+        leaf: leaf.validity(),
+        path: path.validity,
+        anchor: path.anchor,
+        leaf_sha256,
+        chain,
+        role,
+    }
 }
 
 fn of_webpki(error: webpki::Error, trust_domain: &TrustDomain) -> PeerError {

@@ -9,6 +9,8 @@ use crate::{AuthorityError, SpiffeIdError};
 
 const CART: &str = "spiffe://example.org/shop/cart";
 
+mod epochs;
+
 /// A trust domain with a root in the bundle and an intermediate that issues.
 struct Domain {
     root: Authority,
