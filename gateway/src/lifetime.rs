@@ -9,6 +9,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -260,9 +261,9 @@ impl Judgement {
     fn judge(&mut self, snapshot: &Snapshot, control: &Rc<Control>, log: &LogLimit) {
         let Some(peer) = &control.peer else { return };
         self.judged += 1;
-        if !self.refused.contains_key(&Arc::as_ptr(peer)) {
+        if let Entry::Vacant(place) = self.refused.entry(Arc::as_ptr(peer)) {
             let Err(cause) = snapshot.still_accepts(peer) else { return };
-            self.refused.insert(Arc::as_ptr(peer), peer.clone());
+            place.insert(peer.clone());
             if let Some(suppressed) = log.admit() {
                 let id = peer.id();
                 tracing::info!(peer.spiffe_id = %id, %cause, suppressed, "peer is no longer trusted: its connections end");
@@ -276,7 +277,7 @@ impl Judgement {
     fn log(&self, snapshot: &Snapshot) {
         if self.judged > 0 {
             tracing::info!(
-                trust_epoch = %snapshot.trust_epoch(),
+                trust_epoch = snapshot.trust_epoch().get(),
                 connections = self.judged,
                 cut_off = self.cut_off.len(),
                 peers_refused = self.refused.len(),
