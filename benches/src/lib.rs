@@ -4,6 +4,8 @@
 //! - [`load`]: the generator behind `signet-load`;
 //! - [`pki`]: one PKI for every bench, in memory or as files;
 //! - [`memory`]: handshakes without a network, for the micro benchmarks;
+//! - [`origin`]: the upstream behind every proxy;
+//! - [`probe`]: how soon a server presents a new certificate;
 //! - [`listen`]: how the servers of a bench bind and accept.
 
 #![forbid(unsafe_code)]
@@ -11,4 +13,6 @@
 pub mod listen;
 pub mod load;
 pub mod memory;
+pub mod origin;
 pub mod pki;
+pub mod probe;

@@ -5,9 +5,11 @@
 mod cpu;
 mod failure;
 mod fleet;
+mod grpc;
 mod handshake;
 mod http1;
 mod http2;
+mod idle;
 mod link;
 mod pace;
 mod plan;
@@ -20,6 +22,7 @@ mod tally;
 mod ticket;
 
 pub use fleet::{Fleet, FleetError, FleetSource};
-pub use plan::{Curve, Loop, Mode, Plan, Signatures, TlsPlan};
+pub use idle::{Held, Step, idle};
+pub use plan::{Curve, Loop, Mode, Plan, Signatures, TlsPlan, Watched};
 pub use report::Report;
 pub use run::{LoadError, run};

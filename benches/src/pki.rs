@@ -4,6 +4,7 @@
 //! ```text
 //! DIR/roots.pem                      trust bundle
 //! DIR/live/cur/server.{pem,key}      `cur` is a link, swapped by rename: the pair changes as one
+//! DIR/origin/server.{pem,key}        of an upstream that demands mTLS; has a DNS name too, for proxies that insist on one
 //! DIR/clients/cur/0000.{pem,key}     one pair for each client identity
 //! DIR/foreign/{roots.pem,client.pem,client.key}
 //! ```
@@ -19,6 +20,8 @@ use signet_test_pki::{Authority, Issued, pem};
 
 pub const TRUST_DOMAIN: &str = "example.org";
 pub const SERVER_ID: &str = "spiffe://example.org/gateway/inbound";
+pub const ORIGIN_ID: &str = "spiffe://example.org/bench/origin";
+pub const ORIGIN_NAME: &str = "origin.example.org";
 
 /// The authorities of one bench.
 #[derive(Debug)]
@@ -40,6 +43,11 @@ impl BenchPki {
         self.issuing.leaf(SERVER_ID).ttl(ttl).issue()
     }
 
+    /// The SVID of an upstream.
+    pub fn origin(&self, ttl: Duration) -> Issued {
+        self.issuing.leaf(ORIGIN_ID).dns(ORIGIN_NAME).ttl(ttl).issue()
+    }
+
     /// The SVID of client `number`, with a new key, valid for `ttl` from now.
     pub fn client(&self, number: usize, ttl: Duration) -> Issued {
         self.issuing.leaf(&client_id(number)).ttl(ttl).issue()
@@ -55,18 +63,23 @@ impl BenchPki {
         self.issuing.root_certificate()
     }
 
-    /// Writes what does not rotate: trust bundle and stranger.
+    /// Writes what does not rotate: trust bundle, upstream and stranger.
     pub fn write_fixed(&self, dir: &Path, ttl: Duration) -> io::Result<()> {
         let foreign = dir.join("foreign");
         fs::create_dir_all(&foreign)?;
         fs::write(dir.join("roots.pem"), pem("CERTIFICATE", self.root()))?;
         fs::write(foreign.join("roots.pem"), pem("CERTIFICATE", self.stranger.root_certificate()))?;
-        write_pair(&foreign, "client", &self.stranger(ttl))
+        write_pair(&foreign, "client", &self.stranger(ttl))?;
+        let origin = dir.join("origin");
+        fs::create_dir_all(&origin)?;
+        write_pair(&origin, "server", &self.origin(ttl))
     }
 
     /// Issues a server SVID and makes it `DIR/live/cur`.
-    pub fn rotate_server(&self, dir: &Path, generation: u64, ttl: Duration) -> io::Result<()> {
-        make_current(&dir.join("live"), generation, |folder| write_pair(folder, "server", &self.server(ttl)))
+    pub fn rotate_server(&self, dir: &Path, generation: u64, ttl: Duration) -> io::Result<Issued> {
+        let issued = self.server(ttl);
+        make_current(&dir.join("live"), generation, |folder| write_pair(folder, "server", &issued))?;
+        Ok(issued)
     }
 
     /// Issues `count` client SVIDs and makes them `DIR/clients/cur`.

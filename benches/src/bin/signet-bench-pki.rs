@@ -2,11 +2,13 @@
 
 #![forbid(unsafe_code)]
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
 use signet_benches::pki::BenchPki;
+use signet_benches::probe::Probe;
 
 /// Make the bench's PKI in a folder
 #[derive(Debug, Parser)]
@@ -25,7 +27,18 @@ struct Options {
     /// With --rotate: replace the clients' SVIDs too
     #[arg(long, requires = "rotate")]
     rotate_clients: bool,
+    /// With --rotate: after each, ask this server until it presents the new SVID, and print how long that took
+    ///
+    /// Begins when the server is up. `published` is printed as soon as the files are in place, for whoever has to tell the server.
+    #[arg(long, requires = "rotate", value_name = "ADDRESS")]
+    probe: Option<SocketAddr>,
+    /// With --rotate: end after so many
+    #[arg(long, requires = "rotate")]
+    rotations: Option<u64>,
 }
+
+/// How long a probed server may take to come up.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
@@ -37,12 +50,28 @@ fn main() -> anyhow::Result<()> {
     println!("{}", options.dir.display());
 
     let Some(every) = options.rotate.map(Duration::from_millis) else { return Ok(()) };
-    for generation in 1.. {
+    let probe = options.probe.map(|server| Probe::new(server, &pki.client(0, ttl), pki.root())).transpose()?;
+    if let Some(probe) = &probe {
+        probe.wait_until_up(PATIENCE)?;
+    }
+    for generation in 1..=options.rotations.unwrap_or(u64::MAX) {
         std::thread::sleep(every);
         if options.rotate_clients {
             pki.rotate_clients(&options.dir, generation, options.clients, ttl)?;
         }
-        pki.rotate_server(&options.dir, generation, ttl)?;
+        let issued = pki.rotate_server(&options.dir, generation, ttl)?;
+        println!("published");
+        if let Some(probe) = &probe {
+            let seen = probe.until(&issued.chain[0], every);
+            let micros = |time: Option<Duration>| time.map(|time| time.as_secs_f64() * 1e6);
+            let found = serde_json::json!({
+                "begun_after_microseconds": micros(seen.begun_after),
+                "done_after_microseconds": micros(seen.done_after),
+                "old": seen.old,
+                "failed": seen.failed,
+            });
+            println!("{found}");
+        }
     }
     Ok(())
 }

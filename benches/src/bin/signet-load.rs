@@ -14,7 +14,7 @@ use clap::{Parser, ValueEnum};
 use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
-use signet_benches::load::{Curve, FleetSource, Loop, Mode, Plan, Signatures, TlsPlan, run};
+use signet_benches::load::{Curve, FleetSource, Held, Loop, Mode, Plan, Signatures, Step, TlsPlan, Watched, idle, run};
 
 /// Put mTLS load on a server and say what it took
 ///
@@ -75,6 +75,9 @@ struct Options {
     /// Check the server's chain and signature in each handshake, not only when its certificate is new
     #[arg(long)]
     check_always: bool,
+    /// Report the CPU time of these processes too, together and under this name
+    #[arg(long, value_name = "NAME=PID[,PID…]", value_parser = watched)]
+    watch: Vec<Watched>,
     #[arg(long)]
     json: bool,
 }
@@ -87,6 +90,10 @@ enum ModeOption {
     Resumed,
     Http1,
     Http2,
+    /// Unary gRPC calls over HTTP/2, with a message of --body bytes
+    Grpc,
+    /// Open connections and hold them; make one request on each and hold them. A line on standard input ends each hold
+    Idle,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -107,7 +114,11 @@ fn main() -> ExitCode {
 
 fn generate(options: Options) -> anyhow::Result<ExitCode> {
     let json = options.json;
-    let report = run(&options.plan()?)?;
+    let plan = options.plan()?;
+    if plan.mode == Mode::Idle {
+        return hold_idle(&plan);
+    }
+    let report = run(&plan)?;
     if json {
         println!("{:#}", report.to_json());
     } else {
@@ -117,6 +128,30 @@ fn generate(options: Options) -> anyhow::Result<ExitCode> {
         bail!("nothing was done in the measured time; a longer --duration or --warmup may help");
     }
     Ok(if report.failures() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn hold_idle(plan: &Plan) -> anyhow::Result<ExitCode> {
+    let mut code = ExitCode::SUCCESS;
+    idle(plan, |Held { step, connections, failed }| {
+        let step = match step {
+            Step::Opened => "opened",
+            Step::Requested => "requested",
+        };
+        println!("{step} {connections} failed {failed}");
+        if failed > 0 {
+            code = ExitCode::FAILURE;
+        }
+        // The end of the input is a sign to go on as well.
+        drop(std::io::stdin().read_line(&mut String::new()));
+    })?;
+    Ok(code)
+}
+
+/// `NAME=PID[,PID…]`
+fn watched(text: &str) -> anyhow::Result<Watched> {
+    let (name, processes) = text.split_once('=').context("NAME=PID[,PID…]")?;
+    let processes = processes.split(',').map(str::parse).collect::<Result<_, _>>().context("not process IDs")?;
+    Ok(Watched { name: name.to_owned(), processes })
 }
 
 impl Options {
@@ -129,6 +164,8 @@ impl Options {
                 ModeOption::Resumed => Mode::Resumed,
                 ModeOption::Http1 => Mode::Http1,
                 ModeOption::Http2 => Mode::Http2,
+                ModeOption::Grpc => Mode::Grpc,
+                ModeOption::Idle => Mode::Idle,
             },
             pace: match self.rate {
                 None => Loop::Closed,
@@ -145,6 +182,7 @@ impl Options {
             authority: self.authority.unwrap_or_else(|| self.target.to_string()),
             body: self.body,
             tls,
+            watched: self.watch,
         })
     }
 

@@ -1,13 +1,18 @@
-//! The CPU time that this process has used.
+//! The CPU time that processes have used.
 
 use std::time::Duration;
 
 /// `USER_HZ`: Linux reports process times in hundredths of a second on every architecture that Signet runs on (proc(5)).
 const TICK: Duration = Duration::from_millis(10);
 
-/// User and system time of all threads so far, to a tick; `None` where there is no `/proc`.
+/// User and system time of all threads of this process so far, to a tick; `None` where there is no `/proc`.
 pub(super) fn used() -> Option<Duration> {
     parse(&std::fs::read_to_string("/proc/self/stat").ok()?)
+}
+
+/// The same of other processes together; `None` when one of them is gone.
+pub(super) fn used_by(processes: &[u32]) -> Option<Duration> {
+    processes.iter().map(|process| parse(&std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?)).sum()
 }
 
 fn parse(stat: &str) -> Option<Duration> {

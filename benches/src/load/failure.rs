@@ -23,6 +23,10 @@ pub(super) enum Failure {
     BadResponse,
     #[error("answered {0}")]
     Status(u16),
+    #[error("gRPC status {0}")]
+    GrpcStatus(String),
+    #[error("not one gRPC message")]
+    BadGrpcMessage,
     #[error("HTTP/2 failed")]
     Http2(#[from] hyper::Error),
 }
@@ -44,6 +48,8 @@ impl Failure {
             Self::Status(400..500) => "status_4xx",
             Self::Status(500..600) => "status_5xx",
             Self::Status(_) => "status",
+            Self::GrpcStatus(_) => "grpc_status",
+            Self::BadGrpcMessage => "bad_grpc_message",
             Self::Http2(_) => "http2",
         }
     }

@@ -12,7 +12,7 @@ use super::pace::Pace;
 use super::plan::Mode;
 use super::run::after_failure;
 use super::slot_tls::{ClientTls, SlotTls};
-use super::tally::Tally;
+use super::tally::{Bodies, Tally};
 
 pub(super) async fn run_slot(
     target: SocketAddr,
@@ -33,7 +33,7 @@ pub(super) async fn run_slot(
                     HandshakeKind::Resumed => tally.resumed_handshakes += 1,
                     HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest => tally.full_handshakes += 1,
                 }
-                tally.done(due, 0);
+                tally.done(due, Bodies::default());
             }
             Err(failure) => after_failure(&tally, &failure).await,
         }

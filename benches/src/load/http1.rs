@@ -10,7 +10,7 @@ use super::plan::Plan;
 use super::response::{self, Afterwards, Answer};
 use super::run::after_failure;
 use super::slot_tls::SlotTls;
-use super::tally::Tally;
+use super::tally::{Bodies, Tally};
 
 /// What a head and the first part of a body are read into.
 const BUFFER: usize = 64 * 1024;
@@ -42,7 +42,10 @@ pub(super) async fn run_slot(
     let mut kept = None;
     while let Some(due) = pace.next().await {
         match exchange(&plan, &request, tls.as_mut(), &mut kept, &mut buffer, &tally).await {
-            Ok(answer) => tally.borrow_mut().done(due, answer.body_bytes),
+            Ok(answer) => {
+                let bodies = Bodies { sent: plan.body as u64, received: answer.body_bytes };
+                tally.borrow_mut().done(due, bodies);
+            }
             Err(failure) => after_failure(&tally, &failure).await,
         }
     }
@@ -82,13 +85,7 @@ fn settle(answer: Answer, used: Kept, kept: &mut Option<Kept>) -> Result<Answer,
 }
 
 async fn send_and_read(link: &mut Link, request: &RequestBytes, buffer: &mut [u8]) -> Result<Answer, Failure> {
-    link.send(&request.first).await?;
-    let mut rest = request.rest;
-    while rest > 0 {
-        let part = rest.min(request.filler.len());
-        link.send(&request.filler[..part]).await?;
-        rest -= part;
-    }
+    request.send(link).await?;
     response::read(link, buffer).await
 }
 
@@ -104,5 +101,16 @@ impl RequestBytes {
         let with_head = plan.body.min(BUFFER - first.len().min(BUFFER));
         first.resize(first.len() + with_head, b'u');
         Self { first, rest: plan.body - with_head, filler: vec![b'u'; plan.body.min(BUFFER)] }
+    }
+
+    pub(super) async fn send(&self, link: &mut Link) -> Result<(), Failure> {
+        link.send(&self.first).await?;
+        let mut rest = self.rest;
+        while rest > 0 {
+            let part = rest.min(self.filler.len());
+            link.send(&self.filler[..part]).await?;
+            rest -= part;
+        }
+        Ok(())
     }
 }

@@ -5,20 +5,22 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Method, Request};
+use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
 use super::failure::Failure;
+use super::grpc;
 use super::link::{connect, server_name};
 use super::pace::Pace;
-use super::plan::Plan;
+use super::plan::{Mode, Plan};
 use super::run::after_failure;
 use super::slot_tls::SlotTls;
-use super::tally::Tally;
+use super::tally::{Bodies, Tally};
 
 /// Large enough that a bulk download is not held up by the generator.
 const WINDOW: u32 = 8 * 1024 * 1024;
@@ -34,22 +36,42 @@ pub(super) struct SharedConnection {
     tally: Rc<RefCell<Tally>>,
 }
 
-pub(super) async fn run_slot(
-    connection: Rc<SharedConnection>,
-    request: Request<Full<Bytes>>,
-    pace: Rc<Pace>,
-    tally: Rc<RefCell<Tally>>,
-) {
+pub(super) async fn run_slot(connection: Rc<SharedConnection>, call: Call, pace: Rc<Pace>, tally: Rc<RefCell<Tally>>) {
     while let Some(due) = pace.next().await {
-        match exchange(&connection, &request, &tally).await {
-            Ok(received) => tally.borrow_mut().done(due, received),
+        match exchange(&connection, &call, &tally).await {
+            Ok(bodies) => tally.borrow_mut().done(due, bodies),
             Err(failure) => after_failure(&tally, &failure).await,
         }
     }
 }
 
-/// The request of every stream.
-pub(super) fn request(plan: &Plan) -> Result<Request<Full<Bytes>>, http::Error> {
+/// What every stream does.
+#[derive(Debug)]
+pub(super) struct Call {
+    request: Request<Full<Bytes>>,
+    answer: AnswerIs,
+    sent: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum AnswerIs {
+    Plain,
+    Grpc,
+}
+
+impl Call {
+    pub(super) fn new(plan: &Plan) -> Result<Self, http::Error> {
+        let (request, answer) = match plan.mode {
+            Mode::Grpc => (grpc::request(plan)?, AnswerIs::Grpc),
+            Mode::Handshake | Mode::Resumed | Mode::Http1 | Mode::Http2 | Mode::Idle => {
+                (request(plan)?, AnswerIs::Plain)
+            }
+        };
+        Ok(Self { request, answer, sent: plan.body as u64 })
+    }
+}
+
+fn request(plan: &Plan) -> Result<Request<Full<Bytes>>, http::Error> {
     let scheme = if plan.tls.is_some() { "https" } else { "http" };
     let method = if plan.body == 0 { Method::GET } else { Method::POST };
     Request::builder()
@@ -58,16 +80,12 @@ pub(super) fn request(plan: &Plan) -> Result<Request<Full<Bytes>>, http::Error> 
         .body(Full::new(Bytes::from(vec![b'u'; plan.body])))
 }
 
-async fn exchange(
-    connection: &SharedConnection,
-    request: &Request<Full<Bytes>>,
-    tally: &RefCell<Tally>,
-) -> Result<u64, Failure> {
+async fn exchange(connection: &SharedConnection, call: &Call, tally: &RefCell<Tally>) -> Result<Bodies, Failure> {
     loop {
         let (mut sender, reused) = connection.sender().await?;
         let sent = async {
             sender.ready().await?;
-            let response = sender.send_request(request.clone()).await?;
+            let response = sender.send_request(call.request.clone()).await?;
             Ok::<_, Failure>(response)
         };
         let response = match sent.await {
@@ -81,13 +99,36 @@ async fn exchange(
         if !response.status().is_success() {
             return Err(Failure::Status(response.status().as_u16()));
         }
-        let mut body = response.into_body();
-        let mut received = 0;
-        while let Some(frame) = body.frame().await {
-            received += frame?.data_ref().map_or(0, Bytes::len) as u64;
-        }
-        return Ok(received);
+        let received = match call.answer {
+            AnswerIs::Grpc => read_grpc(response).await?,
+            AnswerIs::Plain => read_plain(response.into_body()).await?,
+        };
+        return Ok(Bodies { sent: call.sent, received });
     }
+}
+
+async fn read_plain(mut body: Incoming) -> Result<u64, Failure> {
+    let mut received = 0;
+    while let Some(frame) = body.frame().await {
+        received += frame?.data_ref().map_or(0, Bytes::len) as u64;
+    }
+    Ok(received)
+}
+
+async fn read_grpc(response: Response<Incoming>) -> Result<u64, Failure> {
+    let (head, mut body) = response.into_parts();
+    let (mut answer, mut received, mut last) = (grpc::Answer::default(), 0, head.headers);
+    while let Some(frame) = body.frame().await {
+        match frame?.into_data() {
+            Ok(data) => {
+                answer.data(&data);
+                received += data.len() as u64;
+            }
+            Err(frame) => last = frame.into_trailers().unwrap_or_default(),
+        }
+    }
+    answer.end(&last)?;
+    Ok(received)
 }
 
 impl SharedConnection {

@@ -28,9 +28,18 @@ pub struct Plan {
     pub path: String,
     /// The `Host` or `:authority` of each request.
     pub authority: String,
-    /// Bytes of each request's body; with 0 the request is a GET.
+    /// Bytes of each request's body; with 0 the request is a GET, unless it is a gRPC call.
     pub body: usize,
     pub tls: Option<TlsPlan>,
+    /// Whose CPU time is reported beside the generator's own.
+    pub watched: Vec<Watched>,
+}
+
+/// A server or proxy by its processes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Watched {
+    pub name: String,
+    pub processes: Vec<u32>,
 }
 
 /// How connections are secured.
@@ -53,6 +62,10 @@ pub enum Mode {
     /// A request on a connection that is kept.
     Http1,
     Http2,
+    /// No operations: connections that are held, for [`idle`](super::idle()).
+    Idle,
+    /// A unary gRPC call over HTTP/2 with a message of [`Plan::body`] bytes, done when the trailers say that it succeeded.
+    Grpc,
 }
 
 /// When the next operation of a slot begins.

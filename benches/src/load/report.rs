@@ -13,6 +13,8 @@ pub struct Report {
     pub(super) duration: Duration,
     /// CPU time of this process in the measured time.
     pub(super) cpu: Option<Duration>,
+    /// The same of each watched server or proxy; none where a process of it ended.
+    pub(super) watched: Vec<(String, Option<Duration>)>,
 }
 
 const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99_9", 0.999)];
@@ -32,14 +34,14 @@ impl Report {
         self.operations() as f64 / self.duration.as_secs_f64()
     }
 
-    fn cpu_micros_per_operation(&self) -> Option<f64> {
+    fn micros_per_operation(&self, cpu: Duration) -> Option<f64> {
         let operations = self.operations();
-        self.cpu.filter(|_| operations > 0).map(|cpu| cpu.as_secs_f64() * 1e6 / operations as f64)
+        (operations > 0).then(|| cpu.as_secs_f64() * 1e6 / operations as f64)
     }
 
-    /// Share of one core that this process used; near the number of its cores, the generator was the limit.
-    fn cores(&self) -> Option<f64> {
-        self.cpu.map(|cpu| cpu.as_secs_f64() / self.duration.as_secs_f64())
+    /// Share of one core that was used.
+    fn cores(&self, cpu: Duration) -> f64 {
+        cpu.as_secs_f64() / self.duration.as_secs_f64()
     }
 
     /// For programs; names carry their units.
@@ -58,6 +60,14 @@ impl Report {
             .map(|(kind, found)| ((*kind).to_owned(), serde_json::json!({"count": found.count, "first": found.first})))
             .collect();
         let servers = &self.tally.servers;
+        let watched = self.watched.iter().map(|(name, cpu)| {
+            let facts = serde_json::json!({
+                "cpu_microseconds_per_operation": cpu.and_then(|cpu| self.micros_per_operation(cpu)),
+                "cores": cpu.map(|cpu| self.cores(cpu)),
+            });
+            (name.clone(), facts)
+        });
+        let watched: serde_json::Map<_, _> = watched.collect();
         serde_json::json!({
             "seconds": self.duration.as_secs_f64(),
             "operations": self.operations(),
@@ -66,11 +76,13 @@ impl Report {
             "failed": self.failures(),
             "failures": failures,
             "retried": self.tally.retried,
-            "received_bytes_per_second": self.tally.received_bytes as f64 / self.duration.as_secs_f64(),
+            "sent_bytes_per_second": self.tally.bodies.sent as f64 / self.duration.as_secs_f64(),
+            "received_bytes_per_second": self.tally.bodies.received as f64 / self.duration.as_secs_f64(),
             "full_handshakes": self.tally.full_handshakes,
             "resumed_handshakes": self.tally.resumed_handshakes,
-            "generator_cpu_microseconds_per_operation": self.cpu_micros_per_operation(),
-            "generator_cores": self.cores(),
+            "generator_cpu_microseconds_per_operation": self.cpu.and_then(|cpu| self.micros_per_operation(cpu)),
+            "generator_cores": self.cpu.map(|cpu| self.cores(cpu)),
+            "watched": watched,
             "server_certificates_seen": servers.serials.len(),
             "oldest_peer_certificate_seconds": servers.oldest_seconds,
             "least_left_of_peer_certificate_seconds": servers.least_left_seconds,
@@ -92,15 +104,17 @@ impl Display for Report {
             writeln!(out, "{:>12.1} µs {name}", micros(tally.latency.value_at_quantile(quantile)))?;
         }
         writeln!(out, "{:>12.1} µs max", micros(tally.latency.max()))?;
-        if let (Some(cpu), Some(cores)) = (self.cpu_micros_per_operation(), self.cores()) {
-            writeln!(out, "{cpu:>12.1} µs CPU of the generator per operation ({cores:.2} cores)")?;
+        let generator = ("the generator", self.cpu);
+        let watched = self.watched.iter().map(|(name, cpu)| (name.as_str(), *cpu));
+        for (who, cpu) in std::iter::once(generator).chain(watched) {
+            let Some(cpu) = cpu else { continue };
+            let (micros, cores) = (self.micros_per_operation(cpu).unwrap_or_default(), self.cores(cpu));
+            writeln!(out, "{micros:>12.1} µs CPU of {who} per operation ({cores:.2} cores)")?;
         }
-        if tally.received_bytes > 0 {
-            writeln!(
-                out,
-                "{:>12.1} MB/s of bodies received",
-                tally.received_bytes as f64 / self.duration.as_secs_f64() / 1e6
-            )?;
+        for (bytes, way) in [(tally.bodies.received, "received"), (tally.bodies.sent, "sent")] {
+            if bytes > 0 {
+                writeln!(out, "{:>12.1} MB/s of bodies {way}", bytes as f64 / self.duration.as_secs_f64() / 1e6)?;
+            }
         }
         if tally.full_handshakes + tally.resumed_handshakes > 0 {
             writeln!(out, "{:>12} full and {} resumed handshakes", tally.full_handshakes, tally.resumed_handshakes)?;

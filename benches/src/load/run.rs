@@ -26,6 +26,8 @@ pub enum LoadError {
     Timer(#[source] io::Error),
     #[error("handshakes need TLS")]
     HandshakeWithoutTls,
+    #[error("idle connections have no operations to measure")]
+    Idle,
     #[error("path or authority do not make a request")]
     Request(#[from] http::Error),
     #[error("a thread of the generator ended early")]
@@ -49,15 +51,35 @@ pub fn run(plan: &Plan) -> Result<Report, LoadError> {
     }
 
     sleep_until(measured_from);
-    let before = cpu::used();
+    let before = used(plan);
     sleep_until(window.end);
-    let after = cpu::used();
+    let after = used(plan);
 
     let mut tally = Tally::new(window);
     for thread in threads {
         tally.merge(thread.join().map_err(|_| LoadError::ThreadLost)??);
     }
-    Ok(Report { tally, duration: plan.duration, cpu: after.zip(before).map(|(after, before)| after - before) })
+    let watched = plan.watched.iter().zip(after.watched.into_iter().zip(before.watched));
+    Ok(Report {
+        tally,
+        duration: plan.duration,
+        cpu: difference(after.own, before.own),
+        watched: watched.map(|(who, (after, before))| (who.name.clone(), difference(after, before))).collect(),
+    })
+}
+
+/// CPU times at one moment.
+struct Used {
+    own: Option<Duration>,
+    watched: Vec<Option<Duration>>,
+}
+
+fn used(plan: &Plan) -> Used {
+    Used { own: cpu::used(), watched: plan.watched.iter().map(|who| cpu::used_by(&who.processes)).collect() }
+}
+
+fn difference(after: Option<Duration>, before: Option<Duration>) -> Option<Duration> {
+    after?.checked_sub(before?)
 }
 
 fn run_thread(plan: Plan, thread: usize, window: Window) -> Result<Tally, LoadError> {
@@ -115,11 +137,12 @@ fn spawn_slots(
                 let request = Rc::new(http1::RequestBytes::new(plan));
                 slots.spawn_local(http1::run_slot(Rc::clone(plan), request, tls, pace, tally));
             }
-            Mode::Http2 => {
+            Mode::Idle => return Err(LoadError::Idle),
+            Mode::Http2 | Mode::Grpc => {
                 let shared = Rc::new(http2::SharedConnection::new(Rc::clone(plan), tls, Rc::clone(&tally)));
                 for _ in 0..plan.streams.get() {
-                    let (shared, request) = (Rc::clone(&shared), http2::request(plan)?);
-                    slots.spawn_local(http2::run_slot(shared, request, Rc::clone(&pace), Rc::clone(&tally)));
+                    let (shared, call) = (Rc::clone(&shared), http2::Call::new(plan)?);
+                    slots.spawn_local(http2::run_slot(shared, call, Rc::clone(&pace), Rc::clone(&tally)));
                 }
             }
         }

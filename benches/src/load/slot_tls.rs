@@ -77,7 +77,10 @@ impl ThreadTls {
             .with_custom_certificate_verifier(Arc::clone(&self.check) as _)
             .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity.clone())));
         config.resumption = Resumption::store(Arc::clone(&tickets) as Arc<dyn ClientSessionStore>);
-        config.alpn_protocols = vec![if self.mode == Mode::Http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
+        config.alpn_protocols = vec![match self.mode {
+            Mode::Http2 | Mode::Grpc => b"h2".to_vec(),
+            Mode::Handshake | Mode::Resumed | Mode::Http1 | Mode::Idle => b"http/1.1".to_vec(),
+        }];
         config.enable_sni = false;
         Ok(ClientTls { config: Arc::new(config), tickets, generation })
     }

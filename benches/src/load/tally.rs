@@ -1,6 +1,7 @@
 //! What one thread counts.
 
 use std::collections::BTreeMap;
+use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -22,9 +23,16 @@ pub(super) struct Tally {
     pub(super) retried: u64,
     pub(super) full_handshakes: u64,
     pub(super) resumed_handshakes: u64,
-    /// Of bodies, in the measured time.
-    pub(super) received_bytes: u64,
+    /// In the measured time.
+    pub(super) bodies: Bodies,
     pub(super) servers: ServersSeen,
+}
+
+/// Bytes of bodies.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Bodies {
+    pub(super) sent: u64,
+    pub(super) received: u64,
 }
 
 /// How often one kind of failure was met, and the first one in words.
@@ -45,19 +53,19 @@ impl Tally {
             retried: 0,
             full_handshakes: 0,
             resumed_handshakes: 0,
-            received_bytes: 0,
+            bodies: Bodies::default(),
             servers: ServersSeen::default(),
         }
     }
 
-    /// An operation that was due at `due` is done now, and brought `received` bytes.
-    pub(super) fn done(&mut self, due: Instant, received: u64) {
+    /// An operation that was due at `due` is done now, and moved `bodies`.
+    pub(super) fn done(&mut self, due: Instant, bodies: Bodies) {
         let now = Instant::now();
         if due < self.window.measured_from || now > self.window.end {
             return;
         }
         self.latency.saturating_record(now.duration_since(due).as_nanos() as u64);
-        self.received_bytes += received;
+        self.bodies += bodies;
     }
 
     /// A failure counts whenever it happens, warm-up included.
@@ -80,8 +88,15 @@ impl Tally {
         self.retried += other.retried;
         self.full_handshakes += other.full_handshakes;
         self.resumed_handshakes += other.resumed_handshakes;
-        self.received_bytes += other.received_bytes;
+        self.bodies += other.bodies;
         self.servers.merge(other.servers);
+    }
+}
+
+impl AddAssign for Bodies {
+    fn add_assign(&mut self, other: Self) {
+        self.sent += other.sent;
+        self.received += other.received;
     }
 }
 
