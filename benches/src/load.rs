@@ -23,6 +23,6 @@ mod ticket;
 
 pub use fleet::{Fleet, FleetError, FleetSource};
 pub use idle::{Held, Step, idle};
-pub use plan::{Curve, Loop, Mode, Plan, Signatures, TlsPlan, Watched};
+pub use plan::{Curve, Loop, Mode, Plan, Proof, Signatures, TlsPlan, Watched};
 pub use report::Report;
 pub use run::{LoadError, run};

@@ -81,9 +81,16 @@ async fn serve_connection(mut stream: impl AsyncRead + AsyncWrite + Send + Unpin
     let Ok(Next::Hyper { unread }) = gets::answer(&mut stream).await else { return };
     let stream = gets::Prefixed { unread, stream };
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http2().initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOW);
+    builder
+        .http2()
+        .max_concurrent_streams(STREAMS)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW);
     drop(builder.serve_connection(TokioIo::new(stream), service_fn(answer::answer)).await);
 }
+
+/// More than any proxy sends before it has read what is allowed.
+const STREAMS: u32 = 1024;
 
 /// Large enough that an upload is not held up by the origin.
 const WINDOW: u32 = 8 * 1024 * 1024;

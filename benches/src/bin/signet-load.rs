@@ -14,7 +14,9 @@ use clap::{Parser, ValueEnum};
 use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
-use signet_benches::load::{Curve, FleetSource, Held, Loop, Mode, Plan, Signatures, Step, TlsPlan, Watched, idle, run};
+use signet_benches::load::{
+    Curve, FleetSource, Held, Loop, Mode, Plan, Proof, Signatures, Step, TlsPlan, Watched, idle, run,
+};
 
 /// Put mTLS load on a server and say what it took
 ///
@@ -75,6 +77,9 @@ struct Options {
     /// Check the server's chain and signature in each handshake, not only when its certificate is new
     #[arg(long)]
     check_always: bool,
+    /// How it is known that the server accepted a handshake
+    #[arg(long, value_enum, default_value = "ticket")]
+    proof: ProofOption,
     /// Report the CPU time of these processes too, together and under this name
     #[arg(long, value_name = "NAME=PID[,PID…]", value_parser = watched)]
     watch: Vec<Watched>,
@@ -94,6 +99,14 @@ enum ModeOption {
     Grpc,
     /// Open connections and hold them; make one request on each and hold them. A line on standard input ends each hold
     Idle,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ProofOption {
+    /// Its first session ticket
+    Ticket,
+    /// It closes without an alert when it is told that nothing more comes; for servers that send no ticket before an answer
+    Close,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -182,6 +195,10 @@ impl Options {
             authority: self.authority.unwrap_or_else(|| self.target.to_string()),
             body: self.body,
             tls,
+            proof: match self.proof {
+                ProofOption::Ticket => Proof::Ticket,
+                ProofOption::Close => Proof::Close,
+            },
             watched: self.watch,
         })
     }

@@ -9,7 +9,7 @@ use super::LoadError;
 use super::failure::Failure;
 use super::http1::RequestBytes;
 use super::link::Link;
-use super::plan::Plan;
+use super::plan::{Plan, Proof};
 use super::response;
 use super::slot_tls::{SlotTls, ThreadTls};
 
@@ -67,8 +67,10 @@ fn held(step: Step, wanted: &NonZeroUsize, outcomes: &[Result<Link, Failure>]) -
 async fn open(plan: Rc<Plan>, mut tls: Option<SlotTls>) -> Result<Link, Failure> {
     let client = tls.as_mut().map(SlotTls::next).transpose()?;
     let mut link = Link::open(plan.target, client.as_ref()).await?;
-    if let Some(client) = client {
-        link.ticket_after(0, &client.tickets).await?;
+    match client {
+        Some(client) if plan.proof == Proof::Ticket => link.ticket_after(0, &client.tickets).await?,
+        // A refusal shows when the request is made.
+        _ => {}
     }
     Ok(link)
 }

@@ -55,6 +55,19 @@ impl Link {
         Ok(())
     }
 
+    /// Says that nothing more will be sent, and waits for the server to close; an alert is a failure.
+    pub(super) async fn closed_by_server(&mut self) -> Result<(), Failure> {
+        let Some(tls) = self.tls.as_mut() else { return Ok(()) };
+        tls.send_close_notify();
+        push(&self.tcp, tls).await?;
+        loop {
+            match pull(&self.tcp, tls).await {
+                Err(Failure::ClosedBeforeResponse) => return Ok(()),
+                more => more?,
+            }
+        }
+    }
+
     /// Sends the whole of `bytes`.
     pub(super) async fn send(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {
         while !bytes.is_empty() {

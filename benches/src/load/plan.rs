@@ -31,6 +31,7 @@ pub struct Plan {
     /// Bytes of each request's body; with 0 the request is a GET, unless it is a gRPC call.
     pub body: usize,
     pub tls: Option<TlsPlan>,
+    pub proof: Proof,
     /// Whose CPU time is reported beside the generator's own.
     pub watched: Vec<Watched>,
 }
@@ -54,8 +55,7 @@ pub struct TlsPlan {
 /// What one operation is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Mode {
-    /// A new connection with a full handshake, done when the server's first session ticket is here: only then has the server
-    /// read and accepted the client's certificate (RFC 8446 §4.6.1).
+    /// A new connection with a full handshake, done when the server is known to have accepted it: see [`Proof`].
     Handshake,
     /// The same with a ticket of an earlier connection.
     Resumed,
@@ -66,6 +66,17 @@ pub enum Mode {
     Idle,
     /// A unary gRPC call over HTTP/2 with a message of [`Plan::body`] bytes, done when the trailers say that it succeeded.
     Grpc,
+}
+
+/// How a handshake is known to have been accepted by the server, which looks at the client's certificate after the client is done.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Proof {
+    /// The first session ticket (RFC 8446 §4.6.1).
+    Ticket,
+    /// The client says that it will send no more, and the server closes without an alert. For servers that keep their tickets
+    /// back until they have something to answer, as those on BoringSSL do; to resume, each connection makes a
+    /// request for its successor's ticket.
+    Close,
 }
 
 /// When the next operation of a slot begins.

@@ -131,7 +131,7 @@ fn spawn_slots(
         match plan.mode {
             Mode::Handshake | Mode::Resumed => {
                 let tls = tls.ok_or(LoadError::HandshakeWithoutTls)?;
-                slots.spawn_local(handshake::run_slot(plan.target, plan.mode, tls, pace, tally));
+                slots.spawn_local(handshake::run_slot(Rc::clone(plan), tls, pace, tally));
             }
             Mode::Http1 => {
                 let request = Rc::new(http1::RequestBytes::new(plan));
