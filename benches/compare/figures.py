@@ -54,12 +54,14 @@ TWO_CORES = (
     Figure("http1-two", "HTTP/1.1 requests/s, 64 connections, two workers", http1(64), workers=2),
 )  # fmt: skip
 IDLE, START, BINARY, ROTATION = "idle", "start", "binary", "rotation"
+# Of the gateway alone, by a program of its own: signet-bench-epoch.
+EPOCH = "epoch"
 # How the gateway's cost grows: what is varied, and how far.
 GROWTH = {
     "connections": (10, 100, 1000, 10_000),
     "rules": (1, 10, 100, 1000),
     "peers": (10, 100, 1000, 10_000),
 }
-ONCE = ("two-cores", START, BINARY, IDLE, ROTATION, *(f"growth-{what}" for what in GROWTH))
+ONCE = ("two-cores", START, BINARY, IDLE, ROTATION, EPOCH, *(f"growth-{what}" for what in GROWTH))
 
 ALL_KEYS = tuple(figure.key for figure in ROUNDS) + ONCE

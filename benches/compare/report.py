@@ -154,9 +154,10 @@ def yes_or_no(met):
 def table(results):
     run = Run(results)
     lines = side_by_side(run)
-    for part in (two_cores(run), memory(run), rotation(run), growth(run)):
+    for part in (two_cores(run), memory(run), rotation(run), epoch(run), growth(run)):
         if part:
             lines += ["", *part]
+    lines += [line for what in results.get("not_measured", ()) for line in ("", f"Not measured: {what}")]
     return [*lines, "", LEGEND]
 
 
@@ -186,10 +187,18 @@ def memory(run):
         values = {proxy: [s[key] for s in run.samples(figure, proxy)] for proxy in run.proxies}
         return [name, *(shown(statistics.median(values[proxy])) if values[proxy] else NONE for proxy in run.proxies)]
 
+    def idle(key):
+        def shown(samples):
+            failed = sum(s["failed"] for s in samples)
+            return f"{statistics.median(s[key] for s in samples):.1f} KB" + (f" **{failed} failed**" if failed else "")
+
+        found = {proxy: run.samples(figures.IDLE, proxy) for proxy in run.proxies}
+        return [shown(found[proxy]) if found[proxy] else NONE for proxy in run.proxies]
+
     rows = [
         row("memory at start", figures.START, "megabytes", lambda value: f"{value:.1f} MB"),
-        row("an idle connection that made a request", figures.IDLE, "requested_kb", lambda value: f"{value:.1f} KB"),
-        row("an idle connection that made none", figures.IDLE, "opened_kb", lambda value: f"{value:.1f} KB"),
+        ["an idle connection that made a request", *idle("requested_kb")],
+        ["an idle connection that made none", *idle("opened_kb")],
         row("stripped binary", figures.BINARY, "megabytes", lambda value: f"{value:.1f} MB"),
     ]
     bars = ("≤ 12 MB", "≤ 12 KB", NONE, "≤ 20 MB")
@@ -216,6 +225,18 @@ def rotation(run):
         ])  # fmt: skip
     heads = ["", "failed requests", "sent again", "failed handshakes", "live after: median / most", "not live within 1 s", "p99.9 at 5,000/s", "the same, no rotation"]
     return rows and ["A new certificate each second:", "", *markdown(heads, rows)]
+
+
+def epoch(run):
+    """A row for each change that signet-bench-epoch made."""
+    rows = []
+    for sample in run.samples(figures.EPOCH, "gateway"):
+        found = sample["report"]
+        for key, name in (("authority_added", "an authority is added"), ("authority_removed", "another one is removed")):
+            change = found[key]
+            rows.append([f"{name}, {found['connections']:,} connections", f"{change['judged_ms']:.1f} ms", f"{change['longest_echo_ms']:.1f} ms", f"{found['quiet']['longest_echo_ms']:.1f} ms"])
+    heads = ["a change of trust", "until all are judged (bar: 100 ms)", "longest wait of a request meanwhile (bar: 5 ms)", "the same without a change"]
+    return rows and markdown(heads, rows)
 
 
 def growth(run):

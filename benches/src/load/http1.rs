@@ -3,6 +3,8 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use tokio::sync::Semaphore;
+
 use super::failure::Failure;
 use super::link::Link;
 use super::pace::Pace;
@@ -35,13 +37,14 @@ pub(super) async fn run_slot(
     plan: Rc<Plan>,
     request: Rc<RequestBytes>,
     mut tls: Option<SlotTls>,
+    doors: Rc<Semaphore>,
     pace: Rc<Pace>,
     tally: Rc<RefCell<Tally>>,
 ) {
     let mut buffer = vec![0; BUFFER];
     let mut kept = None;
     while let Some(due) = pace.next().await {
-        match exchange(&plan, &request, tls.as_mut(), &mut kept, &mut buffer, &tally).await {
+        match exchange(&plan, &request, tls.as_mut(), &doors, &mut kept, &mut buffer, &tally).await {
             Ok(answer) => {
                 let bodies = Bodies { sent: plan.body as u64, received: answer.body_bytes };
                 tally.borrow_mut().done(due, bodies);
@@ -56,6 +59,7 @@ async fn exchange(
     plan: &Plan,
     request: &RequestBytes,
     mut tls: Option<&mut SlotTls>,
+    doors: &Semaphore,
     kept: &mut Option<Kept>,
     buffer: &mut [u8],
     tally: &RefCell<Tally>,
@@ -67,12 +71,15 @@ async fn exchange(
             answered => return settle(answered?, reused, kept),
         }
     }
+    // Never closed.
+    let door = doors.acquire().await.ok();
     let client = tls.as_mut().map(|tls| tls.next()).transpose()?;
     let generation = client.as_ref().map_or(0, |client| client.generation);
     let mut fresh = Kept { link: Link::open(plan.target, client.as_ref()).await?, generation };
     if client.is_some() {
         tally.borrow_mut().full_handshakes += 1;
     }
+    drop(door);
     let answer = send_and_read(&mut fresh.link, request, buffer).await?;
     settle(answer, fresh, kept)
 }

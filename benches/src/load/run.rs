@@ -5,6 +5,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, LocalSet};
 
 use super::failure::Failure;
@@ -16,6 +17,9 @@ use super::{Report, cpu, handshake, http1, http2};
 
 /// A slot whose operation failed waits this long, so that a server that is down is not met by a storm.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(5);
+
+/// Connections that a thread opens at once: thousands would meet the limits that servers have for handshakes.
+const CONNECTING_AT_ONCE: usize = 512;
 
 /// Why a run could not be made at all; what happens in it is in the report.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +79,10 @@ struct Used {
 }
 
 fn used(plan: &Plan) -> Used {
-    Used { own: cpu::used(), watched: plan.watched.iter().map(|who| cpu::used_by(&who.processes)).collect() }
+    Used {
+        own: cpu::used_by(&[std::process::id()]),
+        watched: plan.watched.iter().map(|who| cpu::used_by(&who.processes)).collect(),
+    }
 }
 
 fn difference(after: Option<Duration>, before: Option<Duration>) -> Option<Duration> {
@@ -123,6 +130,7 @@ fn spawn_slots(
     tally: &Rc<RefCell<Tally>>,
 ) -> Result<JoinSet<()>, LoadError> {
     let mut slots = JoinSet::new();
+    let doors = Rc::new(Semaphore::new(CONNECTING_AT_ONCE));
     let connections = plan.connections.get();
     // The connections of this thread, by their number in the whole run.
     for number in (thread..connections).step_by(plan.threads.get()) {
@@ -135,7 +143,7 @@ fn spawn_slots(
             }
             Mode::Http1 => {
                 let request = Rc::new(http1::RequestBytes::new(plan));
-                slots.spawn_local(http1::run_slot(Rc::clone(plan), request, tls, pace, tally));
+                slots.spawn_local(http1::run_slot(Rc::clone(plan), request, tls, Rc::clone(&doors), pace, tally));
             }
             Mode::Idle => return Err(LoadError::Idle),
             Mode::Http2 | Mode::Grpc => {
