@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use crate::PeerIdentity;
 
-/// Chains for 4096 peers: 32 KiB when empty, about 8 MiB when full.
+/// Chains for 4096 peers: 32 KiB when empty, about 8 MiB when full, 64 MiB if each chain is as large as is allowed.
 const SETS: usize = 1024;
 const WAYS: usize = 4;
 
@@ -19,7 +19,8 @@ pub(crate) struct ChainKey([u8; 32]);
 ///
 /// Only what was verified comes in, so what an attacker makes up never pushes an honest peer out; and only chains in
 /// the path's own order without a spare certificate, so that one leaf cannot fill the cache by being presented in
-/// many ways.
+/// many ways. Nor can one identity by many certificates: it makes place for a new one of its own where it has more places
+/// than others.
 pub(crate) struct ChainCache {
     slots: Box<[Slot]>,
 }
@@ -64,12 +65,12 @@ impl ChainCache {
     }
 
     /// Remembers a verified peer: in the slot of the same chain, else in a free or expired one, else in place of
-    /// another.
+    /// another: one of the identity that would have the most of this set.
     pub(crate) fn insert(&self, key: ChainKey, peer: &Arc<PeerIdentity>, now: OffsetDateTime) {
         let set = self.set(&key);
         let place = position(set, |entry| entry.is_some_and(|entry| entry.key == key))
             .or_else(|| position(set, |entry| entry.is_none_or(|entry| entry.peer.path.not_after < now)))
-            .unwrap_or(key.number(2) % WAYS);
+            .unwrap_or_else(|| crowded(set, peer, key.number(2) % WAYS));
         set[place].0.store(Some(Arc::new(Entry { key, peer: Arc::clone(peer) })));
     }
 
@@ -89,6 +90,19 @@ impl ChainCache {
     pub(crate) fn len(&self) -> usize {
         self.slots.iter().filter(|slot| slot.0.load().is_some()).count()
     }
+}
+
+/// A slot of the identity that would have the most of the set's slots with the newcomer; of several such identities,
+/// the first from `start` on.
+fn crowded(set: &[Slot], newcomer: &PeerIdentity, start: usize) -> usize {
+    let held: Vec<_> = set.iter().map(|slot| slot.0.load_full()).collect();
+    let id = |slot: usize| held[slot].as_ref().map(|entry| &entry.peer.id);
+    let share = |slot: usize| {
+        let of_set = (0..set.len()).filter(|other| id(*other) == id(slot)).count();
+        of_set + usize::from(id(slot) == Some(&newcomer.id))
+    };
+    let from_start = |slot: usize| (slot + set.len() - start) % set.len();
+    (0..set.len()).max_by_key(|slot| (share(*slot), std::cmp::Reverse(from_start(*slot)))).unwrap_or(start)
 }
 
 fn position(set: &[Slot], wanted: impl Fn(Option<&Entry>) -> bool) -> Option<usize> {

@@ -304,6 +304,41 @@ fn a_ticket_of_a_lenient_policy_is_worth_nothing_under_a_strict_one() {
 }
 
 #[test]
+fn a_ticket_of_one_listener_is_worth_nothing_on_another_though_their_policies_are_alike() {
+    let mut mesh = Mesh::new();
+    let strict = ServerPolicy { alpn: vec![b"h2".to_vec()], clients: ClientAuthentication::Required };
+    let other = mesh.policies.server(strict);
+    let (client, server) = (mesh.snapshot(CLIENT, None), mesh.snapshot(SERVER, None));
+    connect(client.client(mesh.present), server.server(mesh.strict)).unwrap();
+    assert_eq!(connect(client.client(mesh.present), server.server(other)).unwrap().kind(), HandshakeKind::Full);
+    let next = mesh.snapshot(SERVER, Some(&server));
+    assert_eq!(connect(client.client(mesh.present), next.server(mesh.strict)).unwrap().kind(), HandshakeKind::Full);
+    assert_eq!(connect(client.client(mesh.present), next.server(mesh.strict)).unwrap().kind(), HandshakeKind::Resumed);
+}
+
+#[test]
+fn a_ticket_dies_with_its_clients_authority_and_does_not_come_back_with_it() {
+    let mesh = Mesh::new();
+    let leaving = Authority::root("example.org");
+    let both = || mesh.bundles_with(&[&leaving]);
+    let server = mesh.snapshot_with(mesh.leaf(SERVER, 60), both(), None);
+    let client = || {
+        let client = mesh.snapshot_with(leaving.leaf(CLIENT), both(), None);
+        connect(client.client(mesh.present), server.server(mesh.strict)).unwrap();
+        client
+    };
+    let (first, second) = (client(), client());
+    let left = mesh.snapshot_with(mesh.leaf(SERVER, 60), mesh.bundles(), Some(&server));
+    let refused = connect(first.client(mesh.present), left.server(mesh.strict)).err().unwrap();
+    assert!(matches!(refused, Refused::ByServer(_)));
+    assert_eq!(refused.reason(), "untrusted_authority");
+
+    let back = mesh.snapshot_with(mesh.leaf(SERVER, 60), both(), Some(&left));
+    let connected = connect(second.client(mesh.present), back.server(mesh.strict)).unwrap();
+    assert_eq!(connected.kind(), HandshakeKind::Full, "it was of an earlier epoch");
+}
+
+#[test]
 fn policies_that_are_built_anew_share_no_tickets_with_those_before() {
     let mesh = Mesh::new();
     let mut again = TlsPolicies::new(mesh.clock.shared());
