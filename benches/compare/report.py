@@ -1,6 +1,7 @@
 """Makes the Markdown tables from results files.
 
     report.py table FILE             one run
+    report.py short FILE             the gateway and the best peer alone, for the README
     report.py results FILE...        benches/RESULTS.md of several runs, with benches/compare/findings.md
 """
 
@@ -30,6 +31,8 @@ def main():
     match sys.argv[1:]:
         case ["table", file]:
             print("\n".join(table(read(file))))
+        case ["short", file]:
+            print("\n".join(short(read(file))))
         case ["results", *files] if files:
             print("\n".join(results_page([read(file) for file in files], files)))
         case _:
@@ -172,6 +175,30 @@ def side_by_side(run):
 def cells(run, figure):
     found = [run.cell(figure, proxy) for proxy in run.proxies]
     return [cell.text() if cell else NONE for cell in found]
+
+
+def short(results):
+    run = Run(results)
+    rows = []
+    for figure in figures.ROUNDS:
+        ours = run.cell(figure, "gateway")
+        peers = {peer: cell for peer in run.peers if (cell := run.cell(figure, peer)) and cell.value and not cell.failed}
+        if not ours or not peers:
+            continue
+        if figure.shows == LATENCY:
+            peers = {peer: cell for peer, cell in peers.items() if cell.kept_up}
+            best = min(peers, key=lambda peer: peers[peer].latency("p99"), default=None)
+        else:
+            best = max(peers, key=lambda peer: peers[peer].value)
+        if best:
+            rows.append([figure.name, brief(ours), f"{brief(peers[best])} ({TITLES[best]})"])
+    return markdown(["", "gateway", "best of nginx, HAProxy, Envoy, Pingora"], rows)
+
+
+def brief(cell):
+    if cell.figure.shows == LATENCY:
+        return " / ".join(f"{cell.latency(quantile):.2f}" for quantile in ("p50", "p99", "p99_9")) + " ms"
+    return f"{cell.value / 1e9:.2f} GB/s" if cell.figure.shows in (RECEIVED, SENT) else f"{cell.value:,.0f}"
 
 
 def two_cores(run):
