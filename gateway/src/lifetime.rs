@@ -290,8 +290,8 @@ impl Judgement {
 
 /// How long a judgement works before it gives way.
 const SLICE: std::time::Duration = std::time::Duration::from_millis(1);
-/// Some 30 µs each: TLS, HTTP and the socket.
-const CLOSED_AT_ONCE: usize = 32;
+/// Some 50 µs each: TLS, HTTP and the socket.
+const CLOSED_AT_ONCE: usize = 16;
 
 /// A connection's place in the registry.
 #[derive(Debug)]
