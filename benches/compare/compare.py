@@ -12,6 +12,7 @@ import pathlib
 import platform
 import resource
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -342,11 +343,19 @@ class Comparison:
         if not program.exists():
             say("no signet-bench-epoch: the change of trust is not measured")
             return
-        done = subprocess.run([str(program), "--json", "-c", str(self.options.idle)], capture_output=True, text=True, timeout=120)
-        if done.returncode:
-            raise Failed(done.stderr.strip())
-        self.samples.append({"figure": figures.EPOCH, "proxy": "gateway", "round": 1, "report": json.loads(done.stdout)})
-        say(f"1 {figures.EPOCH:<16} gateway  {' '.join(done.stdout.split())}")
+        command = [str(program), "--json", "-c", str(self.options.idle)]
+        running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        try:
+            found, errors = running.communicate(timeout=120)
+        except subprocess.TimeoutExpired:
+            # With its gateway.
+            os.killpg(running.pid, signal.SIGKILL)
+            running.communicate()
+            raise
+        if running.returncode:
+            raise Failed(errors.strip())
+        self.samples.append({"figure": figures.EPOCH, "proxy": "gateway", "round": 1, "report": json.loads(found)})
+        say(f"1 {figures.EPOCH:<16} gateway  {' '.join(found.split())}")
 
     def growth(self, proxy):
         origin = self.origins[proxies.PLAIN]

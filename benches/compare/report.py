@@ -136,8 +136,10 @@ def verdict(run, figure):
 
 def latency_verdict(ours, peers):
     peers = {peer: cell for peer, cell in peers.items() if cell.kept_up}
-    if not peers or not ours.kept_up:
-        return "**missed:** not kept up with" if peers else "met: no peer keeps up"
+    if not ours.kept_up:
+        return "**missed:** does not keep up"
+    if not peers:
+        return "met: no peer keeps up"
     words, met = [], True
     for name, quantile in (("p50", "p50"), ("p99", "p99"), ("p99.9", "p99_9")):
         best = min(peers, key=lambda peer: peers[peer].latency(quantile))
