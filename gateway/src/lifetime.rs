@@ -289,7 +289,7 @@ impl Judgement {
 }
 
 /// How long a judgement works before it gives way.
-const SLICE: std::time::Duration = std::time::Duration::from_millis(1);
+const SLICE: std::time::Duration = std::time::Duration::from_micros(500);
 /// Some 50 µs each: TLS, HTTP and the socket.
 const CLOSED_AT_ONCE: usize = 16;
 
