@@ -1,10 +1,10 @@
 //! Who may call what. What no rule allows is denied.
 
 use http::{HeaderValue, Request};
-use hyper::body::Incoming;
 use signet_identity::{PeerIdentity, Snapshot};
 
 use crate::config::Mode;
+use crate::http::body::CallerBody;
 
 /// What a connection's caller may do, decided once: neither its identity nor the policy changes while it lives.
 #[derive(Clone, Debug)]
@@ -34,7 +34,7 @@ impl Denial {
 /// A request that the policy allows. Nothing else can be forwarded.
 #[derive(Debug)]
 pub(crate) struct Authorized<'a> {
-    pub(crate) request: Request<Incoming>,
+    pub(crate) request: Request<CallerBody>,
     pub(crate) caller: Option<&'a HeaderValue>,
 }
 
@@ -58,7 +58,7 @@ impl Permission {
     }
 
     #[inline]
-    pub(crate) fn authorize(&self, request: Request<Incoming>) -> Result<Authorized<'_>, Denial> {
+    pub(crate) fn authorize(&self, request: Request<CallerBody>) -> Result<Authorized<'_>, Denial> {
         match self {
             Self::Granted { caller } => Ok(Authorized { request, caller: caller.as_ref() }),
             Self::Denied(denial) => Err(*denial),

@@ -9,19 +9,19 @@ use std::time::Duration;
 
 use http::Request;
 use hyper::body::Incoming;
-use hyper::service::{Service, service_fn};
+use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use crate::authorization::Permission;
 use crate::deadlines::{Deadline, Deadlines, Passed};
 use crate::http::answer::HEADER_TIMEOUT;
-use crate::http::body::ResponseBody;
+use crate::http::body::{CallerBody, ResponseBody};
 use crate::http::frames::Followed;
-use crate::http::framing::Checked;
 use crate::http::proxy::serve_request;
+use crate::http1::server;
 use crate::lifetime::{Cause, Control, Lifetime, Order};
 use crate::listener::Listener;
+use crate::stream::Stream;
 
 /// What a connection's requests have in common.
 #[derive(Debug)]
@@ -33,8 +33,8 @@ pub(crate) struct Caller {
 
 /// A connection whose caller is known, ready for its requests.
 #[derive(Debug)]
-pub(crate) struct Ready<S> {
-    pub(crate) stream: S,
+pub(crate) struct Ready {
+    pub(crate) stream: Stream,
     pub(crate) protocol: Protocol,
     pub(crate) permission: Permission,
     pub(crate) lifetime: Lifetime,
@@ -51,81 +51,76 @@ pub(crate) enum Protocol {
     },
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Ready<S> {
+impl Ready {
     /// Serves requests until the connection ends; returns why it did.
     pub(crate) async fn serve_requests(self, listener: &Rc<Listener>, control: &Control) -> Cause {
         let core = &listener.core;
         let activity = Activity::new(core.worker.deadlines.clone());
         let caller =
             Rc::new(Caller { listener: listener.clone(), permission: self.permission, activity: activity.clone() });
-        let service = service_fn(move |request: Request<Incoming>| {
-            let caller = caller.clone();
-            async move { Ok::<_, Infallible>(serve_request(&caller, request).await) }
-        });
         let timing = Timing::new(self.lifetime, listener);
-        let max_head = core.limits.header_bytes;
         match self.protocol {
             Protocol::Http1 { first } => {
-                let stream = Checked::new(self.stream, first, max_head, activity.clone(), listener.metrics.clone());
-                let mut connection = core.http1.serve_connection(TokioIo::new(stream), service);
-                let cause = drive(&mut connection, control, timing, &activity).await;
+                let mut connection = server::Connection::new(self.stream, &first);
+                let cause = drive(Http1(Box::pin(connection.serve(&caller))), control, timing, &activity).await;
                 if cause == Cause::HeaderTimeout {
-                    let stream = connection.into_parts().io.into_inner().into_inner();
-                    say_too_slow(stream).await;
+                    // It is gone in either case; that it heard is not needed.
+                    let _heard = tokio::time::timeout(GOODBYE, connection.say_last(HEADER_TIMEOUT)).await;
                 }
                 cause
             }
             Protocol::Http2 { first } => {
+                let service = service_fn(move |request: Request<Incoming>| {
+                    let caller = caller.clone();
+                    let request = request.map(CallerBody::Http2);
+                    async move { Ok::<_, Infallible>(serve_request(&caller, request).await) }
+                });
                 let stream = Followed::new(self.stream, first, activity.clone());
-                let mut connection = core.http2.serve_connection(TokioIo::new(stream), service);
-                drive(&mut connection, control, timing, &activity).await
+                let connection = core.http2.serve_connection(TokioIo::new(stream), service);
+                drive(connection, control, timing, &activity).await
             }
         }
     }
 }
 
-/// What hyper's connections of both protocols can do.
+/// What connections of both protocols can do.
 trait Serving {
-    fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>>;
+    fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<server::Ended>;
     /// Takes no new requests, and ends when those under way have ended. Ready when it need not even be driven for that.
     fn drain(&mut self, cause: Cause, activity: &Activity) -> Poll<()>;
     /// The number of the head that its caller is to send the rest of; none when there is nothing to hurry for.
-    fn awaited_head(activity: &Activity) -> Option<u64>;
+    fn awaited_head(&self, activity: &Activity) -> Option<u64>;
 }
 
-impl<S, T> Serving for hyper::server::conn::http1::Connection<TokioIo<S>, T>
-where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
-    T: Service<Request<Incoming>, Response = http::Response<ResponseBody>, Error = Infallible>,
-{
-    fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
-        Pin::new(self).poll(cx)
+/// The requests of a connection over HTTP/1.1, one after the other.
+struct Http1<F>(Pin<Box<F>>);
+
+impl<F: Future<Output = server::Ended>> Serving for Http1<F> {
+    fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<server::Ended> {
+        self.0.as_mut().poll(cx)
     }
 
     fn drain(&mut self, cause: Cause, activity: &Activity) -> Poll<()> {
-        activity.ends.set(true);
         // A caller that pauses between two requests is told with the next answer: if it was closed now, the next request
         // could already be on its way. Its certificate's end is the last moment for that.
-        if cause != Cause::PeerExpired || activity.in_flight.get() > 0 {
-            Pin::new(self).graceful_shutdown();
-        }
+        let at_rest = if cause == Cause::PeerExpired { Ending::WithNextAnswer } else { Ending::AtRest };
+        activity.ending.set(at_rest);
         Poll::Pending
     }
 
     /// A head that came before the answer to an earlier request may take as long as that.
-    fn awaited_head(activity: &Activity) -> Option<u64> {
+    fn awaited_head(&self, activity: &Activity) -> Option<u64> {
         activity.head().filter(|_| activity.in_flight.get() == 0)
     }
 }
 
-impl<S, T> Serving for hyper::server::conn::http2::Connection<TokioIo<S>, T, LocalExecutor>
+impl<T> Serving for hyper::server::conn::http2::Connection<TokioIo<Followed>, T, LocalExecutor>
 where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
-    T: Service<Request<Incoming>, Response = http::Response<ResponseBody>, Error = Infallible>,
+    T: HttpService<Incoming, ResBody = ResponseBody, Error = Infallible>,
     T::Future: 'static,
 {
-    fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
-        Pin::new(self).poll(cx)
+    fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<server::Ended> {
+        Pin::new(self).poll(cx).map(|result| if result.is_ok() { server::Ended::Done } else { server::Ended::Broken })
     }
 
     fn drain(&mut self, _: Cause, activity: &Activity) -> Poll<()> {
@@ -138,12 +133,12 @@ where
     }
 
     /// No frame may come between those of a head (RFC 9113 §4.3): it holds up every other request.
-    fn awaited_head(activity: &Activity) -> Option<u64> {
+    fn awaited_head(&self, activity: &Activity) -> Option<u64> {
         activity.head()
     }
 }
 
-async fn drive<C: Serving>(connection: &mut C, control: &Control, mut timing: Timing, activity: &Activity) -> Cause {
+async fn drive(mut connection: impl Serving, control: &Control, mut timing: Timing, activity: &Activity) -> Cause {
     let mut draining = None;
     std::future::poll_fn(|cx| {
         loop {
@@ -158,11 +153,14 @@ async fn drive<C: Serving>(connection: &mut C, control: &Control, mut timing: Ti
                 Order::Serve | Order::Drain(_) => {}
             }
             control.watch(cx);
-            if let Poll::Ready(result) = connection.poll_serve(cx) {
-                let cause = if result.is_ok() { Cause::Done } else { Cause::Broken };
+            if let Poll::Ready(ended) = connection.poll_serve(cx) {
+                let cause = match ended {
+                    server::Ended::Done => Cause::Done,
+                    server::Ended::Broken => Cause::Broken,
+                };
                 return Poll::Ready(draining.unwrap_or(cause));
             }
-            match timing.review(cx, activity, C::awaited_head(activity), draining) {
+            match timing.review(cx, activity, connection.awaited_head(activity), draining) {
                 Some(order) => control.give(order),
                 None => return Poll::Pending,
             }
@@ -236,19 +234,28 @@ pub(crate) struct Activity {
     /// Milliseconds of uptime when the last request began or ended.
     last_ms: Cell<u64>,
     heads: Cell<Heads>,
-    /// Whether the next answer over HTTP/1.1 is the last.
-    ends: Cell<bool>,
+    ending: Cell<Ending>,
+}
+
+/// Whether a connection over HTTP/1.1 is to end.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum Ending {
+    #[default]
+    No,
+    /// The next answer is the last.
+    WithNextAnswer,
+    /// The same, and when there is no request under way it ends now.
+    AtRest,
 }
 
 impl Activity {
     pub(crate) fn new(deadlines: Rc<Deadlines>) -> Rc<Self> {
         let last_ms = Cell::new(deadlines.uptime_ms());
-        Rc::new(Self { deadlines, in_flight: Cell::new(0), last_ms, heads: Cell::default(), ends: Cell::new(false) })
+        Rc::new(Self { deadlines, in_flight: Cell::new(0), last_ms, heads: Cell::default(), ending: Cell::default() })
     }
 
-    /// Whether an answer over HTTP/1.1 is to say that it is the last.
-    pub(crate) fn ends(&self) -> bool {
-        self.ends.get()
+    pub(crate) fn ending(&self) -> Ending {
+        self.ending.get()
     }
 
     /// How far the heads of requests have come by now.
@@ -300,16 +307,6 @@ impl Drop for InFlight {
         self.0.in_flight.set(self.0.in_flight.get() - 1);
         self.0.last_ms.set(self.0.deadlines.uptime_ms());
     }
-}
-
-/// The last word to a caller whose request's head did not come in time.
-pub(crate) async fn say_too_slow<S: AsyncWrite + Unpin>(mut stream: S) {
-    let saying = async {
-        stream.write_all(HEADER_TIMEOUT).await?;
-        stream.shutdown().await
-    };
-    // It is gone in either case; that it heard is not needed.
-    let _heard = tokio::time::timeout(GOODBYE, saying).await;
 }
 
 /// Runs hyper's tasks on the worker that their connection is on.

@@ -8,8 +8,9 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use http::HeaderValue;
 use signet_identity::SharedClock;
 use slab::Slab;
 use time::OffsetDateTime;
@@ -25,6 +26,8 @@ pub(crate) struct Deadlines {
     uptime_ms: Cell<u64>,
     /// As of the last tick: milliseconds of Unix time.
     wall_ms: Cell<i64>,
+    /// The second of the last date that was asked for, and that date.
+    date: RefCell<(i64, HeaderValue)>,
     entries: RefCell<Slab<Entry>>,
 }
 
@@ -41,6 +44,7 @@ impl Deadlines {
             started: Instant::now(),
             uptime_ms: Cell::new(0),
             wall_ms: Cell::new(unix_ms(clock.now())),
+            date: RefCell::new((i64::MIN, HeaderValue::from_static(""))),
             entries: RefCell::default(),
             clock,
         };
@@ -76,6 +80,20 @@ impl Deadlines {
     /// Milliseconds since this worker began, as of the last tick.
     pub(crate) fn uptime_ms(&self) -> u64 {
         self.uptime_ms.get()
+    }
+
+    /// The value of `date` as of the last tick (RFC 9110 §6.6.1).
+    pub(crate) fn http_date(&self) -> HeaderValue {
+        let second = self.wall_ms.get().div_euclid(1_000);
+        let (of, date) = &mut *self.date.borrow_mut();
+        if *of != second {
+            let time = UNIX_EPOCH + Duration::from_secs(second.unsigned_abs());
+            // A date is ASCII.
+            *date =
+                HeaderValue::try_from(httpdate::fmt_http_date(time)).unwrap_or_else(|_| HeaderValue::from_static(""));
+            *of = second;
+        }
+        date.clone()
     }
 
     /// Whether this point of the wall clock may have passed: it errs by a tick toward yes.

@@ -9,14 +9,15 @@ use rustls::{HandshakeKind, PeerIncompatible};
 use signet_identity::{PeerError, PeerIdentity, ServerKey, Snapshot};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use crate::authorization::Permission;
-use crate::connection::{Protocol, Ready, say_too_slow};
+use crate::connection::{Protocol, Ready};
+use crate::http::answer::HEADER_TIMEOUT;
 use crate::http::frames::PREFACE;
 use crate::lifetime::{Cause, Lifetime};
 use crate::listener::Listener;
+use crate::stream::Stream;
 
 /// A TCP connection of which nothing was read.
 #[derive(Debug)]
@@ -133,11 +134,11 @@ impl Accepted {
             .map_err(HandshakeError::Peer)
             .map_err(refused(kind))?;
         listener.metrics.handshake_succeeded(kind, begun.elapsed().as_secs_f64());
-        Ok(Authenticated { stream: Box::new(stream), peer })
+        Ok(Authenticated { stream: Box::new(TlsStream::Server(stream)), peer })
     }
 
     /// A caller on this host, who is not asked who it is. Waits for its first bytes, which tell the protocol.
-    pub(crate) async fn greet(mut self, listener: &Listener) -> Result<Ready<TcpStream>, Cause> {
+    pub(crate) async fn greet(mut self, listener: &Listener) -> Result<Ready, Cause> {
         let limits = &listener.core.limits;
         let mut first = Vec::with_capacity(PREFACE.len());
         match tokio::time::timeout(limits.idle_timeout, self.read_more(&mut first)).await {
@@ -153,13 +154,14 @@ impl Accepted {
         match tokio::time::timeout(limits.header_timeout, reading).await {
             Ok(read) => read?,
             Err(_) => {
-                say_too_slow(self.tcp).await;
+                // It is gone in either case; that it heard is not needed.
+                let _heard = self.tcp.try_write(HEADER_TIMEOUT);
                 return Err(Cause::HeaderTimeout);
             }
         }
         let protocol = if first == PREFACE { Protocol::Http2 { first } } else { Protocol::Http1 { first } };
         let permission = Permission::of_local(&listener.mode);
-        Ok(Ready { stream: self.tcp, protocol, permission, lifetime: Lifetime::UNLIMITED })
+        Ok(Ready { stream: Stream::Plain(self.tcp), protocol, permission, lifetime: Lifetime::UNLIMITED })
     }
 
     /// Reads on, no further than a preface can reach.
@@ -179,7 +181,7 @@ impl Accepted {
 
 impl Authenticated {
     /// Settles what the caller may do and for how long.
-    pub(crate) fn ready(self, identity: &Snapshot, listener: &Listener) -> Ready<Box<TlsStream<TcpStream>>> {
+    pub(crate) fn ready(self, identity: &Snapshot, listener: &Listener) -> Ready {
         let protocol = match self.stream.get_ref().1.alpn_protocol() {
             Some(b"h2") => Protocol::Http2 { first: Vec::new() },
             _ => Protocol::Http1 { first: Vec::new() },
@@ -191,7 +193,7 @@ impl Authenticated {
             Permission::Denied(_) => lifetime.of_denied(now),
             Permission::Granted { .. } => lifetime,
         };
-        Ready { stream: self.stream, protocol, permission, lifetime }
+        Ready { stream: Stream::Tls(self.stream), protocol, permission, lifetime }
     }
 }
 

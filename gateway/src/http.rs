@@ -4,7 +4,6 @@ pub(crate) mod answer;
 pub(crate) mod body;
 pub(crate) mod expect;
 pub(crate) mod frames;
-pub(crate) mod framing;
 pub(crate) mod headers;
 pub(crate) mod proxy;
 mod trailers;

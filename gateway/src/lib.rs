@@ -5,7 +5,7 @@
 //! connections; a connection goes through `handshake` (who is it), `connection` (its requests, until its `lifetime` is up),
 //! and each request through `http` and `authorization` to its `upstream`.
 //!
-//! Absent: where identities come from (signet-sdk), how peers are verified (signet-identity), HTTP itself (hyper).
+//! Absent: where identities come from (signet-sdk), how peers are verified (signet-identity), HTTP/2 itself (hyper).
 
 #![forbid(unsafe_code)]
 
@@ -21,12 +21,14 @@ mod beginnings;
 mod connection;
 mod handshake;
 mod http;
+mod http1;
 mod lifetime;
 mod listener;
 mod upstream;
 
 mod deadlines;
 mod metrics;
+mod stream;
 
 pub use ports::PortError;
 pub use run::{RunError, Started, run};

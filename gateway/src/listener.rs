@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use signet_identity::{LiveIdentity, PeerIdentity, ServerKey};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 
 use crate::authorization::{Denial, Permission};
 use crate::beginnings::{Beginnings, Place};
 use crate::config::Mode;
+use crate::connection::Ready;
 use crate::handshake::{Accepted, HandshakeError, Refusal};
 use crate::lifetime::{Cause, Registered};
 use crate::metrics::{Counted, ListenerMetrics};
@@ -101,11 +102,7 @@ impl Listener {
         }
     }
 
-    async fn authenticate(
-        self: &Rc<Self>,
-        accepted: Accepted,
-        key: ServerKey,
-    ) -> Option<(crate::connection::Ready<Box<tokio_rustls::server::TlsStream<TcpStream>>>, Registered)> {
+    async fn authenticate(self: &Rc<Self>, accepted: Accepted, key: ServerKey) -> Option<(Ready, Registered)> {
         let remote = accepted.remote;
         let identity = self.core.worker.identity.load_full();
         match accepted.handshake(&identity, key, self).await {

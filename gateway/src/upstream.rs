@@ -4,12 +4,12 @@
 //! between the two. One over HTTP/2 carries many requests and is driven by a task of its own.
 
 mod connect;
-mod doorbell;
 mod http1;
 mod mtls;
 mod pool;
 mod slots;
 
+use std::io;
 use std::rc::Rc;
 
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -23,10 +23,11 @@ use crate::http::expect::Gate;
 use crate::http::headers::{self, Outline};
 use crate::lifetime::Registry;
 use crate::metrics::UpstreamMetrics;
+use crate::stream::Stream;
 
 use connect::ConnectFailure;
 pub(crate) use http1::Exchange;
-pub(crate) use mtls::Stream;
+pub(crate) use mtls::Http2Answer;
 use slots::{Slot, Slots};
 
 /// What every connection to one upstream shares in one worker.
@@ -65,9 +66,9 @@ pub(crate) enum ForwardError {
     #[error("no connection to the upstream")]
     Connect(#[source] ConnectFailure),
     #[error("the upstream closed the connection before it answered")]
-    Closed(#[source] hyper::Error),
+    Closed(#[source] Lost),
     #[error("the upstream's answer is malformed")]
-    Malformed(#[source] hyper::Error),
+    Malformed(#[source] Lost),
     #[error("the upstream changed to a protocol that nobody asked for")]
     UnaskedUpgrade,
     #[error("the upstream did not answer in time")]
@@ -76,6 +77,15 @@ pub(crate) enum ForwardError {
     Ended,
     #[error("the caller's body broke off")]
     RequestBody,
+}
+
+/// What became of a connection to an upstream.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Lost {
+    #[error(transparent)]
+    Http1(io::Error),
+    #[error(transparent)]
+    Http2(hyper::Error),
 }
 
 impl ForwardError {
@@ -159,19 +169,17 @@ impl Upstream {
         loop {
             let lease = self.lease(wanted).await.map_err(ForwardError::Connect)?;
             let reused = lease.reused;
-            let (again, sent) = match lease.connection {
+            let sent = match lease.connection {
                 Connection::Http1(connection) => {
                     outline.to_http1(&mut request, &self.authority);
                     if outline.expects_continue {
-                        let gate = Gate::of(&mut request, &self.worker.deadlines);
-                        request.body_mut().hold_for(gate);
+                        request.body_mut().hold_for(Gate::new(&self.worker.deadlines));
                     }
-                    let again = if reused { replay(&request) } else { None };
-                    (again, connection.send(request, self).await)
+                    connection.send(&mut request, self).await
                 }
                 Connection::Http2(connection) => {
                     outline.to_http2(&mut request, &self.authority).map_err(ForwardError::Refused)?;
-                    (None, connection.send(request, self).await)
+                    connection.send(&mut request, self).await
                 }
             };
             match sent {
@@ -180,18 +188,15 @@ impl Upstream {
                     return Err(ForwardError::UnaskedUpgrade);
                 }
                 Ok(answer) => return Ok(answer),
-                Err(Unanswered { unsent, error }) => {
+                Err(Unanswered { error, fate }) => {
                     if !reused || wanted == Wanted::New || !matches!(error, ForwardError::Closed(_)) {
                         return Err(error);
                     }
-                    request = match (unsent, again) {
-                        (Some(unsent), _) => *unsent,
-                        (None, Some(again)) => {
-                            self.metrics.retries.inc();
-                            again
-                        }
-                        (None, None) => return Err(error),
-                    };
+                    match fate {
+                        Fate::Unsent => {}
+                        Fate::Sent if may_be_repeated(&request) => self.metrics.retries.inc(),
+                        Fate::Sent | Fate::Gone => return Err(error),
+                    }
                     wanted = Wanted::New;
                 }
             }
@@ -216,7 +221,7 @@ impl Upstream {
     async fn connect_plain(&self) -> Result<Box<http1::Connection>, ConnectFailure> {
         let slot = self.slot()?;
         let stream = connect::tcp(&self.config).await?;
-        http1::Connection::over(connect::Io::Plain(stream), None, slot, &self.metrics).await
+        Ok(http1::Connection::over(Stream::Plain(stream), None, slot, &self.metrics))
     }
 
     /// The right to one more connection. When there are enough of them, an unused one gives way.
@@ -280,21 +285,23 @@ enum Wanted {
 #[derive(Debug)]
 struct Unanswered {
     error: ForwardError,
-    /// The request itself, when nothing of it had been sent.
-    unsent: Option<Box<Request<RequestBody>>>,
+    fate: Fate,
 }
 
-/// A second copy of a request that may be sent twice: it has no body, and its method may be repeated (RFC 9110 §9.2.2).
-fn replay(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+/// What became of a request that got no answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Fate {
+    /// Nothing of it has left.
+    Unsent,
+    /// The upstream may have seen it.
+    Sent,
+    /// It went with its connection.
+    Gone,
+}
+
+/// Whether the upstream may see a request twice: it has no body, and its method may be repeated (RFC 9110 §9.2.2).
+fn may_be_repeated(request: &Request<RequestBody>) -> bool {
     let repeatable =
         matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE);
-    if !repeatable || request.body().progress().is_some() {
-        return None;
-    }
-    let mut copy = Request::new(RequestBody::none());
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    Some(copy)
+    repeatable && request.body().progress().is_none()
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper_util::rt::TokioTimer;
 use signet_identity::{ClientKey, LiveIdentity, ServerKey, SharedClock};
 use signet_process::log_limit::LogLimit;
@@ -67,7 +67,6 @@ pub(crate) struct Core {
     pub(crate) closing: CancellationToken,
     pub(crate) refusals: LogLimit,
     pub(crate) failures: LogLimit,
-    pub(crate) http1: http1::Builder,
     pub(crate) http2: http2::Builder<LocalExecutor>,
 }
 
@@ -139,13 +138,6 @@ impl Core {
     fn new(config: &Gateway, identity: LiveIdentity, clock: SharedClock) -> Rc<Self> {
         let limits = config.limits.clone();
         let deadlines = Deadlines::new(clock.clone());
-        let mut http1 = http1::Builder::new();
-        // Slow heads are timed by the connection itself, without a timer for each.
-        http1
-            .header_read_timeout(None)
-            .max_buf_size(limits.header_bytes)
-            .max_header_size(limits.header_bytes)
-            .max_headers(limits.headers);
         let mut http2 = http2::Builder::new(LocalExecutor);
         http2
             .timer(TokioTimer::new())
@@ -164,7 +156,6 @@ impl Core {
             failures: LogLimit::new(),
             worker: Surroundings { identity, clock, deadlines, registry: Rc::default() },
             limits,
-            http1,
             http2,
         })
     }

@@ -13,14 +13,15 @@ use hyper::body::Incoming;
 use super::expect::Gate;
 use super::trailers;
 use crate::connection::InFlight;
+use crate::http1::body::Length;
+use crate::http1::server;
 use crate::metrics::ListenerMetrics;
-use crate::upstream::{Exchange, Stream};
+use crate::upstream::{Exchange, Http2Answer, Lost};
 
 /// The body of a request on its way to an upstream.
 #[derive(Debug)]
 pub(crate) struct RequestBody {
-    /// None where there is no body, as below.
-    incoming: Option<Incoming>,
+    incoming: CallerBody,
     progress: Option<Rc<Progress>>,
     /// Holds the body back until the upstream wants it.
     gate: Option<Gate>,
@@ -54,15 +55,20 @@ impl Progress {
 }
 
 impl RequestBody {
-    pub(crate) fn new(incoming: Incoming) -> Self {
+    pub(crate) fn new(incoming: CallerBody) -> Self {
         if incoming.is_end_stream() {
             return Self::none();
         }
-        Self { incoming: Some(incoming), progress: Some(Rc::default()), gate: None }
+        Self { incoming, progress: Some(Rc::default()), gate: None }
     }
 
     pub(crate) fn none() -> Self {
-        Self { incoming: None, progress: None, gate: None }
+        Self { incoming: CallerBody::None, progress: None, gate: None }
+    }
+
+    /// How it is sent over HTTP/1.1.
+    pub(crate) fn length(&self) -> Length {
+        self.size_hint().exact().map_or(Length::Chunked, Length::Exact)
     }
 
     /// None where there is no body.
@@ -77,22 +83,48 @@ impl RequestBody {
             self.gate = Some(gate);
         }
     }
+
+    pub(crate) fn is_held(&self) -> bool {
+        self.gate.is_some()
+    }
+
+    /// The upstream wants it.
+    pub(crate) fn release(&mut self) {
+        if self.gate.take().is_some()
+            && let Some(progress) = &self.progress
+        {
+            progress.0.set(Step::Unread);
+        }
+    }
 }
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = CallerBodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let this = &mut *self;
-        let (Some(incoming), Some(progress)) = (&mut this.incoming, &this.progress) else { return Poll::Ready(None) };
-        if let Some(gate) = &this.gate {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CallerBodyError>>> {
+        Self::poll_frame(self.get_mut(), cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+impl RequestBody {
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CallerBodyError>>> {
+        if let Some(gate) = &self.gate {
             ready!(gate.poll_open(cx));
-            this.gate = None;
-            progress.0.set(Step::Unread);
+            self.release();
         }
+        let Some(progress) = &self.progress else { return Poll::Ready(None) };
+        let incoming = &mut self.incoming;
         loop {
-            let polled = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+            let polled = ready!(incoming.poll_frame(cx));
             progress.0.set(match &polled {
                 Some(Ok(_)) if incoming.is_end_stream() => Step::Done,
                 Some(Ok(_)) => Step::Reading,
@@ -104,13 +136,48 @@ impl Body for RequestBody {
             }
         }
     }
+}
+
+/// The body of a request as it comes from its caller.
+#[derive(Debug)]
+pub(crate) enum CallerBody {
+    None,
+    Http1(server::Body),
+    Http2(Incoming),
+}
+
+/// A caller's body did not come whole.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallerBodyError {
+    #[error(transparent)]
+    Http1(server::BodyError),
+    #[error(transparent)]
+    Http2(hyper::Error),
+}
+
+impl CallerBody {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CallerBodyError>>> {
+        match self {
+            Self::None => Poll::Ready(None),
+            Self::Http1(body) => body.poll_frame(cx).map_err(CallerBodyError::Http1),
+            Self::Http2(body) => Pin::new(body).poll_frame(cx).map_err(CallerBodyError::Http2),
+        }
+    }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Body::is_end_stream)
+        match self {
+            Self::None => true,
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        match self {
+            Self::None => SizeHint::with_exact(0),
+            Self::Http1(body) => body.size_hint(),
+            Self::Http2(body) => body.size_hint(),
+        }
     }
 }
 
@@ -124,17 +191,17 @@ pub(crate) struct ResponseBody {
 #[derive(Debug)]
 enum Source {
     Empty,
-    /// A word of the gateway itself.
-    Text(Bytes),
+    /// All of it.
+    Whole(Bytes),
     Exchange(Exchange),
-    Stream(Stream),
+    Http2(Http2Answer),
 }
 
 /// An answer broke off.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
     #[error("the upstream's answer broke off")]
-    Upstream(#[source] hyper::Error),
+    Upstream(#[source] Lost),
     #[error("the connection to the upstream ended with its server's identity")]
     Ended,
 }
@@ -145,15 +212,19 @@ impl ResponseBody {
     }
 
     pub(crate) fn text(text: &'static str) -> Self {
-        Self::of(Source::Text(Bytes::from_static(text.as_bytes())))
+        Self::whole(Bytes::from_static(text.as_bytes()))
+    }
+
+    pub(crate) fn whole(bytes: Bytes) -> Self {
+        Self::of(Source::Whole(bytes))
     }
 
     pub(crate) fn exchange(exchange: Exchange) -> Self {
         Self::of(Source::Exchange(exchange))
     }
 
-    pub(crate) fn stream(stream: Stream) -> Self {
-        Self::of(Source::Stream(stream))
+    pub(crate) fn http2(answer: Http2Answer) -> Self {
+        Self::of(Source::Http2(answer))
     }
 
     /// Writes down when it ends.
@@ -175,12 +246,12 @@ impl Body for ResponseBody {
         loop {
             let polled = match &mut self.source {
                 Source::Empty => None,
-                Source::Text(text) => {
-                    let text = std::mem::take(text);
-                    (!text.is_empty()).then(|| Ok(Frame::data(text)))
+                Source::Whole(bytes) => {
+                    let bytes = std::mem::take(bytes);
+                    (!bytes.is_empty()).then(|| Ok(Frame::data(bytes)))
                 }
                 Source::Exchange(exchange) => ready!(exchange.poll_frame(cx)),
-                Source::Stream(stream) => ready!(stream.poll_frame(cx)),
+                Source::Http2(answer) => ready!(answer.poll_frame(cx)),
             };
             if let Some(passed) = passed(polled) {
                 return Poll::Ready(passed);
@@ -191,18 +262,18 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Empty => true,
-            Source::Text(text) => text.is_empty(),
+            Source::Whole(bytes) => bytes.is_empty(),
             Source::Exchange(exchange) => exchange.is_end_stream(),
-            Source::Stream(stream) => stream.is_end_stream(),
+            Source::Http2(answer) => answer.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Empty => SizeHint::with_exact(0),
-            Source::Text(text) => SizeHint::with_exact(text.len() as u64),
+            Source::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Source::Exchange(exchange) => exchange.size_hint(),
-            Source::Stream(stream) => stream.size_hint(),
+            Source::Http2(answer) => answer.size_hint(),
         }
     }
 }

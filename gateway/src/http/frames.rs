@@ -14,11 +14,12 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::connection::{Activity, Heads};
+use crate::stream::Stream;
 
 /// A connection whose HTTP/2 frames are followed while they are read.
 #[derive(Debug)]
-pub(crate) struct Followed<S> {
-    inner: S,
+pub(crate) struct Followed {
+    inner: Stream,
     /// Bytes that were read to tell the protocol, before those of `inner`.
     first: Vec<u8>,
     frames: Frames,
@@ -41,14 +42,14 @@ enum At {
     Payload { left: usize },
 }
 
-impl<S> Followed<S> {
+impl Followed {
     /// `first` are bytes of the connection that were read already.
-    pub(crate) fn new(inner: S, first: Vec<u8>, activity: Rc<Activity>) -> Self {
+    pub(crate) fn new(inner: Stream, first: Vec<u8>, activity: Rc<Activity>) -> Self {
         Self { inner, first, frames: Frames::new(), activity }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Followed<S> {
+impl AsyncRead for Followed {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let from = buf.filled().len();
@@ -65,7 +66,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Followed<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Followed<S> {
+impl AsyncWrite for Followed {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write(cx, buf)
     }

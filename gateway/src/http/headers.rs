@@ -7,7 +7,6 @@ use http::header::{
 };
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Method, Request, StatusCode, Version, request, response};
-use http_body::Body;
 
 use super::trailers::{self, is_read_as};
 
@@ -92,7 +91,7 @@ pub(crate) fn of_request(head: &mut request::Parts, caller: Option<&HeaderValue>
 
 impl Outline {
     /// Gives a request the form of HTTP/1.1 to `upstream`, whatever form it had before.
-    pub(crate) fn to_http1<B: Body>(&self, request: &mut Request<B>, upstream: &HeaderValue) {
+    pub(crate) fn to_http1<B>(&self, request: &mut Request<B>, upstream: &HeaderValue) {
         *request.version_mut() = Version::HTTP_11;
         if let Some(authority) = request.uri().authority() {
             // What `names_host` let through is a value.
@@ -103,14 +102,8 @@ impl Outline {
         } else if !self.names_host {
             request.headers_mut().insert(HOST, upstream.clone());
         }
-        // hyper sends no body with these methods unless the header says that there is one.
-        let bodiless = matches!(*request.method(), Method::GET | Method::HEAD);
-        let unframed = bodiless && !request.body().is_end_stream() && request.body().size_hint().exact().is_none();
         let headers = request.headers_mut();
         join_cookies(headers);
-        if unframed {
-            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
         if self.accepts_trailers {
             // `te` is for one hop and must be named in `connection` (RFC 9110 §10.1.4).
             headers.insert(TE, HeaderValue::from_static("trailers"));

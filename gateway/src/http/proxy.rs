@@ -2,28 +2,23 @@
 
 use std::time::Instant;
 
-use http::header::CONNECTION;
-use http::{HeaderValue, Request, Response, Version};
-use hyper::body::Incoming;
+use http::{Request, Response, Version};
 
 use super::answer;
-use super::body::{Record, ResponseBody};
+use super::body::{CallerBody, Record, ResponseBody};
 use crate::authorization::Denial;
 use crate::connection::{Caller, InFlight};
 use crate::upstream::ForwardError;
 
 /// Answers a request: authorized, then forwarded, with whatever goes wrong turned into an answer. Both bodies are still
 /// flowing when it returns.
-pub(crate) async fn serve_request(caller: &Caller, request: Request<Incoming>) -> Response<ResponseBody> {
+pub(crate) async fn serve_request(caller: &Caller, request: Request<CallerBody>) -> Response<ResponseBody> {
     let record = Record::new(Instant::now(), caller.listener.metrics.clone(), InFlight::of(&caller.activity));
     let version = request.version();
     let grpc = version == Version::HTTP_2 && answer::is_grpc(request.headers());
     let answered = answer_to(caller, request).await;
     let refused = answered.is_err();
     let mut answer = answered.unwrap_or_else(|error| error.answer(caller, version));
-    if caller.activity.ends() {
-        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
     // By the status that says what happened, whatever form the caller is told it in.
     caller.listener.metrics.answered(answer.status());
     if refused && grpc {
@@ -32,7 +27,7 @@ pub(crate) async fn serve_request(caller: &Caller, request: Request<Incoming>) -
     answer.map(|body| body.recorded(record))
 }
 
-async fn answer_to(caller: &Caller, request: Request<Incoming>) -> Result<Response<ResponseBody>, RequestError> {
+async fn answer_to(caller: &Caller, request: Request<CallerBody>) -> Result<Response<ResponseBody>, RequestError> {
     let granted = caller.permission.authorize(request)?;
     Ok(caller.listener.upstream.forward(granted).await?)
 }

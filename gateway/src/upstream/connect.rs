@@ -3,17 +3,13 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustls_pki_types::ServerName;
 use signet_identity::{PeerError, PeerIdentity};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
+use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::{Surroundings, mtls};
 use crate::config::{self, HostPort};
@@ -73,13 +69,6 @@ impl fmt::Display for ConnectFailure {
 
 impl std::error::Error for ConnectFailure {}
 
-/// A connection to a plain or an mTLS upstream.
-#[derive(Debug)]
-pub(crate) enum Io {
-    Plain(TcpStream),
-    Mtls(Box<TlsStream<TcpStream>>),
-}
-
 /// An mTLS connection whose server is who it must be.
 #[derive(Debug)]
 pub(super) struct Verified {
@@ -117,7 +106,7 @@ pub(super) async fn mtls(
             current.still_accepts(&server).map_err(ConnectFailure::Server)?;
         }
         let lifetime = crate::lifetime::Lifetime::of_made(identity.svid().not_after(), server.expires_at(), now);
-        Ok(Verified { stream: Box::new(stream), server, lifetime })
+        Ok(Verified { stream: Box::new(TlsStream::Client(stream)), server, lifetime })
     })
     .await
 }
@@ -151,94 +140,5 @@ fn tls_failure(cause: io::Error) -> ConnectFailure {
     match PeerError::of_io(&cause) {
         Some(error) => ConnectFailure::Server(error.clone()),
         None => ConnectFailure::Tls(Arc::new(cause)),
-    }
-}
-
-/// rustls explains an end without close_notify by the address of its manual, which is not for a log.
-fn without_manual(cause: io::Error) -> io::Error {
-    if cause.kind() == io::ErrorKind::UnexpectedEof {
-        return io::Error::new(cause.kind(), "the peer closed the connection without TLS close_notify");
-    }
-    cause
-}
-
-impl AsyncRead for Io {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Mtls(stream) => Pin::new(stream).poll_read(cx, buf).map_err(without_manual),
-        }
-    }
-}
-
-impl AsyncWrite for Io {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Mtls(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Mtls(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Mtls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Self::Mtls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Mtls(stream) => stream.is_write_vectored(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use std::io::Read as _;
-
-    use rustls::{ClientConfig, ClientConnection, RootCertStore};
-
-    use super::*;
-
-    #[test]
-    fn an_end_without_close_notify_is_told_without_an_address() {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let config = config.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
-        let name = ServerName::try_from("a").unwrap();
-        let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
-        assert_eq!(connection.read_tls(&mut io::empty()).unwrap(), 0);
-        let cause = connection.reader().read(&mut [0]).unwrap_err();
-        assert!(cause.to_string().contains("https://"), "{cause}");
-        let told = without_manual(cause).to_string();
-        assert_eq!(told, "the peer closed the connection without TLS close_notify");
-    }
-
-    #[test]
-    fn another_error_is_told_as_it_is() {
-        let told = without_manual(io::Error::from(io::ErrorKind::ConnectionReset)).to_string();
-        assert_eq!(told, io::Error::from(io::ErrorKind::ConnectionReset).to_string());
     }
 }

@@ -1,38 +1,42 @@
-//! One connection over HTTP/1.1 and the one exchange that it carries at a time.
+//! One connection to an upstream over HTTP/1.1 and the one exchange that it carries at a time.
 //!
-//! hyper's client is a pair: a sender for requests and a connection that must be polled. Usually the connection gets a task
-//! of its own, and each request crosses to it and back. Here whoever needs the answer polls both halves.
-//!
-//! The wakers are part of that bargain. What moves the ends of hyper's channels is our own poll of the connection, and what
-//! the connection waits for at its end of them is our own next step. So the ends are polled without a waker, and the
-//! connection with a [`Doorbell`] that is silent while we are at home: otherwise each step would wake the task that takes
-//! it, for one more poll of everything.
+//! The task of the caller's connection writes and reads it itself: no task, wake-up or channel stands between the two sides.
+//! Only a caller that goes on sending after the answer has begun gets a task for what it sends, since it may not read yet.
 
-use std::pin::Pin;
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::Shutdown;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use bytes::{Bytes, BytesMut};
+use http::{Method, Request, Response, StatusCode, response};
+use http_body::{Frame, SizeHint};
+use socket2::SockRef;
+use tokio::task::AbortHandle;
 
-use super::connect::{ConnectFailure, Io, Verified};
-use super::doorbell::Doorbell;
+use super::connect::Verified;
 use super::mtls::Live;
-use super::{ForwardError, Protocol, Slot, Stream, Unanswered, Upstream};
+use super::{Fate, ForwardError, Lost, Protocol, Slot, Unanswered, Upstream};
 use crate::deadlines::Deadlines;
-use crate::http::body::{BodyError, Progress, RequestBody, ResponseBody, Step};
+use crate::http::body::{BodyError, RequestBody, ResponseBody};
 use crate::http::headers;
+use crate::http1::body::{Decoder, Encoder, Length, Piece};
+use crate::http1::head::{self, Head, Persistence};
+use crate::http1::length::end_of_head;
+use crate::http1::outgoing::Outgoing;
 use crate::metrics::{Counted, UpstreamMetrics};
+use crate::stream::{Stream, fill};
 
 #[derive(Debug)]
 pub(crate) struct Connection {
-    sender: SendRequest<RequestBody>,
-    io: http1::Connection<TokioIo<Io>, RequestBody>,
-    doorbell: Doorbell,
+    stream: Stream,
+    unread: BytesMut,
+    out: Outgoing,
+    /// Some while a request is not wholly sent.
+    upload: Option<Encoder>,
+    answer: Decoder,
+    persistence: Persistence,
     /// Some over mTLS.
     live: Option<Live>,
     pub(super) idle_since_ms: u64,
@@ -41,135 +45,237 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(super) async fn over(
-        io: Io,
-        live: Option<Live>,
-        slot: Slot,
-        metrics: &UpstreamMetrics,
-    ) -> Result<Box<Self>, ConnectFailure> {
-        let handshake = http1::Builder::new().max_buf_size(BUFFER).handshake(TokioIo::new(io)).await;
-        let (sender, io) = handshake
-            .map_err(|cause| ConnectFailure::Unreachable(std::sync::Arc::new(std::io::Error::other(cause))))?;
-        let _counted = Counted::in_gauge(&metrics.connections);
-        Ok(Box::new(Self { sender, io, doorbell: Doorbell::default(), live, idle_since_ms: 0, _counted, _slot: slot }))
+    pub(super) fn over(stream: Stream, live: Option<Live>, slot: Slot, metrics: &UpstreamMetrics) -> Box<Self> {
+        Box::new(Self {
+            stream,
+            unread: BytesMut::new(),
+            out: Outgoing::default(),
+            upload: None,
+            answer: Decoder::new(Length::Exact(0)),
+            persistence: Persistence::Keep,
+            live,
+            idle_since_ms: 0,
+            _counted: Counted::in_gauge(&metrics.connections),
+            _slot: slot,
+        })
     }
 
-    pub(super) async fn over_mtls(
-        verified: Verified,
-        slot: Slot,
-        upstream: &Upstream,
-    ) -> Result<Box<Self>, ConnectFailure> {
+    pub(super) fn over_mtls(verified: Verified, slot: Slot, upstream: &Upstream) -> Box<Self> {
         let live = Live::of(&verified, &upstream.worker);
-        Self::over(Io::Mtls(verified.stream), Some(live), slot, &upstream.metrics).await
+        Self::over(Stream::Tls(verified.stream), Some(live), slot, &upstream.metrics)
     }
 
-    /// Whether it can take a request, as of its last poll.
+    /// Whether it can take a request, as of its last exchange.
     pub(super) fn is_usable(&self, deadlines: &Deadlines) -> bool {
-        self.sender.is_ready() && !self.live.as_ref().is_some_and(|live| live.is_retired(deadlines))
+        !self.live.as_ref().is_some_and(|live| live.is_retired(deadlines))
     }
 
     /// The same after a look at the socket.
     pub(super) fn is_still_usable(&mut self, deadlines: &Deadlines) -> bool {
-        self.io_poll(&mut Context::from_waker(Waker::noop())).is_pending() && self.is_usable(deadlines)
+        self.is_usable(deadlines) && self.is_quiet(&mut Context::from_waker(Waker::noop()))
     }
 
-    /// Sends `request` and returns the head of its answer, whose body drives the connection on.
+    /// Whether nothing comes where nothing was asked for, not even an end.
+    fn is_quiet(&mut self, cx: &mut Context<'_>) -> bool {
+        let quiet = fill(&mut self.stream, &mut self.unread, cx).is_pending() && self.unread.is_empty();
+        self.unread = BytesMut::new();
+        quiet
+    }
+
+    /// Sends `request` and returns the head of its answer, whose body drives the connection on. What is left of the
+    /// request is left when it got no answer.
     pub(super) async fn send(
         mut self: Box<Self>,
-        request: Request<RequestBody>,
+        request: &mut Request<RequestBody>,
         upstream: &Rc<Upstream>,
     ) -> Result<Response<ResponseBody>, Unanswered> {
-        let progress = request.body().progress();
-        let answer = self.head_of_answer(request, progress.as_deref(), upstream).await?;
-        let (mut head, incoming) = answer.into_parts();
-        headers::of_answer(&mut head);
-        let body = self.body_of_answer(incoming, progress.as_deref(), upstream);
-        Ok(Response::from_parts(head, body))
+        let Head { mut parts, length, connection } = self.head_of_answer(request, upstream).await?;
+        self.answer = Decoder::new(length);
+        self.persistence = connection;
+        headers::of_answer(&mut parts);
+        let body = self.body_of_answer(request, upstream);
+        Ok(Response::from_parts(parts, body))
     }
 
     async fn head_of_answer(
         &mut self,
-        request: Request<RequestBody>,
-        progress: Option<&Progress>,
+        request: &mut Request<RequestBody>,
         upstream: &Upstream,
-    ) -> Result<Response<Incoming>, Unanswered> {
-        // Out of tokio's budget of polls, so that a poll without a waker is never put off.
-        let sent = self.doorbell.silenced(|| self.sender.try_send_request(request));
-        let mut answer = std::pin::pin!(tokio::task::unconstrained(sent));
-        let patience = upstream.worker.deadlines.after(upstream.config.response_timeout);
-        let mut uploading = progress.is_some();
+    ) -> Result<Head<response::Parts>, Unanswered> {
+        let timeout = upstream.config.response_timeout;
+        let patience = upstream.worker.deadlines.after(timeout);
+        let mut begun = false;
+        let mut interim = 0;
         std::future::poll_fn(|cx| {
-            let closed = self.io_poll(cx);
-            if let Poll::Ready(result) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                return Poll::Ready(result.map_err(|mut failed| {
-                    let unsent = failed.take_message().map(Box::new);
-                    Unanswered { error: of_hyper(failed.into_error(), progress), unsent }
-                }));
+            if !std::mem::replace(&mut begun, true) {
+                // It may have closed since it was put into the pool.
+                if !self.is_quiet(cx) {
+                    return Poll::Ready(Err(Unanswered {
+                        error: closed(io::ErrorKind::ConnectionReset),
+                        fate: Fate::Unsent,
+                    }));
+                }
+                self.begin(request);
             }
-            if closed.is_ready() {
-                return Poll::Ready(Err(Unanswered { error: ForwardError::Ended, unsent: None }));
+            let unanswered = |error| Poll::Ready(Err(Unanswered { error, fate: Fate::Sent }));
+            if self.poll_end(cx).is_ready() {
+                return unanswered(ForwardError::Ended);
             }
-            if uploading {
-                // The upstream's time begins when it has the whole request.
-                uploading = progress.is_some_and(Progress::is_uploading);
-                patience.set_after(upstream.config.response_timeout);
+            loop {
+                let uploading = self.upload.is_some();
+                if let Poll::Ready(Err(error)) = self.poll_upload(request.body_mut(), cx) {
+                    match error {
+                        UploadError::Caller => return unanswered(ForwardError::RequestBody),
+                        // It may have answered before it closed.
+                        UploadError::Upstream => self.upload = None,
+                    }
+                }
+                if uploading {
+                    // The upstream's time begins when it has the whole request.
+                    patience.set_after(timeout);
+                }
+                match self.poll_head(request.method(), cx) {
+                    Poll::Ready(Ok(head)) if is_interim(head.parts.status) && interim < MAX_INTERIM => {
+                        interim += 1;
+                        if head.parts.status == StatusCode::CONTINUE {
+                            request.body_mut().release();
+                        }
+                    }
+                    Poll::Ready(Ok(head)) => return Poll::Ready(Ok(head)),
+                    Poll::Ready(Err(error)) => return unanswered(error),
+                    Poll::Pending => break,
+                }
             }
             ready!(patience.poll(cx));
-            Poll::Ready(Err(Unanswered { error: ForwardError::Timeout, unsent: None }))
+            unanswered(ForwardError::Timeout)
         })
         .await
     }
 
-    fn body_of_answer(
-        self: Box<Self>,
-        incoming: Incoming,
-        progress: Option<&Progress>,
-        upstream: &Rc<Upstream>,
-    ) -> ResponseBody {
-        match progress.map(Progress::step) {
-            None | Some(Step::Done) if incoming.is_end_stream() => {
-                self.finish(upstream);
-                ResponseBody::empty()
+    /// Puts the head of `request` into what is written, as far as its body too that is here already.
+    fn begin(&mut self, request: &Request<RequestBody>) {
+        let length = request.body().length();
+        head::write_request(self.out.head(), request, length);
+        self.upload = Some(Encoder::new(length));
+    }
+
+    /// Sends on. Ready when all is sent.
+    fn poll_upload(&mut self, body: &mut RequestBody, cx: &mut Context<'_>) -> Poll<Result<(), UploadError>> {
+        loop {
+            let mut waiting = false;
+            while !waiting && self.out.has_room() {
+                let Some(encoder) = &mut self.upload else { break };
+                let frame = if encoder.is_full() { Poll::Ready(None) } else { body.poll_frame(cx) };
+                match frame {
+                    Poll::Pending => waiting = true,
+                    Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(UploadError::Caller)),
+                    Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                        Ok(data) => encoder.data(data, &mut self.out).map_err(|_| UploadError::Caller)?,
+                        Err(frame) => self.end_upload(frame.into_trailers().ok())?,
+                    },
+                    Poll::Ready(None) => self.end_upload(None)?,
+                }
             }
-            // The caller still sends: its body must flow also while it does not read the answer. This connection gets a
-            // task and is not used again.
-            Some(Step::Unread | Step::Reading) => {
-                let Self { mut io, live, sender, _counted, _slot, .. } = *self;
-                tokio::task::spawn_local(async move {
-                    let _alive = (sender, _counted, _slot);
-                    std::future::poll_fn(|cx| {
-                        if live.as_ref().is_some_and(|live| live.poll_end(cx).is_ready()) {
-                            return Poll::Ready(());
-                        }
-                        Pin::new(&mut io).poll(cx).map(drop)
-                    })
-                    .await;
-                });
-                ResponseBody::stream(Stream::detached(incoming))
-            }
-            // Held: the upstream answered without the body it was told of. It will not get it.
-            None | Some(Step::Done | Step::Held | Step::Failed) => {
-                ResponseBody::exchange(Exchange { incoming, connection: Some(self), upstream: upstream.clone() })
+            ready!(self.out.poll_flush(&mut self.stream, cx)).map_err(|_| UploadError::Upstream)?;
+            match self.upload {
+                None => return Poll::Ready(Ok(())),
+                Some(_) if waiting => return Poll::Pending,
+                Some(_) => {}
             }
         }
     }
 
-    /// Drives the connection. Ready when it has ended or must.
-    fn io_poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(live) = &self.live
-            && live.poll_end(cx).is_ready()
-        {
-            return Poll::Ready(());
+    fn end_upload(&mut self, trailers: Option<http::HeaderMap>) -> Result<(), UploadError> {
+        let Some(encoder) = self.upload.take() else { return Ok(()) };
+        encoder.end(trailers.as_ref(), &mut self.out).map_err(|_| UploadError::Caller)
+    }
+
+    fn poll_head(
+        &mut self,
+        method: &Method,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Head<response::Parts>, ForwardError>> {
+        let mut searched = 0;
+        loop {
+            if let Some(end) = end_of_head(&self.unread, searched) {
+                let head = head::answer(self.unread.split_to(end).freeze(), method);
+                return Poll::Ready(head.ok_or_else(malformed));
+            }
+            if self.unread.len() > MAX_HEAD {
+                return Poll::Ready(Err(malformed()));
+            }
+            searched = self.unread.len().saturating_sub(3);
+            match ready!(fill(&mut self.stream, &mut self.unread, cx)) {
+                Ok(0) => return Poll::Ready(Err(closed(io::ErrorKind::UnexpectedEof))),
+                Ok(_) => {}
+                Err(cause) => return Poll::Ready(Err(ForwardError::Closed(Lost::Http1(cause)))),
+            }
         }
-        // Its error reaches the exchange that it breaks.
-        let io = Pin::new(&mut self.io);
-        self.doorbell.poll_with(cx, |cx| io.poll(cx)).map(drop)
+    }
+
+    fn body_of_answer(
+        mut self: Box<Self>,
+        request: &mut Request<RequestBody>,
+        upstream: &Rc<Upstream>,
+    ) -> ResponseBody {
+        if self.upload.is_some() {
+            // It answered without the body that it was told of, and will not get it.
+            if request.body().is_held() {
+                self.upload = None;
+                self.persistence = Persistence::Close;
+            } else {
+                let body = std::mem::replace(request.body_mut(), RequestBody::none());
+                return ResponseBody::exchange(Exchange::beside_upload(self, body, upstream));
+            }
+        }
+        if self.answer.is_ended() {
+            self.finish(upstream);
+            return ResponseBody::empty();
+        }
+        if self.answer.size_hint().exact() == Some(self.unread.len() as u64) {
+            let body = self.unread.split().freeze();
+            self.answer = Decoder::new(Length::Exact(0));
+            self.finish(upstream);
+            return ResponseBody::whole(body);
+        }
+        ResponseBody::exchange(Exchange { carrier: Carrier::Own(self), upstream: upstream.clone() })
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.poll_end(cx).is_ready() {
+            return Poll::Ready(Some(Err(BodyError::Ended)));
+        }
+        let lost = |cause| Poll::Ready(Some(Err(BodyError::Upstream(Lost::Http1(cause)))));
+        loop {
+            match self.answer.next(&mut self.unread) {
+                Ok(Some(Piece::Data(data))) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Ok(Some(Piece::Trailers(trailers))) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+                Ok(None) if self.answer.is_ended() => return Poll::Ready(None),
+                Ok(None) => {}
+                Err(_) => return lost(io::Error::new(io::ErrorKind::InvalidData, "a chunk is malformed")),
+            }
+            match ready!(fill(&mut self.stream, &mut self.unread, cx)) {
+                Ok(0) if self.answer.ends_with_connection() => {
+                    self.answer = Decoder::new(Length::Exact(0));
+                    return Poll::Ready(None);
+                }
+                Ok(0) => return lost(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => {}
+                Err(cause) => return lost(cause),
+            }
+        }
+    }
+
+    /// Ready when the connection must be gone.
+    fn poll_end(&self, cx: &Context<'_>) -> Poll<()> {
+        self.live.as_ref().map_or(Poll::Pending, |live| live.poll_end(cx))
     }
 
     /// Back to the pool, if it can carry another exchange.
-    fn finish(mut self: Box<Self>, upstream: &Upstream) {
+    fn finish(self: Box<Self>, upstream: &Upstream) {
         let deadlines = &upstream.worker.deadlines;
-        if !self.is_usable(deadlines) && !self.is_still_usable(deadlines) {
+        let whole = self.upload.is_none() && self.out.is_empty() && self.unread.is_empty();
+        if self.persistence == Persistence::Close || !whole || !self.is_usable(deadlines) {
             return;
         }
         match &upstream.protocol {
@@ -177,116 +283,145 @@ impl Connection {
             Protocol::Mtls(pool) => pool.idle().keep(self, deadlines),
         }
     }
+
+    /// Ends it under whoever still reads or writes it.
+    fn shut_down(&self) {
+        let tcp = match &self.stream {
+            Stream::Plain(tcp) => tcp,
+            Stream::Tls(tls) => tls.get_ref().0,
+        };
+        // One that is closed already is as good.
+        let _closed = SockRef::from(tcp).shutdown(Shutdown::Both);
+    }
+}
+
+/// Why a request could not be sent to its end.
+enum UploadError {
+    Caller,
+    Upstream,
 }
 
 /// The body of an answer together with the connection that it comes from.
 #[derive(Debug)]
 pub(crate) struct Exchange {
-    incoming: Incoming,
-    /// None once the body has ended.
-    connection: Option<Box<Connection>>,
+    carrier: Carrier,
     upstream: Rc<Upstream>,
 }
 
+#[derive(Debug)]
+enum Carrier {
+    Own(Box<Connection>),
+    /// A task of its own sends what the caller still sends.
+    Shared(Rc<Shared>, Uploading),
+    /// The body has ended.
+    None,
+}
+
+#[derive(Debug)]
+struct Shared {
+    connection: RefCell<Box<Connection>>,
+    answered: Cell<bool>,
+}
+
+/// Stops the upload when the answer is given up.
+#[derive(Debug)]
+struct Uploading(Option<AbortHandle>);
+
+impl Drop for Uploading {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
+    }
+}
+
 impl Exchange {
-    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let mut polled = self.poll_incoming();
-        if polled.is_pending() {
-            let Some(connection) = &mut self.connection else { return Poll::Ready(None) };
-            let ended = connection.io_poll(cx).is_ready();
-            polled = self.poll_incoming();
-            if ended && polled.is_pending() {
-                return Poll::Ready(Some(Err(BodyError::Ended)));
+    /// The caller still sends: its body must flow also while it does not read the answer. The connection is not used again.
+    fn beside_upload(mut connection: Box<Connection>, mut body: RequestBody, upstream: &Rc<Upstream>) -> Self {
+        connection.persistence = Persistence::Close;
+        let live = connection.live.take();
+        let shared = Rc::new(Shared { connection: RefCell::new(connection), answered: Cell::new(false) });
+        let uploaded = shared.clone();
+        let task = tokio::task::spawn_local(std::future::poll_fn(move |cx| {
+            let connection = &mut *uploaded.connection.borrow_mut();
+            if live.as_ref().is_some_and(|live| live.poll_end(cx).is_ready()) {
+                connection.shut_down();
+                return Poll::Ready(());
             }
-        }
-        let frame = ready!(polled);
-        let finished = match &frame {
-            Some(Ok(_)) => self.incoming.is_end_stream(),
-            Some(Err(_)) => false,
-            None => true,
-        };
-        if finished && let Some(connection) = self.connection.take() {
-            connection.finish(&self.upstream);
-        }
-        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Upstream)))
+            if connection.upload.is_some() || !connection.out.is_empty() {
+                let result = ready!(connection.poll_upload(&mut body, cx));
+                connection.upload = None;
+                body = RequestBody::none();
+                if let Err(UploadError::Caller) = result {
+                    // Without the rest of the request no answer means anything.
+                    connection.shut_down();
+                }
+            }
+            if uploaded.answered.get() || live.is_none() { Poll::Ready(()) } else { Poll::Pending }
+        }));
+        let carrier = Carrier::Shared(shared, Uploading(Some(task.abort_handle())));
+        Self { carrier, upstream: upstream.clone() }
     }
 
-    /// Whoever finds nothing here polls the connection next.
-    fn poll_incoming(&mut self) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let incoming = Pin::new(&mut self.incoming);
-        let poll = || incoming.poll_frame(&mut Context::from_waker(Waker::noop()));
-        match &self.connection {
-            Some(connection) => connection.doorbell.silenced(poll),
-            None => poll(),
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let (frame, ended) = match &mut self.carrier {
+            Carrier::Own(connection) => (ready!(connection.poll_frame(cx)), connection.answer.is_ended()),
+            Carrier::Shared(shared, _) => {
+                let connection = &mut *shared.connection.borrow_mut();
+                (ready!(connection.poll_frame(cx)), connection.answer.is_ended())
+            }
+            Carrier::None => return Poll::Ready(None),
+        };
+        if ended {
+            self.finish();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn finish(&mut self) {
+        match std::mem::replace(&mut self.carrier, Carrier::None) {
+            Carrier::Own(connection) => connection.finish(&self.upstream),
+            Carrier::Shared(shared, mut uploading) => {
+                shared.answered.set(true);
+                // An upload that is under way may go on to its end.
+                if shared.connection.borrow().upload.is_some() {
+                    uploading.0 = None;
+                }
+            }
+            Carrier::None => {}
         }
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        match &self.carrier {
+            Carrier::Own(connection) => connection.answer.is_ended(),
+            Carrier::Shared(shared, _) => shared.connection.borrow().answer.is_ended(),
+            Carrier::None => true,
+        }
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match &self.carrier {
+            Carrier::Own(connection) => connection.answer.size_hint(),
+            Carrier::Shared(shared, _) => shared.connection.borrow().answer.size_hint(),
+            Carrier::None => SizeHint::with_exact(0),
+        }
     }
 }
 
-/// Whose fault a failed exchange is.
-pub(super) fn of_hyper(error: hyper::Error, progress: Option<&Progress>) -> ForwardError {
-    if progress.is_some_and(|progress| progress.step() == Step::Failed) {
-        ForwardError::RequestBody
-    } else if error.is_parse() {
-        ForwardError::Malformed(error)
-    } else {
-        ForwardError::Closed(error)
-    }
+fn is_interim(status: StatusCode) -> bool {
+    status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
 }
 
-/// At most this much is read ahead of a caller, so that one that does not read costs little; the head of an answer must fit
-/// in it too. Larger reads make bulk no faster: a copy of this much outweighs its system call by far.
-const BUFFER: usize = 64 << 10;
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::{TcpListener, TcpStream};
-
-    use super::*;
-    use crate::metrics::Metrics;
-    use crate::upstream::Slots;
-
-    #[tokio::test]
-    async fn no_answer_is_held_in_pieces_much_larger_than_the_buffer() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let length = 8 << 20;
-        tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let _ = stream.read(&mut [0; 4096]).await.unwrap();
-            stream.write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n").as_bytes()).await.unwrap();
-            stream.write_all(&vec![b'x'; length]).await.unwrap();
-        });
-        let metrics = Metrics::register(&prometheus::Registry::new()).unwrap().upstream("app");
-        let io = Io::Plain(TcpStream::connect(address).await.unwrap());
-        let Connection { mut sender, mut io, .. } =
-            *Connection::over(io, None, Slots::new(1).take().unwrap(), &metrics).await.unwrap();
-        let answer = sender.send_request(Request::new(RequestBody::none()));
-        let reading = async {
-            let mut body = answer.await.unwrap().into_body();
-            let (mut read, mut largest) = (0, 0);
-            while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-                let piece = frame.unwrap().into_data().unwrap().len();
-                (read, largest) = (read + piece, largest.max(piece));
-                // What does not come in small pieces for want of more.
-                tokio::time::sleep(std::time::Duration::from_micros(200)).await;
-            }
-            (read, largest)
-        };
-        let driving = std::future::poll_fn(|cx| Pin::new(&mut io).poll(cx));
-        let ((read, largest), _) = tokio::join!(reading, driving);
-        assert_eq!(read, length);
-        // A buffer that is reserved anew keeps the room that was left of the last.
-        assert!((8 << 10..2 * BUFFER).contains(&largest), "{largest}");
-    }
+fn closed(kind: io::ErrorKind) -> ForwardError {
+    ForwardError::Closed(Lost::Http1(kind.into()))
 }
+
+fn malformed() -> ForwardError {
+    let cause = io::Error::new(io::ErrorKind::InvalidData, "its head is not that of an HTTP/1.1 answer");
+    ForwardError::Malformed(Lost::Http1(cause))
+}
+
+const MAX_HEAD: usize = 64 << 10;
+/// Interim answers before the final one.
+const MAX_INTERIM: usize = 16;

@@ -15,13 +15,13 @@ use hyper_util::rt::TokioIo;
 use signet_identity::ClientKey;
 use tokio::sync::Notify;
 
-use super::connect::{self, ConnectFailure, Io, Verified};
-use super::http1::{self, of_hyper};
+use super::connect::{self, ConnectFailure, Verified};
+use super::http1;
 use super::pool::Idle;
-use super::{Connection, ForwardError, Lease, Slot, Surroundings, Unanswered, Upstream, Wanted};
+use super::{Connection, Fate, ForwardError, Lease, Lost, Slot, Surroundings, Unanswered, Upstream, Wanted};
 use crate::connection::LocalExecutor;
 use crate::deadlines::{Deadline, Deadlines};
-use crate::http::body::{BodyError, Progress, RequestBody, ResponseBody};
+use crate::http::body::{BodyError, Progress, RequestBody, ResponseBody, Step};
 use crate::http::headers;
 use crate::lifetime::{Order, Registered};
 use crate::metrics::Counted;
@@ -154,7 +154,7 @@ async fn connect(upstream: &Rc<Upstream>) -> Result<Connection, ConnectFailure> 
         Ok(Connection::Http2(connection))
     } else {
         pool.speaks.set(Speaks::Http1);
-        http1::Connection::over_mtls(verified, slot, upstream).await.map(Connection::Http1)
+        Ok(Connection::Http1(http1::Connection::over_mtls(verified, slot, upstream)))
     }
 }
 
@@ -177,7 +177,7 @@ impl Shared {
             .max_frame_size(FRAME)
             .max_send_buf_size(SEND_BUFFER)
             .max_header_list_size(MAX_HEADER_LIST)
-            .handshake(TokioIo::new(Io::Mtls(verified.stream)))
+            .handshake(TokioIo::new(verified.stream))
             .await;
         let (sender, mut io) =
             handshake.map_err(|cause| ConnectFailure::Tls(std::sync::Arc::new(std::io::Error::other(cause))))?;
@@ -203,21 +203,23 @@ impl Shared {
 
     pub(super) async fn send(
         self: Rc<Self>,
-        request: Request<RequestBody>,
+        request: &mut Request<RequestBody>,
         upstream: &Upstream,
     ) -> Result<Response<ResponseBody>, Unanswered> {
         let deadlines = &upstream.worker.deadlines;
         let progress = request.body().progress();
+        let leaving = std::mem::replace(request, Request::new(RequestBody::none()));
         let stream = OpenStream::on(self, deadlines.uptime_ms());
-        let answer = stream.connection.sender.borrow_mut().try_send_request(request);
+        let answer = stream.connection.sender.borrow_mut().try_send_request(leaving);
         let mut answer = std::pin::pin!(answer);
         let patience = deadlines.after(upstream.config.response_timeout);
         let mut uploading = progress.is_some();
         let answer = std::future::poll_fn(|cx| {
             if let Poll::Ready(result) = answer.as_mut().poll(cx) {
                 return Poll::Ready(result.map_err(|mut failed| {
-                    let unsent = failed.take_message().map(Box::new);
-                    Unanswered { error: of_hyper(failed.into_error(), progress.as_deref()), unsent }
+                    let unsent = failed.take_message().map(|unsent| *request = unsent);
+                    let fate = unsent.map_or(Fate::Gone, |()| Fate::Unsent);
+                    Unanswered { error: of_hyper(failed.into_error(), progress.as_deref()), fate }
                 }));
             }
             if uploading {
@@ -225,7 +227,7 @@ impl Shared {
                 patience.set_after(upstream.config.response_timeout);
             }
             ready!(patience.poll(cx));
-            Poll::Ready(Err(Unanswered { error: ForwardError::Timeout, unsent: None }))
+            Poll::Ready(Err(Unanswered { error: ForwardError::Timeout, fate: Fate::Gone }))
         })
         .await?;
         let (mut head, incoming) = answer.into_parts();
@@ -233,7 +235,7 @@ impl Shared {
         let body = if incoming.is_end_stream() {
             ResponseBody::empty()
         } else {
-            ResponseBody::stream(Stream { incoming, _open: Some(stream) })
+            ResponseBody::http2(Http2Answer { incoming, _open: stream })
         };
         Ok(Response::from_parts(head, body))
     }
@@ -274,18 +276,14 @@ impl Drop for OpenStream {
 
 /// The body of an answer from a connection that a task of its own drives.
 #[derive(Debug)]
-pub(crate) struct Stream {
+pub(crate) struct Http2Answer {
     incoming: Incoming,
-    _open: Option<OpenStream>,
+    _open: OpenStream,
 }
 
-impl Stream {
-    pub(super) fn detached(incoming: Incoming) -> Self {
-        Self { incoming, _open: None }
-    }
-
+impl Http2Answer {
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.incoming).poll_frame(cx).map_err(BodyError::Upstream)
+        Pin::new(&mut self.incoming).poll_frame(cx).map_err(|lost| BodyError::Upstream(Lost::Http2(lost)))
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {
@@ -294,6 +292,17 @@ impl Stream {
 
     pub(crate) fn size_hint(&self) -> SizeHint {
         self.incoming.size_hint()
+    }
+}
+
+/// Whose fault a failed exchange is.
+fn of_hyper(error: hyper::Error, progress: Option<&Progress>) -> ForwardError {
+    if progress.is_some_and(|progress| progress.step() == Step::Failed) {
+        ForwardError::RequestBody
+    } else if error.is_parse() {
+        ForwardError::Malformed(Lost::Http2(error))
+    } else {
+        ForwardError::Closed(Lost::Http2(error))
     }
 }
 

@@ -1,0 +1,247 @@
+//! Heads of HTTP/1.1 messages (RFC 9112 §2 to §6), read and written.
+
+use std::mem::MaybeUninit;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request, response,
+};
+use httparse::{Header, ParserConfig, Status};
+
+use super::body::Length;
+use super::length::{self, Malformed, content_length};
+
+/// A head and what follows from it for the connection.
+#[derive(Debug)]
+pub(crate) struct Head<P> {
+    pub(crate) parts: P,
+    pub(crate) length: Length,
+    pub(crate) connection: Persistence,
+}
+
+/// Whether a connection may carry another message after this one (RFC 9112 §9.3).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Persistence {
+    Keep,
+    Close,
+}
+
+/// Reads the whole head of a request, its empty line included.
+pub(crate) fn request(head: Bytes, max_lines: usize) -> Result<Head<request::Parts>, Malformed> {
+    let length = length::of_request(&head)?;
+    with_lines(max_lines, |lines| {
+        let mut parsed = httparse::Request::new(&mut []);
+        match ParserConfig::default().parse_request_with_uninit_headers(&mut parsed, &head, lines) {
+            Ok(Status::Complete(end)) if end == head.len() => {}
+            Err(httparse::Error::TooManyHeaders) => return Err(Malformed::TooLarge),
+            Ok(_) | Err(_) => return Err(Malformed::Head),
+        }
+        let (Some(method), Some(target)) = (parsed.method, parsed.path) else { return Err(Malformed::Head) };
+        let (mut parts, ()) = Request::new(()).into_parts();
+        parts.method = Method::from_bytes(method.as_bytes()).map_err(|_| Malformed::Head)?;
+        parts.uri = Uri::from_maybe_shared(head.slice_ref(target.as_bytes())).map_err(|_| Malformed::Head)?;
+        parts.version = version(parsed.version);
+        parts.headers = map(&head, parsed.headers).ok_or(Malformed::Head)?;
+        // HTTP/1.0 knows no chunks, and whoever sends them there reads the end elsewhere.
+        if parts.version == Version::HTTP_10 && length == Length::Chunked {
+            return Err(Malformed::Encoding);
+        }
+        let connection = persistence(parts.version, &parts.headers);
+        Ok(Head { parts, length, connection })
+    })
+}
+
+/// Reads the whole head of an answer to a request with this method.
+pub(crate) fn answer(head: Bytes, method: &Method) -> Option<Head<response::Parts>> {
+    with_lines(MAX_ANSWER_LINES, |lines| {
+        let mut parsed = httparse::Response::new(&mut []);
+        match ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, &head, lines) {
+            Ok(Status::Complete(end)) if end == head.len() => {}
+            Ok(_) | Err(_) => return None,
+        }
+        let (mut parts, ()) = Response::new(()).into_parts();
+        parts.status = StatusCode::from_u16(parsed.code?).ok()?;
+        parts.version = version(parsed.version);
+        parts.headers = map(&head, parsed.headers)?;
+        let length = length_of_answer(&parts, method)?;
+        let mut connection = persistence(parts.version, &parts.headers);
+        if length == Length::UntilClose {
+            connection = Persistence::Close;
+        }
+        Some(Head { parts, length, connection })
+    })
+}
+
+/// RFC 9112 §6.3. None when the head contradicts itself.
+fn length_of_answer(parts: &response::Parts, method: &Method) -> Option<Length> {
+    if parts.status.is_informational() || has_no_body(parts.status) || *method == Method::HEAD {
+        return Some(Length::Exact(0));
+    }
+    let mut encodings = parts.headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(encoding) = encodings.next() {
+        let chunked = encoding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+        let known = chunked && encodings.next().is_none() && parts.version == Version::HTTP_11;
+        return known.then_some(Length::Chunked);
+    }
+    let mut lengths = parts.headers.get_all(CONTENT_LENGTH).iter().map(|value| content_length(value.as_bytes()));
+    let Some(first) = lengths.next() else { return Some(Length::UntilClose) };
+    let first = first?;
+    // Several that agree are one (RFC 9110 §8.6).
+    lengths.all(|length| length == Some(first)).then_some(Length::Exact(first))
+}
+
+fn has_no_body(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+fn persistence(version: Version, headers: &HeaderMap) -> Persistence {
+    let mut connection = if version == Version::HTTP_11 { Persistence::Keep } else { Persistence::Close };
+    for value in headers.get_all(CONNECTION) {
+        for token in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            if token.eq_ignore_ascii_case(b"close") {
+                return Persistence::Close;
+            }
+            if token.eq_ignore_ascii_case(b"keep-alive") {
+                connection = Persistence::Keep;
+            }
+        }
+    }
+    connection
+}
+
+/// Writes the head of a request with a body of this length.
+pub(crate) fn write_request<B>(out: &mut Vec<u8>, request: &Request<B>, length: Length) {
+    out.extend_from_slice(request.method().as_str().as_bytes());
+    out.push(b' ');
+    let target = request.uri();
+    out.extend_from_slice(target.path_and_query().map_or("/", |path| path.as_str()).as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    // An empty body need not be told of where nobody expects one (RFC 9110 §8.6).
+    let bodiless = matches!(*request.method(), Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS);
+    match length {
+        Length::Exact(0) if bodiless && !request.headers().contains_key(CONTENT_LENGTH) => {}
+        length => write_length(out, length),
+    }
+    write_lines(out, request.headers());
+}
+
+/// How the body of an answer is sent: told by what is known of it and of whom it is for.
+pub(crate) fn length_for(parts: &response::Parts, caller: &Caller, exact: Option<u64>) -> Length {
+    if has_no_body(parts.status) || caller.method == Method::HEAD {
+        return Length::Exact(0);
+    }
+    match exact {
+        Some(exact) => Length::Exact(exact),
+        None if caller.version == Version::HTTP_11 => Length::Chunked,
+        None => Length::UntilClose,
+    }
+}
+
+/// What the form of an answer depends on.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    pub(crate) method: Method,
+    pub(crate) version: Version,
+}
+
+/// Writes the head of an answer; it says that the connection ends when it does.
+pub(crate) fn write_answer(
+    out: &mut Vec<u8>,
+    parts: &response::Parts,
+    caller: &Caller,
+    length: Length,
+    connection: Persistence,
+) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(parts.status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(parts.status.canonical_reason().unwrap_or("").as_bytes());
+    out.extend_from_slice(b"\r\n");
+    if caller.method == Method::HEAD || parts.status == StatusCode::NOT_MODIFIED {
+        // Of the body that does not come.
+        if let Some(length) = parts.headers.get(CONTENT_LENGTH) {
+            write_line(out, &CONTENT_LENGTH, length);
+        }
+    } else if !has_no_body(parts.status) {
+        write_length(out, length);
+    }
+    match connection {
+        Persistence::Close => out.extend_from_slice(b"connection: close\r\n"),
+        Persistence::Keep if caller.version == Version::HTTP_10 => out.extend_from_slice(b"connection: keep-alive\r\n"),
+        Persistence::Keep => {}
+    }
+    write_lines(out, &parts.headers);
+}
+
+fn write_length(out: &mut Vec<u8>, length: Length) {
+    match length {
+        Length::Exact(exact) => {
+            out.extend_from_slice(b"content-length: ");
+            write_decimal(out, exact);
+            out.extend_from_slice(b"\r\n");
+        }
+        Length::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+        Length::UntilClose => {}
+    }
+}
+
+/// Every line that does not say where the body ends, and the empty line.
+fn write_lines(out: &mut Vec<u8>, headers: &HeaderMap) {
+    for (name, value) in headers {
+        if *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING {
+            write_line(out, name, value);
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+pub(super) fn write_line(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
+    let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
+    out.reserve(name.len() + value.len() + 4);
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_decimal(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut from = digits.len();
+    loop {
+        from -= 1;
+        digits[from] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return out.extend_from_slice(&digits[from..]);
+        }
+    }
+}
+
+/// The lines as a map whose values share the bytes of the head.
+fn map(head: &Bytes, lines: &[Header<'_>]) -> Option<HeaderMap> {
+    let mut map = HeaderMap::with_capacity(lines.len() + ADDED);
+    for line in lines {
+        let name = HeaderName::from_bytes(line.name.as_bytes()).ok()?;
+        map.append(name, HeaderValue::from_maybe_shared(head.slice_ref(line.value)).ok()?);
+    }
+    Some(map)
+}
+
+fn version(minor: Option<u8>) -> Version {
+    if minor == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 }
+}
+
+/// Room for `max` lines: on the stack where that is enough.
+fn with_lines<'h, T>(max: usize, read: impl FnOnce(&mut [MaybeUninit<Header<'h>>]) -> T) -> T {
+    let mut few = [const { MaybeUninit::uninit() }; FEW_LINES];
+    match few.get_mut(..max) {
+        Some(few) => read(few),
+        None => read(&mut std::iter::repeat_with(MaybeUninit::uninit).take(max).collect::<Vec<_>>()),
+    }
+}
+
+const FEW_LINES: usize = 100;
+const MAX_ANSWER_LINES: usize = 100;
+/// What the gateway adds to a head.
+const ADDED: usize = 2;

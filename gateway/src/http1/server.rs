@@ -1,0 +1,424 @@
+//! The connection of a caller over HTTP/1.1: one request after the other, each answered before the next is read.
+//!
+//! ```text
+//! read_head ─► serve_request ─────────► write_answer ─► read_head …
+//!                 └ reads the body by itself, from the same socket
+//! ```
+//! The request's body and the connection share the socket on one thread. Whoever polls holds it for that poll alone, so no
+//! channel and no other task stands between them.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONNECTION, DATE, EXPECT};
+use http::{Request, Response, StatusCode, Version};
+use http_body::{Body as _, Frame, SizeHint};
+
+use super::body::{Decoder, Encoder, Length, Piece};
+use super::head::{self, Head, Persistence};
+use super::length::{Malformed, end_of_head};
+use super::outgoing::Outgoing;
+use crate::connection::{Caller, Ending, Heads};
+use crate::http::body::{CallerBody, ResponseBody};
+use crate::http::proxy::serve_request;
+use crate::stream::{Stream, fill};
+
+/// One caller's connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    socket: Rc<Socket>,
+    heads: Heads,
+}
+
+/// What a connection shares with the body of the request that it is serving.
+#[derive(Debug)]
+struct Socket {
+    ends: RefCell<Ends>,
+    /// Waits for the request's body to be read or given up.
+    waiting: RefCell<Option<Waker>>,
+}
+
+#[derive(Debug)]
+struct Ends {
+    stream: Stream,
+    unread: BytesMut,
+    out: Outgoing,
+    body: Decoder,
+    /// The caller sends its body when it is told to.
+    hold: Hold,
+    failed: Option<Failed>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Hold {
+    None,
+    /// Until `100 Continue`.
+    Body,
+    /// Until that is written.
+    Continuing,
+}
+
+/// Why a connection cannot go on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Failed {
+    Malformed,
+    Broken,
+}
+
+/// How a connection ended by itself.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Ended {
+    Done,
+    Broken,
+}
+
+impl Connection {
+    /// `first` are bytes of the connection that were read already.
+    pub(crate) fn new(stream: Stream, first: &[u8]) -> Self {
+        let ends = Ends {
+            stream,
+            unread: BytesMut::from(first),
+            out: Outgoing::default(),
+            body: Decoder::new(Length::Exact(0)),
+            hold: Hold::None,
+            failed: None,
+        };
+        Self {
+            socket: Rc::new(Socket { ends: RefCell::new(ends), waiting: RefCell::default() }),
+            heads: Heads::default(),
+        }
+    }
+
+    /// Serves requests until the caller has no more, or may ask for no more.
+    pub(crate) async fn serve(&mut self, caller: &Caller) -> Ended {
+        // One that broke amid an answer is not closed as if the answer were whole.
+        let served = match self.serve_all(caller).await {
+            Ok(()) => std::future::poll_fn(|cx| self.socket.ends.borrow_mut().poll_close(cx)).await,
+            Err(cause) => Err(cause),
+        };
+        if self.socket.ends.borrow().failed == Some(Failed::Malformed) {
+            caller.listener.metrics.malformed(Malformed::Chunk.label());
+        }
+        if served.is_ok() { Ended::Done } else { Ended::Broken }
+    }
+
+    async fn serve_all(&mut self, caller: &Caller) -> io::Result<()> {
+        loop {
+            let head = match self.read_head(caller).await? {
+                Some(Ok(head)) => head,
+                Some(Err(malformed)) => {
+                    caller.listener.metrics.malformed(malformed.label());
+                    return self.write_last(refusal(malformed)).await;
+                }
+                None => return Ok(()),
+            };
+            let asked = head::Caller { method: head.parts.method.clone(), version: head.parts.version };
+            let connection = head.connection;
+            let request = self.request(head);
+            // In a box, so that a connection at rest does not keep the room that its requests need.
+            let serving = Box::pin(serve_request(caller, request));
+            let Some(answer) = self.unless_gone(serving).await? else { return Ok(()) };
+            if self.write_answer(answer, &asked, connection, caller).await? == Persistence::Close {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The next head; none when the caller has closed between two requests.
+    async fn read_head(
+        &mut self,
+        caller: &Caller,
+    ) -> io::Result<Option<Result<Head<http::request::Parts>, Malformed>>> {
+        let limits = &caller.listener.core.limits;
+        let mut searched = 0;
+        std::future::poll_fn(|cx| {
+            let ends = &mut *self.socket.ends.borrow_mut();
+            if ends.unread.is_empty() && caller.activity.ending() == Ending::AtRest {
+                return Poll::Ready(Ok(None));
+            }
+            loop {
+                // Empty lines before a request are ignored (RFC 9112 §2.2).
+                while searched == 0 && ends.unread.starts_with(b"\r\n") {
+                    let _ = ends.unread.split_to(2);
+                }
+                if let Some(end) = end_of_head(&ends.unread, searched)
+                    && end <= limits.header_bytes
+                {
+                    let head = ends.unread.split_to(end).freeze();
+                    if self.heads.amid {
+                        self.heads.end();
+                        caller.activity.note_heads(self.heads);
+                    }
+                    return Poll::Ready(Ok(Some(head::request(head, limits.headers))));
+                }
+                if ends.unread.len() > limits.header_bytes {
+                    return Poll::Ready(Ok(Some(Err(Malformed::TooLarge))));
+                }
+                searched = ends.unread.len().saturating_sub(3);
+                if !ends.unread.is_empty() && !self.heads.amid {
+                    self.heads.amid = true;
+                    caller.activity.note_heads(self.heads);
+                }
+                let filled = ends.poll_fill(cx);
+                if filled.is_pending() && ends.unread.is_empty() {
+                    ends.release();
+                }
+                match ready!(filled)? {
+                    0 if ends.unread.is_empty() => return Poll::Ready(Ok(None)),
+                    0 => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                    _ => {}
+                }
+            }
+        })
+        .await
+    }
+
+    fn request(&self, head: Head<http::request::Parts>) -> Request<CallerBody> {
+        let mut ends = self.socket.ends.borrow_mut();
+        ends.body = Decoder::new(head.length);
+        let expects = head.parts.version == Version::HTTP_11 && head.parts.headers.contains_key(EXPECT);
+        ends.hold = if expects { Hold::Body } else { Hold::None };
+        let body = if ends.body.is_ended() { CallerBody::None } else { CallerBody::Http1(Body(self.socket.clone())) };
+        Request::from_parts(head.parts, body)
+    }
+
+    /// What `work` comes to; none when the caller hangs up meanwhile.
+    async fn unless_gone<T>(&self, work: impl Future<Output = T>) -> io::Result<Option<T>> {
+        let mut work = pin!(work);
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(done) = work.as_mut().poll(cx) {
+                return Poll::Ready(Ok(Some(done)));
+            }
+            let ends = &mut *self.socket.ends.borrow_mut();
+            // A body that is not read to its end yet has a reader who will notice; so will a request that came early.
+            if !ends.body.is_ended() && ends.hold != Hold::Body || !ends.unread.is_empty() {
+                return Poll::Pending;
+            }
+            match ready!(ends.poll_fill(cx))? {
+                0 => Poll::Ready(Ok(None)),
+                _ => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// Sends an answer to its end; returns whether the connection may carry another.
+    async fn write_answer(
+        &self,
+        answer: Response<ResponseBody>,
+        asked: &head::Caller,
+        mut connection: Persistence,
+        caller: &Caller,
+    ) -> io::Result<Persistence> {
+        let (mut parts, body) = answer.into_parts();
+        if caller.activity.ending() != Ending::No || parts.headers.remove(CONNECTION).is_some() {
+            connection = Persistence::Close;
+        }
+        let length = head::length_for(&parts, asked, body.size_hint().exact());
+        if length == Length::UntilClose {
+            connection = Persistence::Close;
+        }
+        if !parts.headers.contains_key(DATE) {
+            parts.headers.insert(DATE, caller.listener.core.worker.deadlines.http_date());
+        }
+        head::write_answer(self.socket.ends.borrow_mut().out.head(), &parts, asked, length, connection);
+        self.write_body(body, Encoder::new(length)).await?;
+        self.end_request().await?;
+        let ends = self.socket.ends.borrow();
+        let read_on = ends.body.is_ended() && ends.failed.is_none();
+        Ok(if read_on && caller.activity.ending() == Ending::No { connection } else { Persistence::Close })
+    }
+
+    async fn write_body(&self, body: ResponseBody, encoder: Encoder) -> io::Result<()> {
+        let mut body = pin!(body);
+        let mut encoder = (!encoder.is_full()).then_some(encoder);
+        std::future::poll_fn(|cx| {
+            loop {
+                let mut waiting = false;
+                // The body is polled without a hold on the socket: it may be about to read the request's from there.
+                while let Some(encoding) = &mut encoder
+                    && self.socket.ends.borrow().out.has_room()
+                {
+                    let Poll::Ready(frame) = body.as_mut().poll_frame(cx) else {
+                        waiting = true;
+                        break;
+                    };
+                    let out = &mut self.socket.ends.borrow_mut().out;
+                    let ended = match frame.transpose().map_err(io::Error::other)? {
+                        None => Some(None),
+                        Some(frame) => match frame.into_data() {
+                            Ok(data) => {
+                                encoding.data(data, out).map_err(|_| io::Error::other(WRONG_LENGTH))?;
+                                (encoding.is_full() || body.is_end_stream()).then_some(None)
+                            }
+                            Err(frame) => Some(frame.into_trailers().ok()),
+                        },
+                    };
+                    if let Some(trailers) = ended
+                        && let Some(encoder) = encoder.take()
+                    {
+                        encoder.end(trailers.as_ref(), out).map_err(|_| io::Error::other(WRONG_LENGTH))?;
+                    }
+                }
+                ready!(self.socket.ends.borrow_mut().poll_flush(cx))?;
+                if encoder.is_none() {
+                    return Poll::Ready(Ok(()));
+                }
+                if waiting {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await
+    }
+
+    /// Waits for whoever still reads the request's body; what nobody wants is read no further than it has come.
+    async fn end_request(&self) -> io::Result<()> {
+        std::future::poll_fn(|cx| {
+            let ends = &mut *self.socket.ends.borrow_mut();
+            if ends.body.is_ended() || ends.failed.is_some() {
+                return Poll::Ready(Ok(()));
+            }
+            if Rc::strong_count(&self.socket) > 1 {
+                *self.socket.waiting.borrow_mut() = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            if ends.hold == Hold::None {
+                ends.skip_unread();
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await
+    }
+
+    async fn write_last(&self, status: StatusCode) -> io::Result<()> {
+        let text = format!(
+            "HTTP/1.1 {} {}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+            status.as_str(),
+            status.canonical_reason().unwrap_or("")
+        );
+        self.say_last(text.as_bytes()).await
+    }
+
+    /// The last word to a caller.
+    pub(crate) async fn say_last(&self, text: &[u8]) -> io::Result<()> {
+        self.socket.ends.borrow_mut().out.head().extend_from_slice(text);
+        std::future::poll_fn(|cx| self.socket.ends.borrow_mut().poll_close(cx)).await
+    }
+}
+
+fn refusal(malformed: Malformed) -> StatusCode {
+    match malformed {
+        Malformed::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        _ => StatusCode::BAD_REQUEST,
+    }
+}
+
+impl Ends {
+    /// Reads more; the number of bytes that came, none at the end.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        fill(&mut self.stream, &mut self.unread, cx)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.out.poll_flush(&mut self.stream, cx)
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_flush(cx))?;
+        tokio::io::AsyncWrite::poll_shutdown(std::pin::Pin::new(&mut self.stream), cx)
+    }
+
+    /// What is not needed while nothing happens.
+    fn release(&mut self) {
+        self.unread = BytesMut::new();
+        self.out.release();
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.hold == Hold::Body {
+            self.hold = Hold::Continuing;
+            self.out.head().extend_from_slice(CONTINUE);
+        }
+        // Only then: a flush here takes the socket's waker from the answer.
+        if self.hold == Hold::Continuing {
+            if let Err(error) = ready!(self.poll_flush(cx)) {
+                self.failed = Some(Failed::Broken);
+                return Poll::Ready(Some(Err(BodyError::Broken(error))));
+            }
+            self.hold = Hold::None;
+        }
+        loop {
+            match self.body.next(&mut self.unread) {
+                Ok(Some(Piece::Data(data))) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Ok(Some(Piece::Trailers(trailers))) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+                Ok(None) if self.body.is_ended() => return Poll::Ready(None),
+                Ok(None) => {}
+                Err(_) => {
+                    self.failed = Some(Failed::Malformed);
+                    return Poll::Ready(Some(Err(BodyError::Chunk)));
+                }
+            }
+            let broken = match ready!(self.poll_fill(cx)) {
+                Ok(0) => io::ErrorKind::UnexpectedEof.into(),
+                Ok(_) => continue,
+                Err(error) => error,
+            };
+            self.failed = Some(Failed::Broken);
+            return Poll::Ready(Some(Err(BodyError::Broken(broken))));
+        }
+    }
+
+    fn skip_unread(&mut self) {
+        loop {
+            match self.body.next(&mut self.unread) {
+                Ok(Some(_)) => {}
+                Ok(None) => return,
+                Err(_) => return self.failed = Some(Failed::Malformed),
+            }
+        }
+    }
+}
+
+/// The body of a caller's request.
+#[derive(Debug)]
+pub(crate) struct Body(Rc<Socket>);
+
+/// A caller's body that did not come whole.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    #[error("a chunk or a trailer is malformed")]
+    Chunk,
+    #[error("the caller broke off")]
+    Broken(#[source] io::Error),
+}
+
+impl Body {
+    pub(crate) fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.0.ends.borrow_mut().poll_body(cx)
+    }
+
+    pub(crate) fn is_end_stream(&self) -> bool {
+        self.0.ends.borrow().body.is_ended()
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        self.0.ends.borrow().body.size_hint()
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        let waiting = self.0.waiting.borrow_mut().take();
+        if let Some(waker) = waiting {
+            waker.wake();
+        }
+    }
+}
+
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+const WRONG_LENGTH: &str = "the answer's body is not as long as its head has told";
