@@ -73,7 +73,8 @@ impl Ready {
                 let service = service_fn(move |request: Request<Incoming>| {
                     let caller = caller.clone();
                     let request = request.map(CallerBody::Http2);
-                    async move { Ok::<_, Infallible>(serve_request(&caller, request).await) }
+                    // In a box: hyper and the task for the stream move it several times.
+                    Box::pin(async move { Ok::<_, Infallible>(serve_request(&caller, request).await) })
                 });
                 let stream = Followed::new(self.stream, first, activity.clone());
                 let connection = core.http2.serve_connection(TokioIo::new(stream), service);

@@ -20,6 +20,8 @@ pub(crate) struct Outline {
     /// Whether the request named its host; HTTP/1.0 need not.
     names_host: bool,
     accepts_trailers: bool,
+    /// Whether its cookie comes in pieces.
+    crumbs: bool,
 }
 
 /// Why a request is not forwarded.
@@ -65,12 +67,12 @@ pub(crate) fn of_request(head: &mut request::Parts, caller: Option<&HeaderValue>
     if head.method == Method::TRACE {
         return Err(Refused::Trace);
     }
-    let names_host = names_host(head)?;
+    let found = Found::in_request(&head.headers);
+    let names_host = names_host(head, found.hosts)?;
     // Over HTTP/1.1 they do not come this far; HTTP/2 does not need them, but the service may.
-    if head.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+    if found.lengths > 1 {
         return Err(Refused::Lengths);
     }
-    let found = Found::in_request(&head.headers);
     if found.upgrade && !is_h2c(&head.headers) {
         return Err(Refused::Upgrade);
     }
@@ -86,7 +88,7 @@ pub(crate) fn of_request(head: &mut request::Parts, caller: Option<&HeaderValue>
     if let Some(caller) = caller {
         head.headers.insert(FORWARDED_CLIENT_CERT, caller.clone());
     }
-    Ok(Outline { expects_continue, names_host, accepts_trailers })
+    Ok(Outline { expects_continue, names_host, accepts_trailers, crumbs: found.cookies > 1 })
 }
 
 impl Outline {
@@ -103,7 +105,9 @@ impl Outline {
             request.headers_mut().insert(HOST, upstream.clone());
         }
         let headers = request.headers_mut();
-        join_cookies(headers);
+        if self.crumbs {
+            join_cookies(headers);
+        }
         if self.accepts_trailers {
             // `te` is for one hop and must be named in `connection` (RFC 9110 §10.1.4).
             headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -157,10 +161,9 @@ pub(crate) fn of_answer(head: &mut response::Parts) {
 }
 
 /// Whether a request names its host (RFC 9112 §3.2, RFC 9113 §8.3.1). Two that differ are how hosts get confused.
-fn names_host(head: &request::Parts) -> Result<bool, Refused> {
-    let mut hosts = head.headers.get_all(HOST).iter();
-    let (header, more) = (hosts.next(), hosts.next());
-    if more.is_some() || header.is_some_and(|host| !is_host(host.as_bytes())) {
+fn names_host(head: &request::Parts, hosts: usize) -> Result<bool, Refused> {
+    let header = if hosts == 0 { None } else { head.headers.get(HOST) };
+    if hosts > 1 || header.is_some_and(|host| !is_host(host.as_bytes())) {
         return Err(Refused::Host);
     }
     match (head.uri.authority(), header) {
@@ -192,14 +195,26 @@ struct Found {
     upgrade: bool,
     expect: bool,
     claims: bool,
+    hosts: usize,
+    lengths: usize,
+    cookies: usize,
 }
 
 impl Found {
     fn in_request(headers: &HeaderMap) -> Self {
         let mut found = Self::hop_by_hop(headers);
-        for name in headers.keys() {
-            found.expect |= *name == EXPECT;
-            found.claims |= is_claim(name);
+        // Each line, where a name has several.
+        for (name, _) in headers {
+            if *name == HOST {
+                found.hosts += 1;
+            } else if *name == CONTENT_LENGTH {
+                found.lengths += 1;
+            } else if *name == COOKIE {
+                found.cookies += 1;
+            } else {
+                found.expect |= *name == EXPECT;
+                found.claims |= is_claim(name);
+            }
         }
         found
     }
@@ -282,9 +297,7 @@ fn remove_claims(headers: &mut HeaderMap) {
 fn join_cookies(headers: &mut HeaderMap) {
     let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
     // What is joined of values is a value.
-    if crumbs.len() > 1
-        && let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
-    {
+    if let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
         headers.insert(COOKIE, cookie);
     }
 }

@@ -112,6 +112,7 @@ fn persistence(version: Version, headers: &HeaderMap) -> Persistence {
 
 /// Writes the head of a request with a body of this length.
 pub(crate) fn write_request<B>(out: &mut Vec<u8>, request: &Request<B>, length: Length) {
+    out.reserve(COMMON_SIZE);
     out.extend_from_slice(request.method().as_str().as_bytes());
     out.push(b' ');
     let target = request.uri();
@@ -120,7 +121,7 @@ pub(crate) fn write_request<B>(out: &mut Vec<u8>, request: &Request<B>, length: 
     // An empty body need not be told of where nobody expects one (RFC 9110 §8.6).
     let bodiless = matches!(*request.method(), Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS);
     match length {
-        Length::Exact(0) if bodiless && !request.headers().contains_key(CONTENT_LENGTH) => {}
+        Length::Exact(0) if bodiless => {}
         length => write_length(out, length),
     }
     write_lines(out, request.headers());
@@ -153,6 +154,7 @@ pub(crate) fn write_answer(
     length: Length,
     connection: Persistence,
 ) {
+    out.reserve(COMMON_SIZE);
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(parts.status.as_str().as_bytes());
     out.push(b' ');
@@ -241,6 +243,8 @@ fn with_lines<'h, T>(max: usize, read: impl FnOnce(&mut [MaybeUninit<Header<'h>>
     }
 }
 
+/// Of most heads, and small bodies.
+const COMMON_SIZE: usize = 512;
 const FEW_LINES: usize = 100;
 const MAX_ANSWER_LINES: usize = 100;
 /// What the gateway adds to a head.
