@@ -118,27 +118,19 @@ pub enum Refused {
     Stale(#[from] StaleSnapshot),
 }
 
-/// Whether a source offers something for the first time.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Attempt {
-    /// New material: a refusal is counted.
-    First,
-    /// What was refused before and may be acceptable by now, as a certificate that was not valid yet.
-    Again,
-}
-
 impl Delivery {
     /// Makes `material` live at the next handshake, or refuses it whole: then the old snapshot stays.
     pub fn offer(&mut self, material: Material) -> Result<Arc<Snapshot>, Refused> {
-        self.attempt(material, Attempt::First)
-    }
-
-    pub(crate) fn attempt(&mut self, material: Material, attempt: Attempt) -> Result<Arc<Snapshot>, Refused> {
-        let published = self.build(material).and_then(|next| self.publish(next));
-        if let (Err(refused), Attempt::First) = (&published, attempt) {
+        let published = self.offer_quietly(material);
+        if let Err(refused) = &published {
             self.monitor.refused(cause::whole(refused));
         }
         published
+    }
+
+    /// The same, for a source that judges by itself whether a refusal is to be told.
+    pub(crate) fn offer_quietly(&mut self, material: Material) -> Result<Arc<Snapshot>, Refused> {
+        self.build(material).and_then(|next| self.publish(next))
     }
 
     /// What is live, once there is something.

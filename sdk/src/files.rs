@@ -1,24 +1,37 @@
-//! An identity from PEM files that something else writes: cert-manager, an agent, an operator's script. They are looked
-//! at several times a second and read when they changed, by whatever way: rewritten in place, renamed over, or a symlink
-//! to their folder swapped.
+//! An identity from PEM files that something else writes: cert-manager, an agent, an operator's script. They are read as
+//! soon as they changed, by whatever way: rewritten in place, renamed over, a symlink on the way to them swapped, their
+//! folder made anew.
+//!
+//! ```text
+//! inotify ── something changed ─┐
+//! time ───── look anyway ───────┼─► watch anew, read ─► fits? ─► live
+//! refused ── try again ─────────┘                         └────► told, if it lasts
+//! ```
 
 mod look;
+#[cfg(target_os = "linux")]
+mod places;
+#[cfg(target_os = "linux")]
+mod watch;
+#[cfg(not(target_os = "linux"))]
+#[path = "files/unwatched.rs"]
+mod watch;
 
 use std::{
+    future::pending,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use signet_identity::{BundleError, BundleSet, Material, SvidError, TlsPolicies, TrustBundle, X509Svid};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 
-use self::look::{Files, Look, ReadError, ReadWhen};
-use crate::{Delivery, Source, cause, driver::Attempt};
-
-const POLL_INTERVAL: Duration = Duration::from_millis(200);
-/// How often something is tried that was refused before: its time may have come, or it was read while it was written.
-const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+use self::{
+    look::{Files, Look, ReadError, ReadWhen},
+    watch::Watches,
+};
+use crate::{Delivery, Monitor, Source, cause};
 
 /// Where the files are.
 #[derive(Clone, Debug)]
@@ -38,22 +51,45 @@ impl FilePaths {
     }
 }
 
-/// Follows an identity in files. The trust domain is that of the certificate.
+/// Follows an identity in files. The trust domain is that of the certificate. Needs a runtime with time and IO.
 #[derive(Debug)]
 pub struct FilesSource {
     paths: FilePaths,
-    poll_interval: Duration,
+    pauses: Pauses,
+    inotify: watch::Open,
+}
+
+/// How long to wait, for what.
+#[derive(Clone, Copy, Debug)]
+struct Pauses {
+    /// Until the next look, though no change was seen.
+    poll: Duration,
+    /// Until it is told that the files do not fit: such as are replaced one after the other do not fit for a moment.
+    tell: Duration,
+    /// Until what was refused is tried again; each time twice as long.
+    first_retry: Duration,
+    longest_retry: Duration,
+}
+
+impl Pauses {
+    const USUAL: Self = Self {
+        poll: Duration::from_secs(1),
+        tell: Duration::from_secs(1),
+        first_retry: Duration::from_millis(10),
+        longest_retry: Duration::from_secs(1),
+    };
 }
 
 impl FilesSource {
     /// The identity in these files. They need not be there yet.
     pub fn new(paths: FilePaths) -> Self {
-        Self { paths, poll_interval: POLL_INTERVAL }
+        Self { paths, pauses: Pauses::USUAL, inotify: watch::by_kernel }
     }
 
-    /// How often to look whether the files changed; 200 ms unless told.
+    /// How often to look at the files of which no change was seen; 1 s unless told. Matters where the kernel tells of no
+    /// changes: on file systems that other machines write to, and on other kernels than Linux.
     pub fn poll_interval(mut self, poll_interval: Duration) -> Self {
-        self.poll_interval = poll_interval.max(Duration::from_millis(1));
+        self.pauses.poll = poll_interval.max(Duration::from_millis(1));
         self
     }
 }
@@ -64,29 +100,38 @@ impl Source for FilesSource {
     fn register(&self, _policies: &mut TlsPolicies) {}
 
     async fn run(self, (): (), mut delivery: Delivery) {
-        let mut ticks = tokio::time::interval(self.poll_interval);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut look = Look::new(self.paths.clone());
-        let mut known = Known::default();
+        let Self { paths, pauses, inotify } = self;
+        let mut look = Look::new(paths.clone());
+        let mut watches = Watches::new(paths.clone(), inotify);
+        let mut known = Known::new(pauses);
+        let mut read = ReadWhen::Changed;
         loop {
-            ticks.tick().await;
-            let read = if known.retry_due() { ReadWhen::Always } else { ReadWhen::Changed };
-            let looked = tokio::task::spawn_blocking(move || (look.look(read), look)).await;
+            watches.open();
+            let looked = tokio::task::spawn_blocking(move || {
+                // Before the look: what changes during it is seen.
+                watches.renew();
+                (look.look(read), look, watches)
+            });
             // The runtime is going away, or reading panicked: either way there is nothing left to follow.
-            let Ok((seen, back)) = looked else { return };
-            look = back;
+            let Ok((seen, looked, watched)) = looked.await else { return };
+            (look, watches) = (looked, watched);
             if let Some(files) = seen {
-                known.offer(files, &self.paths, &mut delivery);
+                known.offer(files, &paths, &mut delivery);
             }
+            read = tokio::select! {
+                () = watches.changed() => ReadWhen::Always,
+                () = known.retry() => ReadWhen::Always,
+                () = tokio::time::sleep(pauses.poll) => ReadWhen::Changed,
+            };
         }
     }
 }
 
 /// What was read last, and what became of it.
-#[derive(Default)]
 struct Known {
     content: Option<Content>,
-    retry_at: Option<Instant>,
+    refusal: Option<Refusal>,
+    pauses: Pauses,
 }
 
 /// What distinguishes one state of the files from another.
@@ -96,34 +141,80 @@ enum Content {
     Unreadable { why: Arc<str> },
 }
 
+/// What was read is no identity. It is tried again: it may be valid later, or was read while it was written.
+struct Refusal {
+    telling: Telling,
+    retry_at: Instant,
+    pause: Duration,
+}
+
+/// Whether a refusal has been counted and told.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Telling {
+    At(Instant),
+    Done,
+}
+
 impl Known {
-    fn retry_due(&self) -> bool {
-        self.retry_at.is_some_and(|at| at <= Instant::now())
+    fn new(pauses: Pauses) -> Self {
+        Self { content: None, refusal: None, pauses }
     }
 
-    /// Makes what was read live, unless it is live already. What was refused is tried again by and by: it may be valid
-    /// later, or complete. Only a refusal of something new is counted and told.
+    /// Waits until what was refused is to be tried again.
+    async fn retry(&self) {
+        match &self.refusal {
+            Some(refusal) => tokio::time::sleep_until(refusal.retry_at).await,
+            None => pending().await,
+        }
+    }
+
+    /// Makes what was read live, unless it is live already.
     fn offer(&mut self, files: Result<Files, ReadError>, paths: &FilePaths, delivery: &mut Delivery) {
         let content = match &files {
             Ok(files) => Content::Readable { sha256: files.sha256() },
             Err(error) => Content::Unreadable { why: cause::whole(error) },
         };
-        let attempt = match self.content.as_ref() == Some(&content) {
-            true if self.retry_at.is_none() => return,
-            true => Attempt::Again,
-            false => Attempt::First,
+        let same = self.content.as_ref() == Some(&content);
+        if same && self.refusal.is_none() {
+            return;
+        }
+        let refused = match files.map_err(Unusable::from).and_then(|files| material(&files, paths)) {
+            Ok(material) => delivery.offer_quietly(material).err().map(|refused| cause::whole(&refused)),
+            Err(unusable) => Some(cause::whole(&unusable)),
         };
+        self.refusal = refused.map(|why| {
+            let mut refusal = self.refusal_of(same);
+            refusal.tell_in_time(why, delivery.monitor());
+            refusal
+        });
         self.content = Some(content);
-        let accepted = match files.map_err(Unusable::from).and_then(|files| material(&files, paths)) {
-            Ok(material) => delivery.attempt(material, attempt).is_ok(),
-            Err(unusable) => {
-                if attempt == Attempt::First {
-                    delivery.monitor().refused(cause::whole(&unusable));
-                }
-                false
-            }
+    }
+
+    /// The refusal of what was read just now.
+    fn refusal_of(&mut self, same: bool) -> Refusal {
+        let Pauses { tell, first_retry, longest_retry, .. } = self.pauses;
+        let now = Instant::now();
+        let (telling, pause) = match self.refusal.take() {
+            Some(known) if same => (known.telling, (known.pause * 2).min(longest_retry)),
+            // One half of a replacement comes after the other: what does not fit, does not fit since the first.
+            Some(Refusal { telling: telling @ Telling::At(_), .. }) => (telling, first_retry),
+            // Whoever starts without an identity is told at once why.
+            None if self.content.is_none() => (Telling::At(now), first_retry),
+            Some(_) | None => (Telling::At(now + tell), first_retry),
         };
-        self.retry_at = (!accepted).then(|| Instant::now() + RETRY_INTERVAL);
+        Refusal { telling, pause, retry_at: now + pause }
+    }
+}
+
+impl Refusal {
+    fn tell_in_time(&mut self, why: Arc<str>, monitor: &Monitor) {
+        let Telling::At(at) = self.telling else { return };
+        if at <= Instant::now() {
+            monitor.refused(why);
+            self.telling = Telling::Done;
+        } else {
+            self.retry_at = self.retry_at.min(at);
+        }
     }
 }
 

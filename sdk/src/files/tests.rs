@@ -1,6 +1,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::{fs, os::unix::fs::symlink};
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::SystemTime,
+};
 
 use signet_identity::{ManualClock, SharedClock, SystemClock};
 use signet_test_pki::{Authority, Issued, pem};
@@ -10,11 +15,11 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::{Event, IssuerLink, RotationResult, Running, Starting, State, begin};
+use crate::{Event, IssuerLink, RotationResult, Running, Starting, State};
 
 const ID: &str = "spiffe://example.org/shop/cart";
 
-/// A folder with an identity in it, looked at every few milliseconds.
+/// A folder with an identity in it.
 struct Folder {
     folder: TempDir,
     authority: Authority,
@@ -45,7 +50,7 @@ impl Folder {
     }
 
     fn begin(&self, clock: SharedClock) -> (Starting, broadcast::Receiver<Event>) {
-        begin_at(self.paths(), clock)
+        begin(followed(self.paths()), clock)
     }
 
     async fn start(&self) -> (Running, broadcast::Receiver<Event>) {
@@ -63,9 +68,16 @@ fn put(path: &Path, content: &[u8]) {
     fs::rename(whole, path).unwrap();
 }
 
-fn begin_at(paths: FilePaths, clock: SharedClock) -> (Starting, broadcast::Receiver<Event>) {
-    let source = FilesSource::new(paths).poll_interval(Duration::from_millis(5));
-    let starting = begin(source, TlsPolicies::new(clock), CancellationToken::new());
+/// Never looks without cause, and soon tells of what does not fit.
+fn followed(paths: FilePaths) -> FilesSource {
+    let pauses = Pauses { poll: HOUR, tell: Duration::from_millis(50), ..Pauses::USUAL };
+    FilesSource { pauses, ..FilesSource::new(paths) }
+}
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+fn begin(source: FilesSource, clock: SharedClock) -> (Starting, broadcast::Receiver<Event>) {
+    let starting = crate::begin(source, TlsPolicies::new(clock), CancellationToken::new());
     let events = starting.monitor().events();
     (starting, events)
 }
@@ -147,14 +159,13 @@ async fn damaged_files_are_refused_once_each_and_the_old_identity_stays() {
         let reason = refusal(&mut events).await;
         assert!(reason.contains(told), "{reason} should tell of {told}");
         // It is tried again meanwhile, and neither counted nor told again.
-        tokio::time::sleep(RETRY_INTERVAL + Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
         assert!(is_live(&running, &good));
         assert!(matches!(running.monitor.state(), State::Live { .. }));
         assert!(running.monitor.rotations(RotationResult::Refused) == counted + 1, "counted again: {reason}");
         assert!(events.try_recv().is_err(), "told again: {reason}");
         folder.write(&good);
-        tokio::time::sleep(Duration::from_millis(60)).await;
-        while events.try_recv().is_ok() {}
+        while !matches!(next(&mut events).await, Event::BundlesChanged { .. }) {}
     }
     let last = folder.issue();
     folder.write(&last);
@@ -198,7 +209,7 @@ async fn a_swapped_symlink_is_one_change_and_never_a_mixture() {
     };
     let (first, _) = generation(0);
     swap(&first);
-    let (starting, mut events) = begin_at(FilePaths::within(&root.join("cur")), Arc::new(SystemClock));
+    let (starting, mut events) = begin(followed(FilePaths::within(&root.join("cur"))), Arc::new(SystemClock));
     let running = starting.identity().await.unwrap();
     let mut newest = None;
     for number in 1..60 {
@@ -239,4 +250,220 @@ async fn a_pipe_is_no_identity_and_blocks_nothing() {
     let (_starting, mut events) = folder.begin(Arc::new(SystemClock));
     let reason = refusal(&mut events).await;
     assert!(reason.contains("not a regular file"), "{reason}");
+}
+
+/// Sees what the kernel tells of, and nothing else: what it does not fit in between is not tried again by itself.
+fn told_by_the_kernel(paths: FilePaths) -> FilesSource {
+    FilesSource {
+        pauses: Pauses { poll: HOUR, tell: HOUR, first_retry: HOUR, longest_retry: HOUR },
+        ..FilesSource::new(paths)
+    }
+}
+
+const NAMES: [&str; 3] = ["svid.pem", "svid.key", "bundle.pem"];
+
+/// Fills a folder with an identity.
+fn fill(folder: &Path, mesh: &Folder) -> Issued {
+    let issued = mesh.issue();
+    fs::create_dir_all(folder).unwrap();
+    fs::write(folder.join("svid.pem"), issued.chain_pem()).unwrap();
+    fs::write(folder.join("svid.key"), issued.key_pem()).unwrap();
+    fs::write(folder.join("bundle.pem"), mesh.bundle_pem()).unwrap();
+    issued
+}
+
+fn point(link: &Path, to: impl AsRef<Path>) {
+    let next = link.with_file_name("next");
+    symlink(to, &next).unwrap();
+    fs::rename(next, link).unwrap();
+}
+
+/// Each way to replace an identity, thrice: `replace(root, n)` puts number `n` in place, the first one too.
+async fn is_followed(within: &str, mut replace: impl FnMut(&Path, &Folder, usize) -> Issued) {
+    let mesh = Folder::new();
+    let root = mesh.folder.path();
+    let mut issued = replace(root, &mesh, 0);
+    let (starting, mut events) =
+        begin(told_by_the_kernel(FilePaths::within(&root.join(within))), Arc::new(SystemClock));
+    let running = starting.identity().await.unwrap();
+    for number in 1..4 {
+        assert!(is_live(&running, &issued));
+        issued = replace(root, &mesh, number);
+        while !is_live(&running, &issued) {
+            rotation(&mut events).await;
+        }
+    }
+    assert_eq!(running.monitor.rotations(RotationResult::Refused), 0);
+}
+
+#[tokio::test]
+async fn files_written_in_place_are_seen_at_once() {
+    is_followed("", |root, mesh, _| fill(root, mesh)).await;
+}
+
+#[tokio::test]
+async fn files_renamed_over_are_seen_at_once() {
+    is_followed("", |_, mesh, _| {
+        let issued = mesh.issue();
+        mesh.write(&issued);
+        issued
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_swapped_symlink_to_the_folder_is_seen_at_once() {
+    is_followed("live/cur", |root, mesh, number| {
+        let issued = fill(&root.join(format!("live/g{number}")), mesh);
+        point(&root.join("live/cur"), format!("g{number}"));
+        issued
+    })
+    .await;
+}
+
+/// As a kubelet does it.
+#[tokio::test]
+async fn a_swapped_symlink_behind_symlinks_to_the_files_is_seen_at_once() {
+    is_followed("", |root, mesh, number| {
+        let issued = fill(&root.join(format!("..{number}")), mesh);
+        point(&root.join("..data"), format!("..{number}"));
+        if number == 0 {
+            for name in NAMES {
+                symlink(Path::new("..data").join(name), root.join(name)).unwrap();
+            }
+        }
+        issued
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_file_written_in_place_behind_a_swapped_symlink_is_seen_at_once() {
+    is_followed("cur", |root, mesh, number| {
+        let generation = root.join(format!("g{}", number / 2));
+        let issued = fill(&generation, mesh);
+        if number % 2 == 0 {
+            point(&root.join("cur"), &generation);
+        }
+        issued
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_folder_that_is_deleted_and_made_anew_is_seen_at_once() {
+    is_followed("a/b", |root, mesh, number| {
+        if number > 0 {
+            fs::remove_dir_all(root.join("a")).unwrap();
+        }
+        fill(&root.join("a/b"), mesh)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_folder_far_above_that_is_moved_and_replaced_is_seen_at_once() {
+    is_followed("a/b/c", |root, mesh, number| {
+        let issued = fill(&root.join(format!("new{number}/b/c")), mesh);
+        if number > 0 {
+            fs::rename(root.join("a"), root.join(format!("old{number}"))).unwrap();
+        }
+        fs::rename(root.join(format!("new{number}")), root.join("a")).unwrap();
+        issued
+    })
+    .await;
+}
+
+/// As of a file that is mounted into a container.
+#[tokio::test]
+async fn a_file_written_by_another_name_is_seen_at_once() {
+    is_followed("here", |root, mesh, number| {
+        let issued = fill(&root.join("there"), mesh);
+        if number == 0 {
+            fs::create_dir(root.join("here")).unwrap();
+            for name in NAMES {
+                fs::hard_link(root.join("there").join(name), root.join("here").join(name)).unwrap();
+            }
+        }
+        issued
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn files_and_folders_that_appear_later_are_seen_at_once() {
+    let mesh = Folder::new();
+    let root = mesh.folder.path();
+    let (starting, mut events) = begin(told_by_the_kernel(FilePaths::within(&root.join("a/b"))), Arc::new(SystemClock));
+    refusal(&mut events).await;
+    let issued = fill(&root.join("a/b"), &mesh);
+    let running = tokio::time::timeout(Duration::from_secs(5), starting.identity()).await.unwrap().unwrap();
+    assert!(is_live(&running, &issued));
+}
+
+#[tokio::test]
+async fn a_file_that_is_touched_without_end_delays_nothing_for_long() {
+    let folder = Folder::new();
+    folder.write(&folder.issue());
+    let (starting, mut events) = begin(told_by_the_kernel(folder.paths()), Arc::new(SystemClock));
+    let running = starting.identity().await.unwrap();
+    let done = Arc::new(AtomicBool::new(false));
+    let toucher = std::thread::spawn({
+        let (done, bundle) = (done.clone(), fs::File::open(folder.paths().bundle).unwrap());
+        move || {
+            while !done.load(Relaxed) {
+                bundle.set_modified(SystemTime::now()).unwrap();
+            }
+        }
+    });
+    for _ in 0..5 {
+        let issued = folder.issue();
+        // The bundle is left alone.
+        put(&folder.paths().certificate, issued.chain_pem().as_bytes());
+        put(&folder.paths().key, issued.key_pem().as_bytes());
+        while !is_live(&running, &issued) {
+            rotation(&mut events).await;
+        }
+    }
+    done.store(true, Relaxed);
+    toucher.join().unwrap();
+}
+
+#[tokio::test]
+async fn where_nothing_can_be_watched_changes_are_found_by_looking() {
+    let folder = Folder::new();
+    folder.write(&folder.issue());
+    let source =
+        FilesSource { inotify: || Err(std::io::ErrorKind::QuotaExceeded.into()), ..FilesSource::new(folder.paths()) };
+    let (starting, mut events) = begin(source.poll_interval(Duration::from_millis(5)), Arc::new(SystemClock));
+    let running = starting.identity().await.unwrap();
+    let issued = folder.issue();
+    folder.write(&issued);
+    while !is_live(&running, &issued) {
+        rotation(&mut events).await;
+    }
+}
+
+#[tokio::test]
+async fn halves_of_two_identities_are_never_live_and_told_only_if_they_stay() {
+    let folder = Folder::new();
+    let first = folder.issue();
+    folder.write(&first);
+    let source = FilesSource { pauses: Pauses { poll: HOUR, ..Pauses::USUAL }, ..FilesSource::new(folder.paths()) };
+    let (starting, mut events) = begin(source, Arc::new(SystemClock));
+    let running = starting.identity().await.unwrap();
+    let second = folder.issue();
+    put(&folder.paths().certificate, second.chain_pem().as_bytes());
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(is_live(&running, &first));
+    put(&folder.paths().key, second.key_pem().as_bytes());
+    while !is_live(&running, &second) {
+        rotation(&mut events).await;
+    }
+    assert_eq!(running.monitor.rotations(RotationResult::Refused), 0);
+
+    put(&folder.paths().certificate, first.chain_pem().as_bytes());
+    let reason = refusal(&mut events).await;
+    assert!(reason.contains("are not a certificate with its key"), "{reason}");
+    assert!(is_live(&running, &second));
 }
