@@ -102,11 +102,14 @@ fn upstream(path: &Path, name: Arc<str>, upstream: file::Upstream) -> Result<Ups
         upstream.address.error(
             path,
             format!("upstream `{name}`: {what}"),
-            "write `http://127.0.0.1:9000` or `mtls://10.0.0.7:8443`",
+            "write `127.0.0.1:9000` or `http://127.0.0.1:9000` for plain HTTP, `mtls://10.0.0.7:8443` for mTLS",
         )
     };
-    let (scheme, rest) = upstream.address.split_once("://").ok_or_else(|| address_error("no scheme in `address`"))?;
-    let address = host_port(rest.strip_suffix('/').unwrap_or(rest))
+    let (scheme, rest) = match upstream.address.split_once("://") {
+        Some((scheme, rest)) => (scheme, rest.strip_suffix('/').unwrap_or(rest)),
+        None => ("http", upstream.address.as_str()),
+    };
+    let address = host_port(rest)
         .filter(|address| address.port != 0)
         .ok_or_else(|| address_error("`address` needs a host and a port, and nothing after them"))?;
     let protocol = match (scheme, &upstream.identity) {

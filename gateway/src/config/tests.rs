@@ -36,6 +36,20 @@ fn a_whole_configuration_is_resolved() {
 }
 
 #[test]
+fn an_upstream_address_without_a_scheme_is_plain_http() {
+    for (written, address) in [
+        ("127.0.0.1:9000", "127.0.0.1:9000"),
+        ("[::1]:9000", "[::1]:9000"),
+        ("app.internal:80", "app.internal:80"),
+        ("http://app.internal:80/", "app.internal:80"),
+    ] {
+        let gateway = parse(&WHOLE.replacen("http://127.0.0.1:9000", written, 1)).unwrap();
+        assert_eq!(gateway.upstreams[0].address.to_string(), address, "{written}");
+        assert!(matches!(gateway.upstreams[0].protocol, UpstreamProtocol::Plain), "{written}");
+    }
+}
+
+#[test]
 fn each_mistake_names_its_place_and_the_fix() {
     for (from, to, place, what, fix) in [
         ("upstream: app }", "upstrem: app }", "6:", "unknown key `upstrem`", "did you mean `upstream`?"),
@@ -47,7 +61,18 @@ fn each_mistake_names_its_place_and_the_fix() {
         ("127.0.0.1:8080", "127.0.0.1:8443", "7:", "as `inbound` does", "its own address"),
         ("listen: 127.0.0.1:8080", "listen: localhost", "7:", "localhost", ""),
         ("spiffe://example.org/**", "spiffe://example.org/a*", "6:", "whole path segment", ""),
-        ("http://127.0.0.1:9000", "127.0.0.1:9000", "9:", "no scheme", "http://"),
+        ("http://127.0.0.1:9000", "127.0.0.1", "9:", "a host and a port", "`http://127.0.0.1:9000`"),
+        ("http://127.0.0.1:9000", "127.0.0.1:0", "9:", "a host and a port", "`http://127.0.0.1:9000`"),
+        ("http://127.0.0.1:9000", "127.0.0.1:9000/", "9:", "nothing after", ""),
+        ("http://127.0.0.1:9000", "http:/127.0.0.1:9000", "9:", "a host and a port", "`http://127.0.0.1:9000`"),
+        ("http://127.0.0.1:9000", "mtls:10.0.0.7:8443", "9:", "a host and a port", "mtls://"),
+        (
+            "mtls://gateway.example:8443",
+            "gateway.example:8443",
+            "10:",
+            "proves no identity",
+            "use an `mtls://` address",
+        ),
         ("http://127.0.0.1:9000", "https://127.0.0.1:9000", "9:", "unknown scheme", "mtls://"),
         ("http://127.0.0.1:9000", "http://127.0.0.1:9000/x", "9:", "nothing after", ""),
         ("http://127.0.0.1:9000", "http://127.0.0.1", "9:", "a host and a port", ""),
