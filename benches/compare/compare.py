@@ -369,8 +369,7 @@ class Comparison:
                 if what == "connections":
                     load, warmup = figures.http1(step, "--rate", 3000), 1.5 + step / 2500
                 elif what == "rules":
-                    rules = [f"spiffe://example.org/other-{number}/**" for number in range(step - 1)] + ["spiffe://example.org/bench/**"]
-                    options["ALLOW"] = ", ".join(f'"{rule}"' for rule in rules)
+                    options["allow"] = [f"spiffe://example.org/other-{number}/**" for number in range(step - 1)] + ["spiffe://example.org/bench/**"]
                 else:
                     load = ("handshake", "-c", 16, "--curve", "x25519")
                     pki, warmup = self.pki_with(step), 1 + step / 1000

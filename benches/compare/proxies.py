@@ -1,5 +1,6 @@
 """The proxies: how each is configured, started, and told of a new certificate."""
 
+import json
 import os
 import pathlib
 import signal
@@ -27,6 +28,12 @@ def fill(template, values, upstream):
     for name, value in values.items():
         text = text.replace(f"@{name}@", str(value))
     return text
+
+
+def edited(text, what, by):
+    if text.count(what) != 1:
+        raise processes.Failed(f"the gateway's configuration has not one `{what}`; proxies.py edits it there")
+    return text.replace(what, by)
 
 
 class Proxy:
@@ -76,9 +83,23 @@ class Gateway(Proxy):
     is_peer = False
     upstreams = (PLAIN, MTLS, MTLS_HTTP2)
 
+    # Of gateway.yaml.in, what differs where not the plain user's gateway is measured.
+    ADMIN = "admin: 127.0.0.1:0"
+    ALLOW = 'allow: ["spiffe://example.org/**"]'
+    ADDRESS = 'address: "@UPSTREAM@"'
+
     def command(self, work, values, upstream, workers):
-        values.setdefault("ALLOW", '"spiffe://example.org/**"')
-        return [self.binary(), "--config", self.configure("gateway.yaml.in", work / "gateway.yaml", values, upstream)]
+        text = (HERE / "gateway.yaml.in").read_text()
+        if workers != 1:
+            text = edited(text, self.ADMIN, f"{self.ADMIN}\nworkers: {workers}")
+        if "allow" in values:
+            text = edited(text, self.ALLOW, f"allow: {json.dumps(values['allow'])}")
+        if upstream != PLAIN:
+            text = edited(text, self.ADDRESS, f'{self.ADDRESS}, identity: ["spiffe://example.org/bench/origin"]')
+        scheme = "http" if upstream == PLAIN else "mtls"
+        config = work / "gateway.yaml"
+        config.write_text(fill(text, {**values, "UPSTREAM": f"{scheme}://{values['UPSTREAM']}"}, upstream))
+        return [self.binary(), "--config", config]
 
     def binary(self):
         return os.environ.get("GATEWAY", self.paths.bin / "signet-gateway")
