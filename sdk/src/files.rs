@@ -4,8 +4,8 @@
 //!
 //! ```text
 //! inotify ── something changed ─┐
-//! time ───── look anyway ───────┼─► watch anew, read ─► fits? ─► live
-//! refused ── try again ─────────┘                         └────► told, if it lasts
+//! time ───── look anyway ───────┼─► read ─► fits? ─► live ─────────────┐
+//! refused ── try again ─────────┘             └────► told, if it lasts ┴─► watch the way to the files anew
 //! ```
 
 mod look;
@@ -99,30 +99,44 @@ impl Source for FilesSource {
 
     fn register(&self, _policies: &mut TlsPolicies) {}
 
-    async fn run(self, (): (), mut delivery: Delivery) {
+    async fn run(self, (): (), delivery: Delivery) {
         let Self { paths, pauses, inotify } = self;
-        let mut look = Look::new(paths.clone());
         let mut watches = Watches::new(paths.clone(), inotify);
-        let mut known = Known::new(pauses);
+        let mut follower = Follower { look: Look::new(paths.clone()), paths, known: Known::new(pauses), delivery };
         let mut read = ReadWhen::Changed;
         loop {
             watches.open();
-            let looked = tokio::task::spawn_blocking(move || {
-                // Before the look: what changes during it is seen.
+            let followed = tokio::task::spawn_blocking(move || {
+                follower.follow(read);
+                // Afterwards, so that it delays nothing.
                 watches.renew();
-                (look.look(read), look, watches)
+                (follower, watches)
             });
             // The runtime is going away, or reading panicked: either way there is nothing left to follow.
-            let Ok((seen, looked, watched)) = looked.await else { return };
-            (look, watches) = (looked, watched);
-            if let Some(files) = seen {
-                known.offer(files, &paths, &mut delivery);
-            }
+            let Ok(both) = followed.await else { return };
+            (follower, watches) = both;
             read = tokio::select! {
                 () = watches.changed() => ReadWhen::Always,
-                () = known.retry() => ReadWhen::Always,
+                () = follower.known.retry() => ReadWhen::Always,
                 () = tokio::time::sleep(pauses.poll) => ReadWhen::Changed,
             };
+        }
+    }
+}
+
+/// Reads and delivers.
+struct Follower {
+    paths: FilePaths,
+    look: Look,
+    known: Known,
+    delivery: Delivery,
+}
+
+impl Follower {
+    /// Makes live what is in the files, if it may have changed. Blocks.
+    fn follow(&mut self, read: ReadWhen) {
+        if let Some(files) = self.look.look(read) {
+            self.known.offer(files, &self.paths, &mut self.delivery);
         }
     }
 }

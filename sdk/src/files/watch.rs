@@ -32,6 +32,8 @@ pub(super) struct Watches {
     open: Open,
     inotify: Option<AsyncFd<OwnedFd>>,
     watched: Watched,
+    /// The way to the files was another one at the last look: what changed since may not have been seen.
+    behind: bool,
     /// Why something is not watched, as told.
     unwatched: Option<Arc<str>>,
     pace: Pace,
@@ -47,7 +49,15 @@ pub(super) fn by_kernel() -> io::Result<OwnedFd> {
 
 impl Watches {
     pub(super) fn new(paths: FilePaths, open: Open) -> Self {
-        Self { paths, open, inotify: None, watched: Watched::default(), unwatched: None, pace: Pace::new() }
+        Self {
+            paths,
+            open,
+            inotify: None,
+            watched: Watched::default(),
+            behind: false,
+            unwatched: None,
+            pace: Pace::new(),
+        }
     }
 
     /// Opens inotify unless it is open, for this runtime.
@@ -61,8 +71,8 @@ impl Watches {
         }
     }
 
-    /// Watches the way to the files as it is now. What changes after this is seen by [`changed`](Self::changed); what
-    /// changed before is to be looked at. Blocks.
+    /// Watches the way to the files as it is now. Whatever changed since the last call, or changes from now on, is seen by
+    /// [`changed`](Self::changed). Blocks.
     pub(super) fn renew(&mut self) {
         let Some(inotify) = &self.inotify else { return };
         let inotify = inotify.get_ref();
@@ -82,13 +92,19 @@ impl Watches {
             if known {
                 break;
             }
+            self.behind = true;
         }
         self.tell(failed);
     }
 
     /// Waits until something changed on the way to the files. May be dropped and called anew.
     pub(super) async fn changed(&mut self) {
-        let Self { inotify: Some(inotify), watched, pace, .. } = self else { return pending().await };
+        let Self { inotify: Some(inotify), watched, behind, pace, .. } = self else { return pending().await };
+        if *behind {
+            pace.turn().await;
+            *behind = false;
+            return;
+        }
         let cause = loop {
             let mut ready = match inotify.readable().await {
                 Ok(ready) => ready,
@@ -202,7 +218,7 @@ impl Watched {
         if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
             return true;
         }
-        // Events of a watch that was removed may still come: what they tell was looked at after it was removed.
+        // Events of a watch that was removed may still come: there is a look after each removal.
         let Some(names) = self.names.get(&event.wd()) else { return false };
         event.file_name().is_none_or(|name| names.contains(OsStr::from_bytes(name.to_bytes())))
     }

@@ -20,6 +20,7 @@ fn folder(open: Open) -> (TempDir, Watches) {
     let mut watches = Watches::new(paths, open);
     watches.open();
     watches.renew();
+    watches.behind = false;
     (folder, watches)
 }
 
@@ -42,6 +43,19 @@ async fn only_what_happens_to_the_files_is_a_change() {
     fs::write(folder.path().join("svid.pem"), "").unwrap();
     changed(&mut watches).await;
     assert!(quiet(&mut watches).await);
+}
+
+#[tokio::test]
+async fn another_way_to_the_files_is_a_change_once_it_is_watched() {
+    let (folder, mut watches) = folder(by_kernel);
+    fs::rename(folder.path().join("svid.pem"), folder.path().join("old")).unwrap();
+    changed(&mut watches).await;
+    fs::write(folder.path().join("svid.pem"), "").unwrap();
+    watches.renew();
+    changed(&mut watches).await;
+    while !quiet(&mut watches).await {}
+    watches.renew();
+    assert!(quiet(&mut watches).await, "the same way");
 }
 
 #[tokio::test]
