@@ -17,6 +17,7 @@ use crate::http::answer::HEADER_TIMEOUT;
 use crate::http::frames::PREFACE;
 use crate::lifetime::{Cause, Lifetime};
 use crate::listener::Listener;
+use crate::read_ahead::ReadAhead;
 use crate::stream::Stream;
 
 /// A TCP connection of which nothing was read.
@@ -29,7 +30,7 @@ pub(crate) struct Accepted {
 /// A caller whose certificate was verified under the snapshot that its handshake used.
 #[derive(Debug)]
 pub(crate) struct Authenticated {
-    stream: Box<TlsStream<TcpStream>>,
+    stream: Box<TlsStream<ReadAhead>>,
     pub(crate) peer: Arc<PeerIdentity>,
 }
 
@@ -117,7 +118,7 @@ impl Accepted {
         if !identity.svid().is_valid_at(listener.core.worker.clock.now()) {
             return Err(refused("full")(HandshakeError::OwnIdentity));
         }
-        let shaking = TlsAcceptor::from(identity.server(key).clone()).accept(self.tcp);
+        let shaking = TlsAcceptor::from(identity.server(key).clone()).accept(ReadAhead::new(self.tcp));
         let stream = tokio::time::timeout(listener.core.limits.handshake_timeout, shaking)
             .await
             .map_err(|_| HandshakeError::Timeout)

@@ -28,6 +28,7 @@ mod upstream;
 
 mod deadlines;
 mod metrics;
+mod read_ahead;
 mod stream;
 
 pub use ports::PortError;

@@ -2,27 +2,53 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
+use crate::read_ahead::ReadAhead;
+
 /// A connection of a caller or to an upstream.
 #[derive(Debug)]
 pub(crate) enum Stream {
     Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<ReadAhead>>),
 }
 
-/// Reads once into the room behind `bytes`, which grows as long as reads fill it; the number of bytes that came, none at the
-/// end.
-pub(crate) fn fill(stream: &mut Stream, bytes: &mut BytesMut, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-    if bytes.capacity() - bytes.len() < LEAST {
-        bytes.reserve(if bytes.is_empty() { FIRST } else { MORE });
+/// What was read of a connection and not used yet. Reads become larger as long as they are filled.
+#[derive(Debug)]
+pub(crate) struct Unread {
+    pub(crate) bytes: BytesMut,
+    room: usize,
+}
+
+impl Unread {
+    pub(crate) fn new(first: &[u8]) -> Self {
+        Self { bytes: BytesMut::from(first), room: LEAST }
     }
-    tokio_util::io::poll_read_buf(Pin::new(stream), cx, bytes)
+
+    /// Reads once; the number of bytes that came, none at the end.
+    pub(crate) fn poll_fill(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.bytes.capacity() - self.bytes.len() < self.room {
+            self.bytes.reserve(self.room);
+        }
+        let room = self.bytes.capacity() - self.bytes.len();
+        let read = ready!(tokio_util::io::poll_read_buf(Pin::new(stream), cx, &mut self.bytes))?;
+        if read == room {
+            self.room = MOST.min(self.room * 4);
+        } else if read < self.room / 4 {
+            self.room = LEAST;
+        }
+        Poll::Ready(Ok(read))
+    }
+
+    /// Gives back the memory.
+    pub(crate) fn release(&mut self) {
+        self.bytes = BytesMut::new();
+    }
 }
 
 /// rustls explains an end without close_notify by the address of its manual, which is not for a log.
@@ -80,12 +106,10 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// A read is worth its system call with this much room.
-const LEAST: usize = 1 << 10;
 /// For most heads and many bodies.
-const FIRST: usize = 4 << 10;
+const LEAST: usize = 4 << 10;
 /// Larger reads make bulk no faster: a copy of this much outweighs its system call by far.
-const MORE: usize = 64 << 10;
+const MOST: usize = 64 << 10;
 
 #[cfg(test)]
 mod tests {

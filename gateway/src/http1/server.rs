@@ -13,7 +13,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{CONNECTION, DATE, EXPECT};
 use http::{Request, Response, StatusCode, Version};
 use http_body::{Body as _, Frame, SizeHint};
@@ -25,7 +25,7 @@ use super::outgoing::Outgoing;
 use crate::connection::{Caller, Ending, Heads};
 use crate::http::body::{CallerBody, ResponseBody};
 use crate::http::proxy::serve_request;
-use crate::stream::{Stream, fill};
+use crate::stream::{Stream, Unread};
 
 /// One caller's connection.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ struct Socket {
 #[derive(Debug)]
 struct Ends {
     stream: Stream,
-    unread: BytesMut,
+    unread: Unread,
     out: Outgoing,
     body: Decoder,
     /// The caller sends its body when it is told to.
@@ -81,7 +81,7 @@ impl Connection {
     pub(crate) fn new(stream: Stream, first: &[u8]) -> Self {
         let ends = Ends {
             stream,
-            unread: BytesMut::from(first),
+            unread: Unread::new(first),
             out: Outgoing::default(),
             body: Decoder::new(Length::Exact(0)),
             hold: Hold::None,
@@ -137,38 +137,38 @@ impl Connection {
         let mut searched = 0;
         std::future::poll_fn(|cx| {
             let ends = &mut *self.socket.ends.borrow_mut();
-            if ends.unread.is_empty() && caller.activity.ending() == Ending::AtRest {
+            if ends.unread.bytes.is_empty() && caller.activity.ending() == Ending::AtRest {
                 return Poll::Ready(Ok(None));
             }
             loop {
                 // Empty lines before a request are ignored (RFC 9112 §2.2).
-                while searched == 0 && ends.unread.starts_with(b"\r\n") {
-                    let _ = ends.unread.split_to(2);
+                while searched == 0 && ends.unread.bytes.starts_with(b"\r\n") {
+                    let _ = ends.unread.bytes.split_to(2);
                 }
-                if let Some(end) = end_of_head(&ends.unread, searched)
+                if let Some(end) = end_of_head(&ends.unread.bytes, searched)
                     && end <= limits.header_bytes
                 {
-                    let head = ends.unread.split_to(end).freeze();
+                    let head = ends.unread.bytes.split_to(end).freeze();
                     if self.heads.amid {
                         self.heads.end();
                         caller.activity.note_heads(self.heads);
                     }
                     return Poll::Ready(Ok(Some(head::request(head, limits.headers))));
                 }
-                if ends.unread.len() > limits.header_bytes {
+                if ends.unread.bytes.len() > limits.header_bytes {
                     return Poll::Ready(Ok(Some(Err(Malformed::TooLarge))));
                 }
-                searched = ends.unread.len().saturating_sub(3);
-                if !ends.unread.is_empty() && !self.heads.amid {
+                searched = ends.unread.bytes.len().saturating_sub(3);
+                if !ends.unread.bytes.is_empty() && !self.heads.amid {
                     self.heads.amid = true;
                     caller.activity.note_heads(self.heads);
                 }
                 let filled = ends.poll_fill(cx);
-                if filled.is_pending() && ends.unread.is_empty() {
+                if filled.is_pending() && ends.unread.bytes.is_empty() {
                     ends.release();
                 }
                 match ready!(filled)? {
-                    0 if ends.unread.is_empty() => return Poll::Ready(Ok(None)),
+                    0 if ends.unread.bytes.is_empty() => return Poll::Ready(Ok(None)),
                     0 => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
                     _ => {}
                 }
@@ -195,7 +195,7 @@ impl Connection {
             }
             let ends = &mut *self.socket.ends.borrow_mut();
             // A body that is not read to its end yet has a reader who will notice; so will a request that came early.
-            if !ends.body.is_ended() && ends.hold != Hold::Body || !ends.unread.is_empty() {
+            if !ends.body.is_ended() && ends.hold != Hold::Body || !ends.unread.bytes.is_empty() {
                 return Poll::Pending;
             }
             match ready!(ends.poll_fill(cx))? {
@@ -321,7 +321,7 @@ fn refusal(malformed: Malformed) -> StatusCode {
 impl Ends {
     /// Reads more; the number of bytes that came, none at the end.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        fill(&mut self.stream, &mut self.unread, cx)
+        self.unread.poll_fill(&mut self.stream, cx)
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -335,7 +335,7 @@ impl Ends {
 
     /// What is not needed while nothing happens.
     fn release(&mut self) {
-        self.unread = BytesMut::new();
+        self.unread.release();
         self.out.release();
     }
 
@@ -353,7 +353,7 @@ impl Ends {
             self.hold = Hold::None;
         }
         loop {
-            match self.body.next(&mut self.unread) {
+            match self.body.next(&mut self.unread.bytes) {
                 Ok(Some(Piece::Data(data))) => return Poll::Ready(Some(Ok(Frame::data(data)))),
                 Ok(Some(Piece::Trailers(trailers))) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
                 Ok(None) if self.body.is_ended() => return Poll::Ready(None),
@@ -375,7 +375,7 @@ impl Ends {
 
     fn skip_unread(&mut self) {
         loop {
-            match self.body.next(&mut self.unread) {
+            match self.body.next(&mut self.unread.bytes) {
                 Ok(Some(_)) => {}
                 Ok(None) => return,
                 Err(_) => return self.failed = Some(Failed::Malformed),

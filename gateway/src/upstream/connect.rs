@@ -13,6 +13,7 @@ use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::{Surroundings, mtls};
 use crate::config::{self, HostPort};
+use crate::read_ahead::ReadAhead;
 
 /// Why there is no connection. Cheap to clone: all who waited for it are told.
 #[derive(Clone, Debug)]
@@ -72,7 +73,7 @@ impl std::error::Error for ConnectFailure {}
 /// An mTLS connection whose server is who it must be.
 #[derive(Debug)]
 pub(super) struct Verified {
-    pub(super) stream: Box<TlsStream<TcpStream>>,
+    pub(super) stream: Box<TlsStream<ReadAhead>>,
     pub(super) server: Arc<PeerIdentity>,
     pub(super) lifetime: crate::lifetime::Lifetime,
 }
@@ -95,8 +96,10 @@ pub(super) async fn mtls(
             return Err(ConnectFailure::OwnIdentity);
         }
         let name = server_name(&upstream.address)?;
-        let stream =
-            TlsConnector::from(identity.client(pool.key()).clone()).connect(name, tcp).await.map_err(tls_failure)?;
+        let stream = TlsConnector::from(identity.client(pool.key()).clone())
+            .connect(name, ReadAhead::new(tcp))
+            .await
+            .map_err(tls_failure)?;
         let server = identity
             .peer_of_client_connection(pool.key(), stream.get_ref().1.peer_certificates())
             .map_err(ConnectFailure::Server)?;

@@ -9,7 +9,7 @@ use std::net::Shutdown;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, response};
 use http_body::{Frame, SizeHint};
 use socket2::SockRef;
@@ -26,15 +26,14 @@ use crate::http1::head::{self, Head, Persistence};
 use crate::http1::length::end_of_head;
 use crate::http1::outgoing::Outgoing;
 use crate::metrics::{Counted, UpstreamMetrics};
-use crate::stream::{Stream, fill};
+use crate::stream::{Stream, Unread};
 
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: Stream,
-    unread: BytesMut,
+    unread: Unread,
     out: Outgoing,
-    /// Some while a request is not wholly sent.
-    upload: Option<Encoder>,
+    upload: Upload,
     answer: Decoder,
     persistence: Persistence,
     /// Some over mTLS.
@@ -44,13 +43,23 @@ pub(crate) struct Connection {
     _slot: Slot,
 }
 
+/// How far the request under way has come.
+#[derive(Debug, Eq, PartialEq)]
+enum Upload {
+    Encoding(Encoder),
+    /// All of it is in what is written.
+    Sent,
+    /// The upstream did not want it.
+    GivenUp,
+}
+
 impl Connection {
     pub(super) fn over(stream: Stream, live: Option<Live>, slot: Slot, metrics: &UpstreamMetrics) -> Box<Self> {
         Box::new(Self {
             stream,
-            unread: BytesMut::new(),
+            unread: Unread::new(b""),
             out: Outgoing::default(),
-            upload: None,
+            upload: Upload::Sent,
             answer: Decoder::new(Length::Exact(0)),
             persistence: Persistence::Keep,
             live,
@@ -77,8 +86,8 @@ impl Connection {
 
     /// Whether nothing comes where nothing was asked for, not even an end.
     fn is_quiet(&mut self, cx: &mut Context<'_>) -> bool {
-        let quiet = fill(&mut self.stream, &mut self.unread, cx).is_pending() && self.unread.is_empty();
-        self.unread = BytesMut::new();
+        let quiet = self.unread.poll_fill(&mut self.stream, cx).is_pending() && self.unread.bytes.is_empty();
+        self.unread.release();
         quiet
     }
 
@@ -122,12 +131,12 @@ impl Connection {
                 return unanswered(ForwardError::Ended);
             }
             loop {
-                let uploading = self.upload.is_some();
+                let uploading = self.is_uploading();
                 if let Poll::Ready(Err(error)) = self.poll_upload(request.body_mut(), cx) {
                     match error {
                         UploadError::Caller => return unanswered(ForwardError::RequestBody),
                         // It may have answered before it closed.
-                        UploadError::Upstream => self.upload = None,
+                        UploadError::Upstream => self.give_up_upload(),
                     }
                 }
                 if uploading {
@@ -156,7 +165,7 @@ impl Connection {
     fn begin(&mut self, request: &Request<RequestBody>) {
         let length = request.body().length();
         head::write_request(self.out.head(), request, length);
-        self.upload = Some(Encoder::new(length));
+        self.upload = Upload::Encoding(Encoder::new(length));
     }
 
     /// Sends on. Ready when all is sent.
@@ -164,7 +173,7 @@ impl Connection {
         loop {
             let mut waiting = false;
             while !waiting && self.out.has_room() {
-                let Some(encoder) = &mut self.upload else { break };
+                let Upload::Encoding(encoder) = &mut self.upload else { break };
                 let frame = if encoder.is_full() { Poll::Ready(None) } else { body.poll_frame(cx) };
                 match frame {
                     Poll::Pending => waiting = true,
@@ -178,15 +187,26 @@ impl Connection {
             }
             ready!(self.out.poll_flush(&mut self.stream, cx)).map_err(|_| UploadError::Upstream)?;
             match self.upload {
-                None => return Poll::Ready(Ok(())),
-                Some(_) if waiting => return Poll::Pending,
-                Some(_) => {}
+                Upload::Sent | Upload::GivenUp => return Poll::Ready(Ok(())),
+                Upload::Encoding(_) if waiting => return Poll::Pending,
+                Upload::Encoding(_) => {}
             }
         }
     }
 
+    /// Whether a part of the request has not left yet.
+    fn is_uploading(&self) -> bool {
+        matches!(self.upload, Upload::Encoding(_)) || !self.out.is_empty()
+    }
+
+    /// Sends no more of the request; the connection can carry no other.
+    fn give_up_upload(&mut self) {
+        self.upload = Upload::GivenUp;
+        self.out.release();
+    }
+
     fn end_upload(&mut self, trailers: Option<http::HeaderMap>) -> Result<(), UploadError> {
-        let Some(encoder) = self.upload.take() else { return Ok(()) };
+        let Upload::Encoding(encoder) = std::mem::replace(&mut self.upload, Upload::Sent) else { return Ok(()) };
         encoder.end(trailers.as_ref(), &mut self.out).map_err(|_| UploadError::Caller)
     }
 
@@ -197,15 +217,15 @@ impl Connection {
     ) -> Poll<Result<Head<response::Parts>, ForwardError>> {
         let mut searched = 0;
         loop {
-            if let Some(end) = end_of_head(&self.unread, searched) {
-                let head = head::answer(self.unread.split_to(end).freeze(), method);
+            if let Some(end) = end_of_head(&self.unread.bytes, searched) {
+                let head = head::answer(self.unread.bytes.split_to(end).freeze(), method);
                 return Poll::Ready(head.ok_or_else(malformed));
             }
-            if self.unread.len() > MAX_HEAD {
+            if self.unread.bytes.len() > MAX_HEAD {
                 return Poll::Ready(Err(malformed()));
             }
-            searched = self.unread.len().saturating_sub(3);
-            match ready!(fill(&mut self.stream, &mut self.unread, cx)) {
+            searched = self.unread.bytes.len().saturating_sub(3);
+            match ready!(self.unread.poll_fill(&mut self.stream, cx)) {
                 Ok(0) => return Poll::Ready(Err(closed(io::ErrorKind::UnexpectedEof))),
                 Ok(_) => {}
                 Err(cause) => return Poll::Ready(Err(ForwardError::Closed(Lost::Http1(cause)))),
@@ -218,11 +238,10 @@ impl Connection {
         request: &mut Request<RequestBody>,
         upstream: &Rc<Upstream>,
     ) -> ResponseBody {
-        if self.upload.is_some() {
+        if self.is_uploading() {
             // It answered without the body that it was told of, and will not get it.
             if request.body().is_held() {
-                self.upload = None;
-                self.persistence = Persistence::Close;
+                self.give_up_upload();
             } else {
                 let body = std::mem::replace(request.body_mut(), RequestBody::none());
                 return ResponseBody::exchange(Exchange::beside_upload(self, body, upstream));
@@ -232,8 +251,8 @@ impl Connection {
             self.finish(upstream);
             return ResponseBody::empty();
         }
-        if self.answer.size_hint().exact() == Some(self.unread.len() as u64) {
-            let body = self.unread.split().freeze();
+        if self.answer.size_hint().exact() == Some(self.unread.bytes.len() as u64) {
+            let body = self.unread.bytes.split().freeze();
             self.answer = Decoder::new(Length::Exact(0));
             self.finish(upstream);
             return ResponseBody::whole(body);
@@ -247,14 +266,14 @@ impl Connection {
         }
         let lost = |cause| Poll::Ready(Some(Err(BodyError::Upstream(Lost::Http1(cause)))));
         loop {
-            match self.answer.next(&mut self.unread) {
+            match self.answer.next(&mut self.unread.bytes) {
                 Ok(Some(Piece::Data(data))) => return Poll::Ready(Some(Ok(Frame::data(data)))),
                 Ok(Some(Piece::Trailers(trailers))) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
                 Ok(None) if self.answer.is_ended() => return Poll::Ready(None),
                 Ok(None) => {}
                 Err(_) => return lost(io::Error::new(io::ErrorKind::InvalidData, "a chunk is malformed")),
             }
-            match ready!(fill(&mut self.stream, &mut self.unread, cx)) {
+            match ready!(self.unread.poll_fill(&mut self.stream, cx)) {
                 Ok(0) if self.answer.ends_with_connection() => {
                     self.answer = Decoder::new(Length::Exact(0));
                     return Poll::Ready(None);
@@ -274,7 +293,7 @@ impl Connection {
     /// Back to the pool, if it can carry another exchange.
     fn finish(self: Box<Self>, upstream: &Upstream) {
         let deadlines = &upstream.worker.deadlines;
-        let whole = self.upload.is_none() && self.out.is_empty() && self.unread.is_empty();
+        let whole = self.upload == Upload::Sent && self.unread.bytes.is_empty();
         if self.persistence == Persistence::Close || !whole || !self.is_usable(deadlines) {
             return;
         }
@@ -288,7 +307,7 @@ impl Connection {
     fn shut_down(&self) {
         let tcp = match &self.stream {
             Stream::Plain(tcp) => tcp,
-            Stream::Tls(tls) => tls.get_ref().0,
+            Stream::Tls(tls) => tls.get_ref().0.tcp(),
         };
         // One that is closed already is as good.
         let _closed = SockRef::from(tcp).shutdown(Shutdown::Both);
@@ -348,9 +367,9 @@ impl Exchange {
                 connection.shut_down();
                 return Poll::Ready(());
             }
-            if connection.upload.is_some() || !connection.out.is_empty() {
+            if connection.is_uploading() {
                 let result = ready!(connection.poll_upload(&mut body, cx));
-                connection.upload = None;
+                connection.give_up_upload();
                 body = RequestBody::none();
                 if let Err(UploadError::Caller) = result {
                     // Without the rest of the request no answer means anything.
@@ -384,7 +403,7 @@ impl Exchange {
             Carrier::Shared(shared, mut uploading) => {
                 shared.answered.set(true);
                 // An upload that is under way may go on to its end.
-                if shared.connection.borrow().upload.is_some() {
+                if shared.connection.borrow().is_uploading() {
                     uploading.0 = None;
                 }
             }
