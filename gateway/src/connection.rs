@@ -52,36 +52,52 @@ pub(crate) enum Protocol {
 }
 
 impl Ready {
-    /// Serves requests until the connection ends; returns why it did.
+    /// Serves requests until the connection ends; returns why it did. Each protocol has a box of its own, so that a
+    /// connection has no more room than its protocol needs.
     pub(crate) async fn serve_requests(self, listener: &Rc<Listener>, control: &Control) -> Cause {
-        let core = &listener.core;
-        let activity = Activity::new(core.worker.deadlines.clone());
-        let caller =
-            Rc::new(Caller { listener: listener.clone(), permission: self.permission, activity: activity.clone() });
+        let activity = Activity::new(listener.core.worker.deadlines.clone());
+        let caller = Rc::new(Caller { listener: listener.clone(), permission: self.permission, activity });
         let timing = Timing::new(self.lifetime, listener);
         match self.protocol {
             Protocol::Http1 { first } => {
-                let mut connection = server::Connection::new(self.stream, &first);
-                let cause = drive(Http1(Box::pin(connection.serve(&caller))), control, timing, &activity).await;
-                if cause == Cause::HeaderTimeout {
-                    // It is gone in either case; that it heard is not needed.
-                    let _heard = tokio::time::timeout(GOODBYE, connection.say_last(HEADER_TIMEOUT)).await;
-                }
-                cause
+                let connection = server::Connection::new(self.stream, &first);
+                Box::pin(serve_http1(connection, caller, control, timing)).await
             }
             Protocol::Http2 { first } => {
-                let service = service_fn(move |request: Request<Incoming>| {
-                    let caller = caller.clone();
-                    let request = request.map(CallerBody::Http2);
-                    // In a box: hyper and the task for the stream move it several times.
-                    Box::pin(async move { Ok::<_, Infallible>(serve_request(&caller, request).await) })
-                });
-                let stream = Followed::new(self.stream, first, activity.clone());
-                let connection = core.http2.serve_connection(TokioIo::new(stream), service);
-                drive(connection, control, timing, &activity).await
+                let stream = Followed::new(self.stream, first, caller.activity.clone());
+                Box::pin(serve_http2(stream, caller, control, timing)).await
             }
         }
     }
+}
+
+async fn serve_http1(
+    mut connection: server::Connection,
+    caller: Rc<Caller>,
+    control: &Control,
+    timing: Timing,
+) -> Cause {
+    let cause = {
+        let requests = std::pin::pin!(connection.serve(&caller));
+        drive(Http1(requests), control, timing, &caller.activity).await
+    };
+    if cause == Cause::HeaderTimeout {
+        // It is gone in either case; that it heard is not needed.
+        let _heard = tokio::time::timeout(GOODBYE, connection.say_last(HEADER_TIMEOUT)).await;
+    }
+    cause
+}
+
+async fn serve_http2(stream: Followed, caller: Rc<Caller>, control: &Control, timing: Timing) -> Cause {
+    let activity = caller.activity.clone();
+    let http2 = caller.listener.core.http2.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let caller = caller.clone();
+        let request = request.map(CallerBody::Http2);
+        // In a box: hyper and the task for the stream move it several times.
+        Box::pin(async move { Ok::<_, Infallible>(serve_request(&caller, request).await) })
+    });
+    drive(http2.serve_connection(TokioIo::new(stream), service), control, timing, &activity).await
 }
 
 /// What connections of both protocols can do.
@@ -94,9 +110,9 @@ trait Serving {
 }
 
 /// The requests of a connection over HTTP/1.1, one after the other.
-struct Http1<F>(Pin<Box<F>>);
+struct Http1<'a, F>(Pin<&'a mut F>);
 
-impl<F: Future<Output = server::Ended>> Serving for Http1<F> {
+impl<F: Future<Output = server::Ended>> Serving for Http1<'_, F> {
     fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<server::Ended> {
         self.0.as_mut().poll(cx)
     }

@@ -52,10 +52,6 @@ impl Listener {
         if self.core.callers.len() >= self.core.connections {
             return self.metrics.refused("connection_limit");
         }
-        // It only makes small answers late.
-        if accepted.tcp.set_nodelay(true).is_err() {
-            return;
-        }
         let open = Counted::in_gauge(&self.metrics.connections);
         tokio::task::spawn_local(async move {
             let cause = self.serve_connection(accepted, place).await;
@@ -79,13 +75,13 @@ impl Listener {
                 };
                 let Some(authenticated) = begun else { return Some(Cause::Shutdown) };
                 let (ready, control) = authenticated?;
-                Some(Box::pin(ready.serve_requests(self, &control)).await)
+                Some(ready.serve_requests(self, &control).await)
             }
             None => {
                 drop(place);
                 let control = self.core.callers.register(None);
                 Some(match Box::pin(self.unless_closing(accepted.greet(self))).await {
-                    Some(Ok(ready)) => Box::pin(ready.serve_requests(self, &control)).await,
+                    Some(Ok(ready)) => ready.serve_requests(self, &control).await,
                     Some(Err(cause)) => cause,
                     None => Cause::Shutdown,
                 })

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 /// A connection costs many small pieces of memory, a request some of one life: measured 10 % of a request's instructions.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// mTLS in front of services and beside their clients
 #[derive(Debug, Parser)]

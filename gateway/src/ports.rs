@@ -66,6 +66,8 @@ pub(crate) fn check_again(listener: &Listener, address: SocketAddr) -> Result<()
 
 /// Lets connections come.
 pub(crate) fn open(socket: Socket) -> io::Result<tokio::net::TcpListener> {
+    // What is accepted inherits it: waiting for more to send only makes small answers late.
+    socket.set_tcp_nodelay(true)?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     tokio::net::TcpListener::from_std(socket.into())
