@@ -116,15 +116,21 @@ impl Connection {
                 }
                 None => return Ok(()),
             };
-            let asked = head::Caller { method: head.parts.method.clone(), version: head.parts.version };
-            let connection = head.connection;
-            let request = self.request(head);
             // In a box, so that a connection at rest does not keep the room that its requests need.
-            let serving = Box::pin(serve_request(caller, request));
-            let Some(answer) = self.unless_gone(serving).await? else { return Ok(()) };
-            if self.write_answer(answer, &asked, connection, caller).await? == Persistence::Close {
+            if Box::pin(self.serve_one(head, caller)).await? == Persistence::Close {
                 return Ok(());
             }
+        }
+    }
+
+    /// Answers one request; returns whether the connection may carry another.
+    async fn serve_one(&self, head: Head<http::request::Parts>, caller: &Caller) -> io::Result<Persistence> {
+        let asked = head::Caller { method: head.parts.method.clone(), version: head.parts.version };
+        let connection = head.connection;
+        let request = self.request(head);
+        match self.unless_gone(serve_request(caller, request)).await? {
+            Some(answer) => self.write_answer(answer, &asked, connection, caller).await,
+            None => Ok(Persistence::Close),
         }
     }
 
@@ -206,7 +212,7 @@ impl Connection {
         .await
     }
 
-    /// Sends an answer to its end; returns whether the connection may carry another.
+    /// Sends an answer to its end.
     async fn write_answer(
         &self,
         answer: Response<ResponseBody>,
