@@ -249,3 +249,130 @@ const FEW_LINES: usize = 100;
 const MAX_ANSWER_LINES: usize = 100;
 /// What the gateway adds to a head.
 const ADDED: usize = 2;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(text: &str) -> Result<Head<request::Parts>, Malformed> {
+        request(Bytes::copy_from_slice(text.as_bytes()), 100)
+    }
+
+    #[test]
+    fn a_head_says_what_is_asked_and_whether_more_may_follow() {
+        for (line, lines, connection) in [
+            ("GET /a?b HTTP/1.1", "", Persistence::Keep),
+            ("GET /a?b HTTP/1.1", "connection: close\r\n", Persistence::Close),
+            ("GET /a?b HTTP/1.1", "connection: te, Close\r\n", Persistence::Close),
+            ("GET /a?b HTTP/1.0", "", Persistence::Close),
+            ("GET /a?b HTTP/1.0", "connection: Keep-Alive\r\n", Persistence::Keep),
+            ("GET /a?b HTTP/1.0", "connection: keep-alive\r\nconnection: close\r\n", Persistence::Close),
+        ] {
+            let head = read(&format!("{line}\r\n{lines}Host: a\r\nx: 1\r\nX: 2\r\n\r\n")).unwrap();
+            assert_eq!((head.parts.method, head.parts.uri.to_string()), (Method::GET, "/a?b".to_owned()));
+            assert_eq!(head.parts.headers.get_all("x").iter().collect::<Vec<_>>(), ["1", "2"]);
+            assert_eq!((head.length, head.connection), (Length::Exact(0), connection), "{line} {lines}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused() {
+        for (text, malformed) in [
+            ("GET  / HTTP/1.1\r\n\r\n", Malformed::Head),
+            ("GET / HTTP/1.1 x\r\n\r\n", Malformed::Head),
+            ("GET / HTTP/2.0\r\n\r\n", Malformed::Head),
+            ("GET /\r\n\r\n", Malformed::Head),
+            ("G(T / HTTP/1.1\r\n\r\n", Malformed::Head),
+            ("GET / HTTP/1.1\r\na b: c\r\n\r\n", Malformed::Head),
+            ("GET / HTTP/1.1\r\na : c\r\n\r\n", Malformed::Head),
+            ("GET / HTTP/1.1\r\n: c\r\n\r\n", Malformed::Head),
+            ("GET / HTTP/1.1\r\na: \0\r\n\r\n", Malformed::Head),
+            ("GET / HTTP/1.1\r\na: b\rc: d\r\n\r\n", Malformed::Head),
+            ("POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n", Malformed::Encoding),
+        ] {
+            assert_eq!(read(text).map(|head| head.length), Err(malformed), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn more_lines_than_allowed_are_refused() {
+        let text = |lines: usize| format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(lines));
+        for max in [1, 100, 101, 1_000] {
+            assert!(request(text(max).into(), max).is_ok(), "{max}");
+            assert_eq!(request(text(max + 1).into(), max).map(|head| head.length), Err(Malformed::TooLarge), "{max}");
+        }
+    }
+
+    #[test]
+    fn an_answers_length_follows_from_its_status_its_request_and_its_lines() {
+        use Length::*;
+        for (status, method, lines, length) in [
+            ("200 OK", Method::GET, "content-length: 5\r\n", Some(Exact(5))),
+            ("200", Method::GET, "content-length: 5\r\ncontent-length: 5\r\n", Some(Exact(5))),
+            ("200 OK", Method::GET, "content-length: 5\r\ncontent-length: 6\r\n", None),
+            ("200 OK", Method::GET, "content-length: 5, 5\r\n", None),
+            ("200 OK", Method::GET, "content-length: -5\r\n", None),
+            ("200 OK", Method::GET, "transfer-encoding: chunked\r\ncontent-length: 5\r\n", Some(Chunked)),
+            ("200 OK", Method::GET, "transfer-encoding: gzip, chunked\r\n", None),
+            ("200 OK", Method::GET, "transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n", None),
+            ("200 OK", Method::GET, "", Some(UntilClose)),
+            ("200 OK", Method::HEAD, "content-length: 5\r\n", Some(Exact(0))),
+            ("204 No Content", Method::GET, "content-length: 5\r\n", Some(Exact(0))),
+            ("304 Not Modified", Method::GET, "content-length: 5\r\n", Some(Exact(0))),
+            ("100 Continue", Method::GET, "", Some(Exact(0))),
+        ] {
+            let head = format!("HTTP/1.1 {status}\r\n{lines}\r\n");
+            let found = answer(head.clone().into(), &method).map(|head| head.length);
+            assert_eq!(found, length, "{method} {head:?}");
+        }
+        assert!(answer("HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".into(), &Method::GET).is_none());
+        let until_close = answer("HTTP/1.1 200 OK\r\nconnection: keep-alive\r\n\r\n".into(), &Method::GET).unwrap();
+        assert_eq!(until_close.connection, Persistence::Close);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_again(
+            method in "[A-Z]{1,8}",
+            path in "/[a-z0-9/]{0,20}",
+            lines in prop::collection::vec(("x-[a-z]{1,8}", "[!-~]([ -~]{0,10}[!-~])?"), 0..8),
+            length in prop_oneof![(1_u64..1_000_000_000).prop_map(Length::Exact), Just(Length::Chunked)],
+        ) {
+            let mut request = Request::builder().method(method.as_str()).uri(path.as_str());
+            for (name, value) in &lines {
+                request = request.header(name, value);
+            }
+            let request = request.body(()).unwrap();
+            let mut out = Vec::new();
+            write_request(&mut out, &request, length);
+            let head = super::request(out.into(), 100).unwrap();
+            prop_assert_eq!(head.length, length);
+            prop_assert_eq!(&head.parts.method, request.method());
+            prop_assert_eq!(&head.parts.uri, request.uri());
+            let framing = ["content-length", "transfer-encoding"];
+            let passed: HeaderMap = head.parts.headers.iter()
+                .filter(|(name, _)| !framing.contains(&name.as_str()))
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .fold(HeaderMap::new(), |mut map, (name, value)| { map.append(name, value); map });
+            prop_assert_eq!(&passed, request.headers());
+        }
+
+        /// Neither side panics, and a request that passes is one that passes again.
+        #[test]
+        fn any_bytes_are_read_or_refused(
+            text in "(GET|POST|[a-zA-Z]{0,3}) ?(/|\\*|a:1|http://a/|[ -~]{0,6}) HTTP/1\\.[01]\r?\n((host|content-length|transfer-encoding|connection|[!-~]{1,3}):[ -~\t]{0,9}\r?\n){0,4}\r?\n",
+        ) {
+            let _ = answer(Bytes::copy_from_slice(text.as_bytes()), &Method::GET);
+            if let Ok(head) = read(&text) {
+                let request = Request::from_parts(head.parts, ());
+                let mut out = Vec::new();
+                write_request(&mut out, &request, head.length);
+                prop_assert!(super::request(out.into(), 100).is_ok());
+            }
+        }
+    }
+}
