@@ -211,7 +211,8 @@ impl Upstream {
                 {
                     return Ok(Lease { connection: Connection::Http1(connection), reused: true });
                 }
-                let connection = self.note_connect(self.connect_plain().await)?;
+                // In a box: a request that needs no new connection has no room for making one.
+                let connection = self.note_connect(Box::pin(self.connect_plain()).await)?;
                 Ok(Lease { connection: Connection::Http1(connection), reused: false })
             }
             Protocol::Mtls(pool) => pool.lease(self, wanted).await,

@@ -9,7 +9,7 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
@@ -128,7 +128,8 @@ impl Connection {
         let asked = head::Caller { method: head.parts.method.clone(), version: head.parts.version };
         let connection = head.connection;
         let request = self.request(head);
-        match self.unless_gone(serve_request(caller, request)).await? {
+        let mut serving = pin!(serve_request(caller, request));
+        match self.unless_gone(serving.as_mut()).await? {
             Some(answer) => self.write_answer(answer, &asked, connection, caller).await,
             None => Ok(Persistence::Close),
         }
@@ -193,8 +194,7 @@ impl Connection {
     }
 
     /// What `work` comes to; none when the caller hangs up meanwhile.
-    async fn unless_gone<T>(&self, work: impl Future<Output = T>) -> io::Result<Option<T>> {
-        let mut work = pin!(work);
+    async fn unless_gone<T>(&self, mut work: Pin<&mut impl Future<Output = T>>) -> io::Result<Option<T>> {
         std::future::poll_fn(|cx| {
             if let Poll::Ready(done) = work.as_mut().poll(cx) {
                 return Poll::Ready(Ok(Some(done)));
@@ -336,7 +336,7 @@ impl Ends {
 
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_flush(cx))?;
-        tokio::io::AsyncWrite::poll_shutdown(std::pin::Pin::new(&mut self.stream), cx)
+        tokio::io::AsyncWrite::poll_shutdown(Pin::new(&mut self.stream), cx)
     }
 
     /// What is not needed while nothing happens.

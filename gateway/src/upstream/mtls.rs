@@ -77,7 +77,7 @@ impl Pool {
                 return Ok(Lease { connection: Connection::Http1(connection), reused: true });
             }
             if self.speaks.get() == Speaks::Http1 {
-                let connection = upstream.note_connect(connect(upstream).await)?;
+                let connection = upstream.note_connect(Box::pin(connect(upstream)).await)?;
                 return Ok(Lease { connection, reused: false });
             }
             // It may turn out that one connection serves all who wait.
