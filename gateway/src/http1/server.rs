@@ -60,6 +60,8 @@ enum Hold {
     Body,
     /// Until that is written.
     Continuing,
+    /// The answer has begun without it. `100 Continue` would be read as a part of the answer now.
+    Refused,
 }
 
 /// Why a connection cannot go on.
@@ -231,7 +233,11 @@ impl Connection {
         if !parts.headers.contains_key(DATE) {
             parts.headers.insert(DATE, caller.listener.core.worker.deadlines.http_date());
         }
-        head::write_answer(self.socket.ends.borrow_mut().out.head(), &parts, asked, length, connection);
+        {
+            let ends = &mut *self.socket.ends.borrow_mut();
+            ends.begin_answer();
+            head::write_answer(ends.out.head(), &parts, asked, length, connection);
+        }
         self.write_body(body, Encoder::new(length)).await?;
         self.end_request().await?;
         let ends = self.socket.ends.borrow();
@@ -345,7 +351,18 @@ impl Ends {
         self.out.release();
     }
 
+    /// A body that was not asked for by now is not asked for any more.
+    fn begin_answer(&mut self) {
+        self.hold = match self.hold {
+            Hold::Body | Hold::Refused => Hold::Refused,
+            Hold::None | Hold::Continuing => Hold::None,
+        };
+    }
+
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.hold == Hold::Refused {
+            return Poll::Ready(Some(Err(BodyError::Refused)));
+        }
         if self.hold == Hold::Body {
             self.hold = Hold::Continuing;
             self.out.head().extend_from_slice(CONTINUE);
@@ -397,6 +414,8 @@ pub(crate) struct Body(Rc<Socket>);
 /// A caller's body that did not come whole.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
+    #[error("it was answered before it was asked for")]
+    Refused,
     #[error("a chunk or a trailer is malformed")]
     Chunk,
     #[error("the caller broke off")]
@@ -428,3 +447,44 @@ impl Drop for Body {
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 const WRONG_LENGTH: &str = "the answer's body is not as long as its head has told";
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_caller_is_told_to_continue_before_the_answer_and_not_amid_it() {
+        for answering in [false, true] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let theirs = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let connection = Connection::new(Stream::Plain(listener.accept().await.unwrap().0), b"");
+            let text = "POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 4\r\n\r\n";
+            let request = connection.request(head::request(text.into(), 10).unwrap());
+            if answering {
+                connection.socket.ends.borrow_mut().begin_answer();
+            }
+            let polled = std::future::poll_fn(|cx| {
+                Poll::Ready(match request.body() {
+                    CallerBody::Http1(body) => body.poll_frame(cx),
+                    CallerBody::None | CallerBody::Http2(_) => Poll::Ready(None),
+                })
+            });
+            let polled = polled.await;
+            assert!(connection.socket.ends.borrow().out.is_empty());
+            if answering {
+                assert!(matches!(polled, Poll::Ready(Some(Err(BodyError::Refused)))), "{polled:?}");
+                assert!(theirs.try_read(&mut [0; 64]).is_err());
+            } else {
+                assert!(polled.is_pending());
+                theirs.readable().await.unwrap();
+                let mut told = [0; 64];
+                let read = theirs.try_read(&mut told).unwrap();
+                assert_eq!(&told[..read], CONTINUE);
+            }
+        }
+    }
+}
