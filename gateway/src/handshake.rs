@@ -9,7 +9,6 @@ use rustls::{HandshakeKind, PeerIncompatible};
 use signet_identity::{PeerError, PeerIdentity, ServerKey, Snapshot};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use crate::authorization::Permission;
 use crate::connection::{Protocol, Ready};
@@ -17,8 +16,8 @@ use crate::http::answer::HEADER_TIMEOUT;
 use crate::http::frames::PREFACE;
 use crate::lifetime::{Cause, Lifetime};
 use crate::listener::Listener;
-use crate::read_ahead::ReadAhead;
 use crate::stream::Stream;
+use crate::tls::{self, TlsStream};
 
 /// A TCP connection of which nothing was read.
 #[derive(Debug)]
@@ -30,7 +29,9 @@ pub(crate) struct Accepted {
 /// A caller whose certificate was verified under the snapshot that its handshake used.
 #[derive(Debug)]
 pub(crate) struct Authenticated {
-    stream: Box<TlsStream<ReadAhead>>,
+    stream: Box<TlsStream>,
+    /// What the handshake has settled.
+    is_http2: bool,
     pub(crate) peer: Arc<PeerIdentity>,
 }
 
@@ -118,24 +119,25 @@ impl Accepted {
         if !identity.svid().is_valid_at(listener.core.worker.clock.now()) {
             return Err(refused("full")(HandshakeError::OwnIdentity));
         }
-        let shaking = TlsAcceptor::from(identity.server(key).clone()).accept(ReadAhead::new(self.tcp));
-        let stream = tokio::time::timeout(listener.core.limits.handshake_timeout, shaking)
+        let shaking = tls::accept(identity.server(key).clone(), self.tcp);
+        let shaken = tokio::time::timeout(listener.core.limits.handshake_timeout, shaking)
             .await
             .map_err(|_| HandshakeError::Timeout)
             .and_then(|shaken| shaken.map_err(HandshakeError::of))
             .map_err(refused("full"))?;
-        let tls = stream.get_ref().1;
-        let kind = match tls.handshake_kind() {
+        let kind = match shaken.handshake_kind() {
             Some(HandshakeKind::Resumed) => "resumed",
             _ => "full",
         };
         let peer = identity
-            .peer_of_server_connection(key, tls.peer_certificates())
+            .peer_of_server_connection(key, shaken.peer_certificates())
             .and_then(|peer| peer.ok_or(PeerError::NoCertificate))
             .map_err(HandshakeError::Peer)
             .map_err(refused(kind))?;
+        let is_http2 = shaken.alpn_protocol() == Some(b"h2");
+        let stream = shaken.into_stream().map_err(HandshakeError::of).map_err(refused(kind))?;
         listener.metrics.handshake_succeeded(kind, begun.elapsed().as_secs_f64());
-        Ok(Authenticated { stream: Box::new(TlsStream::Server(stream)), peer })
+        Ok(Authenticated { stream: Box::new(stream), is_http2, peer })
     }
 
     /// A caller on this host, who is not asked who it is. Waits for its first bytes, which tell the protocol.
@@ -183,10 +185,8 @@ impl Accepted {
 impl Authenticated {
     /// Settles what the caller may do and for how long.
     pub(crate) fn ready(self, identity: &Snapshot, listener: &Listener) -> Ready {
-        let protocol = match self.stream.get_ref().1.alpn_protocol() {
-            Some(b"h2") => Protocol::Http2 { first: Vec::new() },
-            _ => Protocol::Http1 { first: Vec::new() },
-        };
+        let first = Vec::new();
+        let protocol = if self.is_http2 { Protocol::Http2 { first } } else { Protocol::Http1 { first } };
         let permission = Permission::of_peer(&listener.mode, &self.peer, identity);
         let now = listener.core.worker.clock.now();
         let lifetime = Lifetime::of_accepted(self.peer.expires_at(), now);

@@ -28,8 +28,8 @@ mod upstream;
 
 mod deadlines;
 mod metrics;
-mod read_ahead;
 mod stream;
+mod tls;
 
 pub use ports::PortError;
 pub use run::{RunError, Started, run};

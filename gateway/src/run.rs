@@ -187,6 +187,7 @@ async fn join_all(threads: Vec<JoinHandle<()>>) {
 /// another.
 fn policies(config: &Gateway, clock: &SharedClock) -> (TlsPolicies, Keys) {
     let mut policies = TlsPolicies::new(clock.clone());
+    policies.enable_secret_extraction();
     let alpn = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let listeners = config.listeners.iter().map(|listener| match listener.mode {
         Mode::Inbound { .. } => {

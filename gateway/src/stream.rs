@@ -7,42 +7,35 @@ use std::task::{Context, Poll, ready};
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsStream;
 
-use crate::read_ahead::ReadAhead;
+use crate::tls::TlsStream;
 
 /// A connection of a caller or to an upstream.
 #[derive(Debug)]
 pub(crate) enum Stream {
     Plain(TcpStream),
-    Tls(Box<TlsStream<ReadAhead>>),
+    Tls(Box<TlsStream>),
 }
 
-/// What was read of a connection and not used yet. Reads become larger as long as they are filled.
+/// What was read of a connection and not used yet.
 #[derive(Debug)]
 pub(crate) struct Unread {
     pub(crate) bytes: BytesMut,
-    room: usize,
+    /// Of a plain connection.
+    read_size: ReadSize,
 }
 
 impl Unread {
     pub(crate) fn new(first: &[u8]) -> Self {
-        Self { bytes: BytesMut::from(first), room: LEAST }
+        Self { bytes: BytesMut::from(first), read_size: ReadSize::new() }
     }
 
     /// Reads once; the number of bytes that came, none at the end.
     pub(crate) fn poll_fill(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if self.bytes.capacity() - self.bytes.len() < self.room {
-            self.bytes.reserve(self.room);
+        match stream {
+            Stream::Plain(tcp) => self.read_size.poll_read(tcp, &mut self.bytes, cx),
+            Stream::Tls(tls) => tls.poll_fill(&mut self.bytes, cx),
         }
-        let room = self.bytes.capacity() - self.bytes.len();
-        let read = ready!(tokio_util::io::poll_read_buf(Pin::new(stream), cx, &mut self.bytes))?;
-        if read == room {
-            self.room = MOST.min(self.room * 4);
-        } else if read < self.room / 4 {
-            self.room = LEAST;
-        }
-        Poll::Ready(Ok(read))
     }
 
     /// Gives back the memory.
@@ -51,19 +44,41 @@ impl Unread {
     }
 }
 
-/// rustls explains an end without close_notify by the address of its manual, which is not for a log.
-fn without_manual(cause: io::Error) -> io::Error {
-    if cause.kind() == io::ErrorKind::UnexpectedEof {
-        return io::Error::new(cause.kind(), "the peer closed the connection without TLS close_notify");
+/// How much is asked of a socket at once: more as long as that much comes.
+#[derive(Debug)]
+pub(crate) struct ReadSize(usize);
+
+impl ReadSize {
+    pub(crate) fn new() -> Self {
+        Self(LEAST)
     }
-    cause
+
+    /// Reads once and appends it to `bytes`; the number of bytes that came, none at the end.
+    pub(crate) fn poll_read(
+        &mut self,
+        tcp: &mut TcpStream,
+        bytes: &mut BytesMut,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        if bytes.capacity() - bytes.len() < self.0 {
+            bytes.reserve(self.0);
+        }
+        let room = bytes.capacity() - bytes.len();
+        let read = ready!(tokio_util::io::poll_read_buf(Pin::new(tcp), cx, bytes))?;
+        if read == room {
+            self.0 = MOST.min(self.0 * 4);
+        } else if read < self.0 / 4 {
+            self.0 = LEAST;
+        }
+        Poll::Ready(Ok(read))
+    }
 }
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf).map_err(without_manual),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -110,36 +125,3 @@ impl AsyncWrite for Stream {
 const LEAST: usize = 4 << 10;
 /// Larger reads make bulk no faster: a copy of this much outweighs its system call by far.
 const MOST: usize = 64 << 10;
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use std::io::Read as _;
-    use std::sync::Arc;
-
-    use rustls::{ClientConfig, ClientConnection, RootCertStore};
-    use rustls_pki_types::ServerName;
-
-    use super::*;
-
-    #[test]
-    fn an_end_without_close_notify_is_told_without_an_address() {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let config = config.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
-        let name = ServerName::try_from("a").unwrap();
-        let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
-        assert_eq!(connection.read_tls(&mut io::empty()).unwrap(), 0);
-        let cause = connection.reader().read(&mut [0]).unwrap_err();
-        assert!(cause.to_string().contains("https://"), "{cause}");
-        let told = without_manual(cause).to_string();
-        assert_eq!(told, "the peer closed the connection without TLS close_notify");
-    }
-
-    #[test]
-    fn another_error_is_told_as_it_is() {
-        let told = without_manual(io::Error::from(io::ErrorKind::ConnectionReset)).to_string();
-        assert_eq!(told, io::Error::from(io::ErrorKind::ConnectionReset).to_string());
-    }
-}

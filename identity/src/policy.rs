@@ -10,6 +10,7 @@ pub struct TlsPolicies {
     clock: SharedClock,
     servers: Vec<Arc<ServerPolicy>>,
     clients: Vec<Arc<ClientPolicy>>,
+    secret_extraction: bool,
 }
 
 /// Names a [`ServerPolicy`] of the [`TlsPolicies`] that it was given to.
@@ -60,7 +61,13 @@ pub enum ClientCredentials {
 impl TlsPolicies {
     /// No policies yet. The clock is the one that certificates are judged by.
     pub fn new(clock: SharedClock) -> Self {
-        Self { clock, servers: Vec::new(), clients: Vec::new() }
+        Self { clock, servers: Vec::new(), clients: Vec::new(), secret_extraction: false }
+    }
+
+    /// Lets connections be taken out of rustls' hands after their handshake, traffic secrets included, by a process that
+    /// has a record layer of its own (`rustls::kernel`).
+    pub fn enable_secret_extraction(&mut self) {
+        self.secret_extraction = true;
     }
 
     /// Adds a policy to those that later snapshots are built with.
@@ -77,6 +84,10 @@ impl TlsPolicies {
 
     pub fn clock(&self) -> &SharedClock {
         &self.clock
+    }
+
+    pub(crate) fn has_secret_extraction(&self) -> bool {
+        self.secret_extraction
     }
 
     pub(crate) fn servers(&self) -> &[Arc<ServerPolicy>] {

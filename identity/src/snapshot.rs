@@ -75,14 +75,14 @@ impl Snapshot {
             .iter()
             .map(|policy| {
                 let tickets = tickets(policy, &svid, &trust, previous).map_err(SnapshotError::Tickets)?;
-                let config = server_config(policy, &svid, &trust, &tickets, &clock);
+                let config = server_config(policy, &svid, &trust, &tickets, policies);
                 Ok(Server { policy: policy.clone(), tickets, config })
             })
             .collect::<Result<_, SnapshotError>>()?;
         let clients = policies
             .clients()
             .iter()
-            .map(|policy| Client { policy: policy.clone(), config: client_config(policy, &svid, &trust, &clock) })
+            .map(|policy| Client { policy: policy.clone(), config: client_config(policy, &svid, &trust, policies) })
             .collect();
         let generation = previous.map_or(Generation::FIRST, |previous| previous.generation.next());
         Ok(Self { generation, trust, clock, svid, expires_at, servers, clients })

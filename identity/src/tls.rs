@@ -27,7 +27,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::{
     BundleSet, ClientAuthentication, ClientCredentials, ClientPolicy, PeerError, PeerIdentity, ServerPolicy,
-    SharedClock, SpiffeIdPatterns, X509Svid,
+    SharedClock, SpiffeIdPatterns, TlsPolicies, X509Svid,
     session_store::SessionStore,
     snapshot::TrustEpoch,
     verify::{Role, Trust, unix_time},
@@ -71,8 +71,9 @@ pub(crate) fn server_config(
     svid: &X509Svid,
     trust: &Arc<Trust>,
     tickets: &Arc<dyn ProducesTickets>,
-    clock: &SharedClock,
+    policies: &TlsPolicies,
 ) -> Arc<ServerConfig> {
+    let clock = policies.clock();
     let verifier = ClientVerifier { trust: trust.clone(), clock: clock.clone(), clients: policy.clients };
     let mut config = tls13(ServerConfig::builder_with_details, clock.clone())
         .with_client_cert_verifier(Arc::new(verifier))
@@ -82,6 +83,7 @@ pub(crate) fn server_config(
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 1;
     config.max_early_data_size = 0;
+    config.enable_secret_extraction = policies.has_secret_extraction();
     Arc::new(config)
 }
 
@@ -89,8 +91,9 @@ pub(crate) fn client_config(
     policy: &ClientPolicy,
     svid: &X509Svid,
     trust: &Arc<Trust>,
-    clock: &SharedClock,
+    policies: &TlsPolicies,
 ) -> Arc<ClientConfig> {
+    let clock = policies.clock();
     let sessions = Arc::new(SessionStore::new(clock.clone()));
     let verifier = ServerVerifier {
         trust: trust.clone(),
@@ -109,6 +112,7 @@ pub(crate) fn client_config(
     config.resumption = Resumption::store(sessions);
     config.enable_sni = false;
     config.enable_early_data = false;
+    config.enable_secret_extraction = policies.has_secret_extraction();
     Arc::new(config)
 }
 

@@ -9,11 +9,10 @@ use std::time::Duration;
 use rustls_pki_types::ServerName;
 use signet_identity::{PeerError, PeerIdentity};
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::{Surroundings, mtls};
 use crate::config::{self, HostPort};
-use crate::read_ahead::ReadAhead;
+use crate::tls::{self, TlsStream};
 
 /// Why there is no connection. Cheap to clone: all who waited for it are told.
 #[derive(Clone, Debug)]
@@ -73,7 +72,9 @@ impl std::error::Error for ConnectFailure {}
 /// An mTLS connection whose server is who it must be.
 #[derive(Debug)]
 pub(super) struct Verified {
-    pub(super) stream: Box<TlsStream<ReadAhead>>,
+    pub(super) stream: Box<TlsStream>,
+    /// What the handshake has settled; else HTTP/1.1.
+    pub(super) is_http2: bool,
     pub(super) server: Arc<PeerIdentity>,
     pub(super) lifetime: crate::lifetime::Lifetime,
 }
@@ -96,12 +97,9 @@ pub(super) async fn mtls(
             return Err(ConnectFailure::OwnIdentity);
         }
         let name = server_name(&upstream.address)?;
-        let stream = TlsConnector::from(identity.client(pool.key()).clone())
-            .connect(name, ReadAhead::new(tcp))
-            .await
-            .map_err(tls_failure)?;
+        let shaken = tls::connect(identity.client(pool.key()).clone(), name, tcp).await.map_err(tls_failure)?;
         let server = identity
-            .peer_of_client_connection(pool.key(), stream.get_ref().1.peer_certificates())
+            .peer_of_client_connection(pool.key(), shaken.peer_certificates())
             .map_err(ConnectFailure::Server)?;
         // Trust that changed meanwhile was judged without this connection.
         let current = worker.identity.load_full();
@@ -109,7 +107,9 @@ pub(super) async fn mtls(
             current.still_accepts(&server).map_err(ConnectFailure::Server)?;
         }
         let lifetime = crate::lifetime::Lifetime::of_made(identity.svid().not_after(), server.expires_at(), now);
-        Ok(Verified { stream: Box::new(TlsStream::Client(stream)), server, lifetime })
+        let is_http2 = shaken.alpn_protocol() == Some(b"h2");
+        let stream = Box::new(shaken.into_stream().map_err(tls_failure)?);
+        Ok(Verified { stream, is_http2, server, lifetime })
     })
     .await
 }

@@ -307,7 +307,7 @@ impl Connection {
     fn shut_down(&self) {
         let tcp = match &self.stream {
             Stream::Plain(tcp) => tcp,
-            Stream::Tls(tls) => tls.get_ref().0.tcp(),
+            Stream::Tls(tls) => tls.tcp(),
         };
         // One that is closed already is as good.
         let _closed = SockRef::from(tcp).shutdown(Shutdown::Both);

@@ -147,7 +147,7 @@ async fn connect(upstream: &Rc<Upstream>) -> Result<Connection, ConnectFailure> 
     let super::Protocol::Mtls(pool) = &upstream.protocol else { return Err(ConnectFailure::OwnIdentity) };
     let slot = upstream.slot()?;
     let verified = connect::mtls(&upstream.config, pool, &upstream.worker).await?;
-    if verified.stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+    if verified.is_http2 {
         pool.speaks.set(Speaks::Http2);
         let connection = Shared::over(verified, slot, upstream).await?;
         pool.shared.borrow_mut().push(connection.clone());
