@@ -24,6 +24,8 @@ pub(crate) struct Records {
     to_open: u64,
     to_seal: u64,
     suite: &'static Tls13CipherSuite,
+    /// How many records are sealed with one key.
+    most_with_one_key: u64,
     keys: Keys,
     /// The beginning of a handshake message that goes on in the next record.
     partial: Vec<u8>,
@@ -96,6 +98,7 @@ impl Records {
             to_open,
             to_seal,
             suite,
+            most_with_one_key: suite.common.confidentiality_limit.min(MOST_WITH_ONE_KEY),
             keys,
             partial: Vec::new(),
             without_data: 0,
@@ -230,7 +233,7 @@ impl Records {
         payload: OutboundChunks<'_>,
         sealed: &mut VecDeque<Vec<u8>>,
     ) -> Result<(), RecordError> {
-        if self.key_is_asked_for || self.to_seal >= self.suite.common.confidentiality_limit.min(MOST_WITH_ONE_KEY) {
+        if self.key_is_asked_for || self.to_seal >= self.most_with_one_key {
             self.key_is_asked_for = false;
             self.encrypt(ContentType::Handshake, OutboundChunks::Single(&KEY_UPDATE), sealed)?;
             let (next, secrets) = match &mut self.keys {
@@ -340,3 +343,6 @@ const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, KEY_NOT_REQUESTED];
 
 const WARNING: u8 = 1;
 const FATAL: u8 = 2;
+
+#[cfg(test)]
+mod tests;

@@ -42,7 +42,7 @@ pub(crate) async fn connect(
 
 /// A handshake that is done; what it came to can be asked of [`CommonState`].
 pub(crate) struct Shaken<S> {
-    side: Box<S>,
+    pub(super) side: Box<S>,
     tcp: TcpStream,
     /// What came behind the handshake: as far as rustls has decrypted it, and the beginning of the next record.
     plain: BytesMut,

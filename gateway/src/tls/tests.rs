@@ -7,21 +7,21 @@ use signet_identity::{
     SystemClock, TlsPolicies, TrustBundle, X509Svid,
 };
 use signet_test_pki::Authority;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 use super::*;
 
-/// One identity at both ends, whose configurations are rustls' at the one and ours at the other.
-struct Ends {
-    snapshot: Snapshot,
-    server: ServerKey,
-    client: ClientKey,
+/// One identity at both ends.
+pub(super) struct Ends {
+    pub(super) snapshot: Snapshot,
+    pub(super) server: ServerKey,
+    pub(super) client: ClientKey,
 }
 
 impl Ends {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut policies = TlsPolicies::new(Arc::new(SystemClock));
         policies.enable_secret_extraction();
         let alpn = vec![b"h2".to_vec()];
@@ -59,7 +59,7 @@ impl Ends {
     }
 }
 
-async fn sockets() -> (TcpStream, TcpStream) {
+pub(super) async fn sockets() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (one, other) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
     (one.unwrap(), other.unwrap().0)
@@ -96,7 +96,7 @@ async fn every_byte_comes_once_and_in_order_both_ways() {
     exchange(&mut calling, &mut server).await;
 }
 
-async fn exchange(ours: &mut TlsStream, theirs: &mut (impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin)) {
+async fn exchange(ours: &mut TlsStream, theirs: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     let sizes = [1, 16_384, 100_000, 3, 300_000, 4_095, 16_385, 70_000];
     let sent: Vec<u8> = (0..sizes.iter().sum::<usize>()).map(|at| ((at * 31) >> 5) as u8).collect();
     let (mut our_end, mut our_start) = tokio::io::split(ours);
@@ -124,4 +124,99 @@ async fn exchange(ours: &mut TlsStream, theirs: &mut (impl tokio::io::AsyncRead 
     answered.unwrap();
     assert!(there == sent);
     assert!(back == sent);
+}
+
+#[tokio::test]
+async fn keys_change_when_the_peer_wants_it_and_both_sides_go_on() {
+    let ends = Ends::new();
+    let (mut served, mut client) = ends.serving().await;
+    let (mut calling, mut server) = ends.calling().await;
+    for _ in 0..3 {
+        client.get_mut().1.refresh_traffic_keys().unwrap();
+        echo(&mut served, &mut client).await;
+        server.get_mut().1.refresh_traffic_keys().unwrap();
+        echo(&mut calling, &mut server).await;
+    }
+}
+
+async fn echo(ours: &mut TlsStream, theirs: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
+    let mut read = [0; 4];
+    theirs.write_all(b"ping").await.unwrap();
+    ours.read_exact(&mut read).await.unwrap();
+    ours.write_all(b"pong").await.unwrap();
+    theirs.read_exact(&mut read).await.unwrap();
+    assert_eq!(&read, b"pong");
+}
+
+#[tokio::test]
+async fn a_client_of_ours_resumes_with_the_ticket_that_came_after_its_handshake() {
+    let ends = Ends::new();
+    for expected in [rustls::HandshakeKind::Full, rustls::HandshakeKind::Resumed] {
+        let (ours, theirs) = sockets().await;
+        let config = ends.snapshot.client(ends.client).clone();
+        let theirs = TlsAcceptor::from(ends.snapshot.server(ends.server).clone()).accept(theirs);
+        let (ours, theirs) = tokio::join!(connect(config, "localhost".try_into().unwrap(), ours), theirs);
+        let (ours, mut theirs) = (ours.unwrap(), theirs.unwrap());
+        assert_eq!(ours.handshake_kind(), Some(expected));
+        echo(&mut ours.into_stream().unwrap(), &mut theirs).await;
+    }
+}
+
+#[tokio::test]
+async fn an_end_without_close_notify_is_an_error_and_one_with_it_is_not() {
+    let ends = Ends::new();
+    let (mut ours, mut theirs) = ends.serving().await;
+    theirs.write_all(b"last").await.unwrap();
+    theirs.get_mut().0.shutdown().await.unwrap();
+    let mut read = Vec::new();
+    let cause = ours.read_to_end(&mut read).await.unwrap_err();
+    assert_eq!(read, b"last");
+    assert_eq!(cause.kind(), std::io::ErrorKind::UnexpectedEof);
+    assert_eq!(cause.to_string(), "the peer closed the connection without TLS close_notify");
+    assert!(ours.read(&mut [0]).await.is_err(), "an error is no end");
+
+    let (mut ours, mut theirs) = ends.serving().await;
+    theirs.write_all(b"last").await.unwrap();
+    theirs.shutdown().await.unwrap();
+    assert_eq!(ours.read_to_end(&mut Vec::new()).await.unwrap(), 4);
+    // The other direction goes on (RFC 8446 §6.1).
+    ours.write_all(b"more").await.unwrap();
+    ours.shutdown().await.unwrap();
+    let mut read = Vec::new();
+    theirs.read_to_end(&mut read).await.unwrap();
+    assert_eq!(read, b"more");
+}
+
+#[tokio::test]
+async fn a_record_that_somebody_changed_ends_the_connection_and_the_peer_is_told() {
+    let ends = Ends::new();
+    let (mut ours, mut theirs) = ends.serving().await;
+    let forged = [&[23, 3, 3, 0, 40][..], &[7; 40]].concat();
+    theirs.get_mut().0.write_all(&forged).await.unwrap();
+    let cause = ours.read(&mut [0; 16]).await.unwrap_err();
+    assert!(cause.to_string().contains("not sealed with the key"), "{cause}");
+    let told = theirs.read(&mut [0; 16]).await.unwrap_err();
+    assert!(told.to_string().contains("BadRecordMac"), "{told}");
+    // What is genuine does not count any more.
+    theirs.get_mut().0.write_all(&forged).await.unwrap();
+    assert!(ours.read(&mut [0; 16]).await.is_err());
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_read_stops_the_writing() {
+    let ends = Ends::new();
+    let (mut ours, theirs) = ends.serving().await;
+    let piece = vec![7; 1 << 20];
+    let mut written = 0;
+    let stuck = std::future::poll_fn(|cx| {
+        loop {
+            match std::pin::Pin::new(&mut ours).poll_write(cx, &piece) {
+                std::task::Poll::Ready(taken) => written += taken.unwrap(),
+                std::task::Poll::Pending => return std::task::Poll::Ready(()),
+            }
+            assert!(written < 64 << 20, "nobody reads that");
+        }
+    });
+    stuck.await;
+    drop(theirs);
 }
