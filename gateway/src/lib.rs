@@ -5,7 +5,8 @@
 //! connections; a connection goes through `handshake` (who is it), `connection` (its requests, until its `lifetime` is up),
 //! and each request through `http` and `authorization` to its `upstream`.
 //!
-//! Absent: where identities come from (signet-sdk), how peers are verified (signet-identity), HTTP/2 itself (hyper).
+//! Absent: where identities come from (signet-sdk), how peers are verified (signet-identity), the TLS handshake (rustls), HTTP/2
+//! itself (hyper).
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use proptest::prelude::*;
 
@@ -236,6 +236,21 @@ proptest! {
             }
         }
         prop_assert!(received.is_empty() && opened == expected);
+    }
+
+    /// A peer that has proved who it is may still say anything, to a server or to a client.
+    #[test]
+    fn no_message_of_a_peer_is_more_than_refused(
+        kind in prop::sample::select(vec![20_u8, 21, 22, 23, 24]),
+        start in prop::sample::select(vec![vec![], vec![24, 0, 0, 1], vec![4, 0, 0, 20], vec![4]]),
+        rest in prop::collection::vec(any::<u8>(), 0..64),
+    ) {
+        let payload = [start, rest].concat();
+        let (mut server, mut client) = block_on(pair());
+        let (to_server, to_client) = (client.record(kind.into(), &payload), server.record(kind.into(), &payload));
+        for opened in [server.open_all(to_server), client.open_all(to_client)] {
+            prop_assert!(opened.is_err() || kind > 20);
+        }
     }
 
     /// Whoever changes one bit, or sends what he likes, is noticed.
