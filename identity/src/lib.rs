@@ -46,7 +46,7 @@ pub use certificate::Serial;
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
 pub use leaf::LeafError;
 pub use live::{IdentityPublisher, LiveIdentity, StaleSnapshot, live};
-pub use pattern::{PatternError, SpiffeIdPattern, SpiffeIdPatterns};
+pub use pattern::{PatternError, PatternSegment, SpiffeIdPattern, SpiffeIdPatterns};
 pub use peer::{PeerError, PeerIdentity};
 pub use policy::{
     ClientAuthentication, ClientCredentials, ClientKey, ClientPolicy, ServerKey, ServerPolicy, TlsPolicies,

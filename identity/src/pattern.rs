@@ -27,6 +27,16 @@ enum Segment {
     Rest,
 }
 
+/// What a pattern says of a segment of a path.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum PatternSegment<'a> {
+    Exactly(&'a str),
+    /// One, whatever it is.
+    Any,
+    /// It and all that follow.
+    Rest,
+}
+
 /// Why a string is not a pattern for SPIFFE IDs.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum PatternError {
@@ -61,6 +71,15 @@ impl SpiffeIdPattern {
 
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
+    }
+
+    /// The path's.
+    pub fn segments(&self) -> impl Iterator<Item = PatternSegment<'_>> {
+        self.segments.iter().map(|segment| match segment {
+            Segment::Exactly(name) => PatternSegment::Exactly(name),
+            Segment::Any => PatternSegment::Any,
+            Segment::Rest => PatternSegment::Rest,
+        })
     }
 }
 

@@ -1,0 +1,271 @@
+//! Rules, compiled.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use signet_identity::{SpiffeIdPattern, TrustDomain};
+use time::OffsetDateTime;
+
+use crate::attributes::{AttributeName, Attributes, Family};
+use crate::collision;
+use crate::decision::{Grant, Outcome, outcome_of};
+use crate::index::Index;
+use crate::pattern::Pattern;
+use crate::rule::{Field, Rule, RuleName};
+use crate::template::{DNS, PATH, Template};
+
+/// All rules of one revision. Immutable; a decision reads it and nothing else.
+#[derive(Debug)]
+pub struct Policy {
+    rules: Vec<Compiled>,
+    index: Index,
+}
+
+/// A rule whose values are all good.
+#[derive(Clone, Debug)]
+pub(crate) struct Compiled {
+    pub(crate) name: RuleName,
+    /// Not empty; of one family.
+    pub(crate) conditions: Vec<Condition>,
+    pub(crate) trust_domain: TrustDomain,
+    /// Of the path, without its first slash.
+    pub(crate) path: Template,
+    pub(crate) dns_names: Vec<Template>,
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) profile: Option<String>,
+    pub(crate) hint: Option<String>,
+    pub(crate) federates_with: Vec<TrustDomain>,
+    pub(crate) expires: Option<OffsetDateTime>,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Condition {
+    pub(crate) name: AttributeName,
+    /// One of them matches.
+    pub(crate) patterns: Vec<Pattern>,
+}
+
+/// What rules are compiled against.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    pub trust_domain: TrustDomain,
+    /// Names that no rule may give: an administrator's.
+    pub protected: Vec<SpiffeIdPattern>,
+    /// The profiles that there are.
+    pub profiles: Vec<String>,
+    /// The longest that any identity may live.
+    pub max_ttl: Duration,
+}
+
+/// Why rules do not compile.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("rule `{rule}`: {what}")]
+pub struct PolicyError {
+    pub rule: RuleName,
+    /// None when the rule as a whole is meant.
+    pub field: Option<Field>,
+    pub what: String,
+    /// What to do about it.
+    pub fix: Option<String>,
+}
+
+impl Policy {
+    /// # Errors
+    /// The first rule that is not good, or that is not beside another.
+    pub fn compile(rules: &[Rule], surroundings: &Surroundings) -> Result<Self, PolicyError> {
+        let mut names = HashSet::with_capacity(rules.len());
+        let mut compiled = Vec::with_capacity(rules.len());
+        for rule in rules {
+            if !names.insert(&rule.name) {
+                return Err(PolicyError::of(&rule.name, None, "there is another of this name").fix("give it another"));
+            }
+            compiled.push(Compiled::of(rule, surroundings)?);
+        }
+        collision::check(&compiled)?;
+        let index = Index::over(&compiled);
+        Ok(Self { rules: compiled, index })
+    }
+
+    pub fn len(&self) -> usize {
+        self.rules.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// What a caller may be. In the rules' order.
+    pub fn decide(&self, attributes: &Attributes, now: OffsetDateTime) -> Vec<Grant> {
+        let candidates = self.index.candidates(attributes);
+        let outcomes = candidates.into_iter().map(|rule| outcome_of(&self.rules[rule], attributes, now));
+        outcomes.filter_map(Outcome::granted).collect()
+    }
+
+    /// What each rule says of a caller.
+    pub fn explain(&self, attributes: &Attributes, now: OffsetDateTime) -> Vec<(&RuleName, Outcome)> {
+        self.rules.iter().map(|rule| (&rule.name, outcome_of(rule, attributes, now))).collect()
+    }
+
+    /// The rules that could give `path`, which begins with a slash, to somebody.
+    pub fn rules_for<'a>(&'a self, path: &'a str) -> impl Iterator<Item = &'a RuleName> {
+        self.rules.iter().filter(move |rule| rule.could_give(path)).map(|rule| &rule.name)
+    }
+}
+
+impl PolicyError {
+    pub(crate) fn of(rule: &RuleName, field: Option<Field>, what: impl Into<String>) -> Self {
+        Self { rule: rule.clone(), field, what: what.into(), fix: None }
+    }
+
+    pub(crate) fn fix(mut self, fix: impl Into<String>) -> Self {
+        self.fix = Some(fix.into());
+        self
+    }
+}
+
+impl Compiled {
+    fn of(rule: &Rule, surroundings: &Surroundings) -> Result<Self, PolicyError> {
+        let wrong = |field: Field, what: String| PolicyError::of(&rule.name, Some(field), what);
+        let conditions = conditions(rule)?;
+        let path = path(rule, surroundings)?;
+        let mut dns_names = Vec::with_capacity(rule.settings.dns_names.len());
+        for (number, text) in rule.settings.dns_names.iter().enumerate() {
+            let name = Template::parse(text, DNS).map_err(|error| wrong(Field::DnsName(number), error.to_string()))?;
+            dns_names.push(name);
+        }
+        let ttl = rule.settings.ttl.map(Duration::from_secs);
+        if ttl.is_some_and(|ttl| ttl < MIN_TTL || ttl > surroundings.max_ttl) {
+            let most = signet_process::config::Duration(surroundings.max_ttl);
+            return Err(wrong(Field::Ttl, format!("it is not between {}s and {most}", MIN_TTL.as_secs())));
+        }
+        if let Some(profile) = &rule.settings.profile
+            && !surroundings.profiles.contains(profile)
+        {
+            let known = surroundings.profiles.join(", ");
+            return Err(wrong(Field::Profile, format!("there is no profile `{}`", profile.escape_debug()))
+                .fix(format!("known profiles: {known}")));
+        }
+        if rule.settings.hint.as_ref().is_some_and(|hint| hint.is_empty() || hint.len() > MAX_HINT) {
+            return Err(wrong(Field::Hint, format!("it is empty or longer than {MAX_HINT} bytes")));
+        }
+        let federates_with = rule.settings.federates_with.iter().enumerate().map(|(number, name)| {
+            name.parse::<TrustDomain>().map_err(|error| wrong(Field::FederatesWith(number), error.to_string()))
+        });
+        let federates_with = federates_with.collect::<Result<_, _>>()?;
+        let expires = rule.settings.expires.map(OffsetDateTime::from_unix_timestamp).transpose();
+        let expires = expires.map_err(|_| wrong(Field::Expires, "it is no time".to_owned()))?;
+        let compiled = Self {
+            name: rule.name.clone(),
+            conditions,
+            trust_domain: surroundings.trust_domain.clone(),
+            path,
+            dns_names,
+            ttl,
+            profile: rule.settings.profile.clone(),
+            hint: rule.settings.hint.clone(),
+            federates_with,
+            expires,
+        };
+        compiled.is_of_one_family()?;
+        Ok(compiled)
+    }
+
+    /// A rule over the attributes of two attestors would never hold.
+    fn is_of_one_family(&self) -> Result<(), PolicyError> {
+        let family = self.family();
+        let in_templates = [(Field::SpiffeId, &self.path)].into_iter();
+        let dns = self.dns_names.iter().enumerate().map(|(number, name)| (Field::DnsName(number), name));
+        let of_templates = in_templates.chain(dns).flat_map(|(field, template)| {
+            template.attributes().map(move |name| (field.clone(), name)).collect::<Vec<_>>()
+        });
+        let of_conditions =
+            self.conditions.iter().map(|condition| (Field::Match(condition.name.to_string()), &condition.name));
+        for (field, name) in of_conditions.chain(of_templates) {
+            if name.family() != family {
+                let what = format!("`{name}` and `{}` are proved by two attestors", self.conditions[0].name);
+                return Err(PolicyError::of(&self.name, Some(field), what)
+                    .fix("a caller is attested by one: write a rule for each"));
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn family(&self) -> Family {
+        self.conditions[0].name.family()
+    }
+
+    fn could_give(&self, path: &str) -> bool {
+        let segments: Vec<&str> = path.split('/').skip(1).collect();
+        let templates = self.path.segments();
+        segments.len() == templates.len()
+            && templates.iter().zip(segments).all(|(template, segment)| template.may_be(segment))
+    }
+}
+
+fn conditions(rule: &Rule) -> Result<Vec<Condition>, PolicyError> {
+    if rule.matches.is_empty() {
+        return Err(PolicyError::of(&rule.name, None, "it matches everybody")
+            .fix("say in `match` whom it is for: at least one attribute"));
+    }
+    let by_name: &BTreeMap<String, Vec<String>> = &rule.matches;
+    let conditions = by_name.iter().map(|(name, patterns)| {
+        let wrong = |what: String| PolicyError::of(&rule.name, Some(Field::Match(name.clone())), what);
+        let attribute: AttributeName = name.parse().map_err(|error: crate::attributes::UnknownAttribute| {
+            let suggestion = error.suggestion.map(|meant| format!("did you mean `{meant}`?"));
+            let known = || format!("known attributes: {}", known_attributes());
+            wrong(error.to_string()).fix(suggestion.unwrap_or_else(known))
+        })?;
+        if patterns.is_empty() || patterns.len() > MAX_PATTERNS {
+            return Err(wrong(format!("it has no value, or more than {MAX_PATTERNS}")));
+        }
+        let patterns = patterns
+            .iter()
+            .map(|text| text.parse().map_err(|error: crate::pattern::PatternError| wrong(error.to_string())));
+        Ok(Condition { name: attribute, patterns: patterns.collect::<Result<_, _>>()? })
+    });
+    conditions.collect()
+}
+
+fn known_attributes() -> String {
+    let names: Vec<&str> = AttributeName::known().map(|(name, _)| name).collect();
+    format!("{}, oidc.claim.NAME", names.join(", "))
+}
+
+/// The identity's template, which can give nobody a name that is not the rule's to give.
+fn path(rule: &Rule, surroundings: &Surroundings) -> Result<Template, PolicyError> {
+    let wrong = |what: String| PolicyError::of(&rule.name, Some(Field::SpiffeId), what);
+    let begin = format!("spiffe://{}/", surroundings.trust_domain);
+    let Some(path) = rule.spiffe_id.strip_prefix(&begin) else {
+        return Err(wrong("it is not an identity of this issuer's trust domain".to_owned())
+            .fix(format!("begin it with `{begin}`")));
+    };
+    let path = Template::parse(path, PATH).map_err(|error| wrong(error.to_string()))?;
+    match path.segments().first().and_then(|first| first.literal()) {
+        None => {
+            return Err(wrong(
+                "its first path segment comes from an attribute, so that it could be anybody".to_owned(),
+            )
+            .fix(format!("begin it with a fixed segment, such as `{begin}ns/`")));
+        }
+        Some("signet") => {
+            return Err(wrong("what is below `/signet` is the issuer's own".to_owned()).fix("choose another path"));
+        }
+        Some(_) => {}
+    }
+    let own = |pattern: &&SpiffeIdPattern| *pattern.trust_domain() == surroundings.trust_domain;
+    if let Some(pattern) =
+        surroundings.protected.iter().filter(own).find(|pattern| collision::could_give(&path, pattern))
+    {
+        return Err(wrong(format!("it could give an administrator's identity, `{pattern}`"))
+            .fix("administrators are named in the issuer's configuration, and join with a token"));
+    }
+    Ok(path)
+}
+
+const MIN_TTL: Duration = Duration::from_secs(10);
+/// In bytes (SPIFFE Workload API §5.2.1).
+const MAX_HINT: usize = 1024;
+const MAX_PATTERNS: usize = 256;
+
+#[cfg(test)]
+mod tests;

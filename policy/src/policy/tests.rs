@@ -1,0 +1,299 @@
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::decision::Unrenderable;
+use crate::document::{Document, render};
+
+fn surroundings() -> Surroundings {
+    Surroundings {
+        trust_domain: "example.org".parse().unwrap(),
+        protected: vec!["spiffe://example.org/ops/*".parse().unwrap()],
+        profiles: vec!["workload".to_owned(), "device".to_owned()],
+        max_ttl: Duration::from_secs(24 * 3600),
+    }
+}
+
+fn document(text: &str) -> Document {
+    let mut document = Document::default();
+    document.add(Path::new("policy.yaml"), text).unwrap();
+    document
+}
+
+fn policy(text: &str) -> Policy {
+    let document = document(text);
+    Policy::compile(&document.rules, &surroundings())
+        .unwrap_or_else(|error| panic!("{}", document.locate(&error).unwrap()))
+}
+
+/// What an operator is told.
+fn refused(text: &str) -> String {
+    let mut document = Document::default();
+    if let Err(error) = document.add(Path::new("policy.yaml"), text) {
+        return error.to_string();
+    }
+    let error = Policy::compile(&document.rules, &surroundings()).unwrap_err();
+    document.locate(&error).unwrap().to_string()
+}
+
+fn caller(pairs: &[(&str, &str)]) -> Attributes {
+    Attributes::new(pairs.iter().map(|(name, value)| (name.parse().unwrap(), (*value).to_owned()))).unwrap()
+}
+
+fn now() -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap()
+}
+
+fn ids(policy: &Policy, caller: &Attributes) -> Vec<String> {
+    policy.decide(caller, now()).into_iter().map(|grant| grant.id.to_string()).collect()
+}
+
+const PODS: &str = "
+rules:
+  - name: pods
+    match:
+      k8s.cluster: prod
+      k8s.namespace: [shop, 'team-*']
+    spiffe_id: spiffe://example.org/ns/{k8s.namespace}/sa/{k8s.service_account}
+    dns_names: ['{k8s.service_account}.{k8s.namespace}.svc']
+    ttl: 30m
+    hint: internal
+    federates_with: [partner.example]
+";
+
+const CART: &[(&str, &str)] =
+    &[("k8s.cluster", "prod"), ("k8s.namespace", "shop"), ("k8s.service_account", "cart"), ("k8s.pod", "cart-1")];
+
+#[test]
+fn one_rule_gives_each_of_its_callers_a_name_of_his_own() {
+    let policy = policy(PODS);
+    let [grant] = &policy.decide(&caller(CART), now())[..] else { panic!("one grant") };
+    assert_eq!(grant.id.to_string(), "spiffe://example.org/ns/shop/sa/cart");
+    assert_eq!(grant.dns_names, ["cart.shop.svc"]);
+    assert_eq!(grant.ttl, Some(Duration::from_secs(1800)));
+    assert_eq!(grant.hint.as_deref(), Some("internal"));
+    assert_eq!(grant.federates_with, ["partner.example".parse().unwrap()]);
+    let team = [("k8s.cluster", "prod"), ("k8s.namespace", "team-a"), ("k8s.service_account", "web")];
+    assert_eq!(ids(&policy, &caller(&team)), ["spiffe://example.org/ns/team-a/sa/web"]);
+}
+
+#[test]
+fn whoever_lacks_one_attribute_is_told_which() {
+    let policy = policy(PODS);
+    let other = caller(&[("k8s.cluster", "test"), ("k8s.namespace", "shop"), ("k8s.service_account", "cart")]);
+    assert!(policy.decide(&other, now()).is_empty());
+    let [(_, outcome)] = &policy.explain(&other, now())[..] else { panic!("one rule") };
+    let no_match = Outcome::NoMatch {
+        attribute: "k8s.cluster".parse().unwrap(),
+        wanted: vec!["prod".to_owned()],
+        found: vec!["test".to_owned()],
+    };
+    assert_eq!(*outcome, no_match);
+    assert!(policy.decide(&Attributes::default(), now()).is_empty());
+}
+
+#[test]
+fn an_attribute_never_adds_a_segment_or_a_label() {
+    let policy = policy(PODS);
+    for hostile in ["../admin", "a/b", "/", "..", ".", "", "a%2fb", "a\0b", "é", "a b", "{k8s.pod}", "a\nb"] {
+        let pairs = [("k8s.cluster", "prod"), ("k8s.namespace", "shop"), ("k8s.service_account", hostile)];
+        let attributes = caller(&pairs);
+        assert!(policy.decide(&attributes, now()).is_empty(), "{hostile:?}");
+        let [(_, Outcome::Unrenderable(_))] = &policy.explain(&attributes, now())[..] else { panic!("{hostile:?}") };
+    }
+    // What a path takes, a DNS name need not.
+    for hostile in ["A", "a.b", "a_b"] {
+        let pairs = [("k8s.cluster", "prod"), ("k8s.namespace", "shop"), ("k8s.service_account", hostile)];
+        let outcomes = policy.explain(&caller(&pairs), now());
+        let [(_, Outcome::Unrenderable(Unrenderable::DnsName { .. }))] = &outcomes[..] else { panic!("{hostile:?}") };
+    }
+}
+
+#[test]
+fn a_part_of_a_segment_may_come_from_an_attribute_and_dots_may_not() {
+    let text = "rules: [{name: r, match: {oidc.provider: ci}, spiffe_id: 'spiffe://example.org/ci/.{oidc.subject}'}]";
+    let policy = policy(text);
+    let subject = |value: &str| ids(&policy, &caller(&[("oidc.provider", "ci"), ("oidc.subject", value)]));
+    assert_eq!(subject("x"), ["spiffe://example.org/ci/.x"]);
+    assert!(subject(".").is_empty(), "it would be `..`");
+}
+
+#[test]
+fn a_rule_ends_when_it_says() {
+    let text = "rules: [{name: r, match: {oidc.provider: ci}, spiffe_id: 'spiffe://example.org/ci/x', expires: 2027-01-15T08:00:00Z}]";
+    let policy = policy(text);
+    let ci = caller(&[("oidc.provider", "ci")]);
+    let end = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
+    assert_eq!(policy.decide(&ci, end - Duration::from_secs(1)).len(), 1);
+    assert!(policy.decide(&ci, end).is_empty());
+    assert!(matches!(policy.explain(&ci, end)[0].1, Outcome::Expired { .. }));
+}
+
+#[test]
+fn what_is_wrong_is_told_with_its_place_and_what_to_do() {
+    let rule = |rest: &str| format!("rules:\n- name: r\n  match: {{k8s.namespace: shop}}\n{rest}");
+    let id = "  spiffe_id: spiffe://example.org/ns/x\n";
+    for (text, told) in [
+        (
+            "rules:\n- name: r\n  match: {k8s.namspace: shop}\n  spiffe_id: spiffe://example.org/a\n".to_owned(),
+            "policy.yaml:3:25: match.k8s.namspace: no attestor proves an attribute `k8s.namspace`\ndid you mean `k8s.namespace`?",
+        ),
+        (
+            rule("  spiffe_id: spiffe://example.org/{k8s.namespace}/x\n"),
+            "policy.yaml:4:14: spiffe_id: its first path segment comes from an attribute, so that it could be anybody\n\
+             begin it with a fixed segment, such as `spiffe://example.org/ns/`",
+        ),
+        (
+            rule("  spiffe_id: spiffe://other.org/x\n"),
+            "policy.yaml:4:14: spiffe_id: it is not an identity of this issuer's trust domain\nbegin it with `spiffe://example.org/`",
+        ),
+        (
+            rule("  spiffe_id: spiffe://example.org/signet/issuer\n"),
+            "policy.yaml:4:14: spiffe_id: what is below `/signet` is the issuer's own\nchoose another path",
+        ),
+        (
+            rule("  spiffe_id: spiffe://example.org/ops/{k8s.pod}\n"),
+            "policy.yaml:4:14: spiffe_id: it could give an administrator's identity, `spiffe://example.org/ops/*`\n\
+             administrators are named in the issuer's configuration, and join with a token",
+        ),
+        (rule("  spiffe_id: spiffe://example.org/ns//x\n"), "policy.yaml:4:14: spiffe_id: an empty path segment"),
+        (
+            rule("  spiffe_id: spiffe://example.org/ns/../x\n"),
+            "policy.yaml:4:14: spiffe_id: a path segment `.` or `..`",
+        ),
+        (
+            rule("  spiffe_id: spiffe://example.org/ns/{k8s.pod\n"),
+            "policy.yaml:4:14: spiffe_id: a `{` without its `}`, or the other way round",
+        ),
+        (
+            rule("  spiffe_id: spiffe://example.org/ns/{oidc.subject}\n"),
+            "policy.yaml:4:14: spiffe_id: `oidc.subject` and `k8s.namespace` are proved by two attestors\n\
+             a caller is attested by one: write a rule for each",
+        ),
+        (rule(&format!("{id}  ttl: 2d\n")), "policy.yaml:5:8: ttl: it is not between 10s and 1d"),
+        (
+            rule(&format!("{id}  profile: gold\n")),
+            "policy.yaml:5:12: profile: there is no profile `gold`\nknown profiles: workload, device",
+        ),
+        (rule(&format!("{id}  dns_names: [a, B]\n")), "policy.yaml:5:18: dns_names[1]: 'B' may not be in a DNS label"),
+        (
+            rule(&format!("{id}  federates_with: [Partner]\n")),
+            "policy.yaml:5:20: federates_with[0]: the trust domain contains 'P'; it may hold only a-z, 0-9, dot, dash and underscore",
+        ),
+        (
+            "rules:\n- name: r\n  match: {}\n  spiffe_id: spiffe://example.org/a\n".to_owned(),
+            "policy.yaml:2:9: rule `r`: it matches everybody\nsay in `match` whom it is for: at least one attribute",
+        ),
+        (
+            "rules:\n- name: r\n  match: {k8s.pod: '*'}\n  spiffe_id: spiffe://example.org/a\n".to_owned(),
+            "policy.yaml:3:20: match.k8s.pod: it matches everything; leave the attribute out",
+        ),
+        (
+            format!("{}- name: r\n  match: {{k8s.pod: a}}\n{id}", rule(id)),
+            "policy.yaml:5:9: there is another rule `r`: policy.yaml:2:9\ngive one of them another name",
+        ),
+    ] {
+        assert_eq!(refused(&text), told, "{text}");
+    }
+    assert!(refused(&rule(&format!("{id}  tll: 1h\n"))).contains("unknown key `tll`"));
+}
+
+#[test]
+fn two_rules_that_could_give_a_caller_one_identity_are_refused() {
+    let two = |one: &str, two: &str| format!("rules:\n- {{name: one, {one}}}\n- {{name: two, {two}}}\n");
+    let id = "spiffe_id: 'spiffe://example.org/ns/{k8s.namespace}'";
+    for (one, other) in [
+        (format!("match: {{k8s.cluster: a}}, {id}"), format!("match: {{k8s.node: b}}, {id}")),
+        (format!("match: {{k8s.cluster: a}}, {id}"), format!("match: {{k8s.cluster: [a, b]}}, {id}")),
+        (format!("match: {{k8s.cluster: 'a*'}}, {id}"), format!("match: {{k8s.cluster: '*b'}}, {id}")),
+        (
+            format!("match: {{k8s.pod: a}}, {id}"),
+            "match: {k8s.pod: a}, spiffe_id: 'spiffe://example.org/ns/shop'".into(),
+        ),
+        (
+            "match: {x509.dns: a}, spiffe_id: 'spiffe://example.org/ns/{x509.serial}'".into(),
+            "match: {x509.dns: b}, spiffe_id: 'spiffe://example.org/ns/{x509.serial}'".into(),
+        ),
+    ] {
+        let told = refused(&two(&one, &other));
+        assert!(told.contains("a caller could get the same identity by rule `one`"), "{told}");
+    }
+    for (one, other) in [
+        (format!("match: {{k8s.cluster: a}}, {id}"), format!("match: {{k8s.cluster: b}}, {id}")),
+        (format!("match: {{k8s.cluster: 'a*'}}, {id}"), format!("match: {{k8s.cluster: 'b*'}}, {id}")),
+        (format!("match: {{k8s.pod: a}}, {id}"), "match: {k8s.pod: a}, spiffe_id: 'spiffe://example.org/pod/x'".into()),
+        (
+            format!("match: {{k8s.pod: a}}, {id}"),
+            "match: {oidc.provider: a}, spiffe_id: 'spiffe://example.org/ns/{oidc.subject}'".into(),
+        ),
+    ] {
+        policy(&two(&one, &other));
+    }
+}
+
+#[test]
+fn rules_are_written_as_they_are_read() {
+    let rules = document(PODS).rules;
+    let text = render(&rules);
+    assert_eq!(document(&text).rules, rules, "{text}");
+    assert!(text.contains("ttl: 30m"), "{text}");
+}
+
+#[test]
+fn many_rules_are_not_looked_at_one_by_one() {
+    let rules: Vec<String> = (0..2_000)
+        .map(|number| {
+            format!(
+                "- {{name: r{number}, match: {{k8s.cluster: prod, k8s.namespace: ns{number}}}, \
+                 spiffe_id: 'spiffe://example.org/ns{number}/sa/{{k8s.service_account}}'}}\n"
+            )
+        })
+        .collect();
+    let policy = policy(&format!("rules:\n{}", rules.concat()));
+    let pod = caller(&[("k8s.cluster", "prod"), ("k8s.namespace", "ns77"), ("k8s.service_account", "a")]);
+    assert_eq!(policy.index.candidates(&pod), [77]);
+    assert_eq!(ids(&policy, &pod), ["spiffe://example.org/ns77/sa/a"]);
+    assert_eq!(policy.rules_for("/ns77/sa/zzz").map(RuleName::as_str).collect::<Vec<_>>(), ["r77"]);
+}
+
+proptest! {
+    /// Whatever is attested, what comes out is an identity of the trust domain, with the template's number of segments and
+    /// its fixed ones, and never one of Signet's own.
+    #[test]
+    fn nothing_attested_leads_out_of_a_template(account in "\\PC{0,12}", namespace in "[a-z./{}*-]{0,8}") {
+        let policy = policy(
+            "rules: [{name: r, match: {k8s.cluster: c}, \
+             spiffe_id: 'spiffe://example.org/ns/{k8s.namespace}/sa-{k8s.service_account}/x'}]",
+        );
+        let pairs = [("k8s.cluster", "c"), ("k8s.namespace", &namespace), ("k8s.service_account", &account)];
+        for grant in policy.decide(&caller(&pairs), now()) {
+            let segments: Vec<&str> = grant.id.path().split('/').collect();
+            let expected = ["", "ns", &namespace, &format!("sa-{account}"), "x"];
+            prop_assert_eq!(segments, expected);
+        }
+    }
+
+    /// The index leaves out no rule that would hold.
+    #[test]
+    fn the_index_finds_all_that_hold(values in prop::collection::vec((0..4_u8, 0..4_u8, any::<bool>()), 1..12), cluster in 0..4_u8, pod in 0..4_u8) {
+        let rules: Vec<String> = values.iter().enumerate().map(|(number, (cluster, pod, is_pattern))| {
+            let star = if *is_pattern { "*" } else { "" };
+            format!("- {{name: r{number}, match: {{k8s.cluster: 'c{cluster}{star}', k8s.pod: [p{pod}, p9]}}, spiffe_id: 'spiffe://example.org/r{number}'}}\n")
+        }).collect();
+        let policy = policy(&format!("rules:\n{}", rules.concat()));
+        let caller = caller(&[("k8s.cluster", &format!("c{cluster}")), ("k8s.pod", &format!("p{pod}"))]);
+        let all = policy.explain(&caller, now()).into_iter().filter_map(|(_, outcome)| outcome.granted());
+        prop_assert_eq!(policy.decide(&caller, now()), all.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn no_text_is_more_than_refused(text in "\\PC{0,200}") {
+        let mut document = Document::default();
+        if document.add(Path::new("p"), &text).is_ok() {
+            let _ = Policy::compile(&document.rules, &surroundings());
+        }
+    }
+}
