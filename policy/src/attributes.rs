@@ -167,7 +167,7 @@ const KNOWN: &[(&str, &str)] = &[
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
 
     fn pair(name: &str, value: &str) -> (AttributeName, String) {

@@ -148,10 +148,11 @@ mod tests {
 
         #[test]
         fn two_that_match_one_value_overlap(one in "[ab*]{1,6}", two in "[ab*]{1,6}", value in "[ab]{0,6}") {
-            if let (Ok(one), Ok(two)) = (one.parse::<Pattern>(), two.parse::<Pattern>()) {
-                if one.matches(&value) && two.matches(&value) {
-                    prop_assert!(one.may_overlap(&two) && two.may_overlap(&one));
-                }
+            if let (Ok(one), Ok(two)) = (one.parse::<Pattern>(), two.parse::<Pattern>())
+                && one.matches(&value)
+                && two.matches(&value)
+            {
+                prop_assert!(one.may_overlap(&two) && two.may_overlap(&one));
             }
         }
     }
