@@ -57,6 +57,12 @@ pub(crate) fn refused(status: &tonic::Status) -> Failure {
             Failure::new(format!("the issuer did not answer within {} s", PATIENCE.as_secs()))
                 .remedy("look at its log and its /ready")
         }
+        // It names the place, and on a second line what to do.
+        tonic::Code::InvalidArgument => match status.message().split_once('\n') {
+            Some((cause, fix)) => Failure::new(cause).remedy(fix),
+            None => Failure::new(status.message()),
+        },
+        tonic::Code::Aborted => Failure::new(status.message()).remedy("look at the difference and try again"),
         _ => Failure::new(format!("the issuer refused: {}", status.message())),
     }
 }

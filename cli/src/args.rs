@@ -1,5 +1,7 @@
 //! The command line, as `--help` shows it.
 
+mod policy;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,6 +11,10 @@ use clap_complete::Shell;
 use signet_process::logging::LogLevel;
 
 use crate::output::Format;
+
+pub(crate) use policy::{
+    ApplyOptions, DiffOptions, ExplainOptions, GetCommand, HistoryOptions, RevisionOptions, RollbackOptions,
+};
 
 /// Short-lived cryptographic identity for every workload
 #[derive(Debug, Parser)]
@@ -31,6 +37,19 @@ pub(crate) enum Command {
     /// Join tokens, with which a workload gets its first identity
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Make the rules of some files the policy: who may be what
+    Apply(ApplyOptions),
+    /// What an issuer has
+    #[command(subcommand)]
+    Get(GetCommand),
+    /// What is different between files and the policy, or between two revisions of it
+    Diff(DiffOptions),
+    /// The revisions of the policy: what was changed when and by whom
+    History(HistoryOptions),
+    /// Make an earlier revision the policy again
+    Rollback(RollbackOptions),
+    /// Why a caller has an identity or has none: which rules were tried, and what each came to
+    Explain(ExplainOptions),
     /// What the issuer is and how long its authority lasts
     Status(IssuerOptions),
     /// Print the completion script of a shell

@@ -10,6 +10,7 @@ mod dev;
 mod failure;
 mod output;
 mod passphrase;
+mod policy;
 mod status;
 mod token;
 
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use args::{Arguments, CaCommand, Command, TokenCommand};
+use args::{Arguments, CaCommand, Command, GetCommand, TokenCommand};
 
 fn main() -> ExitCode {
     // clap prints usage errors itself and leaves with 2.
@@ -28,6 +29,13 @@ fn main() -> ExitCode {
         Command::Ca(CaCommand::Sign(options)) => ca::sign(options, output),
         Command::Ca(CaCommand::Show(options)) => ca::show(options, output),
         Command::Token(TokenCommand::Create(options)) => token::create(options, output),
+        Command::Apply(options) => policy::apply(options, output),
+        Command::Get(GetCommand::Policy(options)) => policy::get(options, output),
+        Command::Get(GetCommand::Rules(options)) => policy::rules(options, output),
+        Command::Diff(options) => policy::diff(options, output),
+        Command::History(options) => policy::history(options, output),
+        Command::Rollback(options) => policy::roll_back(options, output),
+        Command::Explain(options) => policy::explain(options, output),
         Command::Status(options) => status::show(options, output),
         Command::Completions { shell } => completions::print(*shell),
     })

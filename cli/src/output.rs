@@ -24,8 +24,53 @@ pub(crate) trait Report: Serialize {
 }
 
 pub(crate) fn print<R: Report>(format: Format, report: &R) -> Result<(), Failure> {
-    let text = render(format, report)?;
+    print_text(&render(format, report)?)
+}
+
+/// What a command found that is a list.
+pub(crate) trait List: Serialize {
+    const COLUMNS: &'static [&'static str];
+    /// As many cells as there are columns, row by row.
+    fn lines(&self) -> Vec<Vec<String>>;
+    /// What a person is told when there is nothing.
+    fn nothing(&self) -> &'static str;
+}
+
+pub(crate) fn print_list<L: List>(format: Format, list: &L) -> Result<(), Failure> {
+    let text = match format {
+        Format::Table => table(L::COLUMNS, &list.lines(), list.nothing()),
+        Format::Json | Format::Yaml => serialized(format, list)?,
+    };
+    print_text(&text)
+}
+
+pub(crate) fn print_text(text: &str) -> Result<(), Failure> {
     io::stdout().write_all(text.as_bytes()).map_err(|error| Failure::from_error(&error))
+}
+
+/// For a program to read.
+pub(crate) fn serialized<S: Serialize>(format: Format, value: &S) -> Result<String, Failure> {
+    match format {
+        Format::Yaml => serde_saphyr::to_string(value).map_err(|error| Failure::from_error(&error)),
+        Format::Table | Format::Json => {
+            Ok(serde_json::to_string_pretty(value).map_err(|error| Failure::from_error(&error))? + "\n")
+        }
+    }
+}
+
+fn table(columns: &[&str], lines: &[Vec<String>], nothing: &str) -> String {
+    if lines.is_empty() {
+        return format!("{nothing}\n");
+    }
+    let head: Vec<String> = columns.iter().map(|name| name.to_uppercase()).collect();
+    let rows: Vec<&Vec<String>> = std::iter::once(&head).chain(lines).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let widths: Vec<usize> = (0..columns.len()).map(width).collect();
+    let line = |row: &&Vec<String>| {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        format!("{}\n", cells.join("  ").trim_end())
+    };
+    rows.iter().map(line).collect()
 }
 
 fn render<R: Report>(format: Format, report: &R) -> Result<String, Failure> {
@@ -35,8 +80,7 @@ fn render<R: Report>(format: Format, report: &R) -> Result<String, Failure> {
             let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
             rows.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
         }
-        Format::Json => serde_json::to_string_pretty(report).map_err(|error| Failure::from_error(&error))? + "\n",
-        Format::Yaml => serde_saphyr::to_string(report).map_err(|error| Failure::from_error(&error))?,
+        Format::Json | Format::Yaml => serialized(format, report)?,
     })
 }
 
@@ -95,6 +139,16 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&render(Format::Json, &sample).unwrap()).unwrap();
         assert_eq!(json["spiffe_id"], "spiffe://example.org/a");
         assert_eq!(render(Format::Yaml, &sample).unwrap().trim(), "spiffe_id: spiffe://example.org/a");
+    }
+
+    #[test]
+    fn a_list_is_a_table_with_a_head() {
+        let line = |one: &str, two: &str| vec![one.to_owned(), two.to_owned()];
+        assert_eq!(
+            table(&["rule", "b"], &[line("a", "1"), line("long name", "2")], "none"),
+            "RULE       B\na          1\nlong name  2\n"
+        );
+        assert_eq!(table(&["rule"], &[], "none yet"), "none yet\n");
     }
 
     #[test]

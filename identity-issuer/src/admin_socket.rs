@@ -67,16 +67,17 @@ impl AdminSocket {
                 // Never closed. When all are taken, callers wait in the kernel's queue.
                 let Ok(place) = std::sync::Arc::clone(&places).acquire_owned().await else { return };
                 match listener.accept().await {
-                    Ok((stream, _)) if is_allowed(&stream, owner) => {
+                    Ok((stream, _)) => {
+                        let Some(user) = allowed_user(&stream, owner) else { continue };
                         let (routes, stop) = (routes.clone(), stop.clone());
                         connections.spawn(async move {
                             let _place = place;
                             let (ending, work) = (CancellationToken::new(), Work::default());
-                            let caller = Caller { peer: None, address: None, ending, work };
+                            let local_user = Some(user);
+                            let caller = Caller { peer: None, address: None, local_user, ending, work };
                             serve_http2(stream, routes, caller, &limits, std::future::pending(), (stop, drain)).await;
                         });
                     }
-                    Ok(_) => {}
                     Err(error) => {
                         tracing::warn!(%error, "accept failed on the admin socket");
                         tokio::time::sleep(PAUSE).await;
@@ -98,11 +99,11 @@ fn own_user() -> std::io::Result<u32> {
     Ok(socket.peer_cred()?.uid())
 }
 
-fn is_allowed(stream: &UnixStream, owner: u32) -> bool {
-    let uid = stream.peer_cred().map(|credentials| credentials.uid());
-    let allowed = uid.as_ref().is_ok_and(|uid| *uid == owner || *uid == ROOT);
-    if !allowed {
-        tracing::warn!(uid = uid.ok(), "connection to the admin socket refused: another user");
+fn allowed_user(stream: &UnixStream, owner: u32) -> Option<u32> {
+    let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
+    let allowed = uid.filter(|uid| *uid == owner || *uid == ROOT);
+    if allowed.is_none() {
+        tracing::warn!(uid, "connection to the admin socket refused: another user");
     }
     allowed
 }

@@ -2,6 +2,7 @@
 
 mod admin;
 mod identity;
+mod policy;
 
 use signet_identity::{BundleSet, WorkloadId};
 use signet_proto::identity::v1 as wire;

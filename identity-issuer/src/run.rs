@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use prometheus::Registry;
 use signet_identity::{BundleSet, ClientAuthentication, ServerPolicy, SharedClock, TlsPolicies};
+use signet_policy::Surroundings;
 use signet_process::admin::{AdminBuilder, AdminError, AdminServer, Readiness, State};
 use signet_process::identity_metrics::IdentityMetrics;
 use signet_process::identity_slot::IdentitySlot;
@@ -30,6 +31,7 @@ use crate::key::P256Key;
 use crate::leaf_profile::LeafProfile;
 use crate::metrics::Metrics;
 use crate::own_identity::OwnIdentity;
+use crate::policy::{Policies, PolicyLoadError};
 use crate::server::Server;
 use crate::store::{OpenError, STORE, Store, StoreTask};
 
@@ -79,6 +81,8 @@ pub enum RunError {
     Authority(#[from] AuthorityError),
     #[error(transparent)]
     Database(#[from] OpenError),
+    #[error("{0}\nchange the configuration back, or ask for what changed in the release notes")]
+    Policy(#[from] PolicyLoadError),
     #[error("a metric is registered twice")]
     Metrics(#[from] prometheus::Error),
     #[error("the gRPC descriptors cannot be read")]
@@ -95,6 +99,10 @@ const COUNT_INTERVAL: Duration = Duration::from_secs(15);
 const RETRY: Duration = Duration::from_secs(1);
 const ANNOUNCEMENTS: usize = 64;
 const BACKLOG: u32 = 1024;
+/// The one certificate profile.
+const WORKLOAD: &str = "workload";
+/// What a rule may give at most.
+const MAX_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// Runs an issuer until `shutdown`. `started` is told once everything is in place that needs no authority.
 pub async fn run(
@@ -127,6 +135,7 @@ struct Issuer {
     authorities: Authorities,
     store: Store,
     store_task: StoreTask,
+    policies: Policies,
     issuance: Issuance,
     distribution: Distribution,
     announce: broadcast::Sender<Issued>,
@@ -171,6 +180,13 @@ impl Issuer {
         }
         let (store, store_task) =
             Store::open(&database, &config.trust_domain, pending, clock.clone(), readiness.clone()).await?;
+        let surroundings = Surroundings {
+            trust_domain: config.trust_domain.clone(),
+            protected: Vec::new(),
+            profiles: vec![WORKLOAD.to_owned()],
+            max_ttl: config.svid.ttl.max(MAX_TTL),
+        };
+        let policies = Policies::load(surroundings, store.clone(), clock.clone()).await?;
         let key = open_key(&config, files.clone()).await?;
         let announce = broadcast::Sender::new(ANNOUNCEMENTS);
         let issuance = Issuance::new(Parts {
@@ -201,6 +217,7 @@ impl Issuer {
             authorities,
             store,
             store_task,
+            policies,
             issuance,
             distribution,
             announce,
@@ -228,6 +245,7 @@ impl Issuer {
             join_tokens: join_tokens.clone(),
             authorities: self.authorities.clone(),
             distribution: self.distribution.clone(),
+            policies: self.policies,
             store: self.store.clone(),
             clock: self.clock.clone(),
         }

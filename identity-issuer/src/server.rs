@@ -59,6 +59,8 @@ pub(crate) struct Caller {
     pub(crate) peer: Option<Arc<PeerIdentity>>,
     /// None for a Unix socket.
     pub(crate) address: Option<SocketAddr>,
+    /// On a Unix socket, as the kernel names the user.
+    pub(crate) local_user: Option<u32>,
     /// Cancelled when the connection is to end: streams end then.
     pub(crate) ending: CancellationToken,
     /// What of its requests is being worked on.
@@ -174,7 +176,8 @@ impl Server {
         let _counted = self.metrics.connection();
         let end = self.end_of(peer.as_deref(), place.as_ref());
         let work = place.as_ref().map(|place| place.work.clone()).unwrap_or_default();
-        let caller = Caller { peer, address: Some(address), ending: CancellationToken::new(), work };
+        let ending = CancellationToken::new();
+        let caller = Caller { peer, address: Some(address), local_user: None, ending, work };
         serve_http2(stream, self.routes.clone(), caller, &self.limits, end, (stop, self.drain)).await;
     }
 

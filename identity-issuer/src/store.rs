@@ -8,6 +8,7 @@
 //! Reads go through a small pool of their own.
 
 mod committer;
+mod policies;
 mod sqlite;
 
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use time::OffsetDateTime;
 
 use crate::certificate::Certificate;
 
+pub(crate) use policies::RecordRevisionError;
 pub(crate) use sqlite::{STORE, Store, StoreTask};
 
 /// Something whose record is durable. Only the committer makes one, after the commit.
@@ -116,6 +118,7 @@ pub(crate) const EXPIRING_TENTHS: i64 = 7;
 pub(crate) enum Write {
     Certificate { certificate: Certificate, reply: Reply<Result<Logged<Certificate>, LogError>> },
     Token { token: crate::attestation::NewJoinToken, reply: Reply<Result<(), StoreError>> },
+    Revision { revision: crate::policy::Revision, reply: Reply<Result<(), RecordRevisionError>> },
 }
 
 type Reply<T> = tokio::sync::oneshot::Sender<T>;

@@ -177,10 +177,26 @@ struct FileOut<'a> {
 }
 
 #[derive(Serialize)]
+#[serde(untagged)]
+enum OneOrMoreOut<'a> {
+    One(&'a str),
+    More(&'a [String]),
+}
+
+impl<'a> OneOrMoreOut<'a> {
+    fn of(values: &'a [String]) -> Self {
+        match values {
+            [one] => Self::One(one),
+            more => Self::More(more),
+        }
+    }
+}
+
+#[derive(Serialize)]
 struct RuleOut<'a> {
     name: &'a str,
     #[serde(rename = "match")]
-    matches: &'a BTreeMap<String, Vec<String>>,
+    matches: BTreeMap<&'a str, OneOrMoreOut<'a>>,
     spiffe_id: &'a str,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     dns_names: &'a [String],
@@ -203,7 +219,7 @@ impl<'a> RuleOut<'a> {
         let span = |seconds| config::Duration(std::time::Duration::from_secs(seconds)).to_string();
         Self {
             name: rule.name.as_str(),
-            matches: &rule.matches,
+            matches: rule.matches.iter().map(|(name, values)| (name.as_str(), OneOrMoreOut::of(values))).collect(),
             spiffe_id: &rule.spiffe_id,
             dns_names: &settings.dns_names,
             ttl: settings.ttl.map(span),

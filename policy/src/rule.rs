@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 
 /// A rule as it is written, kept and shown. What is wrong with its values is found when it is compiled.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
 pub struct Rule {
     pub name: RuleName,
     /// What the caller must have been attested as: each attribute matches one of its patterns.

@@ -5,17 +5,21 @@ use std::time::Duration;
 use signet_identity::{SharedClock, TrustDomain, WorkloadId};
 use signet_proto::admin::v1::admin_service_server::{AdminService, AdminServiceServer};
 use signet_proto::admin::v1::{
-    Authority, CreateJoinTokenRequest, CreateJoinTokenResponse, GetStatusRequest, GetStatusResponse,
-    RequestRenewalRequest, RequestRenewalResponse,
+    ApplyPolicyRequest, ApplyPolicyResponse, Authority, CreateJoinTokenRequest, CreateJoinTokenResponse,
+    ExplainPolicyRequest, ExplainPolicyResponse, GetPolicyRequest, GetPolicyResponse, GetStatusRequest,
+    GetStatusResponse, ListPolicyRevisionsRequest, ListPolicyRevisionsResponse, RequestRenewalRequest,
+    RequestRenewalResponse, RollbackPolicyRequest,
 };
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
-use super::{companions, parse_id, store_status, timestamp};
+use super::{companions, parse_id, policy, store_status, timestamp};
 use crate::attestation::JoinTokens;
 use crate::authority::Authorities;
 use crate::certificate::is_reserved;
 use crate::distribution::Distribution;
+use crate::policy::{Actor, Policies};
+use crate::server::Caller;
 use crate::store::Store;
 use crate::utc::Utc;
 
@@ -25,11 +29,13 @@ pub(crate) struct AdminApi {
     pub(crate) join_tokens: JoinTokens,
     pub(crate) authorities: Authorities,
     pub(crate) distribution: Distribution,
+    pub(crate) policies: Policies,
     pub(crate) store: Store,
     pub(crate) clock: SharedClock,
 }
 
-const MAX_MESSAGE: usize = 64 * 1024;
+/// A policy of 100,000 rules.
+const MAX_MESSAGE: usize = 64 * 1024 * 1024;
 const DEFAULT_TOKEN_TTL: Duration = Duration::from_secs(10 * 60);
 const MAX_TOKEN_TTL: Duration = Duration::from_secs(24 * 3600);
 const MAX_SPREAD: Duration = Duration::from_secs(24 * 3600);
@@ -105,6 +111,44 @@ impl AdminService for AdminApi {
             live_svids: counts.valid + counts.expiring,
         }))
     }
+
+    async fn apply_policy(
+        &self,
+        request: Request<ApplyPolicyRequest>,
+    ) -> Result<Response<ApplyPolicyResponse>, Status> {
+        policy::apply(&self.policies, actor(&request)?, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn get_policy(&self, request: Request<GetPolicyRequest>) -> Result<Response<GetPolicyResponse>, Status> {
+        policy::get(&self.policies, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_policy_revisions(
+        &self,
+        request: Request<ListPolicyRevisionsRequest>,
+    ) -> Result<Response<ListPolicyRevisionsResponse>, Status> {
+        policy::history(&self.policies, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn rollback_policy(
+        &self,
+        request: Request<RollbackPolicyRequest>,
+    ) -> Result<Response<ApplyPolicyResponse>, Status> {
+        policy::roll_back(&self.policies, actor(&request)?, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn explain_policy(
+        &self,
+        request: Request<ExplainPolicyRequest>,
+    ) -> Result<Response<ExplainPolicyResponse>, Status> {
+        policy::explain(&self.policies, request.into_inner(), self.clock.now()).map(Response::new)
+    }
+}
+
+/// Who calls, as the kernel says.
+fn actor<T>(request: &Request<T>) -> Result<Actor, Status> {
+    let user = request.extensions().get::<Caller>().and_then(|caller| caller.local_user);
+    user.map(Actor::user).ok_or_else(|| Status::internal("a connection without a user"))
 }
 
 /// None when unset; negative, malformed or longer than `max` is the caller's mistake.

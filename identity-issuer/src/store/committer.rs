@@ -9,7 +9,7 @@ use sqlx::{Connection, QueryBuilder, Sqlite, SqliteConnection, SqliteTransaction
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{LogError, Logged, STORE, StoreError, Write, microseconds};
+use super::{LogError, Logged, RecordRevisionError, STORE, StoreError, Write, microseconds, policies};
 use crate::attestation::{Attestation, JoinTokenHash, NewJoinToken};
 use crate::certificate::Certificate;
 
@@ -21,6 +21,7 @@ enum Outcome {
     Done,
     KeyReused,
     TokenUsed,
+    Overtaken,
 }
 
 pub(super) struct Committer {
@@ -85,6 +86,11 @@ impl Committer {
                     Attestation::Svid(_) | Attestation::Issuer => rows.push((index, certificate)),
                 },
                 Write::Token { token, .. } => add_token(&mut transaction, token).await?,
+                Write::Revision { revision, .. } => {
+                    if !policies::record(&mut transaction, revision).await? {
+                        outcomes[index] = Outcome::Overtaken;
+                    }
+                }
             }
         }
         for chunk in chunks(&rows) {
@@ -189,6 +195,8 @@ fn is_abandoned(write: &Write) -> bool {
     match write {
         Write::Certificate { reply, .. } => reply.is_closed(),
         Write::Token { reply, .. } => reply.is_closed(),
+        // Whoever gave up may find it made all the same: it is compared and set.
+        Write::Revision { reply, .. } => reply.is_closed(),
     }
 }
 
@@ -200,11 +208,20 @@ fn answer(write: Write, outcome: Outcome) {
                 Outcome::Done => Ok(Logged(certificate)),
                 Outcome::KeyReused => Err(LogError::KeyReused),
                 Outcome::TokenUsed => Err(LogError::TokenUsed),
+                // Of revisions alone.
+                Outcome::Overtaken => Err(StoreError::Closed.into()),
             };
             let _ = reply.send(answer);
         }
         Write::Token { reply, .. } => {
             let _ = reply.send(Ok(()));
+        }
+        Write::Revision { reply, .. } => {
+            let answer = match outcome {
+                Outcome::Overtaken => Err(RecordRevisionError::Overtaken),
+                Outcome::Done | Outcome::KeyReused | Outcome::TokenUsed => Ok(()),
+            };
+            let _ = reply.send(answer);
         }
     }
 }
@@ -217,6 +234,9 @@ fn fail(write: Write, error: &Arc<sqlx::Error>) {
         }
         Write::Token { reply, .. } => {
             let _ = reply.send(Err(error));
+        }
+        Write::Revision { reply, .. } => {
+            let _ = reply.send(Err(error.into()));
         }
     }
 }

@@ -45,8 +45,10 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const CHECKED_WHOLE: u64 = 64 * 1024 * 1024;
 
 /// In order; one that was released is never changed.
-const MIGRATIONS: [(i64, &str, &str); 1] =
-    [(1, "issued and join tokens", include_str!("../../migrations/0001_issued_and_join_tokens.sql"))];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "issued and join tokens", include_str!("../../migrations/0001_issued_and_join_tokens.sql")),
+    (2, "policy revisions", include_str!("../../migrations/0002_policy_revisions.sql")),
+];
 
 impl Store {
     /// Opens or makes the database at `path`, and brings it to this version. At most `pending` writes wait.
@@ -80,6 +82,10 @@ impl Store {
         let committer = tokio::spawn(committer.run(waiting, stop.clone()));
         let task = StoreTask { committer, readers: readers.clone(), stop };
         Ok((Self { writes, readers }, task))
+    }
+
+    pub(super) fn readers(&self) -> &SqlitePool {
+        &self.readers
     }
 
     /// Never waits: when too much is pending already, more would only be late.

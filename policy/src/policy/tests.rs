@@ -239,11 +239,8 @@ fn the_example_is_good_and_gives_what_it_says() {
     let policy = policy(include_str!("../../../deploy/examples/policy.yaml"));
     let pod = [("k8s.cluster", "production"), ("k8s.namespace", "team-a"), ("k8s.service_account", "web")];
     assert_eq!(ids(&policy, &caller(&pod)), ["spiffe://example.org/ns/team-a/sa/web"]);
-    let job = [
-        ("oidc.provider", "ci"),
-        ("oidc.claim.repository", "example/shop"),
-        ("oidc.claim.ref", "refs/heads/main"),
-    ];
+    let job =
+        [("oidc.provider", "ci"), ("oidc.claim.repository", "example/shop"), ("oidc.claim.ref", "refs/heads/main")];
     assert_eq!(ids(&policy, &caller(&job)), ["spiffe://example.org/ci/shop-deploy"]);
     assert!(ids(&policy, &caller(&job[..2])).is_empty());
     let machine = [("x509.authority", "datacenter-1"), ("x509.common_name", "rack4-07")];
@@ -256,6 +253,8 @@ fn rules_are_written_as_they_are_read() {
     let text = render(&rules);
     assert_eq!(document(&text).rules, rules, "{text}");
     assert!(text.contains("ttl: 30m"), "{text}");
+    let json = serde_json::to_string(&rules).unwrap();
+    assert_eq!(serde_json::from_str::<Vec<Rule>>(&json).unwrap(), rules, "{json}");
 }
 
 #[test]

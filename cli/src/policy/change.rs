@@ -1,0 +1,232 @@
+//! What would change, and changing it.
+
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+
+use serde::Serialize;
+use signet_policy::{Rule, RuleName, render};
+use signet_proto::admin::v1::{
+    ApplyPolicyRequest, ApplyPolicyResponse, GetPolicyRequest, RollbackPolicyRequest, RuleChange,
+};
+use similar::{ChangeTag, TextDiff};
+
+use super::files;
+use crate::admin;
+use crate::args::{ApplyOptions, DiffOptions, RollbackOptions};
+use crate::failure::Failure;
+use crate::output::{self, Format};
+
+pub(crate) fn apply(options: &ApplyOptions, format: Format) -> Result<(), Failure> {
+    let request = |dry_run, expected_revision| -> Result<ApplyPolicyRequest, Failure> {
+        Ok(ApplyPolicyRequest {
+            files: files::read(&options.files.files)?,
+            prune: options.files.prune,
+            dry_run,
+            comment: options.message.clone(),
+            expected_revision,
+        })
+    };
+    let intent = Intent { dry_run: options.dry_run, yes: options.yes, format };
+    intent.carry_out(|dry_run, expected| {
+        let request = request(dry_run, expected)?;
+        admin::call(&options.issuer, async |mut client| Ok(client.apply_policy(request).await?.into_inner()))
+    })
+}
+
+pub(crate) fn roll_back(options: &RollbackOptions, format: Format) -> Result<(), Failure> {
+    let intent = Intent { dry_run: options.dry_run, yes: options.yes, format };
+    let mut wanted = options.revision;
+    intent.carry_out(|dry_run, expected_revision| {
+        // The one before the present one is meant as of the plan.
+        if let (None, Some(present)) = (wanted, expected_revision) {
+            wanted = Some(present.saturating_sub(1));
+        }
+        let request =
+            RollbackPolicyRequest { revision: wanted, dry_run, comment: options.message.clone(), expected_revision };
+        admin::call(&options.issuer, async |mut client| Ok(client.rollback_policy(request).await?.into_inner()))
+    })
+}
+
+pub(crate) fn diff(options: &DiffOptions, format: Format) -> Result<(), Failure> {
+    let plan = match options.from {
+        None => {
+            let request = ApplyPolicyRequest {
+                files: files::read(&options.files)?,
+                prune: options.prune,
+                dry_run: true,
+                ..ApplyPolicyRequest::default()
+            };
+            admin::call(&options.issuer, async |mut client| Ok(client.apply_policy(request).await?.into_inner()))?
+        }
+        Some(from) => {
+            let (older, newer) = admin::call(&options.issuer, async |mut client| {
+                let older = client.get_policy(GetPolicyRequest { revision: Some(from) }).await?.into_inner();
+                let newer = client.get_policy(GetPolicyRequest { revision: options.to }).await?.into_inner();
+                Ok((older.yaml, newer.yaml))
+            })?;
+            between(from, &super::reading::rules_of(&older)?, &super::reading::rules_of(&newer)?)
+        }
+    };
+    let differs = !plan.changes.is_empty();
+    show(&plan, format)?;
+    match differs && options.exit_code {
+        true => Err(Failure::new("there are differences")),
+        false => Ok(()),
+    }
+}
+
+fn between(revision: u64, older: &[Rule], newer: &[Rule]) -> ApplyPolicyResponse {
+    let text = |rule: Option<&Rule>| rule.map(|rule| render(std::slice::from_ref(rule))).unwrap_or_default();
+    let named = |rules: &[Rule], name: &RuleName| rules.iter().find(|rule| rule.name == *name).cloned();
+    let gone = older.iter().filter(|rule| named(newer, &rule.name).is_none());
+    let mut plan = ApplyPolicyResponse { revision, ..ApplyPolicyResponse::default() };
+    for name in newer.iter().chain(gone).map(|rule| &rule.name) {
+        let (before, after) = (named(older, name), named(newer, name));
+        if before == after {
+            plan.unchanged += 1;
+        } else {
+            let (before, after) = (text(before.as_ref()), text(after.as_ref()));
+            plan.changes.push(RuleChange { rule: name.to_string(), before, after });
+        }
+    }
+    plan
+}
+
+/// A change that is shown before it is made.
+struct Intent {
+    dry_run: bool,
+    yes: bool,
+    format: Format,
+}
+
+impl Intent {
+    /// `ask` has the issuer plan, or do what it planned for that revision.
+    fn carry_out(
+        &self,
+        mut ask: impl FnMut(bool, Option<u64>) -> Result<ApplyPolicyResponse, Failure>,
+    ) -> Result<(), Failure> {
+        let plan = ask(true, None)?;
+        let is_for_people = self.format == Format::Table;
+        if self.dry_run || plan.changes.is_empty() {
+            return show(&plan, self.format);
+        }
+        if is_for_people {
+            show(&plan, self.format)?;
+        }
+        if !self.yes {
+            confirm()?;
+        }
+        let done = ask(false, Some(plan.revision))?;
+        if is_for_people {
+            return output::print_text(&format!("applied: the policy is at revision {}\n", done.revision));
+        }
+        show(&done, self.format)
+    }
+}
+
+/// Asks a person. Where there is none, the answer is no.
+fn confirm() -> Result<(), Failure> {
+    if !io::stdin().is_terminal() {
+        return Err(
+            Failure::new("nothing was changed: there is nobody to ask").remedy("add --yes to apply it as it is")
+        );
+    }
+    let asked = write!(io::stderr(), "apply this? [y/N] ").and_then(|()| io::stderr().flush());
+    asked.map_err(|error| Failure::from_error(&error))?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer).map_err(|error| Failure::from_error(&error))?;
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err(Failure::new("nothing was changed").remedy("answer y, or add --yes, to apply it")),
+    }
+}
+
+#[derive(Serialize)]
+struct Plan<'a> {
+    revision: u64,
+    changes: Vec<Change<'a>>,
+    unchanged: u32,
+}
+
+#[derive(Serialize)]
+struct Change<'a> {
+    rule: &'a str,
+    kind: &'static str,
+    before: &'a str,
+    after: &'a str,
+}
+
+fn show(plan: &ApplyPolicyResponse, format: Format) -> Result<(), Failure> {
+    let changes = plan.changes.iter().map(|change| Change {
+        rule: &change.rule,
+        kind: kind(change).0,
+        before: &change.before,
+        after: &change.after,
+    });
+    match format {
+        Format::Table => output::print_text(&for_people(plan)),
+        Format::Json | Format::Yaml => {
+            let plan = Plan { revision: plan.revision, changes: changes.collect(), unchanged: plan.unchanged };
+            output::print_text(&output::serialized(format, &plan)?)
+        }
+    }
+}
+
+fn kind(change: &RuleChange) -> (&'static str, char) {
+    match (change.before.is_empty(), change.after.is_empty()) {
+        (true, _) => ("create", '+'),
+        (false, true) => ("delete", '-'),
+        (false, false) => ("update", '~'),
+    }
+}
+
+fn for_people(plan: &ApplyPolicyResponse) -> String {
+    if plan.changes.is_empty() {
+        return format!("nothing changes: the policy is at revision {}\n", plan.revision);
+    }
+    let mut text = String::new();
+    for change in &plan.changes {
+        text.push_str(&format!("{} {}\n", kind(change).1, change.rule));
+        let diff = TextDiff::from_lines(&change.before, &change.after);
+        for line in diff.iter_all_changes().filter(|line| line.value().trim_end() != "rules:") {
+            let sign = match line.tag() {
+                ChangeTag::Delete => '-',
+                ChangeTag::Insert => '+',
+                ChangeTag::Equal => ' ',
+            };
+            text.push_str(&format!("  {sign} {}\n", line.value().trim_end()));
+        }
+    }
+    let count = |wanted: &str| plan.changes.iter().filter(|change| kind(change).0 == wanted).count();
+    text.push_str(&format!(
+        "{} to create, {} to update, {} to delete, {} unchanged\n",
+        count("create"),
+        count("update"),
+        count("delete"),
+        plan.unchanged
+    ));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_person_sees_each_line_that_changes() {
+        let rule = |ttl: &str| format!("rules:\n- name: a\n  ttl: {ttl}\n");
+        let change = |before: &str, after: &str| RuleChange {
+            rule: "a".to_owned(),
+            before: before.to_owned(),
+            after: after.to_owned(),
+        };
+        let plan = |changes| ApplyPolicyResponse { revision: 3, changes, unchanged: 2 };
+        let told = for_people(&plan(vec![change(&rule("1h"), &rule("2h"))]));
+        assert_eq!(
+            told,
+            "~ a\n    - name: a\n  -   ttl: 1h\n  +   ttl: 2h\n0 to create, 1 to update, 0 to delete, 2 unchanged\n"
+        );
+        assert!(for_people(&plan(vec![change("", &rule("1h"))])).starts_with("+ a\n  + - name: a\n"));
+        assert!(for_people(&plan(vec![change(&rule("1h"), "")])).starts_with("- a\n  - - name: a\n"));
+        assert_eq!(for_people(&plan(Vec::new())), "nothing changes: the policy is at revision 3\n");
+    }
+}

@@ -1,0 +1,187 @@
+//! `signet.admin.v1`, as far as it is about the policy.
+
+use std::path::Path;
+
+use signet_policy::{Attributes, Document, Outcome, Rule, render};
+use signet_proto::admin::v1::{
+    ApplyPolicyRequest, ApplyPolicyResponse, AttributeConditions, ExplainPolicyRequest, ExplainPolicyResponse,
+    GetPolicyRequest, GetPolicyResponse, Granted, ListPolicyRevisionsRequest, ListPolicyRevisionsResponse, NoMatch,
+    PolicyRevision, RollbackPolicyRequest, RuleChange, RuleOutcome, explain_policy_request::Subject, rule_outcome,
+};
+use time::OffsetDateTime;
+use tonic::{Code, Status};
+
+use super::{parse_id, store_status, timestamp};
+use crate::policy::{Actor, ChangeError, Plan, Policies, RevisionHead, Wish};
+
+/// In bytes.
+const MAX_COMMENT: usize = 1024;
+const DEFAULT_REVISIONS: u32 = 100;
+const MAX_REVISIONS: u32 = 1000;
+
+pub(super) async fn apply(
+    policies: &Policies,
+    actor: Actor,
+    request: ApplyPolicyRequest,
+) -> Result<ApplyPolicyResponse, Status> {
+    let mut document = Document::default();
+    for file in &request.files {
+        document.add(Path::new(&file.name), &file.text).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    }
+    let wish = Wish {
+        rules: std::mem::take(&mut document.rules),
+        prune: request.prune,
+        dry_run: request.dry_run,
+        actor,
+        comment: comment(request.comment)?,
+        expected: request.expected_revision,
+    };
+    change(policies, wish, Some(&document)).await
+}
+
+pub(super) async fn roll_back(
+    policies: &Policies,
+    actor: Actor,
+    request: RollbackPolicyRequest,
+) -> Result<ApplyPolicyResponse, Status> {
+    let wish = Wish {
+        rules: policies.earlier(request.revision).await.map_err(|error| status(&error, None))?,
+        prune: true,
+        dry_run: request.dry_run,
+        actor,
+        comment: comment(request.comment)?,
+        expected: request.expected_revision,
+    };
+    change(policies, wish, None).await
+}
+
+async fn change(policies: &Policies, wish: Wish, document: Option<&Document>) -> Result<ApplyPolicyResponse, Status> {
+    let (actor, dry_run) = (wish.actor.clone(), wish.dry_run);
+    let (revision, plan) = policies.change(wish).await.map_err(|error| status(&error, document))?;
+    let Plan { changes, unchanged, .. } = plan;
+    if !dry_run && !changes.is_empty() {
+        tracing::info!(revision, actor = actor.as_str(), changes = changes.len(), unchanged, "policy changed");
+    }
+    let changes = changes.into_iter().map(|change| RuleChange {
+        rule: change.rule.to_string(),
+        before: change.before.unwrap_or_default(),
+        after: change.after.unwrap_or_default(),
+    });
+    Ok(ApplyPolicyResponse { revision, changes: changes.collect(), unchanged: count(unchanged) })
+}
+
+pub(super) async fn get(policies: &Policies, request: GetPolicyRequest) -> Result<GetPolicyResponse, Status> {
+    let revision = policies.revision(request.revision).await.map_err(|error| status(&error, None))?;
+    Ok(GetPolicyResponse { yaml: render(&revision.rules), revision: Some(head(revision.head)) })
+}
+
+pub(super) async fn history(
+    policies: &Policies,
+    request: ListPolicyRevisionsRequest,
+) -> Result<ListPolicyRevisionsResponse, Status> {
+    let limit = match request.limit {
+        0 => DEFAULT_REVISIONS,
+        limit if limit <= MAX_REVISIONS => limit,
+        _ => return Err(Status::invalid_argument(format!("limit: more than {MAX_REVISIONS}"))),
+    };
+    let revisions = policies.history(request.before, limit).await.map_err(|error| store_status(&error))?;
+    Ok(ListPolicyRevisionsResponse { revisions: revisions.into_iter().map(head).collect() })
+}
+
+pub(super) fn explain(
+    policies: &Policies,
+    request: ExplainPolicyRequest,
+    now: OffsetDateTime,
+) -> Result<ExplainPolicyResponse, Status> {
+    let current = policies.current();
+    let outcomes = match request.subject {
+        None => return Err(Status::invalid_argument("subject: missing; give attributes or a SPIFFE ID")),
+        Some(Subject::Attributes(list)) => {
+            let pairs = list.attributes.into_iter().map(|attribute| {
+                let name = attribute.name.parse();
+                name.map(|name| (name, attribute.value)).map_err(|error: signet_policy::UnknownAttribute| {
+                    Status::invalid_argument(format!("attributes: {error}"))
+                })
+            });
+            let pairs = pairs.collect::<Result<Vec<_>, _>>()?;
+            let attributes =
+                Attributes::new(pairs).map_err(|error| Status::invalid_argument(format!("attributes: {error}")))?;
+            let outcomes = current.explain(&attributes, now);
+            outcomes.into_iter().map(|(rule, outcome)| told(rule, outcome)).collect()
+        }
+        Some(Subject::SpiffeId(id)) => {
+            let id = parse_id(&id, "spiffe_id")?;
+            current.rules_for(id.path()).map(possible).collect()
+        }
+    };
+    Ok(ExplainPolicyResponse { revision: current.revision.head.number, outcomes })
+}
+
+fn told(rule: &str, outcome: Outcome) -> RuleOutcome {
+    let outcome = match outcome {
+        Outcome::Granted(grant) => rule_outcome::Outcome::Granted(Granted {
+            spiffe_id: grant.id.to_string(),
+            dns_names: grant.dns_names,
+            ttl: grant.ttl.and_then(|ttl| prost_types::Duration::try_from(ttl).ok()),
+            profile: grant.profile.unwrap_or_default(),
+            hint: grant.hint.unwrap_or_default(),
+            federates_with: grant.federates_with.iter().map(ToString::to_string).collect(),
+        }),
+        Outcome::NoMatch { attribute, wanted, found } => {
+            rule_outcome::Outcome::NoMatch(NoMatch { attribute: attribute.to_string(), wanted, found })
+        }
+        Outcome::Expired { at } => rule_outcome::Outcome::ExpiredAt(timestamp(at)),
+        Outcome::Unrenderable(cause) => rule_outcome::Outcome::Unrenderable(cause.to_string()),
+    };
+    RuleOutcome { rule: rule.to_owned(), outcome: Some(outcome) }
+}
+
+fn possible(rule: &Rule) -> RuleOutcome {
+    let conditions = rule.matches.iter().map(|(attribute, wanted)| NoMatch {
+        attribute: attribute.clone(),
+        wanted: wanted.clone(),
+        found: Vec::new(),
+    });
+    let conditions = AttributeConditions { conditions: conditions.collect() };
+    RuleOutcome { rule: rule.name.to_string(), outcome: Some(rule_outcome::Outcome::Possible(conditions)) }
+}
+
+fn head(head: RevisionHead) -> PolicyRevision {
+    PolicyRevision {
+        revision: head.number,
+        created_at: (head.number > 0).then(|| timestamp(head.created_at)),
+        actor: head.actor.as_str().to_owned(),
+        comment: head.comment,
+        rules: count(head.rules),
+    }
+}
+
+fn comment(text: String) -> Result<String, Status> {
+    match text.len() {
+        0..=MAX_COMMENT => Ok(text),
+        _ => Err(Status::invalid_argument(format!("comment: longer than {MAX_COMMENT} bytes"))),
+    }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+fn status(error: &ChangeError, document: Option<&Document>) -> Status {
+    let code = match error {
+        ChangeError::Store(error) => return store_status(error),
+        ChangeError::Policy(cause) => {
+            let located = document.and_then(|document| document.locate(cause));
+            let text = match (located, &cause.fix) {
+                (Some(located), _) => located.to_string(),
+                (None, Some(fix)) => format!("{cause}\n{fix}"),
+                (None, None) => cause.to_string(),
+            };
+            return Status::invalid_argument(text);
+        }
+        ChangeError::Overtaken { .. } => Code::Aborted,
+        ChangeError::TooMany => Code::InvalidArgument,
+        ChangeError::NoRevision(_) => Code::NotFound,
+    };
+    Status::new(code, error.to_string())
+}

@@ -1,0 +1,218 @@
+//! The policy in force, and how it changes: a revision at a time, each on record before it holds.
+
+mod plan;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use signet_identity::SharedClock;
+use signet_policy::{Attributes, Outcome, Policy, PolicyError, Rule, Surroundings};
+use time::OffsetDateTime;
+use tokio::sync::Mutex;
+
+use crate::store::{RecordRevisionError, Store, StoreError};
+
+pub(crate) use plan::Plan;
+
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Policies(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    current: ArcSwap<Current>,
+    /// Held while a revision is made: one follows the other.
+    changing: Mutex<()>,
+    surroundings: Surroundings,
+    store: Store,
+    clock: SharedClock,
+}
+
+/// A revision and what it was compiled to.
+#[derive(Debug)]
+pub(crate) struct Current {
+    pub(crate) revision: Revision,
+    policy: Policy,
+}
+
+/// One policy that was applied.
+#[derive(Clone, Debug)]
+pub(crate) struct Revision {
+    pub(crate) head: RevisionHead,
+    pub(crate) rules: Vec<Rule>,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct RevisionHead {
+    /// 0 for the policy without a rule that every issuer begins with.
+    pub(crate) number: u64,
+    pub(crate) created_at: OffsetDateTime,
+    pub(crate) actor: Actor,
+    pub(crate) comment: String,
+    /// How many.
+    pub(crate) rules: usize,
+}
+
+/// Who did something.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Actor(Box<str>);
+
+/// A wish for another policy.
+#[derive(Debug)]
+pub(crate) struct Wish {
+    pub(crate) rules: Vec<Rule>,
+    /// Whether rules that are not among these go.
+    pub(crate) prune: bool,
+    pub(crate) dry_run: bool,
+    pub(crate) actor: Actor,
+    pub(crate) comment: String,
+    /// The number of the revision that it is meant for.
+    pub(crate) expected: Option<u64>,
+}
+
+/// Why the policy stays as it is.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ChangeError {
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    #[error("the policy is at revision {found} by now, not {expected}: somebody else has changed it")]
+    Overtaken { expected: u64, found: u64 },
+    #[error("more than {MAX_RULES} rules")]
+    TooMany,
+    #[error("there is no revision {0}")]
+    NoRevision(u64),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why the policy on record cannot be put into force.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyLoadError {
+    #[error("revision {revision} of the policy does not go with this configuration: {cause}")]
+    Policy { revision: u64, cause: PolicyError },
+    #[error("the policy cannot be read")]
+    Store(#[source] StoreError),
+}
+
+impl Policies {
+    /// With the latest revision on record in force.
+    pub(crate) async fn load(
+        surroundings: Surroundings,
+        store: Store,
+        clock: SharedClock,
+    ) -> Result<Self, PolicyLoadError> {
+        let revision = store.revision(None).await.map_err(PolicyLoadError::Store)?;
+        let revision = revision.unwrap_or_else(Revision::without_rules);
+        let number = revision.head.number;
+        let current = Current::of(revision, &surroundings)
+            .map_err(|cause| PolicyLoadError::Policy { revision: number, cause })?;
+        let current = ArcSwap::from_pointee(current);
+        Ok(Self(Arc::new(Inner { current, changing: Mutex::default(), surroundings, store, clock })))
+    }
+
+    pub(crate) fn current(&self) -> Arc<Current> {
+        self.0.current.load_full()
+    }
+
+    /// What the wish comes to, and that in force and on record unless it is a dry run or nothing.
+    pub(crate) async fn change(&self, wish: Wish) -> Result<(u64, Plan), ChangeError> {
+        let _one = self.0.changing.lock().await;
+        let current = self.current();
+        let found = current.revision.head.number;
+        if let Some(expected) = wish.expected.filter(|expected| *expected != found) {
+            return Err(ChangeError::Overtaken { expected, found });
+        }
+        let plan = Plan::new(&current.revision.rules, wish.rules, wish.prune);
+        if plan.rules.len() > MAX_RULES {
+            return Err(ChangeError::TooMany);
+        }
+        let head = RevisionHead {
+            number: found + 1,
+            created_at: self.0.clock.now(),
+            actor: wish.actor,
+            comment: wish.comment,
+            rules: plan.rules.len(),
+        };
+        let next = Current::of(Revision { head, rules: plan.rules.clone() }, &self.0.surroundings)?;
+        if wish.dry_run || plan.changes.is_empty() {
+            return Ok((found, plan));
+        }
+        self.0.store.record_revision(next.revision.clone()).await.map_err(|error| match error {
+            RecordRevisionError::Overtaken => ChangeError::Overtaken { expected: found, found: found + 1 },
+            RecordRevisionError::Store(error) => error.into(),
+        })?;
+        let number = next.revision.head.number;
+        self.0.current.store(Arc::new(next));
+        Ok((number, plan))
+    }
+
+    /// The rules of an earlier revision; the one before the present one where none is named.
+    pub(crate) async fn earlier(&self, number: Option<u64>) -> Result<Vec<Rule>, ChangeError> {
+        let present = self.current().revision.head.number;
+        let number = match number {
+            Some(number) => number,
+            None => present.checked_sub(1).ok_or(ChangeError::NoRevision(0))?,
+        };
+        Ok(self.revision(Some(number)).await?.rules)
+    }
+
+    pub(crate) async fn revision(&self, number: Option<u64>) -> Result<Revision, ChangeError> {
+        match number {
+            None => Ok(self.current().revision.clone()),
+            Some(0) => Ok(Revision::without_rules()),
+            Some(number) => self.0.store.revision(Some(number)).await?.ok_or(ChangeError::NoRevision(number)),
+        }
+    }
+
+    pub(crate) async fn history(&self, before: Option<u64>, limit: u32) -> Result<Vec<RevisionHead>, StoreError> {
+        self.0.store.revisions(before, limit).await
+    }
+}
+
+impl Current {
+    fn of(revision: Revision, surroundings: &Surroundings) -> Result<Self, PolicyError> {
+        let policy = Policy::compile(&revision.rules, surroundings)?;
+        Ok(Self { revision, policy })
+    }
+
+    pub(crate) fn explain(&self, attributes: &Attributes, now: OffsetDateTime) -> Vec<(&str, Outcome)> {
+        let outcomes = self.policy.explain(attributes, now);
+        outcomes.into_iter().map(|(rule, outcome)| (rule.as_str(), outcome)).collect()
+    }
+
+    /// The rules that could give this path to somebody.
+    pub(crate) fn rules_for<'a>(&'a self, path: &'a str) -> impl Iterator<Item = &'a Rule> {
+        let names: Vec<_> = self.policy.rules_for(path).collect();
+        self.revision.rules.iter().filter(move |rule| names.contains(&&rule.name))
+    }
+}
+
+impl Revision {
+    fn without_rules() -> Self {
+        let head = RevisionHead {
+            number: 0,
+            created_at: OffsetDateTime::UNIX_EPOCH,
+            actor: Actor("".into()),
+            comment: String::new(),
+            rules: 0,
+        };
+        Self { head, rules: Vec::new() }
+    }
+}
+
+impl Actor {
+    pub(crate) fn user(uid: u32) -> Self {
+        Self(format!("uid:{uid}").into())
+    }
+
+    pub(crate) fn of_record(text: String) -> Self {
+        Self(text.into())
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A policy is compiled whole, and read by every decision.
+const MAX_RULES: usize = 100_000;
