@@ -317,8 +317,11 @@ fn lists(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
     tokens.map(<[u8]>::trim_ascii).any(|token| token.eq_ignore_ascii_case(wanted.as_bytes()))
 }
 
+/// The path and the query. `http://a?b` has no path, and is that of its root (RFC 9112 §3.2.1).
 fn path_of(uri: &Uri) -> PathAndQuery {
-    uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"))
+    let path = uri.path_and_query().filter(|path| path.as_str().starts_with(['/', '*'])).cloned();
+    let of_root = || PathAndQuery::try_from(format!("/?{}", uri.query()?)).ok();
+    path.or_else(of_root).unwrap_or_else(|| PathAndQuery::from_static("/"))
 }
 
 const FRAMING: [HeaderName; 2] = [CONTENT_LENGTH, TRANSFER_ENCODING];
