@@ -7,6 +7,7 @@
 //! The end that accepted a connection drains it shortly before its peer's certificate expires and cuts it off at expiry. The
 //! end that made it stops using it sooner than that, so that no request meets a peer that hangs up.
 
+mod judgement;
 mod registry;
 
 use std::cell::{Cell, RefCell};
@@ -16,6 +17,7 @@ use std::task::{Context, Waker};
 use signet_identity::PeerIdentity;
 use time::{Duration, OffsetDateTime};
 
+pub(crate) use judgement::judge;
 pub(crate) use registry::{Registered, Registry};
 
 use crate::deadlines::unix_ms;
@@ -198,5 +200,22 @@ mod tests {
     fn what_has_expired_ends_at_once() {
         let lifetime = Lifetime::of_accepted(at(1.0), at(5.0));
         assert_eq!(lifetime, Lifetime { drain_ms: 1_000, end_ms: 1_000, cause: Cause::PeerExpired });
+        assert_eq!(Lifetime::of_made(at(1.0), at(9.0), at(5.0)), lifetime);
+    }
+
+    #[test]
+    fn a_long_life_is_not_cut_short_by_much() {
+        let expires = at(86_400.0);
+        assert_eq!(Lifetime::of_accepted(expires, at(0.0)).drain_ms, 86_395_000);
+        assert_eq!(Lifetime::of_made(expires, at(1e6), at(0.0)).drain_ms, 86_340_000);
+    }
+
+    #[test]
+    fn whoever_is_denied_has_little_time_and_no_more_than_its_certificate() {
+        for (expires, end_ms, cause) in [(3_600.0, 6_000, Cause::Denied), (5.0, 5_000, Cause::PeerExpired)] {
+            let denied = Lifetime::of_accepted(at(expires), at(0.0)).of_denied(at(0.0));
+            assert_eq!((denied.end_ms, denied.cause), (end_ms, cause));
+            assert!(denied.drain_ms < denied.end_ms);
+        }
     }
 }
