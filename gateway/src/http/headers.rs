@@ -295,7 +295,9 @@ fn remove_claims(headers: &mut HeaderMap) {
 
 /// HTTP/2 may send a cookie in crumbs; HTTP/1.1 has one line for them (RFC 9113 §8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
-    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    let crumbs = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+    // An empty one last would leave a blank at the end, where no value has one.
+    let crumbs: Vec<&[u8]> = crumbs.filter(|crumb| !crumb.is_empty()).collect();
     // What is joined of values is a value.
     if let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
         headers.insert(COOKIE, cookie);

@@ -126,6 +126,17 @@ fn an_absolute_target_leaves_as_its_path_and_query() {
 }
 
 #[test]
+fn crumbs_of_a_cookie_are_joined_and_empty_ones_left_out() {
+    for (crumbs, joined) in
+        [(&["a=1", "b=2"][..], "a=1; b=2"), (&["a=1", ""], "a=1"), (&["", "a=1"], "a=1"), (&["", ""], "")]
+    {
+        let crumbs: Vec<_> = crumbs.iter().map(|crumb| ("cookie", *crumb)).collect();
+        let lines = forwarded(&[&[("host", "a")], &crumbs[..]].concat()).unwrap();
+        assert!(lines.contains(&format!("cookie: {joined}")), "{crumbs:?}: {lines:?}");
+    }
+}
+
+#[test]
 fn a_request_has_one_host() {
     use Version as V;
     for (version, uri, hosts, expected) in [
