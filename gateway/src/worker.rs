@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Gateway, Limits};
 use crate::connection::LocalExecutor;
 use crate::deadlines::{Deadlines, TICK};
-use crate::lifetime::{Cause, Order, Registry};
+use crate::lifetime::{Cause, Order, Registry, judge};
 use crate::listener::{IdentityArrival, Listener};
 use crate::metrics::Metrics;
 use crate::ports;
@@ -228,8 +228,7 @@ async fn follow_trust(core: Rc<Core>, upstreams: Vec<Rc<Upstream>>) {
         for upstream in &upstreams {
             upstream.retire_all();
         }
-        core.callers.judge(&snapshot).await;
-        core.worker.registry.judge(&snapshot).await;
+        judge([&core.callers, &core.worker.registry], &snapshot).await;
     }
 }
 

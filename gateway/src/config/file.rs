@@ -78,7 +78,7 @@ pub(super) enum Mode {
 #[serde(deny_unknown_fields)]
 pub(super) struct Upstream {
     pub(super) name: Located<String>,
-    /// `http://host:port` or `mtls://host:port`
+    /// `host:port` or `http://host:port` for plain HTTP, `mtls://host:port` for mTLS.
     pub(super) address: Located<String>,
     /// Who the server must be, mtls only.
     pub(super) identity: Option<Located<Vec<Parsed<SpiffeIdPattern>>>>,

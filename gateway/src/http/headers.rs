@@ -295,7 +295,9 @@ fn remove_claims(headers: &mut HeaderMap) {
 
 /// HTTP/2 may send a cookie in crumbs; HTTP/1.1 has one line for them (RFC 9113 §8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
-    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    let crumbs = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+    // An empty one last would leave a blank at the end, where no value has one.
+    let crumbs: Vec<&[u8]> = crumbs.filter(|crumb| !crumb.is_empty()).collect();
     // What is joined of values is a value.
     if let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
         headers.insert(COOKIE, cookie);
@@ -317,8 +319,11 @@ fn lists(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
     tokens.map(<[u8]>::trim_ascii).any(|token| token.eq_ignore_ascii_case(wanted.as_bytes()))
 }
 
+/// The path and the query. `http://a?b` has no path, and is that of its root (RFC 9112 §3.2.1).
 fn path_of(uri: &Uri) -> PathAndQuery {
-    uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"))
+    let path = uri.path_and_query().filter(|path| path.as_str().starts_with(['/', '*'])).cloned();
+    let of_root = || PathAndQuery::try_from(format!("/?{}", uri.query()?)).ok();
+    path.or_else(of_root).unwrap_or_else(|| PathAndQuery::from_static("/"))
 }
 
 const FRAMING: [HeaderName; 2] = [CONTENT_LENGTH, TRANSFER_ENCODING];

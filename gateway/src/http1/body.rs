@@ -337,6 +337,8 @@ mod tests {
             "ffffffffffffffffff\r\n",
             "5;a\nb\r\nhello",
             "5\rX",
+            "5\r\nhello\rX0\r\n\r\n",
+            ";a\r\n\r\n",
             "0\r\n\n",
             "0\r\na: b\n\r\n",
             "0\r\n a: b\r\n\r\n",
@@ -352,6 +354,10 @@ mod tests {
         assert_eq!(decoded(Length::Chunked, lines.as_bytes(), 1_000), Err(BadChunk));
         let line = format!("0\r\na: {}", "b".repeat(100_000));
         assert_eq!(decoded(Length::Chunked, line.as_bytes(), 1_000), Err(BadChunk));
+        for (lines, refused) in [(100, false), (101, true)] {
+            let lines = format!("0\r\n{}\r\n", "a: b\r\n".repeat(lines));
+            assert_eq!(decoded(Length::Chunked, lines.as_bytes(), 1_000).is_err(), refused);
+        }
         let extension = format!("5;{}", "b".repeat(1_000));
         assert_eq!(decoded(Length::Chunked, extension.as_bytes(), 100), Err(BadChunk));
     }

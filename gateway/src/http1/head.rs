@@ -292,6 +292,7 @@ mod tests {
             ("GET / HTTP/1.1\r\n: c\r\n\r\n", Malformed::Head),
             ("GET / HTTP/1.1\r\na: \0\r\n\r\n", Malformed::Head),
             ("GET / HTTP/1.1\r\na: b\rc: d\r\n\r\n", Malformed::Head),
+            ("GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n", Malformed::Head),
             ("POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n", Malformed::Encoding),
         ] {
             assert_eq!(read(text).map(|head| head.length), Err(malformed), "{text:?}");
@@ -304,6 +305,60 @@ mod tests {
         for max in [1, 100, 101, 1_000] {
             assert!(request(text(max).into(), max).is_ok(), "{max}");
             assert_eq!(request(text(max + 1).into(), max).map(|head| head.length), Err(Malformed::TooLarge), "{max}");
+        }
+    }
+
+    #[test]
+    fn an_answer_has_no_more_lines_than_a_proxy_passes_on() {
+        for (lines, read) in [(100, true), (101, false)] {
+            let head = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(lines));
+            assert_eq!(answer(head.into(), &Method::GET).is_some(), read, "{lines}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_framed_as_its_caller_can_read_it() {
+        use Persistence::*;
+        const TEN: Version = Version::HTTP_10;
+        const ELEVEN: Version = Version::HTTP_11;
+        for (status, method, version, exact, connection, lines) in [
+            (200, Method::GET, ELEVEN, Some(5), Keep, "content-length: 5\r\n"),
+            (200, Method::GET, ELEVEN, None, Keep, "transfer-encoding: chunked\r\n"),
+            (200, Method::GET, ELEVEN, Some(5), Close, "content-length: 5\r\nconnection: close\r\n"),
+            (200, Method::GET, TEN, Some(5), Keep, "content-length: 5\r\nconnection: keep-alive\r\n"),
+            // No chunks: the end of the connection is that of the body.
+            (200, Method::GET, TEN, None, Close, "connection: close\r\n"),
+            // What the upstream told of the body that does not come.
+            (200, Method::HEAD, ELEVEN, None, Keep, "content-length: 7\r\n"),
+            (304, Method::GET, ELEVEN, None, Keep, "content-length: 7\r\n"),
+            (204, Method::GET, ELEVEN, None, Keep, ""),
+            (204, Method::GET, ELEVEN, Some(0), Keep, ""),
+        ] {
+            let answer = Response::builder().status(status).header("content-length", "7").header("a", "b");
+            let (parts, ()) = answer.body(()).unwrap().into_parts();
+            let caller = Caller { method, version };
+            let length = length_for(&parts, &caller, exact);
+            let mut out = Vec::new();
+            write_answer(&mut out, &parts, &caller, length, connection);
+            let (_, written) = str::from_utf8(&out).unwrap().split_once("\r\n").unwrap();
+            assert_eq!(written, format!("{lines}a: b\r\n\r\n"), "{status} {caller:?} {exact:?}");
+            let bodiless = caller.method == Method::HEAD || has_no_body(parts.status);
+            assert_eq!(length == Length::Exact(0), bodiless, "{status} {caller:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_tells_its_length_unless_it_has_no_body_and_needs_none() {
+        for (method, length, told) in [
+            (Method::GET, Length::Exact(0), ""),
+            (Method::GET, Length::Exact(5), "content-length: 5\r\n"),
+            (Method::GET, Length::Chunked, "transfer-encoding: chunked\r\n"),
+            (Method::POST, Length::Exact(0), "content-length: 0\r\n"),
+        ] {
+            let request = Request::builder().method(&method).header("content-length", "7").uri("/").body(()).unwrap();
+            let mut out = Vec::new();
+            write_request(&mut out, &request, length);
+            assert_eq!(str::from_utf8(&out).unwrap(), format!("{method} / HTTP/1.1\r\n{told}\r\n"));
         }
     }
 
@@ -330,6 +385,7 @@ mod tests {
             assert_eq!(found, length, "{method} {head:?}");
         }
         assert!(answer("HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".into(), &Method::GET).is_none());
+        assert!(answer("HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\n\r\n".into(), &Method::GET).is_none());
         let until_close = answer("HTTP/1.1 200 OK\r\nconnection: keep-alive\r\n\r\n".into(), &Method::GET).unwrap();
         assert_eq!(until_close.connection, Persistence::Close);
     }

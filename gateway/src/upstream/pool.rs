@@ -2,6 +2,7 @@
 //! when it is taken out, or at the next sweep.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::http1::Connection;
@@ -13,13 +14,16 @@ pub(super) struct Idle {
     // A request takes one out and puts it back: that moves a pointer instead of a kilobyte.
     #[expect(clippy::vec_box)]
     connections: RefCell<Vec<Box<Connection>>>,
+    /// Those that are only to be closed.
+    #[expect(clippy::vec_box)]
+    retired: Rc<RefCell<Vec<Box<Connection>>>>,
     max: usize,
     timeout_ms: u64,
 }
 
 impl Idle {
     pub(super) fn new(max: usize, timeout: Duration) -> Self {
-        Self { connections: RefCell::default(), max, timeout_ms: timeout.as_millis() as u64 }
+        Self { connections: RefCell::default(), retired: Rc::default(), max, timeout_ms: timeout.as_millis() as u64 }
     }
 
     /// A connection that is open as far as anybody knows.
@@ -52,13 +56,76 @@ impl Idle {
 
     /// Whether there was one.
     pub(super) fn drop_oldest(&self) -> bool {
+        if self.retired.borrow_mut().pop().is_some() {
+            return true;
+        }
         let mut connections = self.connections.borrow_mut();
         let any = !connections.is_empty();
         connections.drain(..usize::from(any));
         any
     }
 
+    /// Closes all of them, a few at a time: a thousand at once would stall the worker.
     pub(super) fn clear(&self) {
-        self.connections.borrow_mut().clear();
+        self.retired.borrow_mut().append(&mut self.connections.borrow_mut());
+        let retired = self.retired.clone();
+        tokio::task::spawn_local(async move {
+            loop {
+                let left = retired.borrow().len();
+                if left == 0 {
+                    return;
+                }
+                retired.borrow_mut().truncate(left.saturating_sub(CLOSED_AT_ONCE));
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+}
+
+/// Some 20 µs each.
+const CLOSED_AT_ONCE: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use signet_identity::SystemClock;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::runtime::LocalOptions;
+
+    use super::super::slots::Slots;
+    use super::*;
+    use crate::metrics::Metrics;
+    use crate::stream::Stream;
+
+    #[test]
+    fn retired_connections_are_closed_a_few_at_a_time_and_make_room_meanwhile() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+        runtime.unwrap().block_on(async {
+            let metrics = Metrics::register(&prometheus::Registry::new()).unwrap().upstream("app");
+            let deadlines = Deadlines::new(std::sync::Arc::new(SystemClock));
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let (idle, slots) = (Idle::new(100, Duration::from_secs(60)), Slots::new(100));
+            let mut servers = Vec::new();
+            for _ in 0..100 {
+                let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+                servers.push(listener.accept().await.unwrap());
+                let connection = Connection::over(Stream::Plain(stream), None, slots.take().unwrap(), &metrics);
+                idle.keep(connection, &deadlines);
+            }
+            idle.clear();
+            assert!(idle.take(&deadlines).is_none());
+            assert!(slots.take().is_none());
+            assert!(idle.drop_oldest());
+            let mut before = metrics.connections.get();
+            assert_eq!(before, 99);
+            while before > 0 {
+                tokio::task::yield_now().await;
+                let now = metrics.connections.get();
+                assert!((1..=CLOSED_AT_ONCE as i64).contains(&(before - now)), "{before}, then {now}");
+                before = now;
+            }
+            assert!(!idle.drop_oldest());
+        });
     }
 }

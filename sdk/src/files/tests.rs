@@ -129,7 +129,7 @@ async fn files_that_are_not_there_yet_are_waited_for() {
     tokio::time::timeout(Duration::from_secs(5), starting.identity()).await.unwrap().unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn damaged_files_are_refused_once_each_and_the_old_identity_stays() {
     let folder = Folder::new();
     let good = folder.issue();
@@ -158,7 +158,7 @@ async fn damaged_files_are_refused_once_each_and_the_old_identity_stays() {
         put(path, content);
         let reason = refusal(&mut events).await;
         assert!(reason.contains(told), "{reason} should tell of {told}");
-        // It is tried again meanwhile, and neither counted nor told again.
+        // It is tried again meanwhile, several times by the paused clock, and neither counted nor told again.
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert!(is_live(&running, &good));
         assert!(matches!(running.monitor.state(), State::Live { .. }));
@@ -444,7 +444,7 @@ async fn where_nothing_can_be_watched_changes_are_found_by_looking() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn halves_of_two_identities_are_never_live_and_told_only_if_they_stay() {
     let folder = Folder::new();
     let first = folder.issue();

@@ -104,6 +104,39 @@ fn upgrades_and_unknown_expectations_are_refused() {
 }
 
 #[test]
+fn an_absolute_target_leaves_as_its_path_and_query() {
+    for (target, path) in [
+        ("http://a", "/"),
+        ("http://a/", "/"),
+        ("http://a/x?y", "/x?y"),
+        ("http://a?y", "/?y"),
+        ("http://a?/y", "/?/y"),
+        ("http://a?", "/?"),
+    ] {
+        let mut head = request(Version::HTTP_11, target, &[("host", "a")]);
+        let outline = of_request(&mut head, None).unwrap();
+        let mut request = Request::from_parts(head, ());
+        outline.to_http1(&mut request, &HeaderValue::from_static("upstream"));
+        let mut written = Vec::new();
+        crate::http1::head::write_request(&mut written, &request, crate::http1::body::Length::Exact(0));
+        assert!(written.starts_with(format!("GET {path} HTTP/1.1\r\n").as_bytes()), "{}", written.escape_ascii());
+        outline.to_http2(&mut request, &HeaderValue::from_static("upstream")).unwrap();
+        assert_eq!(request.uri().path_and_query().unwrap(), path, "{target}");
+    }
+}
+
+#[test]
+fn crumbs_of_a_cookie_are_joined_and_empty_ones_left_out() {
+    for (crumbs, joined) in
+        [(&["a=1", "b=2"][..], "a=1; b=2"), (&["a=1", ""], "a=1"), (&["", "a=1"], "a=1"), (&["", ""], "")]
+    {
+        let crumbs: Vec<_> = crumbs.iter().map(|crumb| ("cookie", *crumb)).collect();
+        let lines = forwarded(&[&[("host", "a")], &crumbs[..]].concat()).unwrap();
+        assert!(lines.contains(&format!("cookie: {joined}")), "{crumbs:?}: {lines:?}");
+    }
+}
+
+#[test]
 fn a_request_has_one_host() {
     use Version as V;
     for (version, uri, hosts, expected) in [
