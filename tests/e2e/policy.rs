@@ -1,0 +1,187 @@
+//! Who may be what: `signet apply`, `get`, `diff`, `history`, `rollback` and `explain`, against a real issuer.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use signet_tests::{Issuer, program, secs};
+use tempfile::TempDir;
+
+const RULES: &str = "
+rules:
+- name: pods
+  match: {k8s.cluster: prod, k8s.namespace: [shop, billing]}
+  spiffe_id: spiffe://example.org/ns/{k8s.namespace}/sa/{k8s.service_account}
+  ttl: 1h
+- name: ci
+  match: {oidc.provider: ci}
+  spiffe_id: spiffe://example.org/ci/{oidc.subject}
+";
+
+struct Operator {
+    folder: TempDir,
+    issuer: Issuer,
+}
+
+impl Operator {
+    fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        let issuer = Issuer::start(folder.path(), "example.org", secs(60));
+        Self { folder, issuer }
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn run(&self, words: &[&str]) -> Output {
+        let mut command = Command::new(program::ours("signet"));
+        command.args(words).current_dir(self.folder.path()).env("SIGNET_ISSUER", &self.issuer.socket).output().unwrap()
+    }
+
+    #[track_caller]
+    fn told(&self, words: &[&str]) -> String {
+        let output = self.run(words);
+        let (told, error) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success(), "signet {words:?}: {}\n{told}{error}", output.status);
+        told
+    }
+
+    #[track_caller]
+    fn json(&self, words: &[&str]) -> Value {
+        let told = self.told(&[words, &["-o", "json"]].concat());
+        serde_json::from_str(&told).unwrap_or_else(|error| panic!("{error}: {told}"))
+    }
+
+    /// What a command that fails says.
+    #[track_caller]
+    fn refused(&self, words: &[&str]) -> String {
+        let output = self.run(words);
+        assert_eq!(output.status.code(), Some(1), "signet {words:?}: {}", text(&output.stdout));
+        text(&output.stderr)
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn a_policy_is_applied_as_one_revision_and_can_be_rolled_back() {
+    let operator = Operator::new();
+    operator.write("policy/rules.yaml", RULES);
+    assert_eq!(operator.json(&["get", "rules"])["rules"], Value::Array(Vec::new()));
+
+    let plan = operator.told(&["apply", "-f", "policy", "--dry-run"]);
+    assert!(plan.contains("+ pods") && plan.contains("2 to create, 0 to update, 0 to delete"), "{plan}");
+    assert!(operator.json(&["history"])["revisions"].as_array().unwrap().is_empty(), "a dry run changes nothing");
+    let unasked = operator.refused(&["apply", "-f", "policy"]);
+    assert!(unasked.contains("there is nobody to ask") && unasked.contains("--yes"), "{unasked}");
+    let applied = operator.told(&["apply", "-f", "policy", "--yes", "-m", "the first"]);
+    assert!(applied.ends_with("applied: the policy is at revision 1\n"), "{applied}");
+    let again = operator.told(&["apply", "-f", "policy", "--yes"]);
+    assert_eq!(again, "nothing changes: the policy is at revision 1\n");
+
+    operator.write("policy/rules.yaml", &RULES.replace("ttl: 1h", "ttl: 2h").replace("name: ci", "name: jobs"));
+    let clash = operator.refused(&["apply", "-f", "policy", "--yes"]);
+    assert!(
+        clash.contains("policy/rules.yaml:9:14: spiffe_id: a caller could get the same identity by rule `ci`"),
+        "{clash}"
+    );
+    let plan = operator.told(&["diff", "-f", "policy", "--prune"]);
+    assert!(plan.contains("-   ttl: 1h\n  +   ttl: 2h") && plan.contains("- ci") && plan.contains("+ jobs"), "{plan}");
+    assert_eq!(operator.run(&["diff", "-f", "policy", "--prune", "--exit-code"]).status.code(), Some(1));
+    operator.told(&["apply", "-f", "policy", "--prune", "--yes"]);
+    assert!(operator.told(&["get", "policy"]).contains("ttl: 2h"));
+    assert!(operator.told(&["diff", "1"]).contains("1 to create, 1 to update, 1 to delete, 0 unchanged"));
+
+    operator.told(&["rollback", "--yes", "-m", "not like this"]);
+    assert_eq!(operator.told(&["get", "policy"]), operator.told(&["get", "policy", "--revision", "1"]));
+    let history = operator.json(&["history"]);
+    let revisions = history["revisions"].as_array().unwrap();
+    let told: Vec<_> = revisions.iter().map(|one| (one["revision"].as_u64(), one["comment"].as_str())).collect();
+    assert_eq!(told, [(Some(3), Some("not like this")), (Some(2), Some("")), (Some(1), Some("the first"))]);
+    let uid = text(&Command::new("id").arg("-u").output().unwrap().stdout);
+    assert!(revisions.iter().all(|one| one["actor"] == format!("uid:{}", uid.trim())), "{history}");
+    assert!(operator.refused(&["rollback", "77", "--yes"]).contains("there is no revision 77"));
+
+    // What was printed can be applied.
+    operator.write("printed.yaml", &operator.told(&["get", "policy"]));
+    let same = operator.told(&["apply", "-f", "printed.yaml", "--prune", "--yes"]);
+    assert_eq!(same, "nothing changes: the policy is at revision 3\n");
+}
+
+#[test]
+fn a_policy_outlives_its_issuer() {
+    let mut operator = Operator::new();
+    operator.write("rules.yaml", RULES);
+    operator.told(&["apply", "-f", "rules.yaml", "--yes"]);
+    let before = operator.told(&["get", "policy"]);
+    operator.issuer.process.kill();
+    operator.issuer.process.start_again();
+    operator.issuer.wait_until_ready();
+    assert_eq!(operator.told(&["get", "policy"]), before);
+    operator.told(&["rollback", "--yes"]);
+    assert_eq!(operator.json(&["history"])["revisions"][0]["revision"], 2);
+}
+
+#[test]
+fn somebody_without_an_identity_is_told_why() {
+    let operator = Operator::new();
+    operator.write("rules.yaml", RULES);
+    operator.told(&["apply", "-f", "rules.yaml", "--yes"]);
+    let explain = |pairs: &[&str]| {
+        let words: Vec<&str> = ["explain"].into_iter().chain(pairs.iter().flat_map(|pair| ["-a", pair])).collect();
+        operator.json(&words)["outcomes"].as_array().unwrap().clone()
+    };
+    let cart = explain(&["k8s.cluster=prod", "k8s.namespace=shop", "k8s.service_account=cart"]);
+    assert_eq!(cart[0]["spiffe_id"], "spiffe://example.org/ns/shop/sa/cart");
+    let stranger = explain(&["k8s.cluster=prod", "k8s.namespace=ops", "k8s.service_account=cart"]);
+    assert_eq!(stranger[0]["why"], "k8s.namespace is ops, shop|billing is wanted");
+    let hostile = explain(&["k8s.cluster=prod", "k8s.namespace=shop", "k8s.service_account=../../signet/issuer"]);
+    assert_eq!(hostile[0]["outcome"], "no name");
+    assert!(hostile[0]["why"].as_str().unwrap().contains("'/' may not be in a path segment"), "{hostile:?}");
+
+    let whom = operator.told(&["explain", "spiffe://example.org/ns/shop/sa/cart"]);
+    assert!(whom.contains("k8s.cluster=prod k8s.namespace=shop|billing"), "{whom}");
+    let nobody = operator.told(&["explain", "spiffe://example.org/elsewhere"]);
+    assert!(nobody.contains("by join token only"), "{nobody}");
+    let unknown = operator.refused(&["explain", "-a", "shoe.size=43"]);
+    assert!(unknown.contains("no attestor proves an attribute `shoe.size`"), "{unknown}");
+}
+
+#[test]
+fn files_that_are_no_policy_are_refused_with_their_place() {
+    let operator = Operator::new();
+    let refused = |text: &str| {
+        operator.write("p.yaml", text);
+        operator.refused(&["apply", "-f", "p.yaml", "--yes"])
+    };
+    for (wrong, told) in [
+        ("rules: [{name: a}]", "p.yaml:1:"),
+        ("rulez: []", "unknown key `rulez`"),
+        ("rules:\n- {name: A, match: {k8s.pod: a}, spiffe_id: spiffe://example.org/a}", "p.yaml:2:10"),
+        ("rules:\n- {name: a, match: {k8s.pod: a}, spiffe_id: spiffe://example.org/signet/issuer}", "the issuer's own"),
+        (
+            "rules:\n- {name: a, match: {k8s.pod: a}, spiffe_id: 'spiffe://example.org/{k8s.pod}'}",
+            "it could be anybody",
+        ),
+        ("rules:\n- {name: a, match: {k8s.pod: a}, spiffe_id: spiffe://example.org/a/../b}", "`.` or `..`"),
+        ("rules:\n- {name: a, match: {k8s.pod: a}, spiffe_id: spiffe://other.org/a}", "this issuer's trust domain"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\nrules: *c", "unknown key `a`"),
+        ("{", "p.yaml:1:"),
+    ] {
+        let error = refused(wrong);
+        assert!(error.contains(told), "{wrong}: {error}");
+    }
+    let bomb: String = (1..30).map(|n| format!("a{n}: &a{n} [*a{p}, *a{p}, *a{p}, *a{p}]\n", p = n - 1)).collect();
+    refused(&format!("a0: &a0 [x]\n{bomb}rules: []"));
+    assert!(operator.refused(&["apply", "-f", "nowhere", "--yes"]).contains("nowhere"));
+    assert!(operator.json(&["history"])["revisions"].as_array().unwrap().is_empty());
+    assert!(Path::new(&operator.issuer.socket).exists());
+}
