@@ -1,6 +1,6 @@
 //! Who may be what: `signet apply`, `get`, `diff`, `history`, `rollback` and `explain`, against a real issuer.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs;
 use std::path::Path;
