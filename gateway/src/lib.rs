@@ -31,5 +31,8 @@ mod metrics;
 mod read_ahead;
 mod stream;
 
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
+
 pub use ports::PortError;
 pub use run::{RunError, Started, run};
