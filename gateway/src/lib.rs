@@ -32,5 +32,8 @@ mod metrics;
 mod stream;
 mod tls;
 
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
+
 pub use ports::PortError;
 pub use run::{RunError, Started, run};

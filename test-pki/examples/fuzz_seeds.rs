@@ -34,6 +34,8 @@ fn main() {
     let files: Vec<_> =
         issued.iter().map(|issued| format!("{}{}", issued.chain_pem(), issued.key_pem()).into()).collect();
     seeds(folder, "svid_pem", &files);
+    // The first byte is the size of the pieces that they come in.
+    seeds(folder, "http1", &HTTP1.map(|message| [&[100], message.as_bytes()].concat()));
 
     let pki = folder.join("pki");
     fs::create_dir_all(&pki).expect("the folder of the PKI");
@@ -47,6 +49,19 @@ fn main() {
         fs::write(pki.join(name), content).expect("a file of the PKI");
     }
 }
+
+/// Conversations of callers, answers of upstreams, and bodies.
+const HTTP1: [&str; 9] = [
+    "GET /a?b HTTP/1.1\r\nhost: a\r\n\r\nPOST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcGET / HTTP/1.0\r\n\r\n",
+    "\r\nPOST / HTTP/1.1\r\nhost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;x=\"y\"\r\nabc\r\n0\r\na: b\r\n\r\nGET",
+    "GET http://a:1/?b HTTP/1.1\r\nhost: a:1\r\nte: trailers\r\nconnection: te, close\r\ncookie: a\r\nexpect: 100-continue\r\n\r\n",
+    "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n",
+    "OPTIONS * HTTP/1.1\r\nhost: a\r\nupgrade: h2c\r\nhttp2-settings: a\r\ntrailer: x\r\n\r\n",
+    "HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\nset-cookie: a\r\nset-cookie: b\r\n\r\nhello",
+    "HTTP/1.1 200\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    "HTTP/1.0 304 Not Modified\r\ncontent-length: 5\r\n\r\n",
+    "0A;name\r\n0123456789\r\nb\r\nhello world\r\n000\r\na: b\r\nc:\r\n\r\n",
+];
 
 /// Good leaves, and some that break one rule each.
 fn leaves(root: &Authority, issuing: &Authority) -> Vec<Issued> {
