@@ -29,16 +29,21 @@ pub(crate) async fn judge(sides: [&Registry; 2], snapshot: &Snapshot) {
         tokio::task::yield_now().await;
     }
     judgement.log(snapshot);
-    let Judgement { cut_off, refused, .. } = judgement;
+    let Judgement { begun, cut_off, refused, .. } = judgement;
     // So that each peer is freed with the last of its connections, and not all of them at the end of this.
     drop(refused);
     // Every connection has its order by now, and acts on nothing else once it is awake. To take one down costs far more
     // than to judge it, so they are woken a few at a time.
     let mut cut_off = cut_off.into_iter().peekable();
     while cut_off.peek().is_some() {
-        cut_off.by_ref().take(CLOSED_AT_ONCE).for_each(|control| control.wake());
+        cut_off.by_ref().take(closed_at_once(begun.elapsed())).for_each(|control| control.wake());
         tokio::task::yield_now().await;
     }
+}
+
+/// A few, unless that would take too long: that all have ended comes before that nobody waits.
+fn closed_at_once(elapsed: Duration) -> usize {
+    if elapsed < PATIENCE { CLOSED_AT_ONCE } else { usize::MAX }
 }
 
 /// How far the judgement of all peers has come.
@@ -110,6 +115,8 @@ impl Judgement {
 const SLICE: Duration = Duration::from_micros(500);
 /// Some 50 µs each: TLS, HTTP and the socket. A request may wait for several turns on its way to the upstream and back.
 const CLOSED_AT_ONCE: usize = 8;
+/// Connections end within a second of the change.
+const PATIENCE: Duration = Duration::from_millis(600);
 
 #[cfg(test)]
 mod tests {
@@ -281,6 +288,12 @@ mod tests {
         };
         tokio::join!(biased; judge([&callers, &upstreams], &next), watching);
         assert_eq!((woken.count(), upstream_woken.count()), (500, 1));
+    }
+
+    #[test]
+    fn that_all_have_ended_within_a_second_comes_first() {
+        assert_eq!(closed_at_once(Duration::ZERO), CLOSED_AT_ONCE);
+        assert!(PATIENCE < Duration::from_secs(1) && closed_at_once(PATIENCE) == usize::MAX);
     }
 
     #[tokio::test]

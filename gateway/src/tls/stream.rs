@@ -1,6 +1,7 @@
 //! Records on a socket.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -14,7 +15,6 @@ use super::records::{Opened, RecordError, Records};
 use crate::stream::ReadSize;
 
 /// A connection whose handshake is done.
-#[derive(Debug)]
 pub(crate) struct TlsStream {
     tcp: TcpStream,
     records: Records,
@@ -27,6 +27,8 @@ pub(crate) struct TlsStream {
     sealed: VecDeque<Vec<u8>>,
     written: usize,
     reading: Reading,
+    /// The last record was sealed, or the peer wants none any more: an alert that ends the connection ends both directions
+    /// (RFC 8446 §6.2).
     is_closed: bool,
 }
 
@@ -88,6 +90,7 @@ impl TlsStream {
                 Err(error) => {
                     self.reading = Reading::Broken;
                     self.explain(&error, cx);
+                    self.is_closed = true;
                     return Poll::Ready(Err(broken(error)));
                 }
             }
@@ -112,7 +115,7 @@ impl TlsStream {
 
     /// Tells the peer what is wrong, as far as the socket takes it at once.
     fn explain(&mut self, error: &RecordError, cx: &mut Context<'_>) {
-        if let Some(alert) = error.alert()
+        if let Some(alert) = error.alert().filter(|_| !self.is_closed)
             && self.records.seal_alert(alert, &mut self.sealed).is_ok()
         {
             let _heard = self.poll_send(cx);
@@ -123,6 +126,9 @@ impl TlsStream {
     fn poll_seal(&mut self, chunks: &[&[u8]], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         // What waits is bounded: more is sealed when the socket has taken it.
         ready!(self.poll_send(cx))?;
+        if self.is_closed {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         let taken = self.records.seal(chunks, MOST_RECORDS, &mut self.sealed).map_err(broken)?;
         match self.poll_send(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
@@ -212,6 +218,18 @@ impl AsyncWrite for TlsStream {
         }
         ready!(this.poll_send(cx))?;
         Pin::new(&mut this.tcp).poll_shutdown(cx)
+    }
+}
+
+/// Without the bytes: they are what somebody has asked or was answered.
+impl fmt::Debug for TlsStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsStream")
+            .field("tcp", &self.tcp)
+            .field("records", &self.records)
+            .field("reading", &self.reading)
+            .field("is_closed", &self.is_closed)
+            .finish_non_exhaustive()
     }
 }
 

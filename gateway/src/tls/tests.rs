@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::sync::Arc;
 
@@ -24,6 +24,10 @@ impl Ends {
     pub(super) fn new() -> Self {
         let mut policies = TlsPolicies::new(Arc::new(SystemClock));
         policies.enable_secret_extraction();
+        Self::with(policies)
+    }
+
+    fn with(mut policies: TlsPolicies) -> Self {
         let alpn = vec![b"h2".to_vec()];
         let server = policies.server(ServerPolicy { alpn: alpn.clone(), clients: ClientAuthentication::Required });
         let servers = "spiffe://example.org/gateway".parse().unwrap();
@@ -197,9 +201,62 @@ async fn a_record_that_somebody_changed_ends_the_connection_and_the_peer_is_told
     assert!(cause.to_string().contains("not sealed with the key"), "{cause}");
     let told = theirs.read(&mut [0; 16]).await.unwrap_err();
     assert!(told.to_string().contains("BadRecordMac"), "{told}");
-    // What is genuine does not count any more.
+    // What is genuine does not count any more, and nothing is said behind the alert.
     theirs.get_mut().0.write_all(&forged).await.unwrap();
     assert!(ours.read(&mut [0; 16]).await.is_err());
+    assert_eq!(ours.write(b"x").await.unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
+    ours.shutdown().await.unwrap();
+    assert_eq!(theirs.get_mut().0.read(&mut [0; 16]).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn nothing_is_written_to_a_peer_that_has_broken_off() {
+    let ends = Ends::new();
+    let (mut ours, mut theirs) = ends.serving().await;
+    let forged = [&[23, 3, 3, 0, 40][..], &[7; 40]].concat();
+    ours.tcp().try_write(&forged).unwrap();
+    theirs.read(&mut [0; 16]).await.unwrap_err();
+    let cause = ours.read(&mut [0; 16]).await.unwrap_err();
+    assert!(cause.to_string().contains("broken off: BadRecordMac"), "{cause}");
+    assert!(ours.write(b"x").await.is_err());
+}
+
+#[tokio::test]
+async fn what_is_told_of_a_connection_holds_nothing_that_was_said_on_it() {
+    let ends = Ends::new();
+    let (mut ours, mut theirs) = ends.serving().await;
+    theirs.write_all(b"topsecret").await.unwrap();
+    ours.read_exact(&mut [0; 1]).await.unwrap();
+    let told = format!("{ours:?}");
+    assert!(told.contains("TlsStream") && !told.contains("opsecret"), "{told}");
+}
+
+#[tokio::test]
+async fn a_handshake_message_that_does_not_end_is_not_waited_for() {
+    let ends = Ends::new();
+    let (ours, mut theirs) = sockets().await;
+    let accepting = accept(ends.snapshot.server(ends.server).clone(), ours);
+    // A ClientHello of 40,000 bytes, each of them in a record of its own: six times that on the wire, which is never whole.
+    let flooding = async {
+        let hello = [&[1, 0, 0x9c, 0x40][..], &[0; 39_000]].concat();
+        let records: Vec<u8> = hello.iter().flat_map(|byte| [22, 3, 1, 0, 1, *byte]).collect();
+        let _refused = theirs.write_all(&records).await;
+        theirs
+    };
+    let within = tokio::time::timeout(std::time::Duration::from_secs(30), async { tokio::join!(accepting, flooding) });
+    let (accepted, _theirs) = within.await.expect("it waits for more");
+    assert_eq!(accepted.err().unwrap().kind(), std::io::ErrorKind::InvalidData);
+}
+
+#[tokio::test]
+async fn secrets_are_given_out_only_where_that_was_asked_for() {
+    let ends = Ends::with(TlsPolicies::new(Arc::new(SystemClock)));
+    let (ours, theirs) = sockets().await;
+    let connector = TlsConnector::from(ends.snapshot.client(ends.client).clone());
+    let theirs = connector.connect("localhost".try_into().unwrap(), theirs);
+    let (ours, theirs) = tokio::join!(accept(ends.snapshot.server(ends.server).clone(), ours), theirs);
+    theirs.unwrap();
+    assert!(ours.unwrap().into_stream().is_err());
 }
 
 #[tokio::test]
