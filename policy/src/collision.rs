@@ -4,27 +4,60 @@ use std::collections::HashMap;
 
 use signet_identity::{PatternSegment, SpiffeIdPattern};
 
+use crate::attributes::AttributeName;
 use crate::policy::{Compiled, PolicyError};
 use crate::rule::Field;
 use crate::template::Template;
 
 /// No two rules may give one caller the same identity: which TTL or profile would it have?
 ///
-/// Only rules with the same first segment and number of segments are compared, each with each.
+/// Each is compared with those alone that have the same first segment and number of segments, and are not told apart by a
+/// value of the one attribute that tells most of these apart. So ten thousand namespaces are not compared with each other.
 pub(crate) fn check(rules: &[Compiled]) -> Result<(), PolicyError> {
     let mut alike: HashMap<(Option<&str>, usize), Vec<&Compiled>> = HashMap::new();
     for rule in rules {
         let segments = rule.path.segments();
         let shape = (segments.first().and_then(|first| first.literal()), segments.len());
-        let others = alike.entry(shape).or_default();
-        if let Some(other) = others.iter().find(|other| collide(rule, other)) {
+        alike.entry(shape).or_default().push(rule);
+    }
+    alike.values().try_for_each(|rules| check_alike(rules))
+}
+
+fn check_alike(rules: &[&Compiled]) -> Result<(), PolicyError> {
+    let mut told_apart: HashMap<&AttributeName, usize> = HashMap::new();
+    for (name, _) in rules.iter().flat_map(|rule| values(rule)) {
+        *told_apart.entry(name).or_default() += 1;
+    }
+    let by = told_apart.into_iter().max_by_key(|(name, count)| (*count, *name)).map(|(name, _)| name);
+    let mut of_value: HashMap<&str, Vec<&Compiled>> = HashMap::new();
+    // Those that could go with any value.
+    let mut others: Vec<&Compiled> = Vec::new();
+    for (number, rule) in rules.iter().enumerate() {
+        let values = by.and_then(|by| values(rule).find(|(name, _)| *name == by)).map(|(_, values)| values);
+        let found = match &values {
+            None => rules[..number].iter().find(|other| collide(rule, other)),
+            Some(values) => {
+                let of_same = values.iter().filter_map(|value| of_value.get(value)).flatten();
+                of_same.chain(&others).find(|other| collide(rule, other))
+            }
+        };
+        if let Some(other) = found {
             let what = format!("a caller could get the same identity by rule `{}`", other.name);
             return Err(PolicyError::of(&rule.name, Some(Field::SpiffeId), what)
                 .fix("let their `match` exclude each other, or give them different paths"));
         }
-        others.push(rule);
+        match values {
+            None => others.push(rule),
+            Some(values) => values.into_iter().for_each(|value| of_value.entry(value).or_default().push(rule)),
+        }
     }
     Ok(())
+}
+
+/// The attributes of which a caller has one value, where a rule wants certain ones.
+fn values(rule: &Compiled) -> impl Iterator<Item = (&AttributeName, Vec<&str>)> {
+    let conditions = rule.conditions.iter().filter(|condition| !condition.name.may_have_several_values());
+    conditions.filter_map(|condition| Some((&condition.name, condition.literals()?)))
 }
 
 fn collide(one: &Compiled, two: &Compiled) -> bool {

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use crate::attributes::{AttributeName, Attributes};
 use crate::policy::Compiled;
 use crate::rule::RuleName;
-use crate::template::{DNS, PATH, RenderError};
+use crate::template::RenderError;
 
 /// An identity that a caller may have.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -85,12 +85,13 @@ pub(crate) fn outcome_of(rule: &Compiled, attributes: &Attributes, now: OffsetDa
 }
 
 fn grant(rule: &Compiled, attributes: &Attributes) -> Result<Grant, Unrenderable> {
-    let path = rule.path.render(attributes, PATH).map_err(Unrenderable::Id)?;
+    let path = rule.path.render(attributes).map_err(Unrenderable::Id)?;
     let id = format!("spiffe://{}/{path}", rule.trust_domain).parse().map_err(Unrenderable::Whole)?;
-    let dns_names =
-        rule.dns_names.iter().enumerate().map(|(number, name)| {
-            name.render(attributes, DNS).map_err(|cause| Unrenderable::DnsName { number, cause })
-        });
+    let dns_names = rule
+        .dns_names
+        .iter()
+        .enumerate()
+        .map(|(number, name)| name.render(attributes).map_err(|cause| Unrenderable::DnsName { number, cause }));
     Ok(Grant {
         rule: rule.name.clone(),
         id,

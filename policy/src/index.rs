@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::attributes::{AttributeName, Attributes};
-use crate::policy::{Compiled, Condition};
+use crate::policy::Compiled;
 
 #[derive(Debug, Default)]
 pub(crate) struct Index {
@@ -17,7 +17,7 @@ impl Index {
     pub(crate) fn over(rules: &[Compiled]) -> Self {
         let mut shared: HashMap<(&AttributeName, &str), usize> = HashMap::new();
         for condition in rules.iter().flat_map(|rule| &rule.conditions) {
-            for value in literals(condition).unwrap_or_default() {
+            for value in condition.literals().unwrap_or_default() {
                 *shared.entry((&condition.name, value)).or_default() += 1;
             }
         }
@@ -25,7 +25,7 @@ impl Index {
         let mut index = Self::default();
         for (number, rule) in rules.iter().enumerate() {
             let conditions =
-                rule.conditions.iter().filter_map(|condition| Some((&condition.name, literals(condition)?)));
+                rule.conditions.iter().filter_map(|condition| Some((&condition.name, condition.literals()?)));
             match conditions.min_by_key(|(name, values)| cost(name, values)) {
                 None => index.others.push(number),
                 Some((name, values)) => {
@@ -51,9 +51,4 @@ impl Index {
         found.dedup();
         found
     }
-}
-
-/// The only values that a condition holds for, if there are such.
-fn literals(condition: &Condition) -> Option<Vec<&str>> {
-    condition.patterns.iter().map(|pattern| pattern.literal()).collect()
 }

@@ -45,6 +45,13 @@ pub(crate) struct Condition {
     pub(crate) patterns: Vec<Pattern>,
 }
 
+impl Condition {
+    /// The only values that it holds for, if there are such.
+    pub(crate) fn literals(&self) -> Option<Vec<&str>> {
+        self.patterns.iter().map(Pattern::literal).collect()
+    }
+}
+
 /// What rules are compiled against.
 #[derive(Clone, Debug)]
 pub struct Surroundings {

@@ -6,10 +6,10 @@ use crate::attributes::{AttributeError, AttributeName, Attributes, UnknownAttrib
 
 /// What is between the separators of a name: path segments, or labels of a DNS name. An attribute fills a part of one and
 /// never adds another.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Template {
     text: Box<str>,
-    separator: char,
+    alphabet: Alphabet,
     segments: Vec<Segment>,
 }
 
@@ -55,8 +55,8 @@ pub enum RenderError {
 /// What may be in a segment, and what it is called.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Alphabet {
-    pub(crate) separator: char,
-    pub(crate) segment: &'static str,
+    separator: char,
+    segment: &'static str,
     allows: fn(char) -> bool,
     most: usize,
 }
@@ -108,7 +108,7 @@ impl Template {
             rest = after;
         }
         segments.push(Segment::of(parts, alphabet)?);
-        Ok(Self { text: text.into(), separator: alphabet.separator, segments })
+        Ok(Self { text: text.into(), alphabet, segments })
     }
 
     pub fn as_str(&self) -> &str {
@@ -126,11 +126,12 @@ impl Template {
         &self.segments
     }
 
-    pub(crate) fn render(&self, attributes: &Attributes, alphabet: Alphabet) -> Result<String, RenderError> {
+    pub(crate) fn render(&self, attributes: &Attributes) -> Result<String, RenderError> {
+        let alphabet = self.alphabet;
         let mut text = String::with_capacity(2 * self.text.len());
         for (number, segment) in self.segments.iter().enumerate() {
             if number > 0 {
-                text.push(self.separator);
+                text.push(alphabet.separator);
             }
             let from = text.len();
             for part in &segment.0 {

@@ -275,6 +275,30 @@ fn many_rules_are_not_looked_at_one_by_one() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// What the comparison leaves out does not collide.
+    #[test]
+    fn rules_are_refused_as_if_each_was_compared_with_each(
+        values in prop::collection::vec((0..5_u8, 0..5_u8, 0..3_u8), 1..7),
+    ) {
+        let rules: Vec<String> = values.iter().enumerate().map(|(number, (cluster, node, shape))| {
+            let cluster = match cluster { 4 => "'c*'".to_owned(), one => format!("[c{one}, c{}]", (one + 1) % 4) };
+            let node = match node { 4 => String::new(), one => format!(", k8s.node: n{one}") };
+            let path = ["ns/{k8s.namespace}", "ns/shop", "pod/{k8s.pod}"][usize::from(*shape)];
+            format!("- {{name: r{number}, match: {{k8s.cluster: {cluster}{node}}}, spiffe_id: 'spiffe://example.org/{path}'}}\n")
+        }).collect();
+        let together = |rules: &[&String]| {
+            let text: String = rules.iter().map(|rule| rule.as_str()).collect();
+            Policy::compile(&document(&format!("rules:\n{text}")).rules, &surroundings()).is_ok()
+        };
+        let pairs = (0..rules.len()).flat_map(|one| (0..one).map(move |two| (two, one)));
+        let each_with_each = pairs.into_iter().all(|(two, one)| together(&[&rules[two], &rules[one]]));
+        prop_assert_eq!(together(&rules.iter().collect::<Vec<_>>()), each_with_each);
+    }
+}
+
+proptest! {
     /// Whatever is attested, what comes out is an identity of the trust domain, with the template's number of segments and
     /// its fixed ones, and never one of Signet's own.
     #[test]
