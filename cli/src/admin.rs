@@ -17,6 +17,9 @@ pub(crate) const SOCKETS: [&str; 2] = [".signet/issuer-admin.sock", "/run/signet
 /// For one call: an issuer that hangs is told as such.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// A policy with as many rules as there may be, each with its outcome.
+const MAX_ANSWER: usize = 64 << 20;
+
 /// Runs one administrative exchange to its end.
 pub(crate) fn call<T>(
     options: &IssuerOptions,
@@ -45,7 +48,7 @@ pub(crate) async fn connect(socket: &Path) -> Result<AdminServiceClient<Channel>
         }))
         .await
         .map_err(|error| unreachable_issuer(socket, &error))?;
-    Ok(AdminServiceClient::new(channel))
+    Ok(AdminServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER))
 }
 
 /// What the issuer said, told as a failure of the command.

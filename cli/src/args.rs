@@ -13,7 +13,8 @@ use signet_process::logging::LogLevel;
 use crate::output::Format;
 
 pub(crate) use policy::{
-    ApplyOptions, DiffOptions, ExplainOptions, GetCommand, HistoryOptions, RevisionOptions, RollbackOptions,
+    ApplyOptions, ChangeOptions, DiffOptions, ExplainOptions, GetCommand, HistoryOptions, RevisionOptions,
+    RollbackOptions,
 };
 
 /// Short-lived cryptographic identity for every workload

@@ -83,6 +83,8 @@ pub(crate) enum ChangeError {
     NoRevision(u64),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("the change broke off")]
+    Task(#[source] tokio::task::JoinError),
 }
 
 /// Why the policy on record cannot be put into force.
@@ -92,6 +94,8 @@ pub enum PolicyLoadError {
     Policy { revision: u64, cause: PolicyError },
     #[error("the policy cannot be read")]
     Store(#[source] StoreError),
+    #[error("reading the policy broke off")]
+    Task(#[source] tokio::task::JoinError),
 }
 
 impl Policies {
@@ -104,8 +108,8 @@ impl Policies {
         let revision = store.revision(None).await.map_err(PolicyLoadError::Store)?;
         let revision = revision.unwrap_or_else(Revision::without_rules);
         let number = revision.head.number;
-        let current = Current::of(revision, &surroundings)
-            .map_err(|cause| PolicyLoadError::Policy { revision: number, cause })?;
+        let current = Current::compile(revision, surroundings.clone()).await.map_err(PolicyLoadError::Task)?;
+        let current = current.map_err(|cause| PolicyLoadError::Policy { revision: number, cause })?;
         let current = ArcSwap::from_pointee(current);
         Ok(Self(Arc::new(Inner { current, changing: Mutex::default(), surroundings, store, clock })))
     }
@@ -115,7 +119,14 @@ impl Policies {
     }
 
     /// What the wish comes to, and that in force and on record unless it is a dry run or nothing.
+    ///
+    /// It is carried out to its end also when nobody waits for it any more: what is on record would not be in force.
     pub(crate) async fn change(&self, wish: Wish) -> Result<(u64, Plan), ChangeError> {
+        let policies = self.clone();
+        tokio::spawn(async move { policies.carry_out(wish).await }).await.map_err(ChangeError::Task)?
+    }
+
+    async fn carry_out(&self, wish: Wish) -> Result<(u64, Plan), ChangeError> {
         let _one = self.0.changing.lock().await;
         let current = self.current();
         let found = current.revision.head.number;
@@ -133,7 +144,8 @@ impl Policies {
             comment: wish.comment,
             rules: plan.rules.len(),
         };
-        let next = Current::of(Revision { head, rules: plan.rules.clone() }, &self.0.surroundings)?;
+        let revision = Revision { head, rules: plan.rules.clone() };
+        let next = Current::compile(revision, self.0.surroundings.clone()).await.map_err(ChangeError::Task)??;
         if wish.dry_run || plan.changes.is_empty() {
             return Ok((found, plan));
         }
@@ -170,9 +182,16 @@ impl Policies {
 }
 
 impl Current {
-    fn of(revision: Revision, surroundings: &Surroundings) -> Result<Self, PolicyError> {
-        let policy = Policy::compile(&revision.rules, surroundings)?;
-        Ok(Self { revision, policy })
+    /// Many rules take their time: not on a worker of the runtime.
+    async fn compile(
+        revision: Revision,
+        surroundings: Surroundings,
+    ) -> Result<Result<Self, PolicyError>, tokio::task::JoinError> {
+        tokio::task::spawn_blocking(move || {
+            let policy = Policy::compile(&revision.rules, &surroundings)?;
+            Ok(Self { revision, policy })
+        })
+        .await
     }
 
     pub(crate) fn explain(&self, attributes: &Attributes, now: OffsetDateTime) -> Vec<(&str, Outcome)> {
@@ -215,4 +234,7 @@ impl Actor {
 }
 
 /// A policy is compiled whole, and read by every decision.
-const MAX_RULES: usize = 100_000;
+const MAX_RULES: usize = 20_000;
+
+#[cfg(test)]
+mod tests;

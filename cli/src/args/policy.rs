@@ -14,8 +14,21 @@ use super::IssuerOptions;
 
 Rules that are in none of the files stay as they are, unless --prune is given.")]
 pub(crate) struct ApplyOptions {
+    /// File, or folder of files, with rules; may be given several times
+    #[arg(short, long = "file", value_name = "PATH", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// Remove the rules that are in none of the files
+    #[arg(long)]
+    pub(crate) prune: bool,
     #[command(flatten)]
-    pub(crate) files: PolicyFiles,
+    pub(crate) change: ChangeOptions,
+    #[command(flatten)]
+    pub(crate) issuer: IssuerOptions,
+}
+
+/// How the policy is changed.
+#[derive(Args, Debug)]
+pub(crate) struct ChangeOptions {
     /// Show what would change, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -25,18 +38,6 @@ pub(crate) struct ApplyOptions {
     /// Why, for those who read the history
     #[arg(long, short, default_value = "", hide_default_value = true, value_name = "TEXT")]
     pub(crate) message: String,
-    #[command(flatten)]
-    pub(crate) issuer: IssuerOptions,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct PolicyFiles {
-    /// File, or folder of files, with rules; may be given several times
-    #[arg(short, long = "file", value_name = "PATH", required = true)]
-    pub(crate) files: Vec<PathBuf>,
-    /// Remove the rules that are in none of the files
-    #[arg(long)]
-    pub(crate) prune: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -102,15 +103,8 @@ A rollback is a new revision: it can be rolled back too.")]
 pub(crate) struct RollbackOptions {
     /// The revision to go back to; the one before the present one where none is given
     pub(crate) revision: Option<u64>,
-    /// Show what would change, and change nothing
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-    /// Do not ask
-    #[arg(long, short)]
-    pub(crate) yes: bool,
-    /// Why, for those who read the history
-    #[arg(long, short, default_value = "", hide_default_value = true, value_name = "TEXT")]
-    pub(crate) message: String,
+    #[command(flatten)]
+    pub(crate) change: ChangeOptions,
     #[command(flatten)]
     pub(crate) issuer: IssuerOptions,
 }

@@ -1,5 +1,6 @@
 //! What would change, and changing it.
 
+use std::collections::HashMap;
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use serde::Serialize;
@@ -11,37 +12,30 @@ use similar::{ChangeTag, TextDiff};
 
 use super::files;
 use crate::admin;
-use crate::args::{ApplyOptions, DiffOptions, RollbackOptions};
+use crate::args::{ApplyOptions, ChangeOptions, DiffOptions, RollbackOptions};
 use crate::failure::Failure;
 use crate::output::{self, Format};
 
 pub(crate) fn apply(options: &ApplyOptions, format: Format) -> Result<(), Failure> {
-    let request = |dry_run, expected_revision| -> Result<ApplyPolicyRequest, Failure> {
-        Ok(ApplyPolicyRequest {
-            files: files::read(&options.files.files)?,
-            prune: options.files.prune,
+    // Once: what was shown is what is applied.
+    let files = files::read(&options.files)?;
+    carry_out(&options.change, format, |dry_run, expected_revision| {
+        let request = ApplyPolicyRequest {
+            files: files.clone(),
+            prune: options.prune,
             dry_run,
-            comment: options.message.clone(),
+            comment: options.change.message.clone(),
             expected_revision,
-        })
-    };
-    let intent = Intent { dry_run: options.dry_run, yes: options.yes, format };
-    intent.carry_out(|dry_run, expected| {
-        let request = request(dry_run, expected)?;
+        };
         admin::call(&options.issuer, async |mut client| Ok(client.apply_policy(request).await?.into_inner()))
     })
 }
 
 pub(crate) fn roll_back(options: &RollbackOptions, format: Format) -> Result<(), Failure> {
-    let intent = Intent { dry_run: options.dry_run, yes: options.yes, format };
-    let mut wanted = options.revision;
-    intent.carry_out(|dry_run, expected_revision| {
-        // The one before the present one is meant as of the plan.
-        if let (None, Some(present)) = (wanted, expected_revision) {
-            wanted = Some(present.saturating_sub(1));
-        }
-        let request =
-            RollbackPolicyRequest { revision: wanted, dry_run, comment: options.message.clone(), expected_revision };
+    carry_out(&options.change, format, |dry_run, expected_revision| {
+        let comment = options.change.message.clone();
+        // Where none is named, that before the present one is meant: which is the same as long as nobody changes it.
+        let request = RollbackPolicyRequest { revision: options.revision, dry_run, comment, expected_revision };
         admin::call(&options.issuer, async |mut client| Ok(client.rollback_policy(request).await?.into_inner()))
     })
 }
@@ -75,52 +69,46 @@ pub(crate) fn diff(options: &DiffOptions, format: Format) -> Result<(), Failure>
 }
 
 fn between(revision: u64, older: &[Rule], newer: &[Rule]) -> ApplyPolicyResponse {
-    let text = |rule: Option<&Rule>| rule.map(|rule| render(std::slice::from_ref(rule))).unwrap_or_default();
-    let named = |rules: &[Rule], name: &RuleName| rules.iter().find(|rule| rule.name == *name).cloned();
-    let gone = older.iter().filter(|rule| named(newer, &rule.name).is_none());
+    fn by_name(rules: &[Rule]) -> HashMap<&RuleName, &Rule> {
+        rules.iter().map(|rule| (&rule.name, rule)).collect()
+    }
+    let text = |rule: Option<&&Rule>| rule.map(|rule| render(std::slice::from_ref(*rule))).unwrap_or_default();
+    let (before, after) = (by_name(older), by_name(newer));
+    let gone = older.iter().filter(|rule| !after.contains_key(&rule.name));
     let mut plan = ApplyPolicyResponse { revision, ..ApplyPolicyResponse::default() };
     for name in newer.iter().chain(gone).map(|rule| &rule.name) {
-        let (before, after) = (named(older, name), named(newer, name));
+        let (before, after) = (before.get(name), after.get(name));
         if before == after {
             plan.unchanged += 1;
         } else {
-            let (before, after) = (text(before.as_ref()), text(after.as_ref()));
-            plan.changes.push(RuleChange { rule: name.to_string(), before, after });
+            plan.changes.push(RuleChange { rule: name.to_string(), before: text(before), after: text(after) });
         }
     }
     plan
 }
 
-/// A change that is shown before it is made.
-struct Intent {
-    dry_run: bool,
-    yes: bool,
+/// Shows a change before it is made. `ask` has the issuer plan, or do what it planned for that revision.
+fn carry_out(
+    options: &ChangeOptions,
     format: Format,
-}
-
-impl Intent {
-    /// `ask` has the issuer plan, or do what it planned for that revision.
-    fn carry_out(
-        &self,
-        mut ask: impl FnMut(bool, Option<u64>) -> Result<ApplyPolicyResponse, Failure>,
-    ) -> Result<(), Failure> {
-        let plan = ask(true, None)?;
-        let is_for_people = self.format == Format::Table;
-        if self.dry_run || plan.changes.is_empty() {
-            return show(&plan, self.format);
-        }
-        if is_for_people {
-            show(&plan, self.format)?;
-        }
-        if !self.yes {
-            confirm()?;
-        }
-        let done = ask(false, Some(plan.revision))?;
-        if is_for_people {
-            return output::print_text(&format!("applied: the policy is at revision {}\n", done.revision));
-        }
-        show(&done, self.format)
+    ask: impl Fn(bool, Option<u64>) -> Result<ApplyPolicyResponse, Failure>,
+) -> Result<(), Failure> {
+    let plan = ask(true, None)?;
+    let is_for_people = format == Format::Table;
+    if options.dry_run || plan.changes.is_empty() {
+        return show(&plan, format);
     }
+    if is_for_people {
+        show(&plan, format)?;
+    }
+    if !options.yes {
+        confirm()?;
+    }
+    let done = ask(false, Some(plan.revision))?;
+    if is_for_people {
+        return output::print_text(&format!("applied: the policy is at revision {}\n", done.revision));
+    }
+    show(&done, format)
 }
 
 /// Asks a person. Where there is none, the answer is no.

@@ -34,8 +34,8 @@ pub(crate) struct AdminApi {
     pub(crate) clock: SharedClock,
 }
 
-/// A policy of 100,000 rules.
-const MAX_MESSAGE: usize = 64 * 1024 * 1024;
+/// For a policy with as many rules as there may be.
+const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 const DEFAULT_TOKEN_TTL: Duration = Duration::from_secs(10 * 60);
 const MAX_TOKEN_TTL: Duration = Duration::from_secs(24 * 3600);
 const MAX_SPREAD: Duration = Duration::from_secs(24 * 3600);

@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use signet_policy::{Attributes, Document, Outcome, Rule, render};
+use signet_process::config::ConfigError;
 use signet_proto::admin::v1::{
     ApplyPolicyRequest, ApplyPolicyResponse, AttributeConditions, ExplainPolicyRequest, ExplainPolicyResponse,
     GetPolicyRequest, GetPolicyResponse, Granted, ListPolicyRevisionsRequest, ListPolicyRevisionsResponse, NoMatch,
-    PolicyRevision, RollbackPolicyRequest, RuleChange, RuleOutcome, explain_policy_request::Subject, rule_outcome,
+    PolicyFile, PolicyRevision, RollbackPolicyRequest, RuleChange, RuleOutcome, explain_policy_request::Subject,
+    rule_outcome,
 };
 use time::OffsetDateTime;
 use tonic::{Code, Status};
@@ -24,10 +26,7 @@ pub(super) async fn apply(
     actor: Actor,
     request: ApplyPolicyRequest,
 ) -> Result<ApplyPolicyResponse, Status> {
-    let mut document = Document::default();
-    for file in &request.files {
-        document.add(Path::new(&file.name), &file.text).map_err(|error| Status::invalid_argument(error.to_string()))?;
-    }
+    let mut document = read(request.files).await?;
     let wish = Wish {
         rules: std::mem::take(&mut document.rules),
         prune: request.prune,
@@ -37,6 +36,17 @@ pub(super) async fn apply(
         expected: request.expected_revision,
     };
     change(policies, wish, Some(&document)).await
+}
+
+/// Much YAML takes its time: not on a worker of the runtime.
+async fn read(files: Vec<PolicyFile>) -> Result<Document, Status> {
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut document = Document::default();
+        files.iter().try_for_each(|file| document.add(Path::new(&file.name), &file.text))?;
+        Ok(document)
+    });
+    let read = reading.await.map_err(|_| Status::internal("reading the files broke off"))?;
+    read.map_err(|error: ConfigError| Status::invalid_argument(error.to_string()))
 }
 
 pub(super) async fn roll_back(
@@ -182,6 +192,7 @@ fn status(error: &ChangeError, document: Option<&Document>) -> Status {
         ChangeError::Overtaken { .. } => Code::Aborted,
         ChangeError::TooMany => Code::InvalidArgument,
         ChangeError::NoRevision(_) => Code::NotFound,
+        ChangeError::Task(_) => Code::Internal,
     };
     Status::new(code, error.to_string())
 }

@@ -195,7 +195,6 @@ fn is_abandoned(write: &Write) -> bool {
     match write {
         Write::Certificate { reply, .. } => reply.is_closed(),
         Write::Token { reply, .. } => reply.is_closed(),
-        // Whoever gave up may find it made all the same: it is compared and set.
         Write::Revision { reply, .. } => reply.is_closed(),
     }
 }

@@ -16,8 +16,6 @@ pub(crate) enum RecordRevisionError {
 
 type Row = (i64, i64, String, String, i64);
 
-const HEAD: &str = "SELECT revision, created_at, actor, comment, rule_count FROM policy_revisions";
-
 impl Store {
     /// Makes a revision durable, if none of its number is.
     pub(crate) async fn record_revision(&self, revision: Revision) -> Result<(), RecordRevisionError> {
@@ -44,12 +42,14 @@ impl Store {
     /// The latest first; only those before `before`.
     pub(crate) async fn revisions(&self, before: Option<u64>, limit: u32) -> Result<Vec<RevisionHead>, StoreError> {
         let before = before.map_or(i64::MAX, |before| i64::try_from(before).unwrap_or(i64::MAX));
-        let query = format!("{HEAD} WHERE revision < ? ORDER BY revision DESC LIMIT ?");
-        let rows: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(query))
-            .bind(before)
-            .bind(i64::from(limit))
-            .fetch_all(self.readers())
-            .await?;
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT revision, created_at, actor, comment, rule_count FROM policy_revisions WHERE revision < ? \
+             ORDER BY revision DESC LIMIT ?",
+        )
+        .bind(before)
+        .bind(i64::from(limit))
+        .fetch_all(self.readers())
+        .await?;
         rows.into_iter().map(head).collect()
     }
 }

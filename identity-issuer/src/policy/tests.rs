@@ -1,0 +1,90 @@
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use signet_identity::SystemClock;
+use signet_policy::Document;
+use signet_process::admin::Readiness;
+
+use super::*;
+use crate::store::STORE;
+
+fn surroundings() -> Surroundings {
+    Surroundings {
+        trust_domain: "example.org".parse().unwrap(),
+        protected: Vec::new(),
+        profiles: Vec::new(),
+        max_ttl: Duration::from_secs(3600),
+    }
+}
+
+async fn store(folder: &std::path::Path) -> Store {
+    let domain = surroundings().trust_domain;
+    let path = folder.join("issuer.db");
+    let readiness = Readiness::awaiting([STORE]);
+    Store::open(&path, &domain, 16, Arc::new(SystemClock), readiness).await.unwrap().0
+}
+
+fn wish(name: &str, expected: Option<u64>) -> Wish {
+    let mut document = Document::default();
+    let rule = format!("rules: [{{name: {name}, match: {{k8s.pod: a}}, spiffe_id: 'spiffe://example.org/{name}'}}]");
+    document.add("p".as_ref(), &rule).unwrap();
+    let actor = Actor::user(7);
+    Wish { rules: document.rules, prune: false, dry_run: false, actor, comment: String::new(), expected }
+}
+
+#[tokio::test]
+async fn a_change_that_nobody_waits_for_is_in_force_once_it_is_on_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let policies = Policies::load(surroundings(), store(folder.path()).await, Arc::new(SystemClock)).await.unwrap();
+    let mut given_up = Box::pin(policies.change(wish("a", None)));
+    assert!(given_up.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    drop(given_up);
+    // It waits its turn behind the other, and finds what that has made.
+    let (number, plan) = policies.change(wish("b", None)).await.unwrap();
+    assert_eq!((number, plan.rules.len()), (2, 2));
+    assert_eq!(policies.current().revision.head.number, 2);
+    assert_eq!(policies.history(None, 10).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn of_two_who_saw_the_same_revision_one_changes_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let policies = Policies::load(surroundings(), store(folder.path()).await, Arc::new(SystemClock)).await.unwrap();
+    let (one, two) = tokio::join!(policies.change(wish("a", Some(0))), policies.change(wish("b", Some(0))));
+    let overtaken =
+        |outcome: &Result<_, ChangeError>| matches!(outcome, Err(ChangeError::Overtaken { expected: 0, found: 1 }));
+    assert!(one.is_ok() && overtaken(&two) || two.is_ok() && overtaken(&one));
+    assert_eq!(policies.current().revision.head.number, 1);
+}
+
+#[tokio::test]
+async fn what_is_not_good_or_only_tried_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path()).await;
+    let policies = Policies::load(surroundings(), store.clone(), Arc::new(SystemClock)).await.unwrap();
+    let mut bad = wish("a", None);
+    bad.rules[0].spiffe_id = "spiffe://example.org/signet/issuer".to_owned();
+    assert!(matches!(policies.change(bad).await, Err(ChangeError::Policy(_))));
+    let tried = Wish { dry_run: true, ..wish("a", None) };
+    assert_eq!(policies.change(tried).await.unwrap().0, 0);
+    let mut many = wish("a", None);
+    many.rules = (0..=MAX_RULES).map(|number| wish(&format!("r{number}"), None).rules.remove(0)).collect();
+    assert!(matches!(policies.change(many).await, Err(ChangeError::TooMany)));
+    assert!(policies.current().revision.rules.is_empty());
+    assert!(store.revision(None).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn another_writer_of_the_same_store_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path()).await;
+    let load = || Policies::load(surroundings(), store.clone(), Arc::new(SystemClock));
+    let (one, two) = (load().await.unwrap(), load().await.unwrap());
+    one.change(wish("a", None)).await.unwrap();
+    assert!(matches!(two.change(wish("b", None)).await, Err(ChangeError::Overtaken { .. })));
+    assert!(two.current().revision.rules.is_empty());
+    assert_eq!(load().await.unwrap().current().revision.head.number, 1);
+}
