@@ -7,13 +7,13 @@ use std::fmt;
 use bytes::{Buf as _, BytesMut};
 use rustls::client::ClientConnectionData;
 use rustls::crypto::cipher::{
-    InboundOpaqueMessage, MessageDecrypter, MessageEncrypter, OutboundChunks, OutboundPlainMessage,
+    AeadKey, InboundOpaqueMessage, Iv, MessageDecrypter, MessageEncrypter, OutboundChunks, OutboundPlainMessage,
 };
 use rustls::kernel::KernelConnection;
 use rustls::server::ServerConnectionData;
 use rustls::{
     AlertDescription, ConnectionTrafficSecrets, ContentType, ExtractedSecrets, HandshakeType, ProtocolVersion,
-    Tls13CipherSuite,
+    SupportedCipherSuite, Tls13CipherSuite,
 };
 
 /// Both directions of one connection.
@@ -39,6 +39,30 @@ pub(crate) struct Records {
 pub(crate) enum Keys {
     Server(KernelConnection<ServerConnectionData>),
     Client(KernelConnection<ClientConnectionData>),
+}
+
+impl Keys {
+    fn suite(&self) -> SupportedCipherSuite {
+        match self {
+            Self::Server(kernel) => kernel.negotiated_cipher_suite(),
+            Self::Client(kernel) => kernel.negotiated_cipher_suite(),
+        }
+    }
+
+    /// What we seal with next, and the number of the first record.
+    fn next_ours(&mut self) -> Result<(u64, ConnectionTrafficSecrets), rustls::Error> {
+        match self {
+            Self::Server(kernel) => kernel.update_tx_secret(),
+            Self::Client(kernel) => kernel.update_tx_secret(),
+        }
+    }
+
+    fn next_theirs(&mut self) -> Result<(u64, ConnectionTrafficSecrets), rustls::Error> {
+        match self {
+            Self::Server(kernel) => kernel.update_rx_secret(),
+            Self::Client(kernel) => kernel.update_rx_secret(),
+        }
+    }
 }
 
 /// What was in a record.
@@ -86,11 +110,7 @@ impl RecordError {
 impl Records {
     /// Goes on where the handshake has ended.
     pub(crate) fn new(secrets: ExtractedSecrets, keys: Keys) -> Result<Self, RecordError> {
-        let suite = match &keys {
-            Keys::Server(kernel) => kernel.negotiated_cipher_suite(),
-            Keys::Client(kernel) => kernel.negotiated_cipher_suite(),
-        };
-        let suite = suite.tls13().ok_or(RecordError::Unexpected("no TLS 1.3"))?;
+        let suite = keys.suite().tls13().ok_or(RecordError::Unexpected("no TLS 1.3"))?;
         let ((to_seal, ours), (to_open, theirs)) = (secrets.tx, secrets.rx);
         Ok(Self {
             opening: opening(suite, theirs)?,
@@ -186,11 +206,7 @@ impl Records {
             [KEY_REQUESTED] => self.key_is_asked_for = true,
             _ => return Err(RecordError::Malformed("a change of key")),
         }
-        let (next, secrets) = match &mut self.keys {
-            Keys::Server(kernel) => kernel.update_rx_secret(),
-            Keys::Client(kernel) => kernel.update_rx_secret(),
-        }
-        .map_err(RecordError::Rustls)?;
+        let (next, secrets) = self.keys.next_theirs().map_err(RecordError::Rustls)?;
         self.opening = opening(self.suite, secrets)?;
         self.to_open = next;
         Ok(())
@@ -236,11 +252,7 @@ impl Records {
         if self.key_is_asked_for || self.to_seal >= self.most_with_one_key {
             self.key_is_asked_for = false;
             self.encrypt(ContentType::Handshake, OutboundChunks::Single(&KEY_UPDATE), sealed)?;
-            let (next, secrets) = match &mut self.keys {
-                Keys::Server(kernel) => kernel.update_tx_secret(),
-                Keys::Client(kernel) => kernel.update_tx_secret(),
-            }
-            .map_err(RecordError::Rustls)?;
+            let (next, secrets) = self.keys.next_ours().map_err(RecordError::Rustls)?;
             self.sealing = sealing(self.suite, secrets)?;
             self.to_seal = next;
         }
@@ -275,22 +287,22 @@ fn opening(
     suite: &Tls13CipherSuite,
     secrets: ConnectionTrafficSecrets,
 ) -> Result<Box<dyn MessageDecrypter>, RecordError> {
-    match secrets {
-        ConnectionTrafficSecrets::Aes128Gcm { key, iv }
-        | ConnectionTrafficSecrets::Aes256Gcm { key, iv }
-        | ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => Ok(suite.aead_alg.decrypter(key, iv)),
-        _ => Err(RecordError::Unexpected("no cipher of TLS 1.3")),
-    }
+    key_of(secrets).map(|(key, iv)| suite.aead_alg.decrypter(key, iv))
 }
 
 fn sealing(
     suite: &Tls13CipherSuite,
     secrets: ConnectionTrafficSecrets,
 ) -> Result<Box<dyn MessageEncrypter>, RecordError> {
+    key_of(secrets).map(|(key, iv)| suite.aead_alg.encrypter(key, iv))
+}
+
+/// The ciphers of TLS 1.3 differ in what they do with them.
+fn key_of(secrets: ConnectionTrafficSecrets) -> Result<(AeadKey, Iv), RecordError> {
     match secrets {
         ConnectionTrafficSecrets::Aes128Gcm { key, iv }
         | ConnectionTrafficSecrets::Aes256Gcm { key, iv }
-        | ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => Ok(suite.aead_alg.encrypter(key, iv)),
+        | ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => Ok((key, iv)),
         _ => Err(RecordError::Unexpected("no cipher of TLS 1.3")),
     }
 }
@@ -324,7 +336,7 @@ impl fmt::Debug for Records {
 }
 
 /// Kind, version and length of a record (RFC 8446 §5.1).
-pub(super) const HEADER: usize = 5;
+const HEADER: usize = 5;
 /// What one record carries at most (RFC 8446 §5.1), and how long it may be then (§5.2).
 const MOST_PLAIN: usize = 1 << 14;
 const MOST_SEALED: usize = MOST_PLAIN + 256;

@@ -164,12 +164,7 @@ async fn shake<S: Side>(side: Box<S>, tcp: TcpStream) -> io::Result<Shaken<S>> {
                 shaken.tcp.write_all(&to_send).await?;
                 to_send.clear();
             }
-            Next::Read => {
-                if shaken.is_closed {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-                read(&mut shaken).await?;
-            }
+            Next::Read => read(&mut shaken).await?,
             Next::Done => return Ok(shaken),
         }
     }

@@ -105,7 +105,6 @@ impl TlsStream {
         }
         match ready!(read)? {
             0 => {
-                self.reading = Reading::Broken;
                 let truncated = "the peer closed the connection without TLS close_notify";
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, truncated)))
             }

@@ -197,12 +197,12 @@ async fn a_record_that_somebody_changed_ends_the_connection_and_the_peer_is_told
     let (mut ours, mut theirs) = ends.serving().await;
     let forged = [&[23, 3, 3, 0, 40][..], &[7; 40]].concat();
     theirs.get_mut().0.write_all(&forged).await.unwrap();
+    theirs.write_all(b"genuine").await.unwrap();
     let cause = ours.read(&mut [0; 16]).await.unwrap_err();
     assert!(cause.to_string().contains("not sealed with the key"), "{cause}");
     let told = theirs.read(&mut [0; 16]).await.unwrap_err();
     assert!(told.to_string().contains("BadRecordMac"), "{told}");
     // What is genuine does not count any more, and nothing is said behind the alert.
-    theirs.get_mut().0.write_all(&forged).await.unwrap();
     assert!(ours.read(&mut [0; 16]).await.is_err());
     assert_eq!(ours.write(b"x").await.unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
     ours.shutdown().await.unwrap();
@@ -246,6 +246,22 @@ async fn a_handshake_message_that_does_not_end_is_not_waited_for() {
     let within = tokio::time::timeout(std::time::Duration::from_secs(30), async { tokio::join!(accepting, flooding) });
     let (accepted, _theirs) = within.await.expect("it waits for more");
     assert_eq!(accepted.err().unwrap().kind(), std::io::ErrorKind::InvalidData);
+}
+
+#[tokio::test]
+async fn a_caller_who_is_refused_is_told_why() {
+    let ends = Ends::new();
+    let (ours, mut theirs) = sockets().await;
+    let accepting = accept(ends.snapshot.server(ends.server).clone(), ours);
+    let calling = async {
+        theirs.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        let mut heard = [0; 7];
+        theirs.read_exact(&mut heard).await.unwrap();
+        heard
+    };
+    let (accepted, heard) = tokio::join!(accepting, calling);
+    assert_eq!(accepted.err().unwrap().kind(), std::io::ErrorKind::InvalidData);
+    assert!(matches!(heard, [21, 3, _, 0, 2, 2, _]), "{heard:?}");
 }
 
 #[tokio::test]
