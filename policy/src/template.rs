@@ -33,8 +33,8 @@ pub enum TemplateError {
     EmptySegment(&'static str),
     #[error("{character:?} may not be in a {segment}")]
     Character { character: char, segment: &'static str },
-    #[error("a {0} `.` or `..`")]
-    Dots(&'static str),
+    #[error("a {segment} that is {never}")]
+    Segment { segment: &'static str, never: &'static str },
     #[error("it is longer than {0} bytes")]
     TooLong(usize),
 }
@@ -46,8 +46,8 @@ pub enum RenderError {
     Attribute(#[from] AttributeError),
     #[error("`{name}` is {value:?}, and {character:?} may not be in a {segment}")]
     Character { name: AttributeName, value: String, character: char, segment: &'static str },
-    #[error("a {0} would be empty, `.` or `..`")]
-    Segment(&'static str),
+    #[error("a {segment} would be {never}")]
+    Segment { segment: &'static str, never: &'static str },
     #[error("it would be longer than {0} bytes")]
     TooLong(usize),
 }
@@ -58,6 +58,10 @@ pub(crate) struct Alphabet {
     separator: char,
     segment: &'static str,
     allows: fn(char) -> bool,
+    /// Whether a segment of such characters is one.
+    fits: fn(&str) -> bool,
+    /// What it is else.
+    never: &'static str,
     most: usize,
 }
 
@@ -66,6 +70,8 @@ pub(crate) const PATH: Alphabet = Alphabet {
     separator: '/',
     segment: "path segment",
     allows: |character| character.is_ascii_alphanumeric() || matches!(character, '.' | '-' | '_'),
+    fits: |segment| !matches!(segment, "" | "." | ".."),
+    never: "empty, `.` or `..`",
     most: 2048,
 };
 
@@ -74,6 +80,8 @@ pub(crate) const DNS: Alphabet = Alphabet {
     separator: '.',
     segment: "DNS label",
     allows: |character| character.is_ascii_lowercase() || character.is_ascii_digit() || character == '-',
+    fits: |label| (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-'),
+    never: "empty, longer than 63 bytes, or begins or ends with a dash",
     most: 253,
 };
 
@@ -140,8 +148,8 @@ impl Template {
                     Part::Attribute(name) => text.push_str(fitting(name, attributes, alphabet)?),
                 }
             }
-            if matches!(&text[from..], "" | "." | "..") {
-                return Err(RenderError::Segment(alphabet.segment));
+            if !(alphabet.fits)(&text[from..]) {
+                return Err(RenderError::Segment { segment: alphabet.segment, never: alphabet.never });
             }
             if text.len() > alphabet.most {
                 return Err(RenderError::TooLong(alphabet.most));
@@ -169,7 +177,9 @@ impl Segment {
     fn of(parts: Vec<Part>, alphabet: Alphabet) -> Result<Self, TemplateError> {
         match &parts[..] {
             [] => Err(TemplateError::EmptySegment(alphabet.segment)),
-            [Part::Text(text)] if matches!(&**text, "." | "..") => Err(TemplateError::Dots(alphabet.segment)),
+            [Part::Text(text)] if !(alphabet.fits)(text) => {
+                Err(TemplateError::Segment { segment: alphabet.segment, never: alphabet.never })
+            }
             _ => Ok(Self(parts)),
         }
     }

@@ -113,6 +113,37 @@ fn an_attribute_never_adds_a_segment_or_a_label() {
 }
 
 #[test]
+fn a_dns_name_is_one_whatever_is_attested() {
+    let text = "rules: [{name: r, match: {oidc.provider: ci}, spiffe_id: 'spiffe://example.org/ci/x', dns_names: ['{oidc.subject}.a']}]";
+    let policy = policy(text);
+    let names = |subject: &str| {
+        let caller = caller(&[("oidc.provider", "ci"), ("oidc.subject", subject)]);
+        policy.decide(&caller, now()).into_iter().flat_map(|grant| grant.dns_names).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&"b".repeat(63)), [format!("{}.a", "b".repeat(63))]);
+    for none in ["", "-b", "b-", "b.c", "B", "*", &"b".repeat(64)] {
+        assert!(names(none).is_empty(), "{none}");
+    }
+}
+
+#[test]
+fn a_name_is_no_longer_than_it_may_be() {
+    let labels = vec!["{oidc.subject}"; 5].join(".");
+    let segments = vec!["{oidc.claim.a}"; 3].join("/");
+    let text = format!(
+        "rules: [{{name: r, match: {{oidc.provider: ci}}, spiffe_id: 'spiffe://example.org/x/{segments}', dns_names: ['{labels}']}}]"
+    );
+    let policy = policy(&text);
+    let ids = |label: usize, segment: usize| {
+        let (label, segment) = ("b".repeat(label), "b".repeat(segment));
+        ids(&policy, &caller(&[("oidc.provider", "ci"), ("oidc.subject", &label), ("oidc.claim.a", &segment)]))
+    };
+    assert_eq!(ids(49, 600).len(), 1);
+    assert!(ids(51, 600).is_empty(), "a DNS name of 259 bytes");
+    assert!(ids(49, 700).is_empty(), "a SPIFFE ID of 2,125 bytes");
+}
+
+#[test]
 fn a_part_of_a_segment_may_come_from_an_attribute_and_dots_may_not() {
     let text = "rules: [{name: r, match: {oidc.provider: ci}, spiffe_id: 'spiffe://example.org/ci/.{oidc.subject}'}]";
     let policy = policy(text);
@@ -162,7 +193,7 @@ fn what_is_wrong_is_told_with_its_place_and_what_to_do() {
         (rule("  spiffe_id: spiffe://example.org/ns//x\n"), "policy.yaml:4:14: spiffe_id: an empty path segment"),
         (
             rule("  spiffe_id: spiffe://example.org/ns/../x\n"),
-            "policy.yaml:4:14: spiffe_id: a path segment `.` or `..`",
+            "policy.yaml:4:14: spiffe_id: a path segment that is empty, `.` or `..`",
         ),
         (
             rule("  spiffe_id: spiffe://example.org/ns/{k8s.pod\n"),
@@ -182,6 +213,22 @@ fn what_is_wrong_is_told_with_its_place_and_what_to_do() {
         (
             rule(&format!("{id}  federates_with: [Partner]\n")),
             "policy.yaml:5:20: federates_with[0]: the trust domain contains 'P'; it may hold only a-z, 0-9, dot, dash and underscore",
+        ),
+        (
+            rule(&format!("{id}  dns_names: [a-.b]\n")),
+            "policy.yaml:5:15: dns_names[0]: a DNS label that is empty, longer than 63 bytes, or begins or ends with a dash",
+        ),
+        (
+            rule(&format!("{id}  hint: {}\n", "a".repeat(1025))),
+            "policy.yaml:5:9: hint: it is empty or longer than 1024 bytes",
+        ),
+        (
+            "rules:\n- name: r\n  match: {k8s.pod: []}\n  spiffe_id: spiffe://example.org/a\n".to_owned(),
+            "policy.yaml:3:20: match.k8s.pod: it has no value, or more than 256",
+        ),
+        (
+            format!("rules:\n- name: r\n  match: {{k8s.pod: [{}]}}\n  {}", ["a"; 257].join(", "), id.trim_start()),
+            "policy.yaml:3:20: match.k8s.pod: it has no value, or more than 256",
         ),
         (
             "rules:\n- name: r\n  match: {}\n  spiffe_id: spiffe://example.org/a\n".to_owned(),
@@ -245,6 +292,14 @@ fn the_example_is_good_and_gives_what_it_says() {
     assert!(ids(&policy, &caller(&job[..2])).is_empty());
     let machine = [("x509.authority", "datacenter-1"), ("x509.common_name", "rack4-07")];
     assert_eq!(ids(&policy, &caller(&machine)), ["spiffe://example.org/machine/rack4-07"]);
+}
+
+#[test]
+fn a_name_stands_for_one_rule_wherever_the_rules_come_from() {
+    let rule = document("rules: [{name: r, match: {k8s.pod: a}, spiffe_id: 'spiffe://example.org/a'}]").rules.remove(0);
+    let other = Rule { spiffe_id: "spiffe://example.org/b".to_owned(), ..rule.clone() };
+    let error = Policy::compile(&[rule, other], &surroundings()).unwrap_err();
+    assert_eq!(error.to_string(), "rule `r`: there is another of this name");
 }
 
 #[test]
