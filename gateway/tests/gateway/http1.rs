@@ -126,6 +126,70 @@ async fn a_bad_chunk_is_counted_though_nobody_reads_the_body() {
 }
 
 #[tokio::test]
+async fn half_a_head_is_a_caller_that_broke_off() {
+    let pki = Pki::new();
+    let gateway = inbound(&pki, mirror().await).await;
+    for bytes in [&b""[..], b"GET / HT"] {
+        let mut caller = connect(gateway.address(), Some(&pki.client()), &[b"http/1.1"]).await.unwrap();
+        caller.write_all(bytes).await.unwrap();
+        caller.shutdown().await.unwrap();
+        ends(&mut caller).await;
+    }
+    for reason in ["done", "broken"] {
+        gateway.counts(&format!("signet_gateway_connections_closed_total{{reason=\"{reason}\"}} 1")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_still_read_after_the_answer_comes_whole() {
+    let pki = Pki::new();
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let (address, _) = by_hand(move |_, mut stream| {
+        let tell = tell.clone();
+        async move {
+            let mut bytes = Vec::new();
+            while !bytes.ends_with(b"half") {
+                assert_ne!(stream.read_buf(&mut bytes).await.unwrap(), 0);
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+            let mut rest = [0; 4];
+            tell.send(stream.read_exact(&mut rest).await.is_ok() && rest == *b"more").unwrap();
+        }
+    })
+    .await;
+    let gateway = inbound(&pki, address).await;
+    let mut caller = connect(gateway.address(), Some(&pki.client()), &[b"http/1.1"]).await.unwrap();
+    // And the connection serves on.
+    for _ in 0..2 {
+        caller.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 8\r\n\r\nhalf").await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"ok") {
+            let come = within("the answer", caller.read_buf(&mut answer)).await.unwrap();
+            assert_ne!(come, 0, "{}", answer.escape_ascii());
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", answer.escape_ascii());
+        caller.write_all(b"more").await.unwrap();
+        assert_eq!(within("the rest of the body", told.recv()).await, Some(true));
+    }
+}
+
+#[tokio::test]
+async fn what_follows_a_body_that_was_not_asked_for_is_not_taken_for_it() {
+    let pki = Pki::new();
+    let gateway = inbound(&pki, mirror().await).await;
+    let stranger = pki.issuing.leaf("spiffe://example.org/bank/teller").issue();
+    let following = "GET /next HTTP/1.1\r\nhost: a\r\n\r\n";
+    let length = following.len();
+    let post =
+        format!("POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: {length}\r\n\r\n{following}");
+    let mut stream = connect(gateway.address(), Some(&stranger), &[b"http/1.1"]).await.unwrap();
+    // Whether that is the body or the next request nobody knows.
+    let (answer, ended) = exchange(&mut stream, post.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 403") && answer.matches("HTTP/1.1").count() == 1, "{answer}");
+    assert_eq!(ended, Ended::Closed);
+}
+
+#[tokio::test]
 async fn half_a_body_is_not_passed_on_as_a_whole_one() {
     let pki = Pki::new();
     let (tell, mut told) = mpsc::unbounded_channel();
