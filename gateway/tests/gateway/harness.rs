@@ -22,7 +22,7 @@ use signet_test_pki::{Authority, Issued};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -107,6 +107,20 @@ pub(crate) async fn eventually(mut condition: impl AsyncFnMut() -> bool, what: &
     panic!("not within 5 s: {what}");
 }
 
+/// What comes of `future`, which is long enough in any case.
+pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}"))
+}
+
+/// Waits for the end of a connection on which nothing more comes.
+pub(crate) async fn ends(stream: &mut (impl AsyncRead + Unpin)) {
+    // An error is as much of an end.
+    let rest = within("the end of a connection", stream.read(&mut [0])).await.unwrap_or(0);
+    assert_eq!(rest, 0);
+}
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
+
 /// Runs a gateway with `identity` and what else its configuration says.
 pub(crate) async fn gateway(pki: &Pki, identity: &Issued, rest: &str) -> Running {
     let dir = TempDir::new().unwrap();
@@ -163,6 +177,40 @@ where
         }
     });
     address
+}
+
+/// A service that answers no request before it is told to.
+pub(crate) struct Held {
+    pub(crate) address: SocketAddr,
+    come: Arc<Semaphore>,
+    released: Arc<Semaphore>,
+}
+
+impl Held {
+    pub(crate) async fn start() -> Self {
+        let (come, released) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+        let (counted, awaited) = (come.clone(), released.clone());
+        let address = service(move |_| {
+            let (counted, awaited) = (counted.clone(), awaited.clone());
+            async move {
+                counted.add_permits(1);
+                awaited.acquire().await.unwrap().forget();
+                Response::new(full("done"))
+            }
+        })
+        .await;
+        Self { address, come, released }
+    }
+
+    /// Waits until one more request has come.
+    pub(crate) async fn request(&self) {
+        within("a request at the service", self.come.acquire()).await.unwrap().forget();
+    }
+
+    /// Answers one request.
+    pub(crate) fn release(&self) {
+        self.released.add_permits(1);
+    }
 }
 
 /// A service that answers each request with its head and its body, as text.

@@ -1,3 +1,4 @@
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -146,46 +147,47 @@ async fn an_idle_connection_is_closed_after_its_time() {
     gateway.counts("signet_gateway_connections_closed_total{reason=\"idle\"} 1").await;
 }
 
+/// An inbound gateway whose requests may take long, and which waits long for them at shutdown.
+async fn patient(pki: &Pki, upstream: SocketAddr, shutdown: &str) -> Running {
+    let config = inbound_config(upstream, shutdown).replace("response_timeout: 1s", "response_timeout: 60s");
+    gateway(pki, &pki.issuing.leaf("spiffe://example.org/gateway/inbound").issue(), &config).await
+}
+
+const LONG_DRAIN: &str = "shutdown: { drain: 30s }";
+
 #[tokio::test]
 async fn shutdown_lets_requests_finish_and_ends_in_time() {
     let pki = Pki::new();
-    let address = service(|_| async {
-        tokio::time::sleep(Duration::from_millis(600)).await;
-        let mut answer = Response::new(full("done"));
-        *answer.status_mut() = StatusCode::ACCEPTED;
-        answer
-    })
-    .await;
-    let gateway = inbound_with(&pki, address, "shutdown: { drain: 30s }").await;
+    let service = Held::start().await;
+    let gateway = patient(&pki, service.address, LONG_DRAIN).await;
     let mut idle = connect(gateway.address(), Some(&pki.client()), &[b"http/1.1"]).await.unwrap();
     let mut busy = connect(gateway.address(), Some(&pki.client()), &[b"http/1.1"]).await.unwrap();
     busy.write_all(GET).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    let begun = Instant::now();
+    service.request().await;
     gateway.shutdown.cancel();
-    let (answer, ended) = exchange(&mut busy, b"").await;
-    assert!(answer.starts_with("HTTP/1.1 202") && answer.contains("connection: close"), "{answer}");
-    assert_eq!(ended, Ended::Closed);
-    let mut rest = Vec::new();
-    let _ = tokio::time::timeout(Duration::from_secs(1), idle.read_to_end(&mut rest)).await.unwrap();
-    gateway.task.await.unwrap().unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    ends(&mut idle).await;
+    service.release();
+    let mut answer = String::new();
+    within("the answer and its end", busy.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"), "{answer}");
+    within("the end of the gateway", gateway.task).await.unwrap().unwrap();
 }
 
 #[tokio::test]
 async fn an_answer_over_http2_never_says_that_the_connection_closes() {
     let pki = Pki::new();
-    let address = service(|_| async {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        Response::new(full("done"))
-    })
-    .await;
-    let gateway = inbound(&pki, address).await;
+    let service = Held::start().await;
+    // One worker, so that both connections hear of the shutdown at once.
+    let config = inbound_config(service.address, "").replace("workers: 2", "workers: 1");
+    let gateway = gateway(&pki, &pki.issuing.leaf("spiffe://example.org/gateway/inbound").issue(), &config).await;
+    let mut idle = connect(gateway.address(), Some(&pki.client()), &[b"http/1.1"]).await.unwrap();
     let mut sender = http2(connect(gateway.address(), Some(&pki.client()), &[b"h2"]).await.unwrap()).await;
     let answer = sender.send_request(Request::get("https://a/").body(Empty::<Bytes>::new()).unwrap());
     let answer = tokio::spawn(answer);
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    service.request().await;
     gateway.shutdown.cancel();
+    ends(&mut idle).await;
+    service.release();
     let answer = answer.await.unwrap().unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
     assert!(!answer.headers().contains_key("connection"), "{:?}", answer.headers());
@@ -194,15 +196,9 @@ async fn an_answer_over_http2_never_says_that_the_connection_closes() {
 #[tokio::test]
 async fn shutdown_does_not_wait_for_callers_that_have_asked_for_nothing() {
     let pki = Pki::new();
-    let inbound = inbound_with(&pki, mirror().await, "shutdown: { drain: 30s }").await;
-    let outbound = outbound_with(
-        &pki,
-        &outbound_identity(&pki),
-        inbound.address(),
-        "spiffe://example.org/**",
-        "shutdown: { drain: 30s }",
-    )
-    .await;
+    let inbound = inbound_with(&pki, mirror().await, LONG_DRAIN).await;
+    let outbound =
+        outbound_with(&pki, &outbound_identity(&pki), inbound.address(), "spiffe://example.org/**", LONG_DRAIN).await;
     let _silent = TcpStream::connect(outbound.address()).await.unwrap();
     let mut amid_preface = TcpStream::connect(outbound.address()).await.unwrap();
     amid_preface.write_all(b"PRI * HT").await.unwrap();
@@ -210,57 +206,47 @@ async fn shutdown_does_not_wait_for_callers_that_have_asked_for_nothing() {
     let _silent_http2 = connect(inbound.address(), Some(&pki.client()), &[b"h2"]).await.unwrap();
     let mut amid_tls_preface = connect(inbound.address(), Some(&pki.client()), &[b"h2"]).await.unwrap();
     amid_tls_preface.write_all(b"PRI * HT").await.unwrap();
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    outbound.counts("signet_gateway_connections{listener=\"outbound\"} 2").await;
+    inbound.counts("signet_gateway_handshakes_total{kind=\"full\",listener=\"inbound\",result=\"ok\"} 3").await;
     for gateway in [outbound, inbound] {
-        let begun = Instant::now();
-        gateway.stop().await;
-        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        within("the end of a gateway", gateway.stop()).await;
     }
 }
 
 #[tokio::test]
 async fn shutdown_ends_handshakes_at_once_while_a_request_finishes() {
     let pki = Pki::new();
-    let address = service(|_| async {
-        tokio::time::sleep(Duration::from_millis(900)).await;
-        Response::new(full("done"))
-    })
-    .await;
-    let gateway = inbound_with(&pki, address, "shutdown: { drain: 30s }").await;
+    let service = Held::start().await;
+    let gateway = patient(&pki, service.address, LONG_DRAIN).await;
     let mut busy = connect(gateway.address(), Some(&pki.client()), &[b"http/1.1"]).await.unwrap();
     busy.write_all(GET).await.unwrap();
+    service.request().await;
     // So many that some of them share the worker of the other.
     let mut shaking = Vec::new();
     for _ in 0..16 {
         shaking.push(TcpStream::connect(gateway.address()).await.unwrap());
     }
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    let begun = Instant::now();
+    gateway.counts("signet_gateway_connections{listener=\"inbound\"} 17").await;
     gateway.shutdown.cancel();
-    for mut stream in shaking {
-        assert_eq!(stream.read(&mut [0; 1]).await.unwrap_or(0), 0);
+    for stream in &mut shaking {
+        ends(stream).await;
     }
-    // The request, 200 ms old, takes 900.
-    assert!(begun.elapsed() < Duration::from_millis(650), "{:?}", begun.elapsed());
-    let mut answer = Vec::new();
-    let _ = tokio::time::timeout(Duration::from_secs(20), busy.read_to_end(&mut answer)).await.unwrap();
-    assert!(answer.starts_with(b"HTTP/1.1 200"), "{answer:?}");
-    gateway.task.await.unwrap().unwrap();
+    service.release();
+    let mut answer = String::new();
+    within("the answer and its end", busy.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    within("the end of the gateway", gateway.task).await.unwrap().unwrap();
 }
 
 #[tokio::test]
 async fn shutdown_cuts_off_what_does_not_end() {
     let pki = Pki::new();
-    let address = service(|_| async {
-        tokio::time::sleep(Duration::from_secs(60)).await;
-        Response::new(full(""))
-    })
-    .await;
-    let gateway = inbound_with(&pki, address, "shutdown: { drain: 500ms }").await;
+    let service = Held::start().await;
+    let gateway = patient(&pki, service.address, "shutdown: { drain: 500ms }").await;
     let mut busy = connect(gateway.address(), Some(&pki.client()), &[b"http/1.1"]).await.unwrap();
     busy.write_all(GET).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    service.request().await;
     let begun = Instant::now();
-    gateway.stop().await;
-    assert!((500..20_000).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
+    within("the end of the gateway", gateway.stop()).await;
+    assert!(begun.elapsed() >= Duration::from_millis(500), "{:?}", begun.elapsed());
 }

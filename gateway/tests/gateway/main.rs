@@ -6,6 +6,7 @@ mod bodies;
 mod crowds;
 mod grpc;
 mod harness;
+mod http1;
 mod identity;
 mod lifetime;
 mod malformed;

@@ -63,7 +63,7 @@ async fn an_upstream_that_is_silent_is_answered_504() {
     let pki = Pki::new();
     let (address, _) = by_hand(|_, mut stream| async move {
         read_head(&mut stream).await;
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        std::future::pending::<()>().await;
     })
     .await;
     let gateway = inbound(&pki, address).await;
