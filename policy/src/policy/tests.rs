@@ -128,8 +128,8 @@ fn a_dns_name_is_one_whatever_is_attested() {
 
 #[test]
 fn a_name_is_no_longer_than_it_may_be() {
-    let labels = vec!["{oidc.subject}"; 5].join(".");
-    let segments = vec!["{oidc.claim.a}"; 3].join("/");
+    let labels = ["{oidc.subject}"; 5].join(".");
+    let segments = ["{oidc.claim.a}"; 3].join("/");
     let text = format!(
         "rules: [{{name: r, match: {{oidc.provider: ci}}, spiffe_id: 'spiffe://example.org/x/{segments}', dns_names: ['{labels}']}}]"
     );
