@@ -1,6 +1,6 @@
 //! Rules that are good by themselves, and not beside each other.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use signet_identity::{PatternSegment, SpiffeIdPattern};
 
@@ -12,7 +12,7 @@ use crate::template::Template;
 /// No two rules may give one caller the same identity: which TTL or profile would it have?
 ///
 /// Each is compared with those alone that have the same first segment and number of segments, and are not told apart by a
-/// value of the one attribute that tells most of these apart. So ten thousand namespaces are not compared with each other.
+/// value of the one attribute that has most values in these. So ten thousand namespaces are not compared with each other.
 pub(crate) fn check(rules: &[Compiled]) -> Result<(), PolicyError> {
     let mut alike: HashMap<(Option<&str>, usize), Vec<&Compiled>> = HashMap::new();
     for rule in rules {
@@ -24,11 +24,12 @@ pub(crate) fn check(rules: &[Compiled]) -> Result<(), PolicyError> {
 }
 
 fn check_alike(rules: &[&Compiled]) -> Result<(), PolicyError> {
-    let mut told_apart: HashMap<&AttributeName, usize> = HashMap::new();
-    for (name, _) in rules.iter().flat_map(|rule| values(rule)) {
-        *told_apart.entry(name).or_default() += 1;
+    // By how many values, not of how many rules: all may want the same cluster, and each a namespace of its own.
+    let mut told_apart: HashMap<&AttributeName, HashSet<&str>> = HashMap::new();
+    for (name, values) in rules.iter().flat_map(|rule| values(rule)) {
+        told_apart.entry(name).or_default().extend(values);
     }
-    let by = told_apart.into_iter().max_by_key(|(name, count)| (*count, *name)).map(|(name, _)| name);
+    let by = told_apart.into_iter().max_by_key(|(name, values)| (values.len(), *name)).map(|(name, _)| name);
     let mut of_value: HashMap<&str, Vec<&Compiled>> = HashMap::new();
     // Those that could go with any value.
     let mut others: Vec<&Compiled> = Vec::new();
