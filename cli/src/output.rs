@@ -45,7 +45,11 @@ pub(crate) fn print_list<L: List>(format: Format, list: &L) -> Result<(), Failur
 }
 
 pub(crate) fn print_text(text: &str) -> Result<(), Failure> {
-    io::stdout().write_all(text.as_bytes()).map_err(|error| Failure::from_error(&error))
+    match io::stdout().write_all(text.as_bytes()) {
+        // Whoever reads has seen enough: `signet get rules | head`.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(|error| Failure::from_error(&error)),
+    }
 }
 
 /// For a program to read.
