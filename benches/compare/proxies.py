@@ -199,7 +199,8 @@ class Envoy(Proxy):
         return self.paths.envoy
 
     def version(self):
-        return processes.version([str(self.binary()), "--version"]).split("/")[1] + ", BoringSSL"
+        # PATH  version: COMMIT/VERSION/Clean/RELEASE/BoringSSL
+        return processes.version([str(self.binary()), "--version"]).split("version:")[1].split("/")[1] + ", BoringSSL"
 
     def reload(self, server):
         """It sees the link change."""
