@@ -1,6 +1,8 @@
 //! The gRPC services. Thin: they read requests, call what does the work, and say how it went.
 
 mod admin;
+mod agents;
+mod attestors;
 mod identity;
 mod policy;
 
@@ -12,12 +14,15 @@ use tonic::server::NamedService;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
+use crate::agents::NoStanding;
 use crate::authority::CertifyError;
 use crate::certificate::Certificate;
+use crate::entitlement::NotEntitled;
 use crate::issuance::IssueError;
 use crate::store::StoreError;
 
 pub(crate) use admin::AdminApi;
+pub(crate) use attestors::Attestors;
 pub(crate) use identity::IdentityApi;
 
 /// Health and reflection to stand beside `S`; they tell of it alone, and not of what other addresses serve.
@@ -40,8 +45,11 @@ impl From<IssueError> for Status {
         let text = error.to_string();
         match error {
             IssueError::Csr(_) | IssueError::KeyReused => Self::invalid_argument(text),
-            IssueError::TokenUsed => not_attested(),
-            IssueError::NotPermitted(_) => Self::permission_denied(text),
+            IssueError::ProofUsed => Self::unauthenticated(text),
+            IssueError::NotPermitted(_)
+            | IssueError::Banned
+            | IssueError::Evicted
+            | IssueError::Certify(CertifyError::EntitlementExpired { .. }) => Self::permission_denied(text),
             IssueError::NoAuthority => Self::unavailable(text),
             IssueError::Certify(CertifyError::AuthorityExpired { .. }) => {
                 tracing::error!(cause = text, "nothing issued");
@@ -56,9 +64,27 @@ impl From<IssueError> for Status {
     }
 }
 
-/// The one answer to every proof that is not accepted.
-fn not_attested() -> Status {
-    Status::unauthenticated("join_token: not accepted")
+impl From<NotEntitled> for Status {
+    fn from(error: NotEntitled) -> Self {
+        let text = format!("spiffe_id: {error}");
+        match error {
+            NotEntitled::Several { .. } => Self::invalid_argument(text),
+            NotEntitled::NoRule { .. } | NotEntitled::NotGiven { .. } | NotEntitled::OtherThanNamed { .. } => {
+                Self::permission_denied(text)
+            }
+        }
+    }
+}
+
+impl From<NoStanding> for Status {
+    fn from(error: NoStanding) -> Self {
+        match error {
+            NoStanding::Store(error) => store_status(&error),
+            NoStanding::NotOnRecord | NoStanding::Evicted | NoStanding::Banned(_) => {
+                Self::permission_denied(error.to_string())
+            }
+        }
+    }
 }
 
 fn store_status(error: &StoreError) -> Status {
@@ -79,6 +105,25 @@ fn report(error: &(dyn std::error::Error + 'static)) -> String {
 
 fn parse_id(text: &str, field: &str) -> Result<WorkloadId, Status> {
     text.parse().map_err(|error| Status::invalid_argument(format!("{field}: {error}")))
+}
+
+/// How many entries of a list are wanted.
+fn page(limit: u32) -> Result<u32, Status> {
+    const DEFAULT: u32 = 100;
+    const MOST: u32 = 1000;
+    match limit {
+        0 => Ok(DEFAULT),
+        1..=MOST => Ok(limit),
+        _ => Err(Status::invalid_argument(format!("limit: more than {MOST}"))),
+    }
+}
+
+/// What an operator wrote for others to read; `most` bytes of it.
+fn bounded_text(text: String, field: &str, most: usize) -> Result<String, Status> {
+    match text.len() <= most {
+        true => Ok(text),
+        false => Err(Status::invalid_argument(format!("{field}: longer than {most} bytes"))),
+    }
 }
 
 fn svid(certificate: Certificate) -> wire::X509Svid {

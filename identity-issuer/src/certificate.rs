@@ -4,15 +4,16 @@ use rustls_pki_types::CertificateDer;
 use signet_identity::WorkloadId;
 use time::OffsetDateTime;
 
-use crate::attestation::{Attestation, Attested};
+use crate::attestation::Attestation;
 use crate::authority::KeyId;
 use crate::csr::{KeyHash, ProvenKey};
+use crate::entitlement::Entitlement;
 use crate::leaf_profile::Validity;
 
 /// A proven key for an identity that its requester may have. Made by [`ApprovedCsr::approve`] alone.
 #[derive(Debug)]
 pub(crate) struct ApprovedCsr {
-    pub(crate) id: WorkloadId,
+    pub(crate) entitlement: Entitlement,
     pub(crate) key: ProvenKey,
     pub(crate) attestation: Attestation,
 }
@@ -40,22 +41,27 @@ pub enum NotPermitted {
 }
 
 impl ApprovedCsr {
-    /// The policy of today: whoever was attested may be what the attestation says, within the issuer's own trust
-    /// domain, and outside of the issuer's own names.
-    pub(crate) fn approve(attested: Attested, key: ProvenKey, issuer: &WorkloadId) -> Result<Self, NotPermitted> {
-        let Attested { id, attestation } = attested;
+    /// Whatever a policy or a token says: nothing outside of the issuer's own trust domain, and the issuer's own names to
+    /// the issuer alone.
+    pub(crate) fn approve(
+        entitlement: Entitlement,
+        attestation: Attestation,
+        key: ProvenKey,
+        issuer: &WorkloadId,
+    ) -> Result<Self, NotPermitted> {
+        let id = &entitlement.id;
         if id.trust_domain() != issuer.trust_domain() {
-            return Err(NotPermitted::OtherTrustDomain { id });
+            return Err(NotPermitted::OtherTrustDomain { id: id.clone() });
         }
         match attestation {
             Attestation::Issuer => {}
-            Attestation::JoinToken(_) | Attestation::Svid(_) => {
-                if is_reserved(&id) {
-                    return Err(NotPermitted::Reserved { id });
+            Attestation::First(_) | Attestation::Renewal { .. } => {
+                if is_reserved(id) {
+                    return Err(NotPermitted::Reserved { id: id.clone() });
                 }
             }
         }
-        Ok(Self { id, key, attestation })
+        Ok(Self { entitlement, key, attestation })
     }
 }
 
@@ -77,9 +83,13 @@ mod tests {
     fn approve(id: &str, attestation: Attestation) -> Result<ApprovedCsr, NotPermitted> {
         let key = rcgen::KeyPair::generate().unwrap();
         let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap();
-        let attested = Attested { id: id.parse().unwrap(), attestation };
         let issuer = issuer_id(&"example.org".parse().unwrap()).unwrap();
-        ApprovedCsr::approve(attested, ProvenKey::from_csr(csr.der()).unwrap(), &issuer)
+        let entitlement = Entitlement::plain(id.parse().unwrap());
+        ApprovedCsr::approve(entitlement, attestation, ProvenKey::from_csr(csr.der()).unwrap(), &issuer)
+    }
+
+    fn renewal() -> Attestation {
+        Attestation::Renewal { serial: vec![1], of: None }
     }
 
     #[test]
@@ -87,16 +97,16 @@ mod tests {
         for id in
             ["spiffe://example.org/signet", "spiffe://example.org/signet/issuer", "spiffe://example.org/signet/x/y"]
         {
-            assert!(matches!(approve(id, Attestation::Svid(vec![1])), Err(NotPermitted::Reserved { .. })));
+            assert!(matches!(approve(id, renewal()), Err(NotPermitted::Reserved { .. })));
             approve(id, Attestation::Issuer).unwrap();
         }
-        approve("spiffe://example.org/signets", Attestation::Svid(vec![1])).unwrap();
-        approve("spiffe://example.org/a/signet/issuer", Attestation::Svid(vec![1])).unwrap();
+        approve("spiffe://example.org/signets", renewal()).unwrap();
+        approve("spiffe://example.org/a/signet/issuer", renewal()).unwrap();
     }
 
     #[test]
     fn nobody_is_given_an_identity_of_another_trust_domain() {
-        for attestation in [Attestation::Svid(vec![1]), Attestation::Issuer] {
+        for attestation in [renewal(), Attestation::Issuer] {
             let refused = approve("spiffe://other.org/shop", attestation).unwrap_err();
             assert!(matches!(refused, NotPermitted::OtherTrustDomain { .. }));
         }

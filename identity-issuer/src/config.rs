@@ -11,9 +11,11 @@
 //! admin: 127.0.0.1:9902                  # metrics and health
 //! admin_socket: issuer-admin.sock        # gRPC for operators on this machine
 //! svid: { ttl: 1h, backdate: 60s }
+//! attestation: {}                        # who vouches for callers; see [`attestation`]
 //! ```
 //! Everything but the first four has a default. Relative paths start at the folder of the file.
 
+mod attestation;
 mod file;
 
 use std::net::SocketAddr;
@@ -24,6 +26,7 @@ use signet_identity::{SharedClock, TrustBundle, TrustDomain};
 use signet_process::config::ConfigError;
 use signet_process::logging::LogHandle;
 
+use crate::attestation::{Published, X509Authority};
 use crate::authority::SealStrength;
 
 /// What an issuer runs on; every value is in its range.
@@ -37,6 +40,7 @@ pub struct Config {
     pub admin: SocketAddr,
     pub admin_socket: PathBuf,
     pub svid: Svid,
+    pub attestation: Attestation,
     pub limits: Limits,
     /// How long connections may take to end at shutdown.
     pub drain: Duration,
@@ -58,6 +62,29 @@ pub struct Svid {
     pub ttl: Duration,
     /// The part of it that lies before the making; a tenth of it at most.
     pub backdate: Duration,
+}
+
+/// Whose tokens and certificates prove who a caller is.
+#[derive(Clone, Debug, Default)]
+pub struct Attestation {
+    pub(crate) clusters: Vec<TokenIssuer>,
+    pub(crate) providers: Vec<TokenIssuer>,
+    pub(crate) authorities: Vec<X509Authority>,
+}
+
+/// Somebody who makes tokens.
+#[derive(Clone, Debug)]
+pub(crate) struct TokenIssuer {
+    /// The cluster's, or the provider's.
+    pub(crate) name: String,
+    pub(crate) issuer: String,
+    pub(crate) audience: String,
+    pub(crate) published: Published,
+    /// How that is written.
+    pub(crate) shown: String,
+    /// Of a provider: the claims that become attributes.
+    pub(crate) claims: Vec<String>,
+    pub(crate) once: bool,
 }
 
 /// What one caller, or all of them, may take.

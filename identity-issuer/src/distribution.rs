@@ -2,12 +2,15 @@
 //!
 //! Each client has one slot for each of the two. A slow client finds the latest in them; nothing queues up for it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use signet_identity::{BundleSet, WorkloadId};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::attestation::AttestationNumber;
 
 /// Cheap to clone.
 #[derive(Clone, Debug)]
@@ -28,6 +31,8 @@ struct Clients {
 #[derive(Debug)]
 struct Client {
     id: WorkloadId,
+    attestation: Option<AttestationNumber>,
+    ended: CancellationToken,
     renew_now: watch::Sender<Option<RenewNow>>,
 }
 
@@ -44,6 +49,14 @@ pub(crate) struct Subscription {
     clients: Arc<Mutex<Clients>>,
     bundles: watch::Receiver<BundleSet>,
     renew_now: watch::Receiver<Option<RenewNow>>,
+    ended: CancellationToken,
+}
+
+/// Whose streams.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Holder {
+    Id(WorkloadId),
+    Attestation(AttestationNumber),
 }
 
 /// What a client is told next.
@@ -70,8 +83,13 @@ impl Distribution {
         self.bundles.borrow().clone()
     }
 
-    pub(crate) fn subscribe(&self, id: WorkloadId) -> Result<Subscription, TooManyClients> {
+    pub(crate) fn subscribe(
+        &self,
+        id: WorkloadId,
+        attestation: Option<AttestationNumber>,
+    ) -> Result<Subscription, TooManyClients> {
         let (sender, renew_now) = watch::channel(None);
+        let ended = CancellationToken::new();
         let mut bundles = self.bundles.subscribe();
         // So that the first event is the state as it is.
         bundles.mark_changed();
@@ -86,9 +104,20 @@ impl Distribution {
         clients.per_identity.insert(id.clone(), of_identity + 1);
         let number = clients.next_number;
         clients.next_number += 1;
-        clients.by_number.insert(number, Client { id, renew_now: sender });
+        clients.by_number.insert(number, Client { id, attestation, ended: ended.clone(), renew_now: sender });
         drop(clients);
-        Ok(Subscription { number, clients: Arc::clone(&self.clients), bundles, renew_now })
+        Ok(Subscription { number, clients: Arc::clone(&self.clients), bundles, renew_now, ended })
+    }
+
+    /// Ends the streams of a holder.
+    pub(crate) fn end(&self, holder: &Holder) {
+        let clients = lock(&self.clients);
+        clients.by_number.values().filter(|client| client.is_of(holder)).for_each(|client| client.ended.cancel());
+    }
+
+    /// The attestations whose holders have a stream.
+    pub(crate) fn connected(&self) -> HashSet<AttestationNumber> {
+        lock(&self.clients).by_number.values().filter_map(|client| client.attestation).collect()
     }
 
     /// Asks the connected holders of `id`, or everybody, to renew; returns how many were asked.
@@ -108,11 +137,17 @@ impl Distribution {
 }
 
 impl Subscription {
-    /// The full bundles at first, then what changes. None once the issuer is gone.
+    /// Whether it was taken from its holder.
+    pub(crate) fn is_taken(&self) -> bool {
+        self.ended.is_cancelled()
+    }
+
+    /// The full bundles at first, then what changes. None once it is ended, or the issuer is gone.
     pub(crate) async fn next(&mut self) -> Option<Event> {
         loop {
             tokio::select! {
                 biased;
+                () = self.ended.cancelled() => return None,
                 changed = self.bundles.changed() => {
                     changed.ok()?;
                     return Some(Event::Bundles(self.bundles.borrow_and_update().clone()));
@@ -124,6 +159,15 @@ impl Subscription {
                     }
                 }
             }
+        }
+    }
+}
+
+impl Client {
+    fn is_of(&self, holder: &Holder) -> bool {
+        match holder {
+            Holder::Id(id) => self.id == *id,
+            Holder::Attestation(number) => self.attestation == Some(*number),
         }
     }
 }
@@ -174,7 +218,7 @@ mod tests {
     #[test]
     fn the_first_event_is_the_full_state_and_then_there_is_silence() {
         let distribution = Distribution::new(BundleSet::default(), 10, 10);
-        let mut client = distribution.subscribe(id("/a")).unwrap();
+        let mut client = distribution.subscribe(id("/a"), None).unwrap();
         assert!(matches!(next_now(&mut client), Some(Event::Bundles(_))));
         assert!(next_now(&mut client).is_none());
     }
@@ -182,7 +226,7 @@ mod tests {
     #[test]
     fn only_holders_of_the_identity_are_asked_to_renew() {
         let distribution = Distribution::new(BundleSet::default(), 10, 10);
-        let mut clients = ["/a", "/a", "/b"].map(|path| distribution.subscribe(id(path)).unwrap());
+        let mut clients = ["/a", "/a", "/b"].map(|path| distribution.subscribe(id(path), None).unwrap());
         clients.iter_mut().for_each(|client| assert!(next_now(client).is_some()));
         assert_eq!(distribution.request_renewal(Some(&id("/a")), Duration::from_secs(5)), 2);
         assert!(
@@ -196,7 +240,7 @@ mod tests {
     #[test]
     fn a_slow_client_gets_the_latest_and_no_queue() {
         let distribution = Distribution::new(BundleSet::default(), 10, 10);
-        let mut client = distribution.subscribe(id("/a")).unwrap();
+        let mut client = distribution.subscribe(id("/a"), None).unwrap();
         next_now(&mut client);
         for seconds in 0..1000 {
             distribution.request_renewal(None, Duration::from_secs(seconds));
@@ -206,24 +250,40 @@ mod tests {
     }
 
     #[test]
+    fn the_streams_of_whoever_is_ended_end_and_no_others() {
+        let distribution = Distribution::new(BundleSet::default(), 10, 10);
+        let subscribe = |path, number| distribution.subscribe(id(path), Some(AttestationNumber(number))).unwrap();
+        let mut clients = [subscribe("/a", 1), subscribe("/a", 2), subscribe("/b", 3)];
+        let live = |clients: &mut [Subscription]| {
+            let open = |client: &mut Subscription| pin!(client.next()).poll(&mut Context::from_waker(Waker::noop()));
+            clients.iter_mut().map(|client| !matches!(open(client), Poll::Ready(None))).collect::<Vec<_>>()
+        };
+        distribution.end(&Holder::Attestation(AttestationNumber(2)));
+        assert_eq!(live(&mut clients), [true, false, true]);
+        distribution.end(&Holder::Id(id("/a")));
+        assert_eq!(live(&mut clients), [false, false, true]);
+        assert_eq!(distribution.connected().len(), 3);
+    }
+
+    #[test]
     fn places_are_bounded_and_given_up_with_the_subscription() {
         let distribution = Distribution::new(BundleSet::default(), 1, 1);
-        let first = distribution.subscribe(id("/a")).unwrap();
-        assert_eq!(distribution.subscribe(id("/a")).unwrap_err(), TooManyClients::InAll { max: 1 });
+        let first = distribution.subscribe(id("/a"), None).unwrap();
+        assert_eq!(distribution.subscribe(id("/a"), None).unwrap_err(), TooManyClients::InAll { max: 1 });
         drop(first);
         assert_eq!(distribution.client_count(), 0);
-        distribution.subscribe(id("/a")).unwrap();
+        distribution.subscribe(id("/a"), None).unwrap();
     }
 
     #[test]
     fn one_identity_leaves_places_to_others() {
         let distribution = Distribution::new(BundleSet::default(), 10, 2);
-        let taken = [(); 2].map(|()| distribution.subscribe(id("/a")).unwrap());
-        let refused = distribution.subscribe(id("/a")).unwrap_err();
+        let taken = [(); 2].map(|()| distribution.subscribe(id("/a"), None).unwrap());
+        let refused = distribution.subscribe(id("/a"), None).unwrap_err();
         assert_eq!(refused, TooManyClients::OfIdentity { id: id("/a"), max: 2 });
-        let _other = distribution.subscribe(id("/b")).unwrap();
+        let _other = distribution.subscribe(id("/b"), None).unwrap();
         drop(taken);
-        distribution.subscribe(id("/a")).unwrap();
+        distribution.subscribe(id("/a"), None).unwrap();
         assert_eq!(lock(&distribution.clients).per_identity.len(), 1);
     }
 }

@@ -7,10 +7,11 @@ use signet_identity::{SharedClock, WorkloadId};
 use time::OffsetDateTime;
 use tokio::sync::broadcast;
 
-use crate::attestation::Attested;
+use crate::attestation::Attestation;
 use crate::authority::{Authorities, CertifyError};
 use crate::certificate::{ApprovedCsr, Certificate, NotPermitted};
 use crate::csr::{CsrError, ProvenKey};
+use crate::entitlement::Entitlement;
 use crate::leaf_profile::LeafProfile;
 use crate::metrics::{IssueResult, Metrics};
 use crate::store::{LogError, Logged, Store, StoreError};
@@ -39,7 +40,7 @@ pub struct Issued {
     /// Lower-case hexadecimal.
     pub serial: String,
     pub not_after: OffsetDateTime,
-    /// How the requester proved who it is: `join_token`, `x509_svid` or `issuer`.
+    /// How the requester proved who it is: a method of attestation, `x509_svid` or `issuer`.
     pub attestation: &'static str,
 }
 
@@ -49,8 +50,12 @@ pub enum IssueError {
     Csr(#[from] CsrError),
     #[error("csr: its key was certified before; make a new one for each certificate")]
     KeyReused,
-    #[error("the join token was used or expired in the meantime")]
-    TokenUsed,
+    #[error("the proof was used before, or has expired")]
+    ProofUsed,
+    #[error("it is banned")]
+    Banned,
+    #[error("it was evicted: it has to attest itself again")]
+    Evicted,
     #[error("spiffe_id: {0}")]
     NotPermitted(#[from] NotPermitted),
     #[error("no authority yet")]
@@ -66,10 +71,15 @@ impl Issuance {
         Self(Arc::new(parts))
     }
 
-    /// A certificate for the key of `csr` and the identity that was attested, on record when this returns.
-    pub(crate) async fn issue(&self, attested: Attested, csr: &[u8]) -> Result<Logged<Certificate>, IssueError> {
+    /// A certificate for the key of `csr` and an identity that its requester is entitled to, on record when this returns.
+    pub(crate) async fn issue(
+        &self,
+        entitlement: Entitlement,
+        attestation: Attestation,
+        csr: &[u8],
+    ) -> Result<Logged<Certificate>, IssueError> {
         let started = Instant::now();
-        let outcome = self.0.issue(attested, csr).await;
+        let outcome = self.0.issue(entitlement, attestation, csr).await;
         self.0.metrics.issue(IssueResult::of(&outcome), started.elapsed());
         outcome
     }
@@ -80,9 +90,14 @@ impl Issuance {
 }
 
 impl Parts {
-    async fn issue(&self, attested: Attested, csr: &[u8]) -> Result<Logged<Certificate>, IssueError> {
+    async fn issue(
+        &self,
+        entitlement: Entitlement,
+        attestation: Attestation,
+        csr: &[u8],
+    ) -> Result<Logged<Certificate>, IssueError> {
         let key = ProvenKey::from_csr(csr)?;
-        let approved = ApprovedCsr::approve(attested, key, &self.issuer)?;
+        let approved = ApprovedCsr::approve(entitlement, attestation, key, &self.issuer)?;
         let authority = self.authorities.active().ok_or(IssueError::NoAuthority)?;
         let certificate = authority.certify(approved, &self.profile, self.clock.now())?;
         let announcement = Issued::of(&certificate);
@@ -116,7 +131,9 @@ impl From<LogError> for IssueError {
     fn from(error: LogError) -> Self {
         match error {
             LogError::KeyReused => Self::KeyReused,
-            LogError::TokenUsed => Self::TokenUsed,
+            LogError::ProofUsed => Self::ProofUsed,
+            LogError::Banned => Self::Banned,
+            LogError::Evicted => Self::Evicted,
             LogError::Store(error) => Self::Store(error),
         }
     }
@@ -126,9 +143,15 @@ impl IssueResult {
     fn of<T>(outcome: &Result<T, IssueError>) -> Self {
         match outcome {
             Ok(_) => Self::Issued,
-            Err(IssueError::Csr(_) | IssueError::KeyReused | IssueError::TokenUsed | IssueError::NotPermitted(_)) => {
-                Self::Refused
-            }
+            Err(
+                IssueError::Csr(_)
+                | IssueError::KeyReused
+                | IssueError::ProofUsed
+                | IssueError::Banned
+                | IssueError::Evicted
+                | IssueError::NotPermitted(_)
+                | IssueError::Certify(CertifyError::EntitlementExpired { .. }),
+            ) => Self::Refused,
             Err(IssueError::Store(StoreError::Busy)) => Self::Shed,
             Err(IssueError::NoAuthority | IssueError::Certify(_) | IssueError::Store(_)) => Self::Failed,
         }

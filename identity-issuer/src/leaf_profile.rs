@@ -5,8 +5,9 @@ use std::time::Duration;
 use rcgen::{
     CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType, SerialNumber,
 };
-use signet_identity::WorkloadId;
 use time::OffsetDateTime;
+
+use crate::entitlement::Entitlement;
 
 /// How long leaves live.
 #[derive(Clone, Debug)]
@@ -28,9 +29,15 @@ impl LeafProfile {
         Self { ttl, backdate: backdate.min(ttl / 10) }
     }
 
+    /// The same with another life.
+    pub(crate) fn with_ttl(&self, ttl: Option<Duration>) -> Self {
+        ttl.map_or_else(|| self.clone(), |ttl| Self::new(ttl, self.backdate))
+    }
+
     /// Whole seconds (RFC 5280 §4.1.2.5), and not beyond `end`. None if nothing would be left.
     pub(crate) fn validity(&self, now: OffsetDateTime, end: OffsetDateTime) -> Option<Validity> {
         let now = now.replace_nanosecond(0).unwrap_or(now);
+        let end = end.replace_nanosecond(0).unwrap_or(end);
         let not_before = now - Duration::from_secs(self.backdate.as_secs());
         let not_after = (not_before + Duration::from_secs(self.ttl.as_secs())).min(end);
         (not_after > now).then_some(Validity { not_before, not_after })
@@ -38,14 +45,17 @@ impl LeafProfile {
 
     pub(crate) fn params(
         &self,
-        id: &WorkloadId,
+        entitlement: &Entitlement,
         serial: &[u8],
         validity: Validity,
     ) -> Result<CertificateParams, rcgen::Error> {
         let mut params = CertificateParams::default();
         // An empty subject makes rcgen write the SAN as critical (RFC 5280 §4.2.1.6).
         params.distinguished_name = DistinguishedName::new();
-        params.subject_alt_names = vec![SanType::URI(id.as_str().try_into()?)];
+        params.subject_alt_names = vec![SanType::URI(entitlement.id.as_str().try_into()?)];
+        for name in &entitlement.dns_names {
+            params.subject_alt_names.push(SanType::DnsName(name.as_str().try_into()?));
+        }
         // Written out: SPIFFE libraries in Rust and Python refuse leaves without basicConstraints.
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

@@ -1,7 +1,7 @@
 //! Mints short-lived workload certificates from an intermediate CA.
 //!
-//! A certificate is issued on one path, `issuance`: `attestation` says who asks, `certificate` approves what they
-//! may be, `authority` signs the `leaf_profile`, the `store` commits the record, and only then the certificate
+//! A certificate is issued on one path: `attestation` says who asks, `entitlement` by the `policy` what they may be; then, in
+//! `issuance`, `certificate` approves it, `authority` signs the `leaf_profile`, the `store` commits the record, and only then the certificate
 //! leaves. `distribution` tells connected clients of new bundles and when to renew. `api` is the gRPC in front of
 //! it, served by `server` over mTLS with the issuer's `own_identity`. [`run()`] puts them together.
 //!
@@ -10,12 +10,14 @@
 #![forbid(unsafe_code)]
 
 mod admin_socket;
+mod agents;
 mod api;
 mod attestation;
 mod authority;
 mod certificate;
 mod csr;
 mod distribution;
+mod entitlement;
 mod issuance;
 mod key;
 mod leaf_profile;
@@ -32,6 +34,9 @@ mod utc;
 pub mod config;
 pub mod root;
 
+pub use attestation::JwksError;
+#[cfg(fuzzing)]
+pub use attestation::fuzzing;
 pub use authority::{AuthorityError, AuthorityState, KeyFileError, Passphrase, PassphraseError, SealStrength};
 pub use config::{Config, Environment};
 pub use csr::CsrError;

@@ -11,7 +11,8 @@ use signet_identity::{
 };
 use signet_process::identity_metrics::{IdentityMetrics, Rotation};
 
-use crate::attestation::{Attestation, Attested};
+use crate::attestation::Attestation;
+use crate::entitlement::Entitlement;
 use crate::issuance::{Issuance, IssueError};
 use crate::key::P256Key;
 
@@ -95,8 +96,8 @@ impl OwnIdentity {
     async fn next(&self, previous: Option<&Snapshot>) -> Result<Snapshot, OwnIdentityError> {
         let key = P256Key::generate().map_err(|_| OwnIdentityError::Key)?;
         let csr = CertificateParams::default().serialize_request(&key).map_err(OwnIdentityError::Request)?;
-        let attested = Attested { id: self.issuance.issuer().clone(), attestation: Attestation::Issuer };
-        let certificate = self.issuance.issue(attested, csr.der()).await?.release();
+        let myself = Entitlement::plain(self.issuance.issuer().clone());
+        let certificate = self.issuance.issue(myself, Attestation::Issuer, csr.der()).await?.release();
         let pkcs8 = key.to_pkcs8().map_err(|_| OwnIdentityError::Key)?;
         let svid = X509Svid::from_der(certificate.chain, PrivatePkcs8KeyDer::from(pkcs8.as_ref().to_vec()).into())?;
         let material = Material { svid, bundles: self.bundles.clone() };

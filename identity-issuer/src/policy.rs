@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use signet_identity::SharedClock;
-use signet_policy::{Attributes, Outcome, Policy, PolicyError, Rule, Surroundings};
+use signet_policy::{Attributes, Grant, Outcome, Policy, PolicyError, Rule, Surroundings};
 use time::OffsetDateTime;
 use tokio::sync::Mutex;
 
@@ -192,6 +192,11 @@ impl Current {
             Ok(Self { revision, policy })
         })
         .await
+    }
+
+    /// What a caller may be.
+    pub(crate) fn decide(&self, attributes: &Attributes, now: OffsetDateTime) -> Vec<Grant> {
+        self.policy.decide(attributes, now)
     }
 
     pub(crate) fn explain(&self, attributes: &Attributes, now: OffsetDateTime) -> Vec<(&str, Outcome)> {

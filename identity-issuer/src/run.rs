@@ -19,8 +19,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin_socket::{AdminSocket, AdminSocketError};
-use crate::api::{AdminApi, IdentityApi};
-use crate::attestation::JoinTokens;
+use crate::agents::Agents;
+use crate::api::{AdminApi, Attestors, IdentityApi};
+use crate::attestation::{Challenges, JoinTokens};
 use crate::authority::{Authorities, AuthorityError, AuthorityFiles, AuthorityState, open_or_make_key};
 use crate::authority::{Passphrase, PassphraseError};
 use crate::certificate::issuer_id;
@@ -89,6 +90,8 @@ pub enum RunError {
     Reflection(#[from] tonic_reflection::server::Error),
     #[error("{trust_domain} is too long for the issuer's own name in it")]
     TrustDomain { trust_domain: signet_identity::TrustDomain },
+    #[error("no random numbers")]
+    Randomness,
     #[error("opening the issuer's key broke off")]
     KeyTask(#[from] tokio::task::JoinError),
 }
@@ -240,19 +243,29 @@ impl Issuer {
     /// Waits for an authority, then serves; ends everything in the reverse order once `shutdown` comes.
     async fn serve(self, phase: watch::Sender<Phase>, shutdown: CancellationToken) -> Result<(), RunError> {
         let join_tokens = JoinTokens::new(self.store.clone(), self.clock.clone());
+        let agents =
+            Agents { store: self.store.clone(), distribution: self.distribution.clone(), clock: self.clock.clone() };
+        let mut background = JoinSet::new();
+        let challenges = Challenges::new(self.clock.clone()).map_err(|_| RunError::Randomness)?;
+        let (attestors, following) =
+            Attestors::new(self.config.attestation.clone(), join_tokens.clone(), challenges, &self.clock);
+        following.into_iter().for_each(|following| until(&shutdown, &mut background, following));
         let admin_routes = AdminApi {
             trust_domain: self.config.trust_domain.clone(),
             join_tokens: join_tokens.clone(),
             authorities: self.authorities.clone(),
             distribution: self.distribution.clone(),
-            policies: self.policies,
+            policies: self.policies.clone(),
+            agents: agents.clone(),
             store: self.store.clone(),
             clock: self.clock.clone(),
         }
         .into_routes()
         .await?;
         let routes = IdentityApi {
-            join_tokens,
+            attestors,
+            agents,
+            policies: self.policies,
             issuance: self.issuance.clone(),
             distribution: self.distribution.clone(),
             metrics: self.metrics.clone(),
@@ -262,7 +275,6 @@ impl Issuer {
         .into_routes()
         .await?;
 
-        let mut background = JoinSet::new();
         background.spawn(self.admin_socket.serve(
             admin_routes,
             self.config.limits,

@@ -1,4 +1,4 @@
-//! What must not be lost: the record of everything issued, and the join tokens.
+//! What must not be lost: the record of everything issued, who proved what for it, join tokens, bans, and the policy.
 //!
 //! ```text
 //! requests ──► bounded channel ──► committer (one task, one connection) ──► SQLite, WAL, synchronous=FULL
@@ -7,9 +7,12 @@
 //! ```
 //! Reads go through a small pool of their own.
 
+mod agents;
 mod committer;
+mod issued;
 mod policies;
 mod sqlite;
+mod tokens;
 
 use std::path::PathBuf;
 
@@ -18,6 +21,7 @@ use time::OffsetDateTime;
 
 use crate::certificate::Certificate;
 
+pub(crate) use agents::{AgentRecord, Ban, Origin, StandingChange};
 pub(crate) use policies::RecordRevisionError;
 pub(crate) use sqlite::{STORE, Store, StoreTask};
 
@@ -37,8 +41,12 @@ impl<T> Logged<T> {
 pub enum LogError {
     #[error("its key was certified before")]
     KeyReused,
-    #[error("the join token was used or expired in the meantime")]
-    TokenUsed,
+    #[error("the proof was used before, or has expired")]
+    ProofUsed,
+    #[error("its SPIFFE ID is banned")]
+    Banned,
+    #[error("what was attested was evicted")]
+    Evicted,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -119,6 +127,7 @@ pub(crate) enum Write {
     Certificate { certificate: Certificate, reply: Reply<Result<Logged<Certificate>, LogError>> },
     Token { token: crate::attestation::NewJoinToken, reply: Reply<Result<(), StoreError>> },
     Revision { revision: crate::policy::Revision, reply: Reply<Result<(), RecordRevisionError>> },
+    Standing { change: StandingChange, reply: Reply<Result<u64, StoreError>> },
 }
 
 type Reply<T> = tokio::sync::oneshot::Sender<T>;
@@ -128,12 +137,6 @@ impl Store {
     pub(crate) async fn log(&self, certificate: Certificate) -> Result<Logged<Certificate>, LogError> {
         let (reply, outcome) = tokio::sync::oneshot::channel();
         self.submit(Write::Certificate { certificate, reply })?;
-        outcome.await.map_err(|_| StoreError::Closed)?
-    }
-
-    pub(crate) async fn add_token(&self, token: crate::attestation::NewJoinToken) -> Result<(), StoreError> {
-        let (reply, outcome) = tokio::sync::oneshot::channel();
-        self.submit(Write::Token { token, reply })?;
         outcome.await.map_err(|_| StoreError::Closed)?
     }
 }

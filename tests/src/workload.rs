@@ -63,7 +63,8 @@ impl Workload {
     /// What the issuer, or the way to it, said.
     pub fn attest(&mut self, token: &str) -> Result<&Svid, Status> {
         let (key, csr) = new_request();
-        let request = AttestRequest { proof: Some(Proof::JoinToken(token.trim().to_owned())), csr };
+        let request =
+            AttestRequest { proof: Some(Proof::JoinToken(token.trim().to_owned())), csr, spiffe_id: String::new() };
         let (issuer, answer) = (self.issuer, async |channel| {
             IdentityServiceClient::new(channel).attest(request).await.map(|answer| answer.into_inner().svid)
         });

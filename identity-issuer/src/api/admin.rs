@@ -5,15 +5,17 @@ use std::time::Duration;
 use signet_identity::{SharedClock, TrustDomain, WorkloadId};
 use signet_proto::admin::v1::admin_service_server::{AdminService, AdminServiceServer};
 use signet_proto::admin::v1::{
-    ApplyPolicyRequest, ApplyPolicyResponse, Authority, CreateJoinTokenRequest, CreateJoinTokenResponse,
-    ExplainPolicyRequest, ExplainPolicyResponse, GetPolicyRequest, GetPolicyResponse, GetStatusRequest,
-    GetStatusResponse, ListPolicyRevisionsRequest, ListPolicyRevisionsResponse, RequestRenewalRequest,
-    RequestRenewalResponse, RollbackPolicyRequest,
+    ApplyPolicyRequest, ApplyPolicyResponse, Authority, BanRequest, BanResponse, CreateJoinTokenRequest,
+    CreateJoinTokenResponse, EvictAgentsRequest, EvictAgentsResponse, ExplainPolicyRequest, ExplainPolicyResponse,
+    GetPolicyRequest, GetPolicyResponse, GetStatusRequest, GetStatusResponse, ListAgentsRequest, ListAgentsResponse,
+    ListBansRequest, ListBansResponse, ListPolicyRevisionsRequest, ListPolicyRevisionsResponse, RequestRenewalRequest,
+    RequestRenewalResponse, RollbackPolicyRequest, UnbanRequest, UnbanResponse,
 };
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
-use super::{companions, parse_id, policy, store_status, timestamp};
+use super::{agents, companions, parse_id, policy, store_status, timestamp};
+use crate::agents::Agents;
 use crate::attestation::JoinTokens;
 use crate::authority::Authorities;
 use crate::certificate::is_reserved;
@@ -30,6 +32,7 @@ pub(crate) struct AdminApi {
     pub(crate) authorities: Authorities,
     pub(crate) distribution: Distribution,
     pub(crate) policies: Policies,
+    pub(crate) agents: Agents,
     pub(crate) store: Store,
     pub(crate) clock: SharedClock,
 }
@@ -142,6 +145,36 @@ impl AdminService for AdminApi {
         request: Request<ExplainPolicyRequest>,
     ) -> Result<Response<ExplainPolicyResponse>, Status> {
         policy::explain(&self.policies, request.into_inner(), self.clock.now()).map(Response::new)
+    }
+
+    async fn list_agents(&self, request: Request<ListAgentsRequest>) -> Result<Response<ListAgentsResponse>, Status> {
+        agents::list(&self.agents, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn evict_agents(
+        &self,
+        request: Request<EvictAgentsRequest>,
+    ) -> Result<Response<EvictAgentsResponse>, Status> {
+        let actor = actor(&request)?;
+        let grantable = |text: &str| self.grantable_id(text);
+        agents::evict(&self.agents, actor, grantable, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn ban(&self, request: Request<BanRequest>) -> Result<Response<BanResponse>, Status> {
+        let (actor, request) = (actor(&request)?, request.into_inner());
+        let id = self.grantable_id(&request.spiffe_id)?;
+        agents::ban(&self.agents, actor, id, request).await?;
+        Ok(Response::new(BanResponse {}))
+    }
+
+    async fn unban(&self, request: Request<UnbanRequest>) -> Result<Response<UnbanResponse>, Status> {
+        let (actor, request) = (actor(&request)?, request.into_inner());
+        agents::unban(&self.agents, actor, self.grantable_id(&request.spiffe_id)?).await?;
+        Ok(Response::new(UnbanResponse {}))
+    }
+
+    async fn list_bans(&self, request: Request<ListBansRequest>) -> Result<Response<ListBansResponse>, Status> {
+        agents::bans(&self.agents, request.into_inner()).await.map(Response::new)
     }
 }
 

@@ -8,23 +8,29 @@ use signet_identity::{PeerIdentity, SharedClock};
 use signet_process::log_limit::LogLimit;
 use signet_proto::identity::v1::identity_service_server::{IdentityService, IdentityServiceServer};
 use signet_proto::identity::v1::{
-    AttestRequest, AttestResponse, RenewNow, RenewRequest, RenewResponse, WatchRequest, WatchResponse,
-    attest_request::Proof, watch_response,
+    AttestRequest, AttestResponse, ChallengeRequest, ChallengeResponse, RenewNow, RenewRequest, RenewResponse,
+    WatchRequest, WatchResponse, attest_request::Proof, watch_response,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
-use super::{bundles, companions, not_attested, report, store_status, svid};
-use crate::attestation::{Attestation, Attested, JoinTokens, NotAttested};
+use super::attestors::Attestors;
+use super::{bundles, companions, parse_id, report, store_status, svid, timestamp};
+use crate::agents::Agents;
+use crate::attestation::{Attestation, Attested, Method, NotAttested, Subject, TokenError};
 use crate::distribution::{Distribution, Event, Subscription};
-use crate::issuance::Issuance;
+use crate::entitlement::entitle;
+use crate::issuance::{Issuance, IssueError};
 use crate::metrics::{Counted, Metrics};
+use crate::policy::Policies;
 use crate::server::Caller;
 
 #[derive(Debug)]
 pub(crate) struct IdentityApi {
-    pub(crate) join_tokens: JoinTokens,
+    pub(crate) attestors: Attestors,
+    pub(crate) agents: Agents,
+    pub(crate) policies: Policies,
     pub(crate) issuance: Issuance,
     pub(crate) distribution: Distribution,
     pub(crate) metrics: Metrics,
@@ -33,7 +39,7 @@ pub(crate) struct IdentityApi {
     pub(crate) refusals: LogLimit,
 }
 
-/// Any request is a CSR of 4 KiB at most, and a few words.
+/// Any request is a CSR of 4 KiB at most, a proof of 32 KiB at most, and a few words.
 const MAX_MESSAGE: usize = 64 * 1024;
 
 impl IdentityApi {
@@ -54,25 +60,52 @@ impl IdentityApi {
         Ok((peer, caller.ending.clone()))
     }
 
-    async fn attest_by(&self, proof: &Proof, request: &Caller) -> Result<Attested, Status> {
-        let Proof::JoinToken(token) = proof;
-        self.join_tokens.attest(token).await.map_err(|refused| {
-            let reason = match &refused {
-                NotAttested::Malformed => "malformed",
-                NotAttested::Unknown => "unknown",
-                NotAttested::Used { .. } => "used",
-                NotAttested::Expired { .. } => "expired",
-                NotAttested::Store(error) => return store_status(error),
-            };
-            self.metrics.attestation_refused("join_token", reason);
-            if let Some(suppressed) = self.refusals.admit() {
-                let address = request.address.map(|address| address.to_string());
-                let cause = report(&refused);
-                tracing::warn!(peer.address = address, reason, cause, suppressed, "attestation refused");
-            }
-            not_attested()
-        })
+    async fn attest_by(&self, proof: &Proof, csr: &[u8], caller: &Caller) -> Result<Attested, Status> {
+        let (method, attested) = self.attestors.attest(proof, csr).await;
+        attested.map_err(|refused| self.refuse(method, &refused, caller))
     }
+
+    /// Why somebody who was attested has no certificate all the same.
+    fn not_issued(&self, method: Method, error: IssueError) -> Status {
+        match error {
+            IssueError::ProofUsed => {
+                self.metrics.attestation_refused(method.as_str(), "used");
+                match method {
+                    Method::JoinToken => token_not_accepted(),
+                    _ => Status::unauthenticated(format!("{method}: {error}")),
+                }
+            }
+            error => error.into(),
+        }
+    }
+
+    fn refuse(&self, method: Method, refused: &NotAttested, caller: &Caller) -> Status {
+        if let NotAttested::Store(error) = refused {
+            return store_status(error);
+        }
+        let (reason, cause) = (refused.reason(), report(refused));
+        self.metrics.attestation_refused(method.as_str(), reason);
+        if let Some(suppressed) = self.refusals.admit() {
+            let address = caller.address.map(|address| address.to_string());
+            let method = method.as_str();
+            tracing::warn!(peer.address = address, method, reason, cause, suppressed, "attestation refused");
+        }
+        match refused {
+            NotAttested::JoinToken(_) => token_not_accepted(),
+            NotAttested::Token(TokenError::NoKeysYet) => Status::unavailable(format!("{method}: {cause}")),
+            _ => Status::unauthenticated(format!("{method}: {cause}")),
+        }
+    }
+}
+
+/// Whoever guesses tokens learns nothing.
+fn token_not_accepted() -> Status {
+    Status::unauthenticated("join_token: not accepted")
+}
+
+/// Of the certificate that a caller shows.
+fn serial_of(peer: &PeerIdentity) -> Vec<u8> {
+    peer.serial().as_bytes().to_vec()
 }
 
 #[tonic::async_trait]
@@ -83,29 +116,45 @@ impl IdentityService for IdentityApi {
         let caller = request.extensions().get::<Caller>().cloned();
         let caller = caller.ok_or_else(|| Status::internal("a connection without a caller"))?;
         let _working = caller.work.begin();
-        let AttestRequest { proof, csr } = request.into_inner();
+        let AttestRequest { proof, csr, spiffe_id } = request.into_inner();
         let proof = proof.ok_or_else(|| Status::invalid_argument("proof: missing"))?;
-        let attested = self.attest_by(&proof, &caller).await?;
-        let certificate = self.issuance.issue(attested, &csr).await?.release();
+        let wanted = (!spiffe_id.is_empty()).then(|| parse_id(&spiffe_id, "spiffe_id")).transpose()?;
+        let attested = self.attest_by(&proof, &csr, &caller).await?;
+        let entitlement = entitle(&self.policies.current(), &attested.subject, wanted.as_ref(), self.clock.now())?;
+        let method = attested.evidence.method();
+        let issued = self.issuance.issue(entitlement, Attestation::First(attested), &csr).await;
+        let certificate = issued.map_err(|error| self.not_issued(method, error))?.release();
         let bundles = bundles(&self.distribution.bundles());
         Ok(Response::new(AttestResponse { svid: Some(svid(certificate)), bundles: Some(bundles) }))
     }
 
+    async fn challenge(&self, _: Request<ChallengeRequest>) -> Result<Response<ChallengeResponse>, Status> {
+        let (challenge, expires_at) = self.attestors.challenge().map_err(|_| Status::internal("no random numbers"))?;
+        Ok(Response::new(ChallengeResponse { challenge, expires_at: Some(timestamp(expires_at)) }))
+    }
+
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
         let (peer, _) = self.peer(&request)?;
-        let serial = hex::decode(peer.serial().to_string()).unwrap_or_default();
-        let attested = Attested { id: peer.id().clone(), attestation: Attestation::Svid(serial) };
-        let certificate = self.issuance.issue(attested, &request.into_inner().csr).await?.release();
+        let serial = serial_of(&peer);
+        let origin = self.agents.standing(peer.id(), &serial).await?;
+        let subject = origin.attributes.map_or_else(|| Subject::Named(peer.id().clone()), Subject::Proved);
+        let entitlement = entitle(&self.policies.current(), &subject, Some(peer.id()), self.clock.now())?;
+        let renewal = Attestation::Renewal { serial, of: origin.number };
+        let certificate = self.issuance.issue(entitlement, renewal, &request.into_inner().csr).await?.release();
         let bundles = bundles(&self.distribution.bundles());
         Ok(Response::new(RenewResponse { svid: Some(svid(certificate)), bundles: Some(bundles) }))
     }
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let (peer, ending) = self.peer(&request)?;
+        let serial = serial_of(&peer);
+        let origin = self.agents.standing(peer.id(), &serial).await?;
         let subscription = self
             .distribution
-            .subscribe(peer.id().clone())
+            .subscribe(peer.id().clone(), origin.number)
             .map_err(|full| Status::resource_exhausted(full.to_string()))?;
+        // Once more: whoever lost its standing before it had a place was not among those whose streams were ended.
+        self.agents.standing(peer.id(), &serial).await?;
         let watching = Watching { subscription, ending, _counted: self.metrics.client() };
         Ok(Response::new(Box::pin(futures_util::stream::unfold(Some(watching), Watching::next))))
     }
@@ -125,6 +174,9 @@ impl Watching {
         let event = watching.ending.run_until_cancelled(watching.subscription.next()).await.flatten();
         match event {
             Some(event) => Some((Ok(message(event)), Some(watching))),
+            None if watching.subscription.is_taken() => {
+                Some((Err(Status::permission_denied("it was banned or evicted")), None))
+            }
             // An end that the caller can tell from a broken connection: it opens another stream.
             None => Some((Err(Status::unavailable("this connection ends; watch on a new one")), None)),
         }

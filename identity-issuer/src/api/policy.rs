@@ -13,13 +13,11 @@ use signet_proto::admin::v1::{
 use time::OffsetDateTime;
 use tonic::{Code, Status};
 
-use super::{parse_id, store_status, timestamp};
+use super::{bounded_text, page, parse_id, store_status, timestamp};
 use crate::policy::{Actor, ChangeError, Plan, Policies, RevisionHead, Wish};
 
 /// In bytes.
 const MAX_COMMENT: usize = 1024;
-const DEFAULT_REVISIONS: u32 = 100;
-const MAX_REVISIONS: u32 = 1000;
 
 pub(super) async fn apply(
     policies: &Policies,
@@ -89,11 +87,7 @@ pub(super) async fn history(
     policies: &Policies,
     request: ListPolicyRevisionsRequest,
 ) -> Result<ListPolicyRevisionsResponse, Status> {
-    let limit = match request.limit {
-        0 => DEFAULT_REVISIONS,
-        limit if limit <= MAX_REVISIONS => limit,
-        _ => return Err(Status::invalid_argument(format!("limit: more than {MAX_REVISIONS}"))),
-    };
+    let limit = page(request.limit)?;
     let revisions = policies.history(request.before, limit).await.map_err(|error| store_status(&error))?;
     Ok(ListPolicyRevisionsResponse { revisions: revisions.into_iter().map(head).collect() })
 }
@@ -167,10 +161,7 @@ fn head(head: RevisionHead) -> PolicyRevision {
 }
 
 fn comment(text: String) -> Result<String, Status> {
-    match text.len() {
-        0..=MAX_COMMENT => Ok(text),
-        _ => Err(Status::invalid_argument(format!("comment: longer than {MAX_COMMENT} bytes"))),
-    }
+    bounded_text(text, "comment", MAX_COMMENT)
 }
 
 fn count(number: usize) -> u32 {

@@ -13,7 +13,7 @@ use signet_identity::{SharedClock, WorkloadId};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
-use super::{Attestation, Attested};
+use super::{Attested, Attestor, Evidence, NotAttested, Subject};
 use crate::store::{Store, StoreError, TokenState};
 use crate::utc::Utc;
 
@@ -43,9 +43,9 @@ pub(crate) struct JoinTokens {
     clock: SharedClock,
 }
 
-/// Why a caller is nobody. Which of the first four it was is logged, and not told to the caller.
+/// Which it was is logged, and not told to the caller.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NotAttested {
+pub(crate) enum JoinTokenError {
     #[error("the join token is malformed")]
     Malformed,
     #[error("the join token is unknown")]
@@ -54,8 +54,17 @@ pub(crate) enum NotAttested {
     Used { id: WorkloadId, used_at: OffsetDateTime },
     #[error("the join token for {id} expired at {}", Utc(*expires_at))]
     Expired { id: WorkloadId, expires_at: OffsetDateTime },
-    #[error("the join token cannot be looked up")]
-    Store(#[from] StoreError),
+}
+
+impl JoinTokenError {
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Unknown => "unknown",
+            Self::Used { .. } => "used",
+            Self::Expired { .. } => "expired",
+        }
+    }
 }
 
 impl JoinTokens {
@@ -75,15 +84,20 @@ impl JoinTokens {
         self.store.add_token(NewJoinToken { hash: token.hash(), id, created_at, expires_at }).await?;
         Ok((token, expires_at))
     }
+}
 
-    /// Who the bearer of `presented` may be. Uses nothing up: the recording of the certificate does.
-    pub(crate) async fn attest(&self, presented: &str) -> Result<Attested, NotAttested> {
-        let hash = JoinTokenHash::of_presented(presented).ok_or(NotAttested::Malformed)?;
-        let (id, state) = self.store.token(hash, self.clock.now()).await?.ok_or(NotAttested::Unknown)?;
+impl Attestor for JoinTokens {
+    type Proof = str;
+
+    /// Uses nothing up: the recording of the certificate does.
+    async fn attest(&self, presented: &str, _: &[u8]) -> Result<Attested, NotAttested> {
+        let hash = JoinTokenHash::of_presented(presented).ok_or(JoinTokenError::Malformed)?;
+        let found = self.store.token(hash, self.clock.now()).await?;
+        let (id, state) = found.ok_or(JoinTokenError::Unknown)?;
         match state {
-            TokenState::Good => Ok(Attested { id, attestation: Attestation::JoinToken(hash) }),
-            TokenState::Used { used_at } => Err(NotAttested::Used { id, used_at }),
-            TokenState::Expired { expires_at } => Err(NotAttested::Expired { id, expires_at }),
+            TokenState::Good => Ok(Attested { subject: Subject::Named(id), evidence: Evidence::JoinToken(hash) }),
+            TokenState::Used { used_at } => Err(JoinTokenError::Used { id, used_at }.into()),
+            TokenState::Expired { expires_at } => Err(JoinTokenError::Expired { id, expires_at }.into()),
         }
     }
 }

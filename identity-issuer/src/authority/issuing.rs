@@ -31,6 +31,8 @@ pub(crate) struct KeyId(Vec<u8>);
 pub enum CertifyError {
     #[error("the authority expired at {}", Utc(*not_after))]
     AuthorityExpired { not_after: OffsetDateTime },
+    #[error("the rule that gives it ends at {}", Utc(*at))]
+    EntitlementExpired { at: OffsetDateTime },
     #[error("the cryptographic library refused to make the certificate")]
     Cryptography(#[source] Option<rcgen::Error>),
 }
@@ -58,19 +60,22 @@ impl Authority {
         profile: &LeafProfile,
         now: OffsetDateTime,
     ) -> Result<Certificate, CertifyError> {
-        let validity = profile
-            .validity(now, self.not_after)
-            .ok_or(CertifyError::AuthorityExpired { not_after: self.not_after })?;
+        let ApprovedCsr { entitlement, key, attestation } = approved;
+        let profile = profile.with_ttl(entitlement.ttl);
+        let end = entitlement.expires.map_or(self.not_after, |expires| expires.min(self.not_after));
+        let validity = profile.validity(now, end).ok_or(match end < self.not_after {
+            true => CertifyError::EntitlementExpired { at: end },
+            false => CertifyError::AuthorityExpired { not_after: self.not_after },
+        })?;
         let serial = crate::serial::random_serial().map_err(|_| CertifyError::Cryptography(None))?;
         let params =
-            profile.params(&approved.id, &serial, validity).map_err(|error| CertifyError::Cryptography(Some(error)))?;
-        let leaf =
-            params.signed_by(&approved.key, &self.issuer).map_err(|error| CertifyError::Cryptography(Some(error)))?;
+            profile.params(&entitlement, &serial, validity).map_err(|error| CertifyError::Cryptography(Some(error)))?;
+        let leaf = params.signed_by(&key, &self.issuer).map_err(|error| CertifyError::Cryptography(Some(error)))?;
         Ok(Certificate {
             chain: std::iter::once(leaf.into()).chain(self.chain.iter().cloned()).collect(),
-            key_hash: approved.key.hash(),
-            id: approved.id,
-            attestation: approved.attestation,
+            key_hash: key.hash(),
+            id: entitlement.id,
+            attestation,
             serial,
             validity,
             issued_at: now,

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use signet_identity::{TrustBundle, TrustDomain};
 use signet_process::config::{self, ConfigError, Located, Parsed};
 
+use super::attestation::{self, AttestationFile};
 use super::{Authority, Config, Limits, Svid};
 use crate::authority::SealStrength;
 
@@ -27,6 +28,8 @@ pub(super) struct File {
     admin_socket: Option<PathBuf>,
     #[serde(default)]
     svid: SvidFile,
+    #[serde(default)]
+    attestation: AttestationFile,
     #[serde(default)]
     limits: LimitsFile,
     #[serde(default)]
@@ -141,6 +144,7 @@ impl File {
             admin: self.admin,
             admin_socket: self.admin_socket.as_deref().map_or_else(|| state.join("issuer-admin.sock"), beside),
             svid: self.svid.resolve(path)?,
+            attestation: self.attestation.resolve(path, &trust_domain)?,
             limits: self.limits.resolve(path)?,
             drain: within(path, &self.shutdown.drain, "drain", Duration::ZERO..=HOUR)?,
             redacted: String::new(),
@@ -280,9 +284,10 @@ fn redacted(config: &Config, trust_bundle: &Path) -> String {
         ("  keepalive_timeout", duration(limits.keepalive_timeout)),
         ("shutdown:\n  drain", duration(config.drain)),
     ];
-    lines.iter().fold(String::new(), |mut text, (key, value)| {
+    let text = lines.iter().fold(String::new(), |mut text, (key, value)| {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{key}: {value}");
         text
-    })
+    });
+    text + &attestation::shown(&config.attestation)
 }

@@ -88,3 +88,61 @@ fn the_trust_bundle_must_hold_roots_of_the_trust_domain() {
     let foreign = files.refusal(&MINIMAL.replace("example.org", "other.org"));
     assert!(foreign.starts_with("issuer.yaml:3:15: trust_bundle root.pem: "), "{foreign}");
 }
+
+const KEYS: &str = r#"{"keys": [{"kty": "EC", "crv": "P-256", "kid": "one",
+    "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
+
+#[test]
+fn attestors_are_shown_as_they_are_configured() {
+    let files = Files::new();
+    std::fs::write(files.0.path().join("keys.json"), KEYS).unwrap();
+    let config = files
+        .parse(&with(
+            "attestation:
+  k8s_sa_token:
+    - { cluster: prod, issuer: \"https://k8s\", jwks: { file: keys.json } }
+  oidc:
+    - { provider: ci, issuer: \"https://ci\", audience: us, claims: [a, b], once: false,
+        jwks: { url: \"https://ci/keys\", ca: root.pem, token_file: t } }
+  x509_pop:
+    - { authority: dc-1, ca: root.pem }",
+        ))
+        .unwrap();
+    assert!(config.redacted.contains("audience: \"spiffe://example.org/signet/issuer\""), "{}", config.redacted);
+    assert!(config.redacted.contains("claims: [\"a\", \"b\"], once: false"), "{}", config.redacted);
+    let again = files.parse(&config.redacted).unwrap();
+    assert_eq!(again.redacted, config.redacted);
+    assert_eq!(again.attestation.authorities[0].anchors, config.attestation.authorities[0].anchors);
+}
+
+#[test]
+fn attestors_that_could_vouch_for_nobody_are_refused_with_their_place() {
+    let files = Files::new();
+    std::fs::write(files.0.path().join("keys.json"), KEYS).unwrap();
+    std::fs::write(files.0.path().join("none.json"), "{\"keys\": []}").unwrap();
+    let cluster = |more: &str| format!("attestation: {{ k8s_sa_token: [{{ cluster: a, issuer: i, {more} }}] }}");
+    for (line, expected) in [
+        (cluster("jwks: {}"), "5:62: `jwks` says not where the keys are"),
+        (cluster("jwks: { file: keys.json, url: \"https://a/b\" }"), "5:62: `jwks` says not where the keys are"),
+        (cluster("jwks: { file: no.json }"), "5:62: jwks no.json: no.json cannot be read"),
+        (cluster("jwks: { file: none.json }"), "5:62: jwks none.json: it holds no key that verifies signatures"),
+        (cluster("jwks: { file: keys.json, ca: root.pem }"), "5:62: `jwks` has a `file`, and `ca`"),
+        (cluster("jwks: { url: \"http://a/b\" }"), "5:62: `http://a/b` is no https URL"),
+        (cluster("jwks: { url: \"https://a/b\", ca: empty.pem }"), "5:88: ca empty.pem: it holds no certificate"),
+        (cluster("audience: \"\", jwks: { file: keys.json }"), "5:66: `audience` is empty"),
+        (cluster("jwks: { file: keys.json }").replace("cluster: a", "cluster: A"), "5:42: `A` is no name"),
+        (
+            "attestation: { x509_pop: [{ authority: a, ca: root.pem }, { authority: a, ca: root.pem }] }".to_owned(),
+            "5:71: there is another `a`",
+        ),
+        (
+            "attestation: { x509_pop: [{ authority: a, ca: root.pem }, { authority: b, ca: root.pem }] }".to_owned(),
+            "5:78: one of its certificates is of another authority",
+        ),
+        ("attestation: { x509_pop: [{ authority: a, ca: no.pem }] }".to_owned(), "5:47: ca no.pem: No such file"),
+        ("attestation: { x509: [] }".to_owned(), "5:16: unknown key `x509` in `attestation`"),
+    ] {
+        let refusal = files.refusal(&with(&line));
+        assert!(refusal.starts_with(&format!("issuer.yaml:{expected}")), "{line}: {refusal}");
+    }
+}

@@ -5,7 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use signet_identity::{SharedClock, TrustDomain, WorkloadId};
+use signet_identity::{SharedClock, TrustDomain};
 use signet_process::admin::Readiness;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
@@ -16,8 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::committer::Committer;
-use super::{Counts, EXPIRING_TENTHS, OpenError, StoreError, TokenState, Write, microseconds, time, workload_id};
-use crate::attestation::JoinTokenHash;
+use super::{Counts, EXPIRING_TENTHS, OpenError, StoreError, Write};
 
 /// Cheap to clone.
 #[derive(Clone, Debug)]
@@ -45,9 +44,10 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const CHECKED_WHOLE: u64 = 64 * 1024 * 1024;
 
 /// In order; one that was released is never changed.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (1, "issued and join tokens", include_str!("../../migrations/0001_issued_and_join_tokens.sql")),
     (2, "policy revisions", include_str!("../../migrations/0002_policy_revisions.sql")),
+    (3, "attestations", include_str!("../../migrations/0003_attestations.sql")),
 ];
 
 impl Store {
@@ -94,26 +94,6 @@ impl Store {
             mpsc::error::TrySendError::Full(_) => StoreError::Busy,
             mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
         })
-    }
-
-    /// Whom a token is for, and whether it is still good.
-    pub(crate) async fn token(
-        &self,
-        hash: JoinTokenHash,
-        now: OffsetDateTime,
-    ) -> Result<Option<(WorkloadId, TokenState)>, StoreError> {
-        let row: Option<(String, i64, Option<i64>)> =
-            sqlx::query_as("SELECT spiffe_id, expires_at, used_at FROM join_tokens WHERE token_sha256 = ?")
-                .bind(hash.as_bytes())
-                .fetch_optional(&self.readers)
-                .await?;
-        let Some((id, expires_at, used_at)) = row else { return Ok(None) };
-        let state = match used_at {
-            Some(used_at) => TokenState::Used { used_at: time(used_at)? },
-            None if expires_at <= microseconds(now) => TokenState::Expired { expires_at: time(expires_at)? },
-            None => TokenState::Good,
-        };
-        Ok(Some((workload_id(&id)?, state)))
     }
 
     pub(crate) async fn counts(&self, now: OffsetDateTime) -> Result<Counts, StoreError> {

@@ -12,8 +12,8 @@ use signet_identity::{
     BundleSet, ClientCredentials, ClientPolicy, Material, Snapshot, SpiffeIdPatterns, SystemClock, TlsPolicies,
     TrustBundle, X509Svid, bootstrap_client_config,
 };
-use signet_proto::admin::v1::CreateJoinTokenRequest;
 use signet_proto::admin::v1::admin_service_client::AdminServiceClient;
+use signet_proto::admin::v1::{ApplyPolicyRequest, CreateJoinTokenRequest, PolicyFile};
 use signet_proto::identity::v1::identity_service_client::IdentityServiceClient;
 use signet_proto::identity::v1::{AttestRequest, AttestResponse, RenewRequest, RenewResponse, attest_request::Proof};
 use tokio::net::{TcpStream, UnixStream};
@@ -39,6 +39,7 @@ pub struct Issuer {
 }
 
 /// A key, and what the issuer certified for it.
+#[derive(Debug)]
 pub struct Identity {
     pub svid: X509Svid,
     pub key: KeyPair,
@@ -168,6 +169,13 @@ impl Issuer {
         self.admin().await.create_join_token(request).await.unwrap().into_inner().join_token
     }
 
+    /// Makes these rules the policy.
+    pub async fn apply(&self, rules: &str) {
+        let file = PolicyFile { name: "policy.yaml".to_owned(), text: rules.to_owned() };
+        let request = ApplyPolicyRequest { files: vec![file], prune: true, ..Default::default() };
+        self.admin().await.apply_policy(request).await.unwrap();
+    }
+
     /// A client without a certificate.
     pub async fn stranger(&self) -> IdentityServiceClient<Channel> {
         IdentityServiceClient::new(self.channel_of_stranger().await)
@@ -263,12 +271,17 @@ impl Identity {
     }
 }
 
+/// For whatever identity there is.
+pub fn request(proof: Proof, csr: Vec<u8>) -> AttestRequest {
+    AttestRequest { proof: Some(proof), csr, spiffe_id: String::new() }
+}
+
 pub async fn attest(
     client: &mut IdentityServiceClient<Channel>,
     token: &str,
     csr: Vec<u8>,
 ) -> Result<Response<AttestResponse>, Status> {
-    client.attest(AttestRequest { proof: Some(Proof::JoinToken(token.to_owned())), csr }).await
+    client.attest(request(Proof::JoinToken(token.to_owned()), csr)).await
 }
 
 pub async fn renew(

@@ -8,6 +8,8 @@ mod attesting;
 mod faults;
 mod flooding;
 mod operating;
+mod proving;
 mod renewing;
+mod standing;
 mod starting;
 mod watching;

@@ -19,7 +19,8 @@ use signet_identity::{
     live,
 };
 use signet_proto::identity::v1::{
-    self, AttestRequest, AttestResponse, RenewNow, RenewRequest, RenewResponse, WatchRequest, WatchResponse,
+    self, AttestRequest, AttestResponse, ChallengeRequest, ChallengeResponse, RenewNow, RenewRequest, RenewResponse,
+    WatchRequest, WatchResponse,
     attest_request::Proof,
     identity_service_server::{IdentityService, IdentityServiceServer},
     watch_response::Event,
@@ -240,7 +241,7 @@ impl IdentityService for FakeIssuer {
     async fn attest(&self, request: Request<AttestRequest>) -> Result<Response<AttestResponse>, Status> {
         self.attested.fetch_add(1, SeqCst);
         assert!(peer_identity(request.extensions()).is_none(), "whoever attests has no certificate");
-        let AttestRequest { proof, csr } = request.into_inner();
+        let AttestRequest { proof, csr, .. } = request.into_inner();
         let Some(Proof::JoinToken(token)) = proof else { return Err(Status::unauthenticated("")) };
         let known = {
             let mut state = self.state.lock().unwrap();
@@ -250,6 +251,10 @@ impl IdentityService for FakeIssuer {
         known.ok_or_else(|| Status::unauthenticated(""))?;
         let (svid, bundles) = self.answer(WORKLOAD, &csr).await?;
         Ok(Response::new(AttestResponse { svid, bundles }))
+    }
+
+    async fn challenge(&self, _: Request<ChallengeRequest>) -> Result<Response<ChallengeResponse>, Status> {
+        Err(Status::unimplemented("no challenges here"))
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {

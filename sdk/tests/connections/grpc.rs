@@ -4,7 +4,8 @@ use std::{net::SocketAddr, pin::Pin, time::Duration};
 
 use futures_util::{Stream, stream};
 use signet_proto::identity::v1::{
-    AttestRequest, AttestResponse, RenewRequest, RenewResponse, WatchRequest, WatchResponse, X509Svid,
+    AttestRequest, AttestResponse, ChallengeRequest, ChallengeResponse, RenewRequest, RenewResponse, WatchRequest,
+    WatchResponse, X509Svid,
     identity_service_client::IdentityServiceClient,
     identity_service_server::{IdentityService, IdentityServiceServer},
 };
@@ -26,6 +27,10 @@ struct WhoAmI;
 #[tonic::async_trait]
 impl IdentityService for WhoAmI {
     async fn attest(&self, _: Request<AttestRequest>) -> Result<Response<AttestResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn challenge(&self, _: Request<ChallengeRequest>) -> Result<Response<ChallengeResponse>, Status> {
         Err(Status::unimplemented(""))
     }
 

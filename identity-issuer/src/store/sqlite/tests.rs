@@ -1,14 +1,20 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use signet_identity::{Clock, ManualClock};
+use signet_identity::{Clock, ManualClock, WorkloadId};
 
 use super::super::{LogError, STORE};
 use super::*;
-use crate::attestation::{Attestation, Attested, JoinTokens, NotAttested};
+use crate::agents::{Agents, NoStanding, Whose};
+use crate::attestation::{
+    Attestation, AttestationNumber, Attested, Attestor as _, Evidence, JoinTokenError, JoinTokens, Method, NotAttested,
+    ProofHash, Subject,
+};
 use crate::authority::KeyId;
 use crate::certificate::Certificate;
 use crate::csr::KeyHash;
+use crate::distribution::Distribution;
 use crate::leaf_profile::Validity;
+use crate::policy::Actor;
 
 struct Opened {
     store: Store,
@@ -30,6 +36,23 @@ async fn opened(pending: usize) -> Opened {
 
 fn id() -> WorkloadId {
     "spiffe://example.org/shop/cart".parse().unwrap()
+}
+
+fn renewal(of: Option<AttestationNumber>) -> Attestation {
+    Attestation::Renewal { serial: vec![7], of }
+}
+
+/// A proof that is good once.
+fn proof(text: &str, until: OffsetDateTime) -> Attestation {
+    let attributes = signet_policy::Attributes::new([("k8s.pod".parse().unwrap(), "cart-0".to_owned())]).unwrap();
+    Attestation::First(Attested {
+        subject: Subject::Proved(attributes),
+        evidence: Evidence::Proof {
+            method: Method::KubernetesToken,
+            hash: ProofHash::of(text.as_bytes()),
+            once_until: Some(until),
+        },
+    })
 }
 
 /// A certificate of 100 s for the key `number`.
@@ -64,7 +87,7 @@ async fn certificates_are_counted_by_their_age() {
 async fn a_key_is_recorded_once_whoever_asks() {
     let Opened { store, task, clock, folder: _folder, .. } = opened(10).await;
     store.log(certificate(1, clock.now(), Attestation::Issuer)).await.unwrap();
-    let mut again = certificate(1, clock.now(), Attestation::Svid(vec![7]));
+    let mut again = certificate(1, clock.now(), renewal(None));
     again.serial = [9; 16];
     assert!(matches!(store.log(again).await, Err(LogError::KeyReused)));
     assert_eq!(store.counts(clock.now()).await.unwrap().valid, 1);
@@ -76,12 +99,12 @@ async fn a_token_is_used_up_with_the_record_and_not_before() {
     let Opened { store, task, clock, folder: _folder, .. } = opened(10).await;
     let tokens = JoinTokens::new(store.clone(), clock.shared());
     let (token, _) = tokens.create(id(), Duration::from_secs(60)).await.unwrap();
-    let attested = || tokens.attest(token.expose());
-    let Attested { attestation, .. } = attested().await.unwrap();
-    let Attested { attestation: same, .. } = attested().await.unwrap();
+    let attested = || tokens.attest(token.expose(), &[]);
+    let attestation = Attestation::First(attested().await.unwrap());
+    let same = Attestation::First(attested().await.unwrap());
     store.log(certificate(1, clock.now(), attestation)).await.unwrap();
-    assert!(matches!(attested().await, Err(NotAttested::Used { .. })));
-    assert!(matches!(store.log(certificate(2, clock.now(), same)).await, Err(LogError::TokenUsed)));
+    assert!(matches!(attested().await, Err(NotAttested::JoinToken(JoinTokenError::Used { .. }))));
+    assert!(matches!(store.log(certificate(2, clock.now(), same)).await, Err(LogError::ProofUsed)));
     assert_eq!(store.counts(clock.now()).await.unwrap().valid, 1);
     task.finish().await;
 }
@@ -91,10 +114,13 @@ async fn a_token_that_expires_between_look_up_and_record_yields_nothing() {
     let Opened { store, task, clock, folder: _folder, .. } = opened(10).await;
     let tokens = JoinTokens::new(store.clone(), clock.shared());
     let (token, expires_at) = tokens.create(id(), Duration::from_secs(60)).await.unwrap();
-    let Attested { attestation, .. } = tokens.attest(token.expose()).await.unwrap();
+    let attestation = Attestation::First(tokens.attest(token.expose(), &[]).await.unwrap());
     clock.set(expires_at);
-    assert!(matches!(store.log(certificate(1, clock.now(), attestation)).await, Err(LogError::TokenUsed)));
-    assert!(matches!(tokens.attest(token.expose()).await, Err(NotAttested::Expired { .. })));
+    assert!(matches!(store.log(certificate(1, clock.now(), attestation)).await, Err(LogError::ProofUsed)));
+    assert!(matches!(
+        tokens.attest(token.expose(), &[]).await,
+        Err(NotAttested::JoinToken(JoinTokenError::Expired { .. }))
+    ));
     task.finish().await;
 }
 
@@ -104,12 +130,91 @@ async fn a_key_that_was_certified_before_costs_no_token() {
     let tokens = JoinTokens::new(store.clone(), clock.shared());
     store.log(certificate(1, clock.now(), Attestation::Issuer)).await.unwrap();
     let (token, _) = tokens.create(id(), Duration::from_secs(60)).await.unwrap();
-    let Attested { attestation, .. } = tokens.attest(token.expose()).await.unwrap();
+    let attestation = Attestation::First(tokens.attest(token.expose(), &[]).await.unwrap());
     let mut reused = certificate(1, clock.now(), attestation);
     reused.serial = [9; 16];
     assert!(matches!(store.log(reused).await, Err(LogError::KeyReused)));
-    tokens.attest(token.expose()).await.unwrap();
+    tokens.attest(token.expose(), &[]).await.unwrap();
     task.finish().await;
+}
+
+#[tokio::test]
+async fn a_proof_is_good_once_until_it_is_good_no_more() {
+    let Opened { store, task, clock, folder: _folder, .. } = opened(10).await;
+    let until = clock.now() + Duration::from_secs(60);
+    store.log(certificate(1, clock.now(), proof("a", until))).await.unwrap();
+    assert!(matches!(store.log(certificate(2, clock.now(), proof("a", until))).await, Err(LogError::ProofUsed)));
+    store.log(certificate(2, clock.now(), proof("b", until))).await.unwrap();
+    clock.set(until);
+    // Its record may be gone by now: it is over all the same.
+    for text in ["a", "c"] {
+        assert!(matches!(store.log(certificate(3, clock.now(), proof(text, until))).await, Err(LogError::ProofUsed)));
+    }
+    // A proof that yields nothing is not used up.
+    let later = until + Duration::from_secs(60);
+    let mut reused = certificate(1, clock.now(), proof("d", later));
+    reused.serial = [9; 16];
+    assert!(matches!(store.log(reused).await, Err(LogError::KeyReused)));
+    store.log(certificate(4, clock.now(), proof("d", later))).await.unwrap();
+    task.finish().await;
+}
+
+#[tokio::test]
+async fn what_was_attested_is_known_at_each_renewal_until_it_is_evicted() {
+    let Opened { store, task, clock, folder: _folder, .. } = opened(10).await;
+    let agents = agents(&store, &clock);
+    let until = clock.now() + Duration::from_secs(60);
+    store.log(certificate(1, clock.now(), proof("a", until))).await.unwrap();
+    let origin = agents.standing(&id(), &[1; 16]).await.unwrap();
+    assert_eq!(origin.attributes.unwrap().iter().map(|(_, value)| value).collect::<Vec<_>>(), ["cart-0"]);
+    store.log(certificate(2, clock.now(), renewal(origin.number))).await.unwrap();
+    let [(listed, connected)] = &agents.list(None, AttestationNumber(0), 10).await.unwrap()[..] else { unreachable!() };
+    assert_eq!((Some(listed.number), &listed.serial[..], *connected), (origin.number, &[2; 16][..], false));
+    assert!(agents.list(None, listed.number, 10).await.unwrap().is_empty());
+
+    assert_eq!(agents.evict(Whose::Number(listed.number)).await.unwrap(), 1);
+    assert_eq!(agents.evict(Whose::Number(listed.number)).await.unwrap(), 0);
+    assert!(matches!(agents.standing(&id(), &[2; 16]).await, Err(NoStanding::Evicted)));
+    // One that was asked for before, and is recorded after.
+    let late = certificate(3, clock.now(), renewal(origin.number));
+    assert!(matches!(store.log(late).await, Err(LogError::Evicted)));
+    assert!(agents.list(None, AttestationNumber(0), 10).await.unwrap().is_empty());
+    assert!(matches!(agents.standing(&id(), &[8; 16]).await, Err(NoStanding::NotOnRecord)));
+    // It may come back with another proof.
+    store.log(certificate(4, clock.now(), proof("b", until))).await.unwrap();
+    agents.standing(&id(), &[4; 16]).await.unwrap();
+    clock.advance(time::Duration::seconds(101));
+    assert!(agents.list(None, AttestationNumber(0), 10).await.unwrap().is_empty());
+    task.finish().await;
+}
+
+#[tokio::test]
+async fn nothing_is_recorded_for_whoever_is_banned() {
+    let Opened { store, task, clock, folder: _folder, .. } = opened(10).await;
+    let agents = agents(&store, &clock);
+    let until = clock.now() + Duration::from_secs(60);
+    store.log(certificate(1, clock.now(), proof("a", until))).await.unwrap();
+    let origin = agents.standing(&id(), &[1; 16]).await.unwrap();
+    agents.ban(id(), Actor::user(0), "stolen".to_owned()).await.unwrap();
+    agents.ban(id(), Actor::user(1), "stolen, really".to_owned()).await.unwrap();
+    assert!(matches!(agents.standing(&id(), &[1; 16]).await, Err(NoStanding::Banned(_))));
+    for attestation in [proof("b", until), renewal(origin.number), renewal(None)] {
+        assert!(matches!(store.log(certificate(2, clock.now(), attestation)).await, Err(LogError::Banned)));
+    }
+    let bans = agents.bans("", 10).await.unwrap();
+    let [ban] = &bans[..] else { unreachable!() };
+    assert_eq!((ban.actor.as_str(), ban.reason.as_str()), ("uid:1", "stolen, really"));
+    assert!(agents.unban(id()).await.unwrap());
+    assert!(!agents.unban(id()).await.unwrap());
+    store.log(certificate(2, clock.now(), renewal(origin.number))).await.unwrap();
+    // The ban cost no proof.
+    store.log(certificate(3, clock.now(), proof("b", until))).await.unwrap();
+    task.finish().await;
+}
+
+fn agents(store: &Store, clock: &ManualClock) -> Agents {
+    let distribution = Distribution::new(signet_identity::BundleSet::default(), 10, 10);
+    Agents { store: store.clone(), distribution, clock: clock.shared() }
 }
 
 #[tokio::test]
@@ -151,7 +256,7 @@ async fn requests_of_one_batch_each_get_their_own_answer() {
     // Each key is asked for twice, the second time far from the first.
     let requests: Vec<_> = (0..150_u8)
         .map(|number| {
-            let mut certificate = certificate(number % 75, clock.now(), Attestation::Svid(vec![1]));
+            let mut certificate = certificate(number % 75, clock.now(), renewal(None));
             certificate.serial = [number; 16];
             let store = store.clone();
             tokio::spawn(async move { store.log(certificate).await })

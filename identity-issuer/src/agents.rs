@@ -1,0 +1,105 @@
+//! Those who attested themselves: who they are, and what is taken from them.
+//!
+//! A change is on record before anybody is told of it. The record decides over renewals and first certificates; streams are ended
+//! here.
+
+use signet_identity::{SharedClock, WorkloadId};
+
+use crate::attestation::AttestationNumber;
+use crate::distribution::{Distribution, Holder};
+use crate::policy::Actor;
+use crate::store::{AgentRecord, Ban, Origin, StandingChange, Store, StoreError};
+
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Agents {
+    pub(crate) store: Store,
+    pub(crate) distribution: Distribution,
+    pub(crate) clock: SharedClock,
+}
+
+/// Whose attestations.
+#[derive(Clone, Debug)]
+pub(crate) enum Whose {
+    Number(AttestationNumber),
+    Id(WorkloadId),
+}
+
+/// Why the holder of a valid certificate is not served.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoStanding {
+    #[error("its certificate is not on record at this issuer: it has to attest itself again")]
+    NotOnRecord,
+    #[error("it was evicted: it has to attest itself again")]
+    Evicted,
+    #[error("{0} is banned")]
+    Banned(WorkloadId),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Agents {
+    /// What the holder of a certificate was attested as, unless that was taken from it.
+    pub(crate) async fn standing(&self, id: &WorkloadId, serial: &[u8]) -> Result<Origin, NoStanding> {
+        let origin = self.store.origin(serial).await?.ok_or(NoStanding::NotOnRecord)?;
+        if origin.evicted {
+            return Err(NoStanding::Evicted);
+        }
+        if self.store.is_banned(id).await? {
+            return Err(NoStanding::Banned(id.clone()));
+        }
+        Ok(origin)
+    }
+
+    pub(crate) async fn ban(&self, id: WorkloadId, actor: Actor, reason: String) -> Result<(), StoreError> {
+        let ban = Ban { id: id.clone(), banned_at: self.clock.now(), actor, reason };
+        self.take(StandingChange::Ban(ban), Holder::Id(id)).await.map(drop)
+    }
+
+    /// Whether it was banned.
+    pub(crate) async fn unban(&self, id: WorkloadId) -> Result<bool, StoreError> {
+        Ok(self.store.change_standing(StandingChange::Unban(id)).await? > 0)
+    }
+
+    /// How many were evicted.
+    pub(crate) async fn evict(&self, whose: Whose) -> Result<u64, StoreError> {
+        let now = self.clock.now();
+        match whose {
+            Whose::Number(number) => {
+                self.take(StandingChange::EvictNumber(number, now), Holder::Attestation(number)).await
+            }
+            Whose::Id(id) => self.take(StandingChange::EvictId(id.clone(), now), Holder::Id(id)).await,
+        }
+    }
+
+    /// Carried out to its end also when nobody waits for it any more: what is on record would leave streams open.
+    async fn take(&self, change: StandingChange, holder: Holder) -> Result<u64, StoreError> {
+        let Self { store, distribution, .. } = self.clone();
+        let taking = tokio::spawn(async move {
+            let changed = store.change_standing(change).await?;
+            distribution.end(&holder);
+            Ok(changed)
+        });
+        taking.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// With whether each is connected.
+    pub(crate) async fn list(
+        &self,
+        id: Option<&WorkloadId>,
+        after: AttestationNumber,
+        limit: u32,
+    ) -> Result<Vec<(AgentRecord, bool)>, StoreError> {
+        let agents = self.store.agents(id, after, limit, self.clock.now()).await?;
+        let connected = self.distribution.connected();
+        let with_connection = |agent: AgentRecord| {
+            let connected = connected.contains(&agent.number);
+            (agent, connected)
+        };
+        Ok(agents.into_iter().map(with_connection).collect())
+    }
+
+    pub(crate) async fn bans(&self, after: &str, limit: u32) -> Result<Vec<Ban>, StoreError> {
+        self.store.bans(after, limit).await
+    }
+}

@@ -1,0 +1,92 @@
+//! What a caller may be: the policy's word on what was attested, and that of a proof which names an identity itself.
+
+use std::time::Duration;
+
+use signet_identity::WorkloadId;
+use signet_policy::{Attributes, Grant};
+use time::OffsetDateTime;
+
+use crate::attestation::Subject;
+use crate::policy::Current;
+
+/// An identity that somebody is entitled to, and how it is to be made.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Entitlement {
+    pub(crate) id: WorkloadId,
+    pub(crate) dns_names: Vec<String>,
+    /// The issuer's default where there is none.
+    pub(crate) ttl: Option<Duration>,
+    /// No certificate lives longer than this.
+    pub(crate) expires: Option<OffsetDateTime>,
+}
+
+#[derive(Debug, Eq, PartialEq, thiserror::Error)]
+pub enum NotEntitled {
+    #[error("the policy (revision {revision}) has no rule for {attributes}; `signet explain` tells why")]
+    NoRule { revision: u64, attributes: String },
+    #[error("the policy (revision {revision}) does not give it to {attributes}, only {given}")]
+    NotGiven { revision: u64, attributes: String, given: String },
+    #[error("the policy gives several identities, and the request names none of them: {given}")]
+    Several { given: String },
+    #[error("the proof is for {named}")]
+    OtherThanNamed { named: WorkloadId },
+}
+
+/// The one identity of a subject: the one it wants, or the only one there is.
+pub(crate) fn entitle(
+    policy: &Current,
+    subject: &Subject,
+    wanted: Option<&WorkloadId>,
+    now: OffsetDateTime,
+) -> Result<Entitlement, NotEntitled> {
+    let attributes = match subject {
+        Subject::Named(id) if wanted.is_none_or(|wanted| wanted == id) => return Ok(Entitlement::plain(id.clone())),
+        Subject::Named(id) => return Err(NotEntitled::OtherThanNamed { named: id.clone() }),
+        Subject::Proved(attributes) => attributes,
+    };
+    let revision = policy.revision.head.number;
+    let mut grants = policy.decide(attributes, now);
+    if grants.is_empty() {
+        return Err(NotEntitled::NoRule { revision, attributes: written(attributes) });
+    }
+    let chosen =
+        match wanted {
+            None if grants.len() == 1 => 0,
+            None => return Err(NotEntitled::Several { given: ids(&grants) }),
+            Some(wanted) => grants.iter().position(|grant| grant.id == *wanted).ok_or_else(|| {
+                NotEntitled::NotGiven { revision, attributes: written(attributes), given: ids(&grants) }
+            })?,
+        };
+    Ok(Entitlement::of(grants.swap_remove(chosen)))
+}
+
+impl Entitlement {
+    /// With nothing but a name.
+    pub(crate) fn plain(id: WorkloadId) -> Self {
+        Self { id, dns_names: Vec::new(), ttl: None, expires: None }
+    }
+
+    fn of(grant: Grant) -> Self {
+        let Grant { id, dns_names, ttl, expires, .. } = grant;
+        Self { id, dns_names, ttl, expires }
+    }
+}
+
+fn ids(grants: &[Grant]) -> String {
+    grants.iter().map(|grant| grant.id.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// For a caller, who knows them, and for the log: short, and on one line.
+pub(crate) fn written(attributes: &Attributes) -> String {
+    const MOST: usize = 16;
+    let mut shown: Vec<_> =
+        attributes.iter().take(MOST).map(|(name, value)| format!("{name}={}", clipped(value))).collect();
+    if attributes.iter().nth(MOST).is_some() {
+        shown.push("…".to_owned());
+    }
+    shown.join(" ")
+}
+
+fn clipped(value: &str) -> String {
+    value.chars().take(96).flat_map(char::escape_debug).collect()
+}

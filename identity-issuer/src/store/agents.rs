@@ -1,0 +1,175 @@
+//! Who attested themselves, and who may not.
+
+use signet_identity::WorkloadId;
+use signet_policy::{AttributeName, Attributes};
+use sqlx::SqliteTransaction;
+use time::OffsetDateTime;
+
+use super::{Store, StoreError, Write, microseconds, time, workload_id};
+use crate::attestation::AttestationNumber;
+use crate::policy::Actor;
+
+/// What a certificate on record was issued for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Origin {
+    /// None for what was issued before attestations were kept.
+    pub(crate) number: Option<AttestationNumber>,
+    /// What was proved; none where the proof named the identity.
+    pub(crate) attributes: Option<Attributes>,
+    pub(crate) evicted: bool,
+}
+
+/// One attestation whose latest certificate has not expired.
+#[derive(Clone, Debug)]
+pub(crate) struct AgentRecord {
+    pub(crate) number: AttestationNumber,
+    pub(crate) id: WorkloadId,
+    pub(crate) method: String,
+    pub(crate) attributes: Attributes,
+    pub(crate) attested_at: OffsetDateTime,
+    pub(crate) issued_at: OffsetDateTime,
+    pub(crate) not_after: OffsetDateTime,
+    pub(crate) serial: Vec<u8>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Ban {
+    pub(crate) id: WorkloadId,
+    pub(crate) banned_at: OffsetDateTime,
+    pub(crate) actor: Actor,
+    pub(crate) reason: String,
+}
+
+/// Takes from somebody what they were given, or gives it back.
+#[derive(Clone, Debug)]
+pub(crate) enum StandingChange {
+    /// Replaces a ban that there is.
+    Ban(Ban),
+    Unban(WorkloadId),
+    EvictNumber(AttestationNumber, OffsetDateTime),
+    EvictId(WorkloadId, OffsetDateTime),
+}
+
+type AgentRow = (i64, String, String, Option<String>, i64, i64, i64, Vec<u8>);
+
+impl Store {
+    /// Makes it durable; how many it is about.
+    pub(crate) async fn change_standing(&self, change: StandingChange) -> Result<u64, StoreError> {
+        let (reply, outcome) = tokio::sync::oneshot::channel();
+        self.submit(Write::Standing { change, reply })?;
+        outcome.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// None for a certificate that is not on record here.
+    pub(crate) async fn origin(&self, serial: &[u8]) -> Result<Option<Origin>, StoreError> {
+        let row: Option<(Option<i64>, Option<String>, Option<i64>)> = sqlx::query_as(
+            "SELECT attestation_number, attributes, evicted_at FROM issued \
+             LEFT JOIN attestations ON number = attestation_number WHERE serial = ?",
+        )
+        .bind(serial)
+        .fetch_optional(self.readers())
+        .await?;
+        let Some((number, attributes, evicted_at)) = row else { return Ok(None) };
+        let attributes = attributes.map(|text| attributes_of(&text)).transpose()?;
+        Ok(Some(Origin { number: number.map(AttestationNumber), attributes, evicted: evicted_at.is_some() }))
+    }
+
+    /// In the order in which they attested themselves.
+    pub(crate) async fn agents(
+        &self,
+        id: Option<&WorkloadId>,
+        after: AttestationNumber,
+        limit: u32,
+        now: OffsetDateTime,
+    ) -> Result<Vec<AgentRecord>, StoreError> {
+        let rows: Vec<AgentRow> = sqlx::query_as(
+            "SELECT number, attestations.spiffe_id, method, attributes, attested_at, issued_at, not_after, serial \
+             FROM attestations JOIN issued ON position = \
+             (SELECT max(position) FROM issued WHERE attestation_number = number) \
+             WHERE number > ?1 AND evicted_at IS NULL AND not_after >= ?2 \
+             AND (?3 IS NULL OR attestations.spiffe_id = ?3) ORDER BY number LIMIT ?4",
+        )
+        .bind(after.0)
+        .bind(now.unix_timestamp())
+        .bind(id.map(|id| id.as_str()))
+        .bind(i64::from(limit))
+        .fetch_all(self.readers())
+        .await?;
+        rows.into_iter().map(agent).collect()
+    }
+
+    pub(crate) async fn is_banned(&self, id: &WorkloadId) -> Result<bool, StoreError> {
+        let banned = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM bans WHERE spiffe_id = ?)")
+            .bind(id.as_str())
+            .fetch_one(self.readers())
+            .await?;
+        Ok(banned)
+    }
+
+    /// In the order of their SPIFFE IDs.
+    pub(crate) async fn bans(&self, after: &str, limit: u32) -> Result<Vec<Ban>, StoreError> {
+        let rows: Vec<(String, i64, String, String)> = sqlx::query_as(
+            "SELECT spiffe_id, banned_at, actor, reason FROM bans WHERE spiffe_id > ? ORDER BY spiffe_id LIMIT ?",
+        )
+        .bind(after)
+        .bind(i64::from(limit))
+        .fetch_all(self.readers())
+        .await?;
+        let ban = |(id, banned_at, actor, reason): (String, i64, String, String)| {
+            let actor = Actor::of_record(actor);
+            Ok(Ban { id: workload_id(&id)?, banned_at: time(banned_at)?, actor, reason })
+        };
+        rows.into_iter().map(ban).collect()
+    }
+}
+
+fn agent(row: AgentRow) -> Result<AgentRecord, StoreError> {
+    let (number, id, method, attributes, attested_at, issued_at, not_after, serial) = row;
+    let not_after = OffsetDateTime::from_unix_timestamp(not_after);
+    Ok(AgentRecord {
+        number: AttestationNumber(number),
+        id: workload_id(&id)?,
+        method,
+        attributes: attributes.map_or_else(|| Ok(Attributes::default()), |text| attributes_of(&text))?,
+        attested_at: time(attested_at)?,
+        issued_at: time(issued_at)?,
+        not_after: not_after.map_err(|_| StoreError::Record { what: "not a time" })?,
+        serial,
+    })
+}
+
+fn attributes_of(json: &str) -> Result<Attributes, StoreError> {
+    let wrong = || StoreError::Record { what: "not attributes" };
+    let pairs: Vec<(String, String)> = serde_json::from_str(json).map_err(|_| wrong())?;
+    let pairs = pairs.into_iter().map(|(name, value)| Ok((name.parse::<AttributeName>().map_err(|_| wrong())?, value)));
+    Attributes::new(pairs.collect::<Result<Vec<_>, StoreError>>()?).map_err(|_| wrong())
+}
+
+/// Returns how many records it changed.
+pub(super) async fn change(
+    transaction: &mut SqliteTransaction<'_>,
+    change: &StandingChange,
+) -> Result<u64, sqlx::Error> {
+    let statement = match change {
+        StandingChange::Ban(ban) => sqlx::query(
+            "INSERT INTO bans (spiffe_id, banned_at, actor, reason) VALUES (?, ?, ?, ?) ON CONFLICT (spiffe_id) \
+             DO UPDATE SET banned_at = excluded.banned_at, actor = excluded.actor, reason = excluded.reason",
+        )
+        .bind(ban.id.as_str())
+        .bind(microseconds(ban.banned_at))
+        .bind(ban.actor.as_str())
+        .bind(&ban.reason),
+        StandingChange::Unban(id) => sqlx::query("DELETE FROM bans WHERE spiffe_id = ?").bind(id.as_str()),
+        StandingChange::EvictNumber(number, at) => {
+            sqlx::query("UPDATE attestations SET evicted_at = ? WHERE number = ? AND evicted_at IS NULL")
+                .bind(microseconds(*at))
+                .bind(number.0)
+        }
+        StandingChange::EvictId(id, at) => {
+            sqlx::query("UPDATE attestations SET evicted_at = ? WHERE spiffe_id = ? AND evicted_at IS NULL")
+                .bind(microseconds(*at))
+                .bind(id.as_str())
+        }
+    };
+    Ok(statement.execute(&mut **transaction).await?.rows_affected())
+}

@@ -1,0 +1,117 @@
+//! What is taken from those who attested themselves: eviction and bans.
+
+use signet_proto::admin::v1::evict_agents_request::Agents;
+use signet_proto::admin::v1::{BanRequest, EvictAgentsRequest, ListAgentsRequest, ListBansRequest, UnbanRequest};
+use signet_proto::identity::v1::{WatchRequest, WatchResponse};
+use tonic::{Code, Status, Streaming};
+
+use crate::harness::{ID, Identity, Issuer, Place, attest, csr, eventually, new_key, renew};
+
+async fn watch(issuer: &Issuer, identity: &Identity) -> Result<Streaming<WatchResponse>, Status> {
+    Ok(issuer.client_of(identity).await.watch(WatchRequest {}).await?.into_inner())
+}
+
+async fn evict(issuer: &Issuer, agents: Agents) -> u32 {
+    let request = EvictAgentsRequest { agents: Some(agents) };
+    issuer.admin().await.evict_agents(request).await.unwrap().into_inner().agents
+}
+
+/// The stream has its first message behind it, and ends.
+async fn has_ended(mut stream: Streaming<WatchResponse>) -> bool {
+    while let Ok(Some(_)) = stream.message().await {}
+    true
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_banned_gateway_loses_its_stream_and_gets_nothing_more() {
+    let place = Place::new();
+    let issuer = place.serve().await;
+    let (gateway, other) = (issuer.join(ID).await, issuer.join("spiffe://example.org/other").await);
+    let (stream, mut kept) = (watch(&issuer, &gateway).await.unwrap(), watch(&issuer, &other).await.unwrap());
+    let token = issuer.token(ID).await;
+    let reason = "stolen".to_owned();
+    issuer.admin().await.ban(BanRequest { spiffe_id: ID.to_owned(), reason }).await.unwrap();
+    assert!(has_ended(stream).await);
+
+    assert_eq!(watch(&issuer, &gateway).await.unwrap_err().code(), Code::PermissionDenied);
+    let mut client = issuer.client_of(&gateway).await;
+    assert_eq!(renew(&mut client, csr(&new_key())).await.unwrap_err().code(), Code::PermissionDenied);
+    let refused = attest(&mut issuer.stranger().await, &token, csr(&new_key())).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(kept.message().await.unwrap().is_some());
+    renew(&mut issuer.client_of(&other).await, csr(&new_key())).await.unwrap();
+
+    let bans = issuer.admin().await.list_bans(ListBansRequest::default()).await.unwrap().into_inner().bans;
+    assert_eq!((bans.len(), bans[0].spiffe_id.as_str(), bans[0].reason.as_str()), (1, ID, "stolen"));
+    assert!(bans[0].actor.starts_with("uid:"));
+    issuer.admin().await.unban(UnbanRequest { spiffe_id: ID.to_owned() }).await.unwrap();
+    let again = issuer.admin().await.unban(UnbanRequest { spiffe_id: ID.to_owned() }).await.unwrap_err();
+    assert_eq!(again.code(), Code::NotFound);
+    renew(&mut client, csr(&new_key())).await.unwrap();
+    // The ban cost no token.
+    attest(&mut issuer.stranger().await, &token, csr(&new_key())).await.unwrap();
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ban_outlives_a_restart() {
+    let place = Place::new();
+    let issuer = place.serve().await;
+    let gateway = issuer.join(ID).await;
+    issuer.admin().await.ban(BanRequest { spiffe_id: ID.to_owned(), reason: String::new() }).await.unwrap();
+    issuer.stop().await;
+    let issuer = place.serve().await;
+    let refused = renew(&mut issuer.client_of(&gateway).await, csr(&new_key())).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_an_identity_is_evicted_and_the_others_stay() {
+    let place = Place::new();
+    let issuer = place.serve().await;
+    let (one, two) = (issuer.join(ID).await, issuer.join(ID).await);
+    let (stream, _kept) = (watch(&issuer, &one).await.unwrap(), watch(&issuer, &two).await.unwrap());
+    let list = async || {
+        let request = ListAgentsRequest { spiffe_id: ID.to_owned(), ..Default::default() };
+        issuer.admin().await.list_agents(request).await.unwrap().into_inner().agents
+    };
+    eventually("both are connected", async || list().await.iter().filter(|agent| agent.connected).count() == 2).await;
+    let agents = list().await;
+    let number = agents.iter().find(|agent| agent.serial == one.svid.serial().to_string()).unwrap().number;
+    assert!(agents.iter().all(|agent| agent.method == "join_token" && agent.spiffe_id == ID));
+
+    assert_eq!(evict(&issuer, Agents::Number(number)).await, 1);
+    assert!(has_ended(stream).await);
+    let mut client = issuer.client_of(&one).await;
+    assert_eq!(renew(&mut client, csr(&new_key())).await.unwrap_err().code(), Code::PermissionDenied);
+    assert_eq!(watch(&issuer, &one).await.unwrap_err().code(), Code::PermissionDenied);
+    assert_eq!(list().await.len(), 1);
+    // A renewal of the other one is of the same attestation.
+    let renewed = renew(&mut issuer.client_of(&two).await, csr(&new_key())).await.unwrap();
+    let serial = list().await[0].serial.clone();
+    assert_ne!(serial, two.svid.serial().to_string());
+    assert_eq!(renewed.into_inner().svid.unwrap().spiffe_id, ID);
+
+    assert_eq!(evict(&issuer, Agents::SpiffeId(ID.to_owned())).await, 1);
+    assert!(list().await.is_empty());
+    // Whoever was evicted may come back with another proof.
+    issuer.join(ID).await;
+    assert_eq!(list().await.len(), 1);
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_issuer_itself_is_not_banned() {
+    let place = Place::new();
+    let issuer = place.serve().await;
+    for id in ["spiffe://example.org/signet/issuer", "spiffe://other.org/a", "cart", ""] {
+        let request = BanRequest { spiffe_id: id.to_owned(), reason: String::new() };
+        assert_eq!(issuer.admin().await.ban(request).await.unwrap_err().code(), Code::InvalidArgument);
+        let evict = EvictAgentsRequest { agents: Some(Agents::SpiffeId(id.to_owned())) };
+        assert_eq!(issuer.admin().await.evict_agents(evict).await.unwrap_err().code(), Code::InvalidArgument);
+    }
+    let long = BanRequest { spiffe_id: ID.to_owned(), reason: "x".repeat(1025) };
+    assert_eq!(issuer.admin().await.ban(long).await.unwrap_err().code(), Code::InvalidArgument);
+    issuer.stop().await;
+}
