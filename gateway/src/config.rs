@@ -53,7 +53,9 @@ pub enum IdentitySource {
         address: String,
         /// Whom to believe before there is an identity.
         bootstrap: TrustBundle,
-        join_token: PathBuf,
+        credential: Credential,
+        /// Which identity to ask for.
+        spiffe_id: Option<WorkloadId>,
         id: Option<WorkloadId>,
     },
     Files {
@@ -61,6 +63,15 @@ pub enum IdentitySource {
         key: PathBuf,
         bundle: PathBuf,
     },
+}
+
+/// How the gateway proves to the issuer who it is. Files are read at each attempt.
+#[derive(Clone, Debug)]
+pub enum Credential {
+    JoinToken { file: PathBuf },
+    KubernetesToken { cluster: String, file: PathBuf },
+    Oidc { provider: String, file: PathBuf },
+    X509 { certificate: PathBuf, key: PathBuf },
 }
 
 #[derive(Clone, Debug)]

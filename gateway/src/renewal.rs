@@ -17,7 +17,7 @@ use signet_sdk::{
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::IdentitySource;
+use crate::config::{Credential, IdentitySource};
 
 /// What the renewal thread works for.
 #[derive(Debug)]
@@ -43,10 +43,16 @@ impl Renewal {
     /// Begins to ask for an identity. Returns before there is one.
     pub(crate) async fn start(self) -> io::Result<Renewing> {
         match self.source.clone() {
-            IdentitySource::Issuer { address, bootstrap, join_token, id } => {
-                let source = IssuerSource::new(&address, bootstrap, JoinToken::File(join_token));
-                let source = source.map_err(io::Error::other)?;
-                self.start_with(if let Some(id) = id { source.issuer_id(id) } else { source }).await
+            IdentitySource::Issuer { address, bootstrap, credential, spiffe_id, id } => {
+                let source = IssuerSource::new(&address, bootstrap, shown(credential));
+                let mut source = source.map_err(io::Error::other)?;
+                if let Some(id) = id {
+                    source = source.issuer_id(id);
+                }
+                if let Some(spiffe_id) = spiffe_id {
+                    source = source.spiffe_id(spiffe_id);
+                }
+                self.start_with(source).await
             }
             IdentitySource::Files { certificate, key, bundle } => {
                 self.start_with(FilesSource::new(FilePaths { certificate, key, bundle })).await
@@ -113,6 +119,17 @@ impl Renewal {
                 self.readiness.set(IDENTITY, State::NotReady { reason: waiting(&reason) });
             }
         }
+    }
+}
+
+fn shown(credential: Credential) -> signet_sdk::Credential {
+    match credential {
+        Credential::JoinToken { file } => JoinToken::File(file).into(),
+        Credential::KubernetesToken { cluster, file } => {
+            signet_sdk::Credential::KubernetesToken { cluster, token: file }
+        }
+        Credential::Oidc { provider, file } => signet_sdk::Credential::Oidc { provider, token: file },
+        Credential::X509 { certificate, key } => signet_sdk::Credential::X509 { certificate, key },
     }
 }
 

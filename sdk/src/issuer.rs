@@ -1,7 +1,7 @@
-//! An identity from an issuer: attested once with a join token, then renewed over mTLS for as long as the program runs.
+//! An identity from an issuer: attested once with a credential, then renewed over mTLS for as long as the program runs.
 //!
 //! ```text
-//!            join token                 renewal point, or "renew now"
+//!            credential                 renewal point, or "renew now"
 //!  (nothing) ──────────► holds an SVID ──────────────────────────────► holds its successor …
 //!      ▲                      │                                               │
 //!      └──────────────────────┴── expired while the issuer was away ──────────┘
@@ -9,6 +9,7 @@
 
 mod answer;
 mod client;
+mod credential;
 mod follow;
 mod request;
 mod token;
@@ -33,7 +34,7 @@ use crate::{
     cause, wall_clock,
 };
 
-pub use self::token::JoinToken;
+pub use self::{credential::Credential, token::JoinToken};
 
 /// The path of an issuer's own identity, below its trust domain.
 const ISSUER_PATH: &str = "/signet/issuer";
@@ -61,7 +62,8 @@ impl Default for Timeouts {
 #[derive(Debug)]
 pub struct IssuerSource {
     endpoint: Endpoint,
-    token: JoinToken,
+    credential: Credential,
+    wanted: Option<WorkloadId>,
 }
 
 /// Where the issuer is and how it is recognized.
@@ -113,13 +115,24 @@ pub enum EndpointError {
 impl IssuerSource {
     /// The issuer at `address` (`host:port`), which proves itself as `spiffe://TRUST-DOMAIN/signet/issuer` under
     /// `bootstrap`, the bundle of its trust domain.
-    pub fn new(address: &str, bootstrap: TrustBundle, token: JoinToken) -> Result<Self, EndpointError> {
+    pub fn new(
+        address: &str,
+        bootstrap: TrustBundle,
+        credential: impl Into<Credential>,
+    ) -> Result<Self, EndpointError> {
         let uri = uri_of(address).ok_or_else(|| EndpointError::Address { address: address.to_owned() })?;
         let trust_domain = bootstrap.trust_domain();
         let id = format!("{}{ISSUER_PATH}", trust_domain.id())
             .parse()
             .map_err(|source| EndpointError::Id { trust_domain: trust_domain.clone(), source })?;
-        Ok(Self { endpoint: Endpoint { uri, id, bootstrap, timeouts: Timeouts::default() }, token })
+        let endpoint = Endpoint { uri, id, bootstrap, timeouts: Timeouts::default() };
+        Ok(Self { endpoint, credential: credential.into(), wanted: None })
+    }
+
+    /// The SPIFFE ID to ask for, where the issuer's policy gives several to this program.
+    pub fn spiffe_id(mut self, id: WorkloadId) -> Self {
+        self.wanted = Some(id);
+        self
     }
 
     /// Another SPIFFE ID that the issuer has to prove.
@@ -155,18 +168,23 @@ impl Source for IssuerSource {
 
     async fn run(self, key: ClientKey, mut delivery: Delivery) {
         delivery.monitor().uses_issuer();
-        let holder =
-            Holder { clock: delivery.monitor().clock().clone(), endpoint: self.endpoint, token: self.token, key };
+        let holder = Holder {
+            clock: delivery.monitor().clock().clone(),
+            endpoint: self.endpoint,
+            credential: self.credential,
+            wanted: self.wanted,
+            key,
+        };
         let mut backoff = Backoff::new();
         loop {
             holder.keep_alive(&mut delivery).await;
             // Before it is read, so that one that is written meanwhile is a new one.
-            let shown = holder.token.version().await;
+            let shown = holder.credential.version().await;
             match holder.attest(&mut delivery).await {
                 Accepted::Yes => backoff.reset(),
                 Accepted::No => tokio::select! {
                     () = tokio::time::sleep(backoff.delay()) => {}
-                    () = holder.token.another_than(shown) => backoff.reset(),
+                    () = holder.credential.another_than(shown) => backoff.reset(),
                 },
             }
         }
@@ -177,43 +195,45 @@ impl Source for IssuerSource {
 struct Holder {
     clock: SharedClock,
     endpoint: Endpoint,
-    token: JoinToken,
+    credential: Credential,
+    wanted: Option<WorkloadId>,
     key: ClientKey,
 }
 
 impl Holder {
-    /// Exchanges the join token for an SVID.
+    /// Exchanges the credential for an SVID.
     async fn attest(&self, delivery: &mut Delivery) -> Accepted {
-        let attested = match self.token.read().await {
-            Ok(token) => client::attest(&self.endpoint, &self.clock, token).await.map_err(|error| {
-                let remedy = if error.is_token_refused() { Remedy::Token } else { Remedy::TimeOrToken };
-                self.explain(delivery, cause::whole(&error), remedy)
-            }),
-            Err(error) => Err(self.explain(delivery, cause::whole(&error), Remedy::TimeOrToken)),
+        let attested = match self.credential.read().await {
+            Ok(shown) => {
+                // Whoever had an identity wants none but that.
+                let held = delivery.live().map(|live| live.load_full().svid().id().clone());
+                let wanted = held.as_ref().or(self.wanted.as_ref());
+                client::attest(&self.endpoint, &self.clock, shown, wanted).await.map_err(|error| {
+                    let remedy = if error.is_proof_refused() { Remedy::Credential } else { Remedy::TimeOrCredential };
+                    self.explain(delivery, cause::whole(&error), remedy)
+                })
+            }
+            Err(error) => Err(self.explain(delivery, cause::whole(&error), Remedy::TimeOrCredential)),
         };
         accept(attested, delivery)
     }
 
     /// Why there is no SVID, and what an operator can do.
     fn explain(&self, delivery: &Delivery, cause: Arc<str>, remedy: Remedy) -> Arc<str> {
-        let advice = self.token.advice();
-        let advice = match remedy {
-            Remedy::Token => {
-                format!("waiting does not help: make a new join token with `signet token create` and {advice}")
-            }
-            Remedy::TimeOrToken => {
-                format!("if waiting does not help, make a new join token with `signet token create` and {advice}")
-            }
+        let advice = match (self.credential.advice(), remedy) {
+            (None, _) => String::new(),
+            (Some(advice), Remedy::Credential) => format!("; waiting does not help: {advice}"),
+            (Some(advice), Remedy::TimeOrCredential) => format!("; if waiting does not help, {advice}"),
         };
         match (delivery.live(), remedy) {
-            (None, Remedy::TimeOrToken) => cause,
-            (None, Remedy::Token) => format!("{cause}; {advice}").into(),
+            (None, Remedy::TimeOrCredential) => cause,
+            (None, Remedy::Credential) => format!("{cause}{advice}").into(),
             (Some(live), _) => {
                 let snapshot = live.load();
                 let (id, not_after) = (snapshot.svid().id(), wall_clock::written(&snapshot.svid().not_after()));
                 format!(
                     "the certificate of {id} is not valid now (its end: {not_after}), so that it cannot renew itself: \
-                     {cause}; {advice}"
+                     {cause}{advice}"
                 )
                 .into()
             }
@@ -289,10 +309,10 @@ impl Holder {
 /// What may help whoever has no SVID.
 #[derive(Clone, Copy, Debug)]
 enum Remedy {
-    /// The issuer does not accept the token that there is, and never will.
-    Token,
-    /// The issuer may come back; after an expiry it wants a token all the same.
-    TimeOrToken,
+    /// The issuer does not accept the proof that there is.
+    Credential,
+    /// The issuer may come back; after an expiry it wants proof all the same.
+    TimeOrCredential,
 }
 
 /// Whether there is a new SVID. If not, why has been told, and what is left to do is to wait.

@@ -51,7 +51,7 @@ mod wall_clock;
 
 pub use driver::{Delivery, Refused, Running, StartError, Starting, begin, start};
 pub use files::{FilePaths, FilesSource};
-pub use issuer::{IssuerSource, JoinToken, Timeouts};
+pub use issuer::{Credential, IssuerSource, JoinToken, Timeouts};
 pub use monitor::{Event, IssuerLink, Monitor, RotationResult, State};
 pub use source::Source;
 pub use stream::MtlsStream;

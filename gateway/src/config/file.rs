@@ -27,7 +27,7 @@ pub(super) struct Gateway {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Identity {
-    pub(super) issuer: Option<Issuer>,
+    pub(super) issuer: Option<Located<Issuer>>,
     pub(super) files: Option<Files>,
 }
 
@@ -39,10 +39,41 @@ pub(super) struct Issuer {
     pub(super) trust_domain: Located<Parsed<TrustDomain>>,
     /// PEM file: whom to believe before there is an identity.
     pub(super) bundle: Located<PathBuf>,
-    /// A token, never inline: the file is read at each attempt.
-    pub(super) join_token_file: PathBuf,
+    /// A token, never inline: the file is read at each attempt. This or one of the three below.
+    pub(super) join_token_file: Option<PathBuf>,
+    pub(super) k8s_sa_token: Option<KubernetesToken>,
+    pub(super) oidc: Option<Oidc>,
+    pub(super) x509_pop: Option<X509>,
+    /// The identity to ask for, where the issuer's policy gives several.
+    pub(super) spiffe_id: Option<Parsed<WorkloadId>>,
     /// Default: `spiffe://TRUST_DOMAIN/signet/issuer`.
     pub(super) id: Option<Parsed<WorkloadId>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KubernetesToken {
+    /// As the issuer knows it; may be left out where the issuer knows one cluster only.
+    #[serde(default)]
+    pub(super) cluster: String,
+    pub(super) token_file: PathBuf,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Oidc {
+    /// As the issuer knows it; may be left out where the issuer knows one provider only.
+    #[serde(default)]
+    pub(super) provider: String,
+    pub(super) token_file: PathBuf,
+}
+
+/// PEM files, read at each attempt.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct X509 {
+    pub(super) certificate: PathBuf,
+    pub(super) key: PathBuf,
 }
 
 #[derive(Debug, Deserialize)]

@@ -11,7 +11,8 @@ use signet_identity::{SpiffeIdPattern, SpiffeIdPatterns, TrustBundle};
 use signet_process::config::{self as shared, ConfigError, Located, Parsed, beside};
 
 use super::{
-    Gateway, HostPort, IdentitySource, Limits, Listener, Mode, Upstream, UpstreamIndex, UpstreamProtocol, file,
+    Credential, Gateway, HostPort, IdentitySource, Limits, Listener, Mode, Upstream, UpstreamIndex, UpstreamProtocol,
+    file,
 };
 
 /// A file that serde understood.
@@ -58,9 +59,37 @@ fn identity(path: &Path, identity: Located<file::Identity>) -> Result<IdentitySo
             Ok(IdentitySource::Issuer {
                 address: issuer.address.value.clone(),
                 bootstrap: bootstrap_bundle(path, issuer)?,
-                join_token: beside(path, &issuer.join_token_file),
+                credential: credential(path, issuer)?,
+                spiffe_id: issuer.spiffe_id.as_ref().map(|id| id.0.clone()),
                 id: issuer.id.as_ref().map(|id| id.0.clone()),
             })
+        }
+    }
+}
+
+/// How the gateway proves to the issuer who it is.
+fn credential(path: &Path, issuer: &Located<file::Issuer>) -> Result<Credential, ConfigError> {
+    let file::Issuer { join_token_file, k8s_sa_token, oidc, x509_pop, .. } = &issuer.value;
+    let join_token = join_token_file.as_ref().map(|file| Credential::JoinToken { file: beside(path, file) });
+    let kubernetes = k8s_sa_token.as_ref().map(|token| Credential::KubernetesToken {
+        cluster: token.cluster.clone(),
+        file: beside(path, &token.token_file),
+    });
+    let oidc = oidc
+        .as_ref()
+        .map(|token| Credential::Oidc { provider: token.provider.clone(), file: beside(path, &token.token_file) });
+    let x509 = x509_pop
+        .as_ref()
+        .map(|files| Credential::X509 { certificate: beside(path, &files.certificate), key: beside(path, &files.key) });
+    let mut given = [join_token, kubernetes, oidc, x509].into_iter().flatten();
+    match (given.next(), given.next()) {
+        (Some(credential), None) => Ok(credential),
+        (none, _) => {
+            let what = match none {
+                None => "`issuer` says nothing of how the gateway proves who it is",
+                Some(_) => "`issuer` names two ways to prove who the gateway is",
+            };
+            Err(issuer.error(path, what, "write one of `join_token_file`, `k8s_sa_token`, `oidc`, `x509_pop`"))
         }
     }
 }

@@ -5,17 +5,17 @@ use std::{error::Error, fmt, sync::Arc, time::Duration};
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
-use signet_identity::{BundleSet, ClientKey, LiveIdentity, Material, SharedClock, bootstrap_client_config};
+use signet_identity::{BundleSet, ClientKey, LiveIdentity, Material, SharedClock, WorkloadId, bootstrap_client_config};
 use signet_proto::identity::v1::{
-    AttestRequest, RenewRequest, TrustBundles, WatchRequest, WatchResponse, X509Svid, attest_request::Proof,
+    AttestRequest, ChallengeRequest, RenewRequest, TrustBundles, WatchRequest, WatchResponse, X509Svid,
     identity_service_client::IdentityServiceClient,
 };
 use tonic::{Code, Status, Streaming, transport::Channel};
-use zeroize::Zeroizing;
 
 use super::{
     Endpoint,
     answer::{self, AnswerError, MAX_MESSAGE_BYTES},
+    credential::{CredentialError, Shown},
     request::{KeyError, NewKey},
 };
 use crate::hyper::{MtlsConnector, dial};
@@ -40,11 +40,13 @@ pub(super) enum CallError {
     Answer { address: String, source: AnswerError },
     #[error(transparent)]
     Key(#[from] KeyError),
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
 }
 
 impl CallError {
-    /// Of an attestation: whether the issuer was there and did not accept the token.
-    pub(super) fn is_token_refused(&self) -> bool {
+    /// Of an attestation: whether the issuer was there and did not accept the proof.
+    pub(super) fn is_proof_refused(&self) -> bool {
         matches!(self, Self::Refused { status, .. } if status.code() == Code::Unauthenticated)
     }
 }
@@ -71,7 +73,7 @@ impl Error for Unreached {
 /// What a status says, in words: its message comes from the peer and may be empty.
 fn reason(status: &Status) -> String {
     let hint = match status.code() {
-        Code::Unauthenticated => "the join token is unknown, used or expired",
+        Code::Unauthenticated => "the proof of who this is, is unknown, used or expired",
         code => code.description(),
     };
     match status.message() {
@@ -80,20 +82,29 @@ fn reason(status: &Status) -> String {
     }
 }
 
-/// Exchanges a join token for the first SVID. The caller has no certificate: it believes the issuer by the bootstrap
-/// bundle, and the issuer believes the token.
+/// Exchanges a proof of who this is for the first SVID. The caller has no certificate: it believes the issuer by the
+/// bootstrap bundle, and the issuer believes the proof.
 pub(super) async fn attest(
     endpoint: &Endpoint,
     clock: &SharedClock,
-    token: Zeroizing<String>,
+    shown: Shown,
+    wanted: Option<&WorkloadId>,
 ) -> Result<Material, CallError> {
     let bundles = BundleSet::from_iter([endpoint.bootstrap.clone()]);
     let tls = bootstrap_client_config(&bundles, &endpoint.expected(), vec![b"h2".to_vec()], clock.clone());
     let key = NewKey::generate()?;
     let csr = key.request()?;
-    let request = AttestRequest { proof: Some(Proof::JoinToken(token.to_string())), csr };
-    let channel = bootstrap_channel(endpoint, tls).await?;
-    let answer = within(endpoint, calls(channel).attest(request)).await?.into_inner();
+    let mut calls = calls(bootstrap_channel(endpoint, tls).await?);
+    let proof = match shown {
+        Shown::Proof(proof) => proof,
+        Shown::Key(key) => {
+            let given = within(endpoint, calls.challenge(ChallengeRequest {})).await?.into_inner();
+            key.prove(given.challenge, &csr)?
+        }
+    };
+    let spiffe_id = wanted.map(ToString::to_string).unwrap_or_default();
+    let request = AttestRequest { proof: Some(proof), csr, spiffe_id };
+    let answer = within(endpoint, calls.attest(request)).await?.into_inner();
     material(endpoint, answer.svid, answer.bundles, key)
 }
 

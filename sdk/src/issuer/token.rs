@@ -1,24 +1,15 @@
-//! Join tokens: proof of who a workload is, good for one attestation.
+//! Tokens in files and in memory: join tokens, and those that others made.
 
-use std::{fmt, io, os::unix::fs::MetadataExt as _, path::PathBuf, time::Duration};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
 
 use tokio::io::AsyncReadExt as _;
 use zeroize::Zeroizing;
 
 /// More than any token needs: a wrong path must not read a disk image.
-const MAX_TOKEN_BYTES: u64 = 4096;
-
-/// How often the file is looked at for a new token.
-const LOOK: Duration = Duration::from_millis(500);
-
-/// One state of a token file.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Version {
-    inode: u64,
-    bytes: u64,
-    /// Seconds and nanoseconds.
-    changed: (i64, i64),
-}
+const MAX_TOKEN_BYTES: u64 = 16 << 10;
 
 /// Where the join token is.
 pub enum JoinToken {
@@ -32,31 +23,7 @@ impl JoinToken {
     pub(super) async fn read(&self) -> Result<Zeroizing<String>, TokenError> {
         match self {
             Self::Value(token) => Ok(token.clone()),
-            Self::File(path) => {
-                let mut text = Zeroizing::new(Vec::with_capacity(MAX_TOKEN_BYTES as usize + 1));
-                let read =
-                    async { tokio::fs::File::open(path).await?.take(MAX_TOKEN_BYTES + 1).read_to_end(&mut text).await };
-                read.await.map_err(|source| TokenError::Unreadable { path: path.clone(), source })?;
-                token_in(&text).ok_or_else(|| TokenError::NotAToken { path: path.clone() })
-            }
-        }
-    }
-
-    /// What tells the file as it is from what is written to it later. None for no file, and for a token in memory.
-    pub(super) async fn version(&self) -> Option<Version> {
-        let Self::File(path) = self else { return None };
-        let file = tokio::fs::metadata(path).await.ok()?;
-        Some(Version { inode: file.ino(), bytes: file.len(), changed: (file.ctime(), file.ctime_nsec()) })
-    }
-
-    /// Returns once there is a token file that is another than `shown`; never for a token in memory.
-    pub(super) async fn another_than(&self, shown: Option<Version>) {
-        loop {
-            tokio::time::sleep(LOOK).await;
-            let now = self.version().await;
-            if now.is_some() && now != shown {
-                return;
-            }
+            Self::File(path) => read_file(path).await,
         }
     }
 
@@ -67,6 +34,14 @@ impl JoinToken {
             Self::Value(_) => "start this program again with it".to_owned(),
         }
     }
+}
+
+/// The one word in a file.
+pub(super) async fn read_file(path: &Path) -> Result<Zeroizing<String>, TokenError> {
+    let mut text = Zeroizing::new(Vec::with_capacity(MAX_TOKEN_BYTES as usize + 1));
+    let read = async { tokio::fs::File::open(path).await?.take(MAX_TOKEN_BYTES + 1).read_to_end(&mut text).await };
+    read.await.map_err(|source| TokenError::Unreadable { path: path.to_owned(), source })?;
+    token_in(&text).ok_or_else(|| TokenError::NotAToken { path: path.to_owned() })
 }
 
 /// The one word that a token file holds.
@@ -82,9 +57,9 @@ fn token_in(text: &[u8]) -> Option<Zeroizing<String>> {
 /// Why there is no token to show.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TokenError {
-    #[error("join token file {} cannot be read", path.display())]
+    #[error("token file {} cannot be read", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
-    #[error("join token file {} does not hold a token as `signet token create` prints it", path.display())]
+    #[error("token file {} does not hold a token, which is one word", path.display())]
     NotAToken { path: PathBuf },
 }
 
@@ -105,7 +80,7 @@ mod tests {
     #[test]
     fn a_token_is_one_word_with_space_around_it() {
         assert_eq!(token_in(b"  abc-DEF_123\n").unwrap().as_str(), "abc-DEF_123");
-        for refused in [&b""[..], b" \n", b"two words", b"\xff\xfe", &[b'a'; 4097]] {
+        for refused in [&b""[..], b" \n", b"two words", b"\xff\xfe", &[b'a'; (16 << 10) + 1]] {
             assert!(token_in(refused).is_none(), "{refused:?}");
         }
     }
