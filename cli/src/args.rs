@@ -1,5 +1,6 @@
 //! The command line, as `--help` shows it.
 
+mod agents;
 mod policy;
 
 use std::net::SocketAddr;
@@ -12,9 +13,9 @@ use signet_process::logging::LogLevel;
 
 use crate::output::Format;
 
+pub(crate) use agents::{AgentsOptions, BanOptions, EvictOptions, UnbanOptions, Whose};
 pub(crate) use policy::{
-    ApplyOptions, ChangeOptions, DiffOptions, ExplainOptions, GetCommand, HistoryOptions, RevisionOptions,
-    RollbackOptions,
+    ApplyOptions, ChangeOptions, DiffOptions, ExplainOptions, HistoryOptions, RevisionOptions, RollbackOptions,
 };
 
 /// Short-lived cryptographic identity for every workload
@@ -51,11 +52,33 @@ pub(crate) enum Command {
     Rollback(RollbackOptions),
     /// Why a caller has an identity or has none: which rules were tried, and what each came to
     Explain(ExplainOptions),
+    /// End what somebody attested: streams at once, and renewal
+    Evict(EvictOptions),
+    /// Keep an identity from being attested, renewed and watched
+    Ban(BanOptions),
+    /// Lift a ban
+    Unban(UnbanOptions),
     /// What the issuer is and how long its authority lasts
     Status(IssuerOptions),
     /// Print the completion script of a shell
     #[command(after_help = "Example:\n  signet completions bash > /etc/bash_completion.d/signet")]
     Completions { shell: Shell },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum GetCommand {
+    /// The rules, as the YAML that `signet apply` takes
+    #[command(after_help = "Examples:\n  signet get policy > policy.yaml\n  signet get policy --revision 12")]
+    Policy(RevisionOptions),
+    /// The rules, one line for each
+    #[command(after_help = "Example:\n  signet get rules")]
+    Rules(RevisionOptions),
+    /// Those who attested themselves and hold a valid certificate
+    #[command(after_help = "Examples:\n  signet get agents\n  signet get agents -o json")]
+    Agents(AgentsOptions),
+    /// The identities that are banned
+    #[command(after_help = "Example:\n  signet get bans")]
+    Bans(IssuerOptions),
 }
 
 #[derive(Debug, Subcommand)]

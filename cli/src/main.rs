@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod agents;
 mod args;
 mod ca;
 mod completions;
@@ -32,6 +33,11 @@ fn main() -> ExitCode {
         Command::Apply(options) => policy::apply(options, output),
         Command::Get(GetCommand::Policy(options)) => policy::get(options, output),
         Command::Get(GetCommand::Rules(options)) => policy::rules(options, output),
+        Command::Get(GetCommand::Agents(options)) => agents::list(options, output),
+        Command::Get(GetCommand::Bans(options)) => agents::bans(options, output),
+        Command::Evict(options) => agents::evict(options, output),
+        Command::Ban(options) => agents::ban(options, output),
+        Command::Unban(options) => agents::unban(options, output),
         Command::Diff(options) => policy::diff(options, output),
         Command::History(options) => policy::history(options, output),
         Command::Rollback(options) => policy::roll_back(options, output),

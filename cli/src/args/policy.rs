@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 
 use super::IssuerOptions;
 
@@ -38,16 +38,6 @@ pub(crate) struct ChangeOptions {
     /// Why, for those who read the history
     #[arg(long, short, default_value = "", hide_default_value = true, value_name = "TEXT")]
     pub(crate) message: String,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum GetCommand {
-    /// The rules, as the YAML that `signet apply` takes
-    #[command(after_help = "Examples:\n  signet get policy > policy.yaml\n  signet get policy --revision 12")]
-    Policy(RevisionOptions),
-    /// The rules, one line for each
-    #[command(after_help = "Example:\n  signet get rules")]
-    Rules(RevisionOptions),
 }
 
 #[derive(Args, Debug)]
