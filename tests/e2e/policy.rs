@@ -185,3 +185,40 @@ fn files_that_are_no_policy_are_refused_with_their_place() {
     assert!(operator.json(&["history"])["revisions"].as_array().unwrap().is_empty());
     assert!(Path::new(&operator.issuer.socket).exists());
 }
+
+/// The commands of a page in `docs/`: lines of its code blocks that begin with `signet`, without what is said of them.
+fn commands(page: &str) -> Vec<Vec<String>> {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(page)).unwrap();
+    let lines = page.lines().filter_map(|line| line.strip_prefix("signet "));
+    let command = |line: &str| line.split("   ").next().unwrap().split_whitespace().map(str::to_owned).collect();
+    lines.map(command).collect()
+}
+
+#[test]
+fn the_commands_of_the_pages_work() {
+    let operator = Operator::new();
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/policy.yaml");
+    operator.write("policy/policy.yaml", &fs::read_to_string(example).unwrap());
+    let id = "spiffe://example.org/machine/edge-3";
+    let mut workload = signet_tests::Workload::of(operator.issuer.address);
+    workload.attest(&operator.issuer.join_token(id)).unwrap();
+    let number = operator.json(&["get", "agents"])["agents"][0]["number"].to_string();
+
+    let mut ran = Vec::new();
+    for page in ["policy.md", "attestation.md"] {
+        for mut words in commands(page) {
+            let asks = matches!(words[0].as_str(), "apply" | "rollback") && !words.contains(&"--dry-run".to_owned());
+            if asks {
+                words.push("--yes".to_owned());
+            }
+            if words[0] == "evict" {
+                words[1].clone_from(&number);
+            }
+            operator.told(&words.iter().map(String::as_str).collect::<Vec<_>>());
+            ran.push(words[0].clone());
+        }
+    }
+    for verb in ["apply", "diff", "history", "rollback", "get", "explain", "evict", "ban", "unban"] {
+        assert!(ran.iter().any(|word| word == verb), "{verb} is on none of the pages");
+    }
+}

@@ -63,12 +63,16 @@ impl GatewayPlan {
         self
     }
 
-    pub fn identity_from_issuer(mut self, issuer: SocketAddr, trust_domain: &str, bundle: &Path, token: &Path) -> Self {
+    pub fn identity_from_issuer(self, issuer: SocketAddr, trust_domain: &str, bundle: &Path, token: &Path) -> Self {
+        self.identity_by(issuer, trust_domain, bundle, &format!("join_token_file: {}", token.display()))
+    }
+
+    /// With another way to prove who it is: one line of YAML.
+    pub fn identity_by(mut self, issuer: SocketAddr, trust_domain: &str, bundle: &Path, credential: &str) -> Self {
         self.identity = format!(
             "identity:\n  issuer:\n    address: {issuer}\n    trust_domain: {trust_domain}\n    bundle: {}\n    \
-             join_token_file: {}\n",
+             {credential}\n",
             bundle.display(),
-            token.display()
         );
         self
     }

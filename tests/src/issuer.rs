@@ -33,6 +33,11 @@ pub struct Issuer {
 impl Issuer {
     /// Makes the root in `folder/root`, starts the issuer with its state in `folder/issuer`, and signs what it asks for.
     pub fn start(folder: &Path, trust_domain: &str, ttl: Duration) -> Self {
+        Self::start_with(folder, trust_domain, ttl, "")
+    }
+
+    /// The same with further lines of configuration.
+    pub fn start_with(folder: &Path, trust_domain: &str, ttl: Duration, more: &str) -> Self {
         let (root, state) = (folder.join("root"), folder.join("issuer"));
         fs::create_dir(&state).expect("a folder");
         let passphrase = folder.join("passphrase");
@@ -48,7 +53,7 @@ impl Issuer {
         let socket = folder.join("issuer-admin.sock");
         let configuration = folder.join("issuer.yaml");
         let text = configuration_text(trust_domain, &root, &state, &passphrase, &socket, address, admin, ttl);
-        fs::write(&configuration, text).expect("a file");
+        fs::write(&configuration, text + more).expect("a file");
         let mut process =
             Recipe::new("issuer", program::ours("identity-issuer"), folder).arg("--config").arg(&configuration).start();
 
@@ -84,6 +89,19 @@ impl Issuer {
         let told = signet(&["token", "create", spiffe_id, "-o", "json"], &[("--issuer", &self.socket)]);
         let answer: serde_json::Value = serde_json::from_str(&told).unwrap_or_else(|error| panic!("{error}: {told}"));
         answer["join_token"].as_str().unwrap_or_else(|| panic!("no token in {told}")).to_owned()
+    }
+
+    /// `signet WORDS` about this issuer, which has to succeed; returns its standard output.
+    #[track_caller]
+    pub fn operate(&self, words: &[&str]) -> String {
+        signet(words, &[("--issuer", &self.socket)])
+    }
+
+    /// The same as JSON.
+    #[track_caller]
+    pub fn operate_json(&self, words: &[&str]) -> serde_json::Value {
+        let told = self.operate(&[words, &["-o", "json"]].concat());
+        serde_json::from_str(&told).unwrap_or_else(|error| panic!("{error}: {told}"))
     }
 
     /// Rows that `sqlite3` finds in the issuer's database, one a line. Reading does not disturb the issuer.
