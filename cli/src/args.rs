@@ -201,11 +201,17 @@ pub(crate) struct CaShowOptions {
 
 /// How to reach an issuer's administration.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  signet status\n  signet status --issuer /run/signet/issuer-admin.sock -o json")]
+#[command(
+    after_help = "Examples:\n  signet status\n  signet status --issuer /run/signet/issuer-admin.sock -o json\n  signet status --issuer issuer.example.org:8081 --identity ~/.signet/identity"
+)]
 pub(crate) struct IssuerOptions {
-    /// Admin socket of the issuer [default: .signet/issuer-admin.sock, else /run/signet/issuer-admin.sock]
-    #[arg(long, env = "SIGNET_ISSUER", value_name = "SOCKET")]
-    pub(crate) issuer: Option<PathBuf>,
+    /// Admin socket of the issuer, or its HOST:PORT [default: .signet/issuer-admin.sock, else
+    /// /run/signet/issuer-admin.sock]
+    #[arg(long, env = "SIGNET_ISSUER", value_name = "SOCKET|HOST:PORT")]
+    pub(crate) issuer: Option<String>,
+    /// Folder with your identity, for an issuer at HOST:PORT: svid.pem, svid.key and bundle.pem
+    #[arg(long, env = "SIGNET_IDENTITY", value_name = "DIR")]
+    pub(crate) identity: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

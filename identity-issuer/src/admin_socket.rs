@@ -1,4 +1,4 @@
-//! The Unix socket for operators: mode 0600, and open to the issuer's own user and root only, whom the kernel names.
+//! The Unix socket for operators, whom the kernel names. Of mode 0600, unless a role is bound to a user other than the issuer's own.
 
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -17,7 +17,6 @@ use crate::server::{Caller, Work, serve_http2};
 pub(crate) struct AdminSocket {
     listener: UnixListener,
     path: PathBuf,
-    owner: u32,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -38,11 +37,10 @@ pub enum AdminSocketError {
 
 const MAX_CONNECTIONS: usize = 64;
 const PAUSE: Duration = Duration::from_millis(100);
-const ROOT: u32 = 0;
 
 impl AdminSocket {
-    /// Binds `path`. The socket of a process that is gone is replaced; one that somebody listens on is not.
-    pub(crate) async fn bind(path: &Path) -> Result<Self, AdminSocketError> {
+    /// Binds `path`, for users other than the issuer's own too if `others` is set. The socket of a process that is gone is replaced; one that somebody listens on is not.
+    pub(crate) async fn bind(path: &Path, others: bool) -> Result<Self, AdminSocketError> {
         let io = |source| AdminSocketError::Io { path: path.to_owned(), source };
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io)?;
@@ -53,13 +51,13 @@ impl AdminSocket {
             _ => AdminSocketError::Io { path: path.to_owned(), source },
         })?;
         // Whoever connects before this is still asked for their user.
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(io)?;
-        let owner = own_user().map_err(io)?;
-        Ok(Self { listener, path: path.to_owned(), owner })
+        let mode = if others { 0o666 } else { 0o600 };
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(io)?;
+        Ok(Self { listener, path: path.to_owned() })
     }
 
     pub(crate) async fn serve(self, routes: Routes, limits: Limits, stop: CancellationToken, drain: Duration) {
-        let Self { listener, path, owner } = self;
+        let Self { listener, path } = self;
         let connections = TaskTracker::new();
         let places = std::sync::Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let accepting = async {
@@ -68,7 +66,7 @@ impl AdminSocket {
                 let Ok(place) = std::sync::Arc::clone(&places).acquire_owned().await else { return };
                 match listener.accept().await {
                     Ok((stream, _)) => {
-                        let Some(user) = allowed_user(&stream, owner) else { continue };
+                        let Ok(user) = stream.peer_cred().map(|credentials| credentials.uid()) else { continue };
                         let (routes, stop) = (routes.clone(), stop.clone());
                         connections.spawn(async move {
                             let _place = place;
@@ -94,18 +92,9 @@ impl AdminSocket {
 }
 
 /// The effective user of this process, as the kernel names it to a peer. What is at a path may be somebody else's.
-fn own_user() -> std::io::Result<u32> {
+pub(crate) fn own_user() -> std::io::Result<u32> {
     let (socket, _peer) = UnixStream::pair()?;
     Ok(socket.peer_cred()?.uid())
-}
-
-fn allowed_user(stream: &UnixStream, owner: u32) -> Option<u32> {
-    let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
-    let allowed = uid.filter(|uid| *uid == owner || *uid == ROOT);
-    if allowed.is_none() {
-        tracing::warn!(uid, "connection to the admin socket refused: another user");
-    }
-    allowed
 }
 
 async fn remove_stale(path: &Path) -> Result<(), AdminSocketError> {
@@ -134,19 +123,16 @@ mod tests {
     async fn a_socket_is_private_and_one_that_is_left_behind_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run/admin.sock");
-        drop(AdminSocket::bind(&path).await.unwrap());
-        let _again = AdminSocket::bind(&path).await.unwrap();
+        drop(AdminSocket::bind(&path, false).await.unwrap());
+        let _again = AdminSocket::bind(&path, false).await.unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(matches!(AdminSocket::bind(&path).await, Err(AdminSocketError::InUse { .. })));
+        assert!(matches!(AdminSocket::bind(&path, false).await, Err(AdminSocketError::InUse { .. })));
     }
 
     #[tokio::test]
-    async fn the_user_who_is_let_in_is_the_one_of_this_process() {
+    async fn the_own_user_is_the_one_of_this_process() {
         use std::os::unix::fs::MetadataExt;
         let mine = tempfile::NamedTempFile::new().unwrap().as_file().metadata().unwrap().uid();
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("admin.sock");
-        assert_eq!(AdminSocket::bind(&path).await.unwrap().owner, mine);
         assert_eq!(own_user().unwrap(), mine);
     }
 
@@ -155,7 +141,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("admin.sock");
         std::fs::write(&path, "precious").unwrap();
-        assert!(matches!(AdminSocket::bind(&path).await, Err(AdminSocketError::NotASocket { .. })));
+        assert!(matches!(AdminSocket::bind(&path, false).await, Err(AdminSocketError::NotASocket { .. })));
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
     }
 }

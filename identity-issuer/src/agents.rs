@@ -83,6 +83,11 @@ impl Agents {
         taking.await.map_err(|_| StoreError::Closed)?
     }
 
+    /// Whom a number is of, be they live or not.
+    pub(crate) async fn identity_of(&self, number: AttestationNumber) -> Result<Option<WorkloadId>, StoreError> {
+        self.store.attested_identity(number).await
+    }
+
     /// With whether each is connected.
     pub(crate) async fn list(
         &self,

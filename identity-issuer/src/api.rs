@@ -3,6 +3,7 @@
 mod admin;
 mod agents;
 mod attestors;
+mod calls;
 mod identity;
 mod policy;
 
@@ -25,7 +26,7 @@ pub(crate) use admin::AdminApi;
 pub(crate) use attestors::Attestors;
 pub(crate) use identity::IdentityApi;
 
-/// Health and reflection to stand beside `S`; they tell of it alone, and not of what other addresses serve.
+/// Health and reflection to stand beside `S`; they tell of it alone: whoever asks may be anybody.
 async fn companions<S: NamedService>()
 -> Result<(HealthServer<impl Health>, ServerReflectionServer<impl ServerReflection>), tonic_reflection::server::Error> {
     let (reporter, health) = tonic_health::server::health_reporter();

@@ -12,9 +12,11 @@
 //! admin_socket: issuer-admin.sock        # gRPC for operators on this machine
 //! svid: { ttl: 1h, backdate: 60s }
 //! attestation: {}                        # who vouches for callers; see [`attestation`]
+//! administration: []                     # who may administer what; see [`administration`]
 //! ```
 //! Everything but the first four has a default. Relative paths start at the folder of the file.
 
+mod administration;
 mod attestation;
 mod file;
 
@@ -26,6 +28,7 @@ use signet_identity::{SharedClock, TrustBundle, TrustDomain};
 use signet_process::config::ConfigError;
 use signet_process::logging::LogHandle;
 
+use crate::administration::Binding;
 use crate::attestation::{Published, X509Authority};
 use crate::authority::SealStrength;
 
@@ -41,6 +44,7 @@ pub struct Config {
     pub admin_socket: PathBuf,
     pub svid: Svid,
     pub attestation: Attestation,
+    pub(crate) administration: Vec<Binding>,
     pub limits: Limits,
     /// How long connections may take to end at shutdown.
     pub drain: Duration,

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod admin_socket;
+mod administration;
 mod agents;
 mod api;
 mod attestation;

@@ -5,11 +5,12 @@ mod plan;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use signet_identity::SharedClock;
-use signet_policy::{Attributes, Grant, Outcome, Policy, PolicyError, Rule, Surroundings};
+use signet_identity::{SharedClock, WorkloadId};
+use signet_policy::{Attributes, Grant, Outcome, Policy, PolicyError, Rule, RuleName, Surroundings};
 use time::OffsetDateTime;
 use tokio::sync::Mutex;
 
+use crate::administration::{Denied, Permissions, Role, Target};
 use crate::store::{RecordRevisionError, Store, StoreError};
 
 pub(crate) use plan::Plan;
@@ -62,12 +63,22 @@ pub(crate) struct Actor(Box<str>);
 pub(crate) struct Wish {
     pub(crate) rules: Vec<Rule>,
     /// Whether rules that are not among these go.
-    pub(crate) prune: bool,
+    pub(crate) prune: Prune,
     pub(crate) dry_run: bool,
-    pub(crate) actor: Actor,
+    /// Of whoever wishes it.
+    pub(crate) permissions: Permissions,
     pub(crate) comment: String,
     /// The number of the revision that it is meant for.
     pub(crate) expected: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Prune {
+    Nothing,
+    /// Those that are whoever's who wishes it.
+    Own,
+    /// All, or the wish is refused.
+    All,
 }
 
 /// Why the policy stays as it is.
@@ -81,6 +92,8 @@ pub(crate) enum ChangeError {
     TooMany,
     #[error("there is no revision {0}")]
     NoRevision(u64),
+    #[error("rule `{rule}`: {cause}")]
+    Denied { rule: RuleName, cause: Denied },
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("the change broke off")]
@@ -133,14 +146,23 @@ impl Policies {
         if let Some(expected) = wish.expected.filter(|expected| *expected != found) {
             return Err(ChangeError::Overtaken { expected, found });
         }
-        let plan = Plan::new(&current.revision.rules, wish.rules, wish.prune);
+        let own = |rule: &Rule| wish.permissions.may(Role::Operator, Target::Path(path_of(rule)));
+        let plan = Plan::new(&current.revision.rules, wish.rules, |rule| match wish.prune {
+            Prune::Nothing => false,
+            Prune::Own => own(rule),
+            Prune::All => true,
+        });
+        for (rule, path) in &plan.touched {
+            let need = wish.permissions.need(Role::Operator, Target::Path(path));
+            need.map_err(|cause| ChangeError::Denied { rule: rule.clone(), cause })?;
+        }
         if plan.rules.len() > MAX_RULES {
             return Err(ChangeError::TooMany);
         }
         let head = RevisionHead {
             number: found + 1,
             created_at: self.0.clock.now(),
-            actor: wish.actor,
+            actor: wish.permissions.actor,
             comment: wish.comment,
             rules: plan.rules.len(),
         };
@@ -199,9 +221,10 @@ impl Current {
         self.policy.decide(attributes, now)
     }
 
-    pub(crate) fn explain(&self, attributes: &Attributes, now: OffsetDateTime) -> Vec<(&str, Outcome)> {
-        let outcomes = self.policy.explain(attributes, now);
-        outcomes.into_iter().map(|(rule, outcome)| (rule.as_str(), outcome)).collect()
+    pub(crate) fn explain(&self, attributes: &Attributes, now: OffsetDateTime) -> Vec<(&Rule, Outcome)> {
+        // A policy keeps the order of the rules that it was compiled from.
+        let outcomes = self.policy.explain(attributes, now).into_iter().map(|(_, outcome)| outcome);
+        self.revision.rules.iter().zip(outcomes).collect()
     }
 
     /// The rules that could give this path to somebody.
@@ -229,6 +252,10 @@ impl Actor {
         Self(format!("uid:{uid}").into())
     }
 
+    pub(crate) fn identity(id: &WorkloadId) -> Self {
+        Self(id.to_string().into())
+    }
+
     pub(crate) fn of_record(text: String) -> Self {
         Self(text.into())
     }
@@ -236,6 +263,12 @@ impl Actor {
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Where a rule's identities are, as far as it is written; an attribute adds no segment to it.
+pub(crate) fn path_of(rule: &Rule) -> &str {
+    let id = rule.spiffe_id.strip_prefix("spiffe://").unwrap_or(&rule.spiffe_id);
+    id.find('/').map_or("", |slash| &id[slash..])
 }
 
 /// A policy is compiled whole, and read by every decision.

@@ -4,6 +4,7 @@ use std::fs::{DirBuilder, File, TryLockError};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::Registry;
@@ -18,7 +19,8 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin_socket::{AdminSocket, AdminSocketError};
+use crate::admin_socket::{AdminSocket, AdminSocketError, own_user};
+use crate::administration::Administrators;
 use crate::agents::Agents;
 use crate::api::{AdminApi, Attestors, IdentityApi};
 use crate::attestation::{Challenges, JoinTokens};
@@ -129,6 +131,7 @@ struct Issuer {
     grpc: SocketAddr,
     admin: AdminServer,
     admin_socket: AdminSocket,
+    administrators: Administrators,
     readiness: Readiness,
     identity: IdentitySlot,
     identity_metrics: IdentityMetrics,
@@ -168,7 +171,10 @@ impl Issuer {
             log,
         }
         .start()?;
-        let admin_socket = AdminSocket::bind(&config.admin_socket).await?;
+        let own_user =
+            own_user().map_err(|source| AdminSocketError::Io { path: config.admin_socket.clone(), source })?;
+        let administrators = Administrators::new(&config.administration, own_user);
+        let admin_socket = AdminSocket::bind(&config.admin_socket, administrators.has_other_users(own_user)).await?;
 
         let files = AuthorityFiles {
             key: config.state.join("authority.key"),
@@ -185,7 +191,7 @@ impl Issuer {
             Store::open(&database, &config.trust_domain, pending, clock.clone(), readiness.clone()).await?;
         let surroundings = Surroundings {
             trust_domain: config.trust_domain.clone(),
-            protected: Vec::new(),
+            protected: administrators.identities().cloned().collect(),
             profiles: vec![WORKLOAD.to_owned()],
             max_ttl: config.svid.ttl.max(MAX_TTL),
         };
@@ -211,6 +217,7 @@ impl Issuer {
             grpc,
             admin,
             admin_socket,
+            administrators,
             readiness,
             identity,
             identity_metrics,
@@ -250,8 +257,9 @@ impl Issuer {
         let (attestors, following) =
             Attestors::new(self.config.attestation.clone(), join_tokens.clone(), challenges, &self.clock);
         following.into_iter().for_each(|following| until(&shutdown, &mut background, following));
-        let admin_routes = AdminApi {
+        let admin = Arc::new(AdminApi {
             trust_domain: self.config.trust_domain.clone(),
+            administrators: self.administrators,
             join_tokens: join_tokens.clone(),
             authorities: self.authorities.clone(),
             distribution: self.distribution.clone(),
@@ -259,9 +267,9 @@ impl Issuer {
             agents: agents.clone(),
             store: self.store.clone(),
             clock: self.clock.clone(),
-        }
-        .into_routes()
-        .await?;
+        })
+        .guarded();
+        let admin_routes = AdminApi::routes(admin.clone()).await?;
         let routes = IdentityApi {
             attestors,
             agents,
@@ -272,7 +280,7 @@ impl Issuer {
             clock: self.clock.clone(),
             refusals: LogLimit::new(),
         }
-        .into_routes()
+        .into_routes(admin)
         .await?;
 
         background.spawn(self.admin_socket.serve(

@@ -222,3 +222,42 @@ fn the_commands_of_the_pages_work() {
         assert!(ran.iter().any(|word| word == verb), "{verb} is on none of the pages");
     }
 }
+
+#[test]
+fn an_operator_far_away_is_confined_to_its_part() {
+    let folder = TempDir::new().unwrap();
+    let roles = "administration: [{ role: operator, scope: /shop, spiffe_ids: [\"spiffe://example.org/people/*\"] }]\n";
+    let issuer = Issuer::start_with(folder.path(), "example.org", secs(60), roles);
+    let operator = Operator { folder, issuer };
+    let mut ann = signet_tests::Workload::of(operator.issuer.address);
+    ann.attest(&operator.issuer.join_token("spiffe://example.org/people/ann")).unwrap();
+    let identity = operator.folder.path().join("ann");
+    fs::create_dir(&identity).unwrap();
+    fs::write(identity.join("svid.pem"), ann.svid().chain_pem()).unwrap();
+    fs::write(identity.join("svid.key"), ann.svid().key_pem()).unwrap();
+    fs::copy(&operator.issuer.bundle, identity.join("bundle.pem")).unwrap();
+
+    let address = operator.issuer.address.to_string();
+    let place = ["--issuer", &address, "--identity", identity.to_str().unwrap()];
+    fn with<'a>(words: &[&'a str], place: &[&'a str]) -> Vec<&'a str> {
+        [words, place].concat()
+    }
+    let rule = |name: &str| {
+        format!("rules: [{{ name: {name}, match: {{ k8s.pod: a }}, spiffe_id: 'spiffe://example.org/{name}/a' }}]")
+    };
+    operator.write("shop.yaml", &rule("shop"));
+    operator.write("billing.yaml", &rule("billing"));
+    operator.told(&with(&["apply", "--yes", "-f", "shop.yaml"], &place));
+    let refused = operator.refused(&with(&["apply", "--yes", "-f", "billing.yaml"], &place));
+    assert!(
+        refused.contains("rule `billing`: spiffe://example.org/people/ann is no operator of /billing/a"),
+        "{refused}"
+    );
+    operator.told(&with(&["token", "create", "spiffe://example.org/shop/cart"], &place));
+    operator.refused(&with(&["token", "create", "spiffe://example.org/billing/pay"], &place));
+    assert_eq!(operator.json(&with(&["history"], &place))["revisions"][0]["actor"], "spiffe://example.org/people/ann");
+    let refused = operator.refused(&["status", "--issuer", &address]);
+    assert!(refused.contains("--identity"), "{refused}");
+    let log = operator.issuer.process.log();
+    assert!(log.contains("\"outcome\":\"refused: ") && log.contains("\"action\":\"CreateJoinToken\""), "{log}");
+}

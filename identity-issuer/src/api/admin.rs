@@ -1,5 +1,6 @@
-//! `signet.admin.v1`: what an operator on this machine asks for.
+//! `signet.admin.v1`: what operators ask for, on this machine and over mTLS.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use signet_identity::{SharedClock, TrustDomain, WorkloadId};
@@ -12,22 +13,24 @@ use signet_proto::admin::v1::{
     RequestRenewalResponse, RollbackPolicyRequest, UnbanRequest, UnbanResponse,
 };
 use tonic::service::Routes;
+use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Response, Status};
 
+use super::calls::{Call, Doorkeeper};
 use super::{agents, companions, parse_id, policy, store_status, timestamp};
+use crate::administration::{Administrators, Role, Target};
 use crate::agents::Agents;
 use crate::attestation::JoinTokens;
 use crate::authority::Authorities;
 use crate::certificate::is_reserved;
 use crate::distribution::Distribution;
-use crate::policy::{Actor, Policies};
-use crate::server::Caller;
+use crate::policy::Policies;
 use crate::store::Store;
-use crate::utc::Utc;
 
 #[derive(Debug)]
 pub(crate) struct AdminApi {
     pub(crate) trust_domain: TrustDomain,
+    pub(crate) administrators: Administrators,
     pub(crate) join_tokens: JoinTokens,
     pub(crate) authorities: Authorities,
     pub(crate) distribution: Distribution,
@@ -43,11 +46,61 @@ const DEFAULT_TOKEN_TTL: Duration = Duration::from_secs(10 * 60);
 const MAX_TOKEN_TTL: Duration = Duration::from_secs(24 * 3600);
 const MAX_SPREAD: Duration = Duration::from_secs(24 * 3600);
 
+/// Behind the doorkeeper; at each address where it is served.
+pub(crate) type GuardedAdmin = InterceptedService<AdminServiceServer<AdminApi>, Doorkeeper>;
+
 impl AdminApi {
-    pub(crate) async fn into_routes(self) -> Result<Routes, tonic_reflection::server::Error> {
+    pub(crate) fn guarded(self: Arc<Self>) -> GuardedAdmin {
+        let doorkeeper = Doorkeeper { administrators: self.administrators.clone(), clock: self.clock.clone() };
+        let service = AdminServiceServer::from_arc(self).max_decoding_message_size(MAX_MESSAGE);
+        InterceptedService::new(service, doorkeeper)
+    }
+
+    /// For the local socket, where nothing else is served.
+    pub(crate) async fn routes(admin: GuardedAdmin) -> Result<Routes, tonic_reflection::server::Error> {
         let (health, reflection) = companions::<AdminServiceServer<Self>>().await?;
-        let service = AdminServiceServer::new(self).max_decoding_message_size(MAX_MESSAGE);
-        Ok(Routes::new(service).add_service(health).add_service(reflection).prepare())
+        Ok(Routes::new(admin).add_service(health).add_service(reflection).prepare())
+    }
+
+    async fn admit<T>(
+        &self,
+        request: &Request<T>,
+        action: &'static str,
+        role: Role,
+        target: Target<'_>,
+    ) -> Result<Call, Status> {
+        Call::admit(&self.agents, request, action, role, target).await
+    }
+
+    /// The same for a call that decides over an identity.
+    async fn admit_over<T>(
+        &self,
+        request: &Request<T>,
+        action: &'static str,
+        id: &str,
+    ) -> Result<(Call, WorkloadId), Status> {
+        self.admit_id(request, action, self.grantable_id(id)).await
+    }
+
+    /// A call about what is no identity is written down too.
+    async fn admit_id<T>(
+        &self,
+        request: &Request<T>,
+        action: &'static str,
+        id: Result<WorkloadId, Status>,
+    ) -> Result<(Call, WorkloadId), Status> {
+        match id {
+            Ok(id) => {
+                let call = self.admit(request, action, self.role_over(&id), Target::Path(id.path())).await?;
+                Ok((call, id))
+            }
+            Err(status) => Err(self.admit(request, action, Role::Viewer, Target::Issuer).await?.refuse(status)),
+        }
+    }
+
+    /// What it takes to decide over an identity: more, where it is one that a role is bound to.
+    fn role_over(&self, id: &WorkloadId) -> Role {
+        if self.administrators.is_bound(id) { Role::Administrator } else { Role::Operator }
     }
 
     /// An ID that a workload may have: in our trust domain, and none of the issuer's own.
@@ -70,39 +123,125 @@ impl AdminService for AdminApi {
         &self,
         request: Request<CreateJoinTokenRequest>,
     ) -> Result<Response<CreateJoinTokenResponse>, Status> {
-        let CreateJoinTokenRequest { spiffe_id, ttl } = request.into_inner();
-        let id = self.grantable_id(&spiffe_id)?;
-        let ttl = duration(ttl, "ttl", MAX_TOKEN_TTL)?.unwrap_or(DEFAULT_TOKEN_TTL);
-        if ttl < Duration::from_secs(1) {
-            return Err(Status::invalid_argument("ttl: less than a second"));
-        }
-        let created = self.join_tokens.create(id.clone(), ttl).await;
-        let (token, expires_at) = created.map_err(|error| store_status(&error))?;
-        tracing::info!(spiffe_id = %id, expires_at = %Utc(expires_at), "join token made");
-        Ok(Response::new(CreateJoinTokenResponse {
-            join_token: token.expose().to_owned(),
-            expires_at: Some(timestamp(expires_at)),
-        }))
+        let (call, id) = self.admit_over(&request, "CreateJoinToken", &request.get_ref().spiffe_id).await?;
+        call.end(self.create_token(id, request.into_inner().ttl).await)
     }
 
     async fn request_renewal(
         &self,
         request: Request<RequestRenewalRequest>,
     ) -> Result<Response<RequestRenewalResponse>, Status> {
-        let RequestRenewalRequest { spiffe_id, within } = request.into_inner();
-        let id = match spiffe_id.as_str() {
-            "" => None,
-            text => Some(self.grantable_id(text)?),
+        const ACTION: &str = "RequestRenewal";
+        let (call, id) = match request.get_ref().spiffe_id.as_str() {
+            "" => (self.admit(&request, ACTION, Role::Operator, Target::Everything).await?, None),
+            text => self.admit_over(&request, ACTION, text).await.map(|(call, id)| (call, Some(id)))?,
         };
-        let within = duration(within, "within", MAX_SPREAD)?.unwrap_or_default();
-        let clients = self.distribution.request_renewal(id.as_ref(), within);
-        tracing::info!(spiffe_id = id.map(|id| id.to_string()), clients, "renewal requested");
-        Ok(Response::new(RequestRenewalResponse { clients: u32::try_from(clients).unwrap_or(u32::MAX) }))
+        let within = duration(request.into_inner().within, "within", MAX_SPREAD);
+        call.end(within.map(|within| {
+            let clients = self.distribution.request_renewal(id.as_ref(), within.unwrap_or_default());
+            RequestRenewalResponse { clients: u32::try_from(clients).unwrap_or(u32::MAX) }
+        }))
     }
 
-    async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
+    async fn get_status(&self, request: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
+        let call = self.admit(&request, "GetStatus", Role::Viewer, Target::Issuer).await?;
+        call.end(self.status().await)
+    }
+
+    async fn apply_policy(
+        &self,
+        request: Request<ApplyPolicyRequest>,
+    ) -> Result<Response<ApplyPolicyResponse>, Status> {
+        // Of what, the rules say.
+        let call = self.admit(&request, "ApplyPolicy", Role::Operator, Target::Issuer).await?;
+        let applied = policy::apply(&self.policies, call.permissions.clone(), request.into_inner()).await;
+        call.end(applied)
+    }
+
+    async fn get_policy(&self, request: Request<GetPolicyRequest>) -> Result<Response<GetPolicyResponse>, Status> {
+        let call = self.admit(&request, "GetPolicy", Role::Viewer, Target::Issuer).await?;
+        let policy = policy::get(&self.policies, &call.permissions, request.into_inner()).await;
+        call.end(policy)
+    }
+
+    async fn list_policy_revisions(
+        &self,
+        request: Request<ListPolicyRevisionsRequest>,
+    ) -> Result<Response<ListPolicyRevisionsResponse>, Status> {
+        let call = self.admit(&request, "ListPolicyRevisions", Role::Viewer, Target::Issuer).await?;
+        call.end(policy::history(&self.policies, request.into_inner()).await)
+    }
+
+    async fn rollback_policy(
+        &self,
+        request: Request<RollbackPolicyRequest>,
+    ) -> Result<Response<ApplyPolicyResponse>, Status> {
+        let call = self.admit(&request, "RollbackPolicy", Role::Operator, Target::Issuer).await?;
+        let applied = policy::roll_back(&self.policies, call.permissions.clone(), request.into_inner()).await;
+        call.end(applied)
+    }
+
+    async fn explain_policy(
+        &self,
+        request: Request<ExplainPolicyRequest>,
+    ) -> Result<Response<ExplainPolicyResponse>, Status> {
+        let call = self.admit(&request, "ExplainPolicy", Role::Viewer, Target::Issuer).await?;
+        let explained = policy::explain(&self.policies, &call.permissions, request.into_inner(), self.clock.now());
+        call.end(explained)
+    }
+
+    async fn list_agents(&self, request: Request<ListAgentsRequest>) -> Result<Response<ListAgentsResponse>, Status> {
+        let call = self.admit(&request, "ListAgents", Role::Viewer, Target::Issuer).await?;
+        let listed = agents::list(&self.agents, &call.permissions, request.into_inner()).await;
+        call.end(listed)
+    }
+
+    async fn evict_agents(
+        &self,
+        request: Request<EvictAgentsRequest>,
+    ) -> Result<Response<EvictAgentsResponse>, Status> {
+        let grantable = |text: &str| self.grantable_id(text);
+        let id = agents::whose(&self.agents, grantable, request.get_ref()).await;
+        let (call, id) = self.admit_id(&request, "EvictAgents", id).await?;
+        call.end(agents::evict(&self.agents, id, request.get_ref()).await)
+    }
+
+    async fn ban(&self, request: Request<BanRequest>) -> Result<Response<BanResponse>, Status> {
+        let (call, id) = self.admit_over(&request, "Ban", &request.get_ref().spiffe_id).await?;
+        let banned = agents::ban(&self.agents, call.permissions.actor.clone(), id, request.into_inner()).await;
+        call.end(banned.map(|()| BanResponse {}))
+    }
+
+    async fn unban(&self, request: Request<UnbanRequest>) -> Result<Response<UnbanResponse>, Status> {
+        let (call, id) = self.admit_over(&request, "Unban", &request.get_ref().spiffe_id).await?;
+        call.end(agents::unban(&self.agents, id).await.map(|()| UnbanResponse {}))
+    }
+
+    async fn list_bans(&self, request: Request<ListBansRequest>) -> Result<Response<ListBansResponse>, Status> {
+        let call = self.admit(&request, "ListBans", Role::Viewer, Target::Issuer).await?;
+        let listed = agents::bans(&self.agents, &call.permissions, request.into_inner()).await;
+        call.end(listed)
+    }
+}
+
+impl AdminApi {
+    async fn create_token(
+        &self,
+        id: WorkloadId,
+        ttl: Option<prost_types::Duration>,
+    ) -> Result<CreateJoinTokenResponse, Status> {
+        let ttl = duration(ttl, "ttl", MAX_TOKEN_TTL)?.unwrap_or(DEFAULT_TOKEN_TTL);
+        if ttl < Duration::from_secs(1) {
+            return Err(Status::invalid_argument("ttl: less than a second"));
+        }
+        let created = self.join_tokens.create(id, ttl).await;
+        let (token, expires_at) = created.map_err(|error| store_status(&error))?;
+        Ok(CreateJoinTokenResponse { join_token: token.expose().to_owned(), expires_at: Some(timestamp(expires_at)) })
+    }
+
+    async fn status(&self) -> Result<GetStatusResponse, Status> {
         let counts = self.store.counts(self.clock.now()).await.map_err(|error| store_status(&error))?;
-        Ok(Response::new(GetStatusResponse {
+        Ok(GetStatusResponse {
             trust_domain: self.trust_domain.as_str().to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             authority: self.authorities.active().map(|authority| Authority {
@@ -112,76 +251,8 @@ impl AdminService for AdminApi {
             }),
             connected_clients: u32::try_from(self.distribution.client_count()).unwrap_or(u32::MAX),
             live_svids: counts.valid + counts.expiring,
-        }))
+        })
     }
-
-    async fn apply_policy(
-        &self,
-        request: Request<ApplyPolicyRequest>,
-    ) -> Result<Response<ApplyPolicyResponse>, Status> {
-        policy::apply(&self.policies, actor(&request)?, request.into_inner()).await.map(Response::new)
-    }
-
-    async fn get_policy(&self, request: Request<GetPolicyRequest>) -> Result<Response<GetPolicyResponse>, Status> {
-        policy::get(&self.policies, request.into_inner()).await.map(Response::new)
-    }
-
-    async fn list_policy_revisions(
-        &self,
-        request: Request<ListPolicyRevisionsRequest>,
-    ) -> Result<Response<ListPolicyRevisionsResponse>, Status> {
-        policy::history(&self.policies, request.into_inner()).await.map(Response::new)
-    }
-
-    async fn rollback_policy(
-        &self,
-        request: Request<RollbackPolicyRequest>,
-    ) -> Result<Response<ApplyPolicyResponse>, Status> {
-        policy::roll_back(&self.policies, actor(&request)?, request.into_inner()).await.map(Response::new)
-    }
-
-    async fn explain_policy(
-        &self,
-        request: Request<ExplainPolicyRequest>,
-    ) -> Result<Response<ExplainPolicyResponse>, Status> {
-        policy::explain(&self.policies, request.into_inner(), self.clock.now()).map(Response::new)
-    }
-
-    async fn list_agents(&self, request: Request<ListAgentsRequest>) -> Result<Response<ListAgentsResponse>, Status> {
-        agents::list(&self.agents, request.into_inner()).await.map(Response::new)
-    }
-
-    async fn evict_agents(
-        &self,
-        request: Request<EvictAgentsRequest>,
-    ) -> Result<Response<EvictAgentsResponse>, Status> {
-        let actor = actor(&request)?;
-        let grantable = |text: &str| self.grantable_id(text);
-        agents::evict(&self.agents, actor, grantable, request.into_inner()).await.map(Response::new)
-    }
-
-    async fn ban(&self, request: Request<BanRequest>) -> Result<Response<BanResponse>, Status> {
-        let (actor, request) = (actor(&request)?, request.into_inner());
-        let id = self.grantable_id(&request.spiffe_id)?;
-        agents::ban(&self.agents, actor, id, request).await?;
-        Ok(Response::new(BanResponse {}))
-    }
-
-    async fn unban(&self, request: Request<UnbanRequest>) -> Result<Response<UnbanResponse>, Status> {
-        let (actor, request) = (actor(&request)?, request.into_inner());
-        agents::unban(&self.agents, actor, self.grantable_id(&request.spiffe_id)?).await?;
-        Ok(Response::new(UnbanResponse {}))
-    }
-
-    async fn list_bans(&self, request: Request<ListBansRequest>) -> Result<Response<ListBansResponse>, Status> {
-        agents::bans(&self.agents, request.into_inner()).await.map(Response::new)
-    }
-}
-
-/// Who calls, as the kernel says.
-fn actor<T>(request: &Request<T>) -> Result<Actor, Status> {
-    let user = request.extensions().get::<Caller>().and_then(|caller| caller.local_user);
-    user.map(Actor::user).ok_or_else(|| Status::internal("a connection without a user"))
 }
 
 /// None when unset; negative, malformed or longer than `max` is the caller's mistake.

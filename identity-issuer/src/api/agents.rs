@@ -3,11 +3,12 @@
 use signet_identity::WorkloadId;
 use signet_proto::admin::v1::{
     Agent, Attribute, Ban, BanRequest, EvictAgentsRequest, EvictAgentsResponse, ListAgentsRequest, ListAgentsResponse,
-    ListBansRequest, ListBansResponse, evict_agents_request,
+    ListBansRequest, ListBansResponse, evict_agents_request::Agents as Which,
 };
 use tonic::Status;
 
 use super::{bounded_text, page, parse_id, store_status, timestamp};
+use crate::administration::Permissions;
 use crate::agents::{Agents, Whose};
 use crate::attestation::AttestationNumber;
 use crate::policy::Actor;
@@ -16,54 +17,97 @@ use crate::store::AgentRecord;
 /// In bytes.
 const MAX_REASON: usize = 1024;
 
-pub(super) async fn list(agents: &Agents, request: ListAgentsRequest) -> Result<ListAgentsResponse, Status> {
+pub(super) async fn list(
+    agents: &Agents,
+    permissions: &Permissions,
+    request: ListAgentsRequest,
+) -> Result<ListAgentsResponse, Status> {
     let ListAgentsRequest { spiffe_id, after, limit } = request;
     let id = (!spiffe_id.is_empty()).then(|| parse_id(&spiffe_id, "spiffe_id")).transpose()?;
-    let found = agents.list(id.as_ref(), number(after), page(limit)?).await.map_err(|error| store_status(&error))?;
-    Ok(ListAgentsResponse { agents: found.into_iter().map(|(record, connected)| agent(record, connected)).collect() })
+    let (limit, mut after) = (page(limit)?, number(after));
+    // A page of what the caller may see; the rest costs reading, and nothing of it is told.
+    let mut seen = Vec::new();
+    loop {
+        let found = agents.list(id.as_ref(), after, limit).await.map_err(|error| store_status(&error))?;
+        let is_last = found.len() < limit as usize;
+        after = found.last().map_or(after, |(record, _)| record.number);
+        seen.extend(found.into_iter().filter(|(record, _)| permissions.sees(record.id.path())));
+        if is_last || seen.len() >= limit as usize {
+            seen.truncate(limit as usize);
+            let agents = seen.into_iter().map(|(record, connected)| agent(record, connected));
+            return Ok(ListAgentsResponse { agents: agents.collect() });
+        }
+    }
 }
 
+/// The identity of those whose attestations are to end.
+pub(super) async fn whose(
+    agents: &Agents,
+    grantable: impl Fn(&str) -> Result<WorkloadId, Status>,
+    request: &EvictAgentsRequest,
+) -> Result<WorkloadId, Status> {
+    match &request.agents {
+        None => Err(Status::invalid_argument("agents: missing; give a SPIFFE ID or a number")),
+        Some(Which::SpiffeId(text)) => grantable(text),
+        Some(Which::Number(of)) => {
+            let id = agents.identity_of(number(*of)).await.map_err(|error| store_status(&error))?;
+            id.ok_or_else(|| Status::not_found(format!("number: there is no agent {of}")))
+        }
+    }
+}
+
+/// All of `id`, or the one that the request names.
 pub(super) async fn evict(
     agents: &Agents,
-    actor: Actor,
-    grantable: impl Fn(&str) -> Result<WorkloadId, Status>,
-    request: EvictAgentsRequest,
+    id: WorkloadId,
+    request: &EvictAgentsRequest,
 ) -> Result<EvictAgentsResponse, Status> {
-    use evict_agents_request::Agents::{Number, SpiffeId};
     let whose = match request.agents {
-        None => return Err(Status::invalid_argument("agents: missing; give a SPIFFE ID or a number")),
-        Some(SpiffeId(text)) => Whose::Id(grantable(&text)?),
-        Some(Number(of)) => Whose::Number(number(of)),
+        Some(Which::Number(of)) => Whose::Number(number(of)),
+        _ => Whose::Id(id),
     };
-    let evicted = agents.evict(whose.clone()).await.map_err(|error| store_status(&error))?;
-    tracing::warn!(actor = actor.as_str(), agents = ?whose, evicted, "evicted");
+    let evicted = agents.evict(whose).await.map_err(|error| store_status(&error))?;
     Ok(EvictAgentsResponse { agents: u32::try_from(evicted).unwrap_or(u32::MAX) })
 }
 
 pub(super) async fn ban(agents: &Agents, actor: Actor, id: WorkloadId, request: BanRequest) -> Result<(), Status> {
     let reason = bounded_text(request.reason, "reason", MAX_REASON)?;
-    agents.ban(id.clone(), actor.clone(), reason.clone()).await.map_err(|error| store_status(&error))?;
-    tracing::warn!(actor = actor.as_str(), spiffe_id = %id, reason, "banned");
-    Ok(())
+    agents.ban(id, actor, reason).await.map_err(|error| store_status(&error))
 }
 
-pub(super) async fn unban(agents: &Agents, actor: Actor, id: WorkloadId) -> Result<(), Status> {
-    if !agents.unban(id.clone()).await.map_err(|error| store_status(&error))? {
-        return Err(Status::not_found(format!("spiffe_id: {id} is not banned")));
+pub(super) async fn unban(agents: &Agents, id: WorkloadId) -> Result<(), Status> {
+    match agents.unban(id.clone()).await.map_err(|error| store_status(&error))? {
+        true => Ok(()),
+        false => Err(Status::not_found(format!("spiffe_id: {id} is not banned"))),
     }
-    tracing::warn!(actor = actor.as_str(), spiffe_id = %id, "ban lifted");
-    Ok(())
 }
 
-pub(super) async fn bans(agents: &Agents, request: ListBansRequest) -> Result<ListBansResponse, Status> {
-    let bans = agents.bans(&request.after, page(request.limit)?).await.map_err(|error| store_status(&error))?;
-    let bans = bans.into_iter().map(|ban| Ban {
+pub(super) async fn bans(
+    agents: &Agents,
+    permissions: &Permissions,
+    request: ListBansRequest,
+) -> Result<ListBansResponse, Status> {
+    let (limit, mut after) = (page(request.limit)?, request.after);
+    let mut seen = Vec::new();
+    loop {
+        let found = agents.bans(&after, limit).await.map_err(|error| store_status(&error))?;
+        let is_last = found.len() < limit as usize;
+        after = found.last().map_or(after, |ban| ban.id.to_string());
+        seen.extend(found.into_iter().filter(|ban| permissions.sees(ban.id.path())));
+        if is_last || seen.len() >= limit as usize {
+            seen.truncate(limit as usize);
+            return Ok(ListBansResponse { bans: seen.into_iter().map(ban_told).collect() });
+        }
+    }
+}
+
+fn ban_told(ban: crate::store::Ban) -> Ban {
+    Ban {
         spiffe_id: ban.id.to_string(),
         banned_at: Some(timestamp(ban.banned_at)),
         actor: ban.actor.as_str().to_owned(),
         reason: ban.reason,
-    });
-    Ok(ListBansResponse { bans: bans.collect() })
+    }
 }
 
 fn agent(record: AgentRecord, connected: bool) -> Agent {

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
+use super::admin::GuardedAdmin;
 use super::attestors::Attestors;
 use super::{bundles, companions, parse_id, report, store_status, svid, timestamp};
 use crate::agents::Agents;
@@ -43,10 +44,11 @@ pub(crate) struct IdentityApi {
 const MAX_MESSAGE: usize = 64 * 1024;
 
 impl IdentityApi {
-    pub(crate) async fn into_routes(self) -> Result<Routes, tonic_reflection::server::Error> {
+    /// For the network, with the administration beside it.
+    pub(crate) async fn into_routes(self, admin: GuardedAdmin) -> Result<Routes, tonic_reflection::server::Error> {
         let (health, reflection) = companions::<IdentityServiceServer<Self>>().await?;
         let service = IdentityServiceServer::new(self).max_decoding_message_size(MAX_MESSAGE);
-        Ok(Routes::new(service).add_service(health).add_service(reflection).prepare())
+        Ok(Routes::new(service).add_service(admin).add_service(health).add_service(reflection).prepare())
     }
 
     /// Who calls, by the certificate of the connection, which must not have expired since its handshake.
@@ -104,7 +106,7 @@ fn token_not_accepted() -> Status {
 }
 
 /// Of the certificate that a caller shows.
-fn serial_of(peer: &PeerIdentity) -> Vec<u8> {
+pub(super) fn serial_of(peer: &PeerIdentity) -> Vec<u8> {
     peer.serial().as_bytes().to_vec()
 }
 

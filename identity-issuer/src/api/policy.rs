@@ -14,22 +14,23 @@ use time::OffsetDateTime;
 use tonic::{Code, Status};
 
 use super::{bounded_text, page, parse_id, store_status, timestamp};
-use crate::policy::{Actor, ChangeError, Plan, Policies, RevisionHead, Wish};
+use crate::administration::Permissions;
+use crate::policy::{ChangeError, Plan, Policies, Prune, RevisionHead, Wish, path_of};
 
 /// In bytes.
 const MAX_COMMENT: usize = 1024;
 
 pub(super) async fn apply(
     policies: &Policies,
-    actor: Actor,
+    permissions: Permissions,
     request: ApplyPolicyRequest,
 ) -> Result<ApplyPolicyResponse, Status> {
     let mut document = read(request.files).await?;
     let wish = Wish {
         rules: std::mem::take(&mut document.rules),
-        prune: request.prune,
+        prune: if request.prune { Prune::Own } else { Prune::Nothing },
         dry_run: request.dry_run,
-        actor,
+        permissions,
         comment: comment(request.comment)?,
         expected: request.expected_revision,
     };
@@ -49,14 +50,14 @@ async fn read(files: Vec<PolicyFile>) -> Result<Document, Status> {
 
 pub(super) async fn roll_back(
     policies: &Policies,
-    actor: Actor,
+    permissions: Permissions,
     request: RollbackPolicyRequest,
 ) -> Result<ApplyPolicyResponse, Status> {
     let wish = Wish {
         rules: policies.earlier(request.revision).await.map_err(|error| status(&error, None))?,
-        prune: true,
+        prune: Prune::All,
         dry_run: request.dry_run,
-        actor,
+        permissions,
         comment: comment(request.comment)?,
         expected: request.expected_revision,
     };
@@ -64,7 +65,7 @@ pub(super) async fn roll_back(
 }
 
 async fn change(policies: &Policies, wish: Wish, document: Option<&Document>) -> Result<ApplyPolicyResponse, Status> {
-    let (actor, dry_run) = (wish.actor.clone(), wish.dry_run);
+    let (actor, dry_run) = (wish.permissions.actor.clone(), wish.dry_run);
     let (revision, plan) = policies.change(wish).await.map_err(|error| status(&error, document))?;
     let Plan { changes, unchanged, .. } = plan;
     if !dry_run && !changes.is_empty() {
@@ -78,8 +79,14 @@ async fn change(policies: &Policies, wish: Wish, document: Option<&Document>) ->
     Ok(ApplyPolicyResponse { revision, changes: changes.collect(), unchanged: count(unchanged) })
 }
 
-pub(super) async fn get(policies: &Policies, request: GetPolicyRequest) -> Result<GetPolicyResponse, Status> {
-    let revision = policies.revision(request.revision).await.map_err(|error| status(&error, None))?;
+/// As much of it as the caller may see.
+pub(super) async fn get(
+    policies: &Policies,
+    permissions: &Permissions,
+    request: GetPolicyRequest,
+) -> Result<GetPolicyResponse, Status> {
+    let mut revision = policies.revision(request.revision).await.map_err(|error| status(&error, None))?;
+    revision.rules.retain(|rule| permissions.sees(path_of(rule)));
     Ok(GetPolicyResponse { yaml: render(&revision.rules), revision: Some(head(revision.head)) })
 }
 
@@ -94,6 +101,7 @@ pub(super) async fn history(
 
 pub(super) fn explain(
     policies: &Policies,
+    permissions: &Permissions,
     request: ExplainPolicyRequest,
     now: OffsetDateTime,
 ) -> Result<ExplainPolicyResponse, Status> {
@@ -111,11 +119,12 @@ pub(super) fn explain(
             let attributes =
                 Attributes::new(pairs).map_err(|error| Status::invalid_argument(format!("attributes: {error}")))?;
             let outcomes = current.explain(&attributes, now);
-            outcomes.into_iter().map(|(rule, outcome)| told(rule, outcome)).collect()
+            let seen = outcomes.into_iter().filter(|(rule, _)| permissions.sees(path_of(rule)));
+            seen.map(|(rule, outcome)| told(rule.name.as_str(), outcome)).collect()
         }
         Some(Subject::SpiffeId(id)) => {
             let id = parse_id(&id, "spiffe_id")?;
-            current.rules_for(id.path()).map(possible).collect()
+            current.rules_for(id.path()).filter(|rule| permissions.sees(path_of(rule))).map(possible).collect()
         }
     };
     Ok(ExplainPolicyResponse { revision: current.revision.head.number, outcomes })
@@ -180,6 +189,7 @@ fn status(error: &ChangeError, document: Option<&Document>) -> Status {
             };
             return Status::invalid_argument(text);
         }
+        ChangeError::Denied { .. } => Code::PermissionDenied,
         ChangeError::Overtaken { .. } => Code::Aborted,
         ChangeError::TooMany => Code::InvalidArgument,
         ChangeError::NoRevision(_) => Code::NotFound,

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use signet_identity::{TrustBundle, TrustDomain};
 use signet_process::config::{self, ConfigError, Located, Parsed};
 
+use super::administration::{self, BindingFile};
 use super::attestation::{self, AttestationFile};
 use super::{Authority, Config, Limits, Svid};
 use crate::authority::SealStrength;
@@ -30,6 +31,8 @@ pub(super) struct File {
     svid: SvidFile,
     #[serde(default)]
     attestation: AttestationFile,
+    #[serde(default)]
+    administration: Vec<BindingFile>,
     #[serde(default)]
     limits: LimitsFile,
     #[serde(default)]
@@ -145,6 +148,7 @@ impl File {
             admin_socket: self.admin_socket.as_deref().map_or_else(|| state.join("issuer-admin.sock"), beside),
             svid: self.svid.resolve(path)?,
             attestation: self.attestation.resolve(path, &trust_domain)?,
+            administration: administration::resolve(path, self.administration, &trust_domain)?,
             limits: self.limits.resolve(path)?,
             drain: within(path, &self.shutdown.drain, "drain", Duration::ZERO..=HOUR)?,
             redacted: String::new(),
@@ -289,5 +293,5 @@ fn redacted(config: &Config, trust_bundle: &Path) -> String {
         let _ = writeln!(text, "{key}: {value}");
         text
     });
-    text + &attestation::shown(&config.attestation)
+    text + &attestation::shown(&config.attestation) + &administration::shown(&config.administration)
 }

@@ -133,16 +133,33 @@ fn attestors_that_could_vouch_for_nobody_are_refused_with_their_place() {
         (cluster("jwks: { file: keys.json }").replace("cluster: a", "cluster: A"), "5:42: `A` is no name"),
         (
             "attestation: { x509_pop: [{ authority: a, ca: root.pem }, { authority: a, ca: root.pem }] }".to_owned(),
-            "5:71: there is another `a`",
+            "5:72: there is another `a`",
         ),
         (
             "attestation: { x509_pop: [{ authority: a, ca: root.pem }, { authority: b, ca: root.pem }] }".to_owned(),
-            "5:78: one of its certificates is of another authority",
+            "5:79: one of its certificates is of another authority",
         ),
         ("attestation: { x509_pop: [{ authority: a, ca: no.pem }] }".to_owned(), "5:47: ca no.pem: No such file"),
         ("attestation: { x509: [] }".to_owned(), "5:16: unknown key `x509` in `attestation`"),
     ] {
         let refusal = files.refusal(&with(&line));
         assert!(refusal.starts_with(&format!("issuer.yaml:{expected}")), "{line}: {refusal}");
+    }
+}
+
+#[test]
+fn roles_are_bound_to_somebody_for_a_path() {
+    let files = Files::new();
+    let bound = |more: &str| with(&format!("administration: [{{ role: operator, {more} }}]"));
+    let config = files.parse(&bound("scope: /shop, users: [7], spiffe_ids: [\"spiffe://example.org/a/*\"]")).unwrap();
+    assert_eq!(files.parse(&config.redacted).unwrap().redacted, config.redacted);
+    assert!(config.redacted.contains("role: operator, scope: /shop, users: [7]"), "{}", config.redacted);
+    for (more, expected) in [
+        ("scope: /shop", "5:26: the role is bound to nobody"),
+        ("users: [7], scope: shop", "5:55: `shop` is no path"),
+        ("spiffe_ids: [\"spiffe://other.org/a\"]", "of another trust domain"),
+    ] {
+        let refusal = files.refusal(&bound(more));
+        assert!(refusal.contains(expected), "{more}: {refusal}");
     }
 }

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use signet_policy::{Rule, RuleName, render};
 
+use super::path_of;
+
 /// The next rules, and what they change.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -11,6 +13,8 @@ pub(crate) struct Plan {
     /// In the order of the rules; removals come last.
     pub(crate) changes: Vec<RuleChange>,
     pub(crate) unchanged: usize,
+    /// Where the identities of each rule that changes were, and where they will be.
+    pub(crate) touched: Vec<(RuleName, String)>,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -24,11 +28,13 @@ pub(crate) struct RuleChange {
 
 impl Plan {
     /// `wanted` replaces rules of the same name and is added otherwise. What is not wanted stays, unless it is pruned.
-    pub(crate) fn new(present: &[Rule], wanted: Vec<Rule>, prune: bool) -> Self {
+    pub(crate) fn new(present: &[Rule], wanted: Vec<Rule>, prune: impl Fn(&Rule) -> bool) -> Self {
+        let touch = |rule: &Rule| (rule.name.clone(), path_of(rule).to_owned());
         let text = |rule: &Rule| Some(render(std::slice::from_ref(rule)));
         let mut wanted_by_name: HashMap<RuleName, Rule> =
             wanted.iter().map(|rule| (rule.name.clone(), rule.clone())).collect();
-        let mut plan = Self { rules: Vec::with_capacity(present.len()), changes: Vec::new(), unchanged: 0 };
+        let mut plan =
+            Self { rules: Vec::with_capacity(present.len()), changes: Vec::new(), unchanged: 0, touched: Vec::new() };
         let mut removed = Vec::new();
         for rule in present {
             match wanted_by_name.remove(&rule.name) {
@@ -37,10 +43,12 @@ impl Plan {
                     plan.rules.push(next);
                 }
                 Some(next) => {
+                    plan.touched.extend([touch(rule), touch(&next)]);
                     plan.changes.push(RuleChange { rule: rule.name.clone(), before: text(rule), after: text(&next) });
                     plan.rules.push(next);
                 }
-                None if prune => {
+                None if prune(rule) => {
+                    plan.touched.push(touch(rule));
                     removed.push(RuleChange { rule: rule.name.clone(), before: text(rule), after: None });
                 }
                 None => {
@@ -51,6 +59,7 @@ impl Plan {
         }
         for rule in wanted {
             if wanted_by_name.remove(&rule.name).is_some() {
+                plan.touched.push(touch(&rule));
                 plan.changes.push(RuleChange { rule: rule.name.clone(), before: None, after: text(&rule) });
                 plan.rules.push(rule);
             }
@@ -90,14 +99,14 @@ mod tests {
     fn what_is_in_no_file_stays_unless_it_is_pruned() {
         let present = rules(&[("a", "1h"), ("b", "1h"), ("c", "1h")]);
         let wanted = rules(&[("d", "1h"), ("b", "2h"), ("a", "1h")]);
-        let plan = Plan::new(&present, wanted.clone(), false);
+        let plan = Plan::new(&present, wanted.clone(), |_| false);
         assert_eq!(told(&plan), [("b", true, true), ("d", false, true)]);
         assert_eq!(plan.unchanged, 2);
         assert_eq!(plan.rules, [&present[..1], &wanted[1..2], &present[2..], &wanted[..1]].concat());
-        let plan = Plan::new(&present, wanted, true);
+        let plan = Plan::new(&present, wanted, |_| true);
         assert_eq!(told(&plan), [("b", true, true), ("d", false, true), ("c", true, false)]);
         assert_eq!(plan.rules.len(), 3);
-        let nothing = Plan::new(&present, present.clone(), true);
+        let nothing = Plan::new(&present, present.clone(), |_| true);
         assert!(nothing.changes.is_empty() && nothing.unchanged == 3);
     }
 }

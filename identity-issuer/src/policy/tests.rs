@@ -31,8 +31,8 @@ fn wish(name: &str, expected: Option<u64>) -> Wish {
     let mut document = Document::default();
     let rule = format!("rules: [{{name: {name}, match: {{k8s.pod: a}}, spiffe_id: 'spiffe://example.org/{name}'}}]");
     document.add("p".as_ref(), &rule).unwrap();
-    let actor = Actor::user(7);
-    Wish { rules: document.rules, prune: false, dry_run: false, actor, comment: String::new(), expected }
+    let permissions = crate::administration::Administrators::new(&[], 7).user(7).unwrap();
+    Wish { rules: document.rules, prune: Prune::Nothing, dry_run: false, permissions, comment: String::new(), expected }
 }
 
 #[tokio::test]

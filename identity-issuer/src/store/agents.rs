@@ -98,6 +98,14 @@ impl Store {
         rows.into_iter().map(agent).collect()
     }
 
+    pub(crate) async fn attested_identity(&self, number: AttestationNumber) -> Result<Option<WorkloadId>, StoreError> {
+        let id: Option<String> = sqlx::query_scalar("SELECT spiffe_id FROM attestations WHERE number = ?")
+            .bind(number.0)
+            .fetch_optional(self.readers())
+            .await?;
+        id.map(|id| workload_id(&id)).transpose()
+    }
+
     pub(crate) async fn is_banned(&self, id: &WorkloadId) -> Result<bool, StoreError> {
         let banned = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM bans WHERE spiffe_id = ?)")
             .bind(id.as_str())

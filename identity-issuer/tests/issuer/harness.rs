@@ -195,7 +195,11 @@ impl Issuer {
     }
 
     pub async fn client_of(&self, identity: &Identity) -> IdentityServiceClient<Channel> {
-        self.try_client(identity.svid.clone(), self.bundle.clone()).await.unwrap()
+        IdentityServiceClient::new(self.channel_of(identity).await)
+    }
+
+    pub async fn channel_of(&self, identity: &Identity) -> Channel {
+        self.try_channel(identity.svid.clone(), self.bundle.clone()).await.unwrap()
     }
 
     pub async fn try_client(
@@ -203,6 +207,10 @@ impl Issuer {
         svid: X509Svid,
         bundle: TrustBundle,
     ) -> Result<IdentityServiceClient<Channel>, tonic::transport::Error> {
+        self.try_channel(svid, bundle).await.map(IdentityServiceClient::new)
+    }
+
+    async fn try_channel(&self, svid: X509Svid, bundle: TrustBundle) -> Result<Channel, tonic::transport::Error> {
         let mut policies = TlsPolicies::new(Arc::new(SystemClock));
         let key = policies.client(ClientPolicy {
             alpn: vec![b"h2".to_vec()],
@@ -212,7 +220,7 @@ impl Issuer {
         // Whoever is no member of the trust domain knows its bundle all the same.
         let bundles = BundleSet::from_iter([self.bundle.clone(), bundle]);
         let snapshot = Snapshot::build(Material { svid, bundles }, &policies, None).unwrap();
-        self.connect(Arc::clone(snapshot.client(key))).await.map(IdentityServiceClient::new)
+        self.connect(Arc::clone(snapshot.client(key))).await
     }
 
     async fn connect(&self, config: Arc<rustls::ClientConfig>) -> Result<Channel, tonic::transport::Error> {

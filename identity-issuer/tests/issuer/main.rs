@@ -4,6 +4,7 @@
 
 mod harness;
 
+mod administering;
 mod attesting;
 mod faults;
 mod flooding;

@@ -1,0 +1,130 @@
+//! Who may administer what, over mTLS.
+
+use signet_proto::admin::v1::admin_service_client::AdminServiceClient;
+use signet_proto::admin::v1::evict_agents_request::Agents;
+use signet_proto::admin::v1::{
+    ApplyPolicyRequest, BanRequest, CreateJoinTokenRequest, EvictAgentsRequest, GetPolicyRequest, GetStatusRequest,
+    ListAgentsRequest, ListBansRequest, PolicyFile, RequestRenewalRequest, RollbackPolicyRequest,
+};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use crate::harness::{Identity, Issuer, Place};
+
+const ROLES: &str = "administration:
+  - { role: operator, scope: /shop, spiffe_ids: [\"spiffe://example.org/people/ann\"] }
+  - { role: viewer, spiffe_ids: [\"spiffe://example.org/people/eve\"] }";
+const ANN: &str = "spiffe://example.org/people/ann";
+
+async fn admin(issuer: &Issuer, identity: &Identity) -> AdminServiceClient<Channel> {
+    AdminServiceClient::new(issuer.channel_of(identity).await)
+}
+
+fn rule(name: &str, path: &str) -> String {
+    format!("- {{ name: {name}, match: {{ k8s.pod: {name} }}, spiffe_id: 'spiffe://example.org{path}' }}\n")
+}
+
+async fn apply(client: &mut AdminServiceClient<Channel>, rules: &[String], prune: bool) -> Result<u64, Status> {
+    let file = PolicyFile { name: "policy.yaml".to_owned(), text: format!("rules:\n{}", rules.concat()) };
+    let request = ApplyPolicyRequest { files: vec![file], prune, ..Default::default() };
+    Ok(client.apply_policy(request).await?.into_inner().revision)
+}
+
+async fn token(client: &mut AdminServiceClient<Channel>, id: &str) -> Result<(), Status> {
+    client.create_join_token(CreateJoinTokenRequest { spiffe_id: id.to_owned(), ttl: None }).await.map(drop)
+}
+
+#[track_caller]
+fn denied<T: std::fmt::Debug>(outcome: Result<T, Status>) {
+    assert_eq!(outcome.unwrap_err().code(), Code::PermissionDenied);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_of_shop_cannot_touch_billing() {
+    let place = Place::with(ROLES);
+    let issuer = place.serve().await;
+    issuer.apply(&format!("rules:\n{}", rule("billing", "/billing/pay"))).await;
+    let ann = issuer.join(ANN).await;
+    let mut ann = admin(&issuer, &ann).await;
+
+    token(&mut ann, "spiffe://example.org/shop/cart").await.unwrap();
+    for id in ["spiffe://example.org/billing/pay", "spiffe://example.org/shops", "spiffe://example.org/people/bob"] {
+        denied(token(&mut ann, id).await);
+    }
+    // Her own rules she changes, also where pruning would take others along.
+    assert_eq!(apply(&mut ann, &[rule("cart", "/shop/cart"), rule("web", "/shop/{k8s.pod}")], true).await.unwrap(), 2);
+    assert_eq!(apply(&mut ann, &[rule("cart", "/shop/cart")], true).await.unwrap(), 3);
+    for rules in [
+        rule("pay", "/billing/other"),
+        rule("wide", "/{k8s.pod}"),
+        rule("near", "/shop{k8s.pod}/a"),
+        // Another's rule made hers, and hers made another's.
+        rule("billing", "/shop/billing"),
+        rule("cart", "/billing/cart"),
+    ] {
+        denied(apply(&mut ann, std::slice::from_ref(&rules), false).await);
+    }
+    let policy = ann.get_policy(GetPolicyRequest::default()).await.unwrap().into_inner().yaml;
+    assert!(policy.contains("/shop/cart") && !policy.contains("billing"), "{policy}");
+    // Everything else is as it was.
+    let whole = issuer.admin().await.get_policy(GetPolicyRequest::default()).await.unwrap().into_inner().yaml;
+    assert!(whole.contains("/billing/pay") && whole.contains("/shop/cart"), "{whole}");
+    denied(ann.rollback_policy(RollbackPolicyRequest { revision: Some(0), ..Default::default() }).await);
+    denied(ann.request_renewal(RequestRenewalRequest::default()).await);
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_bans_and_sees_in_its_own_part_only() {
+    let place = Place::with(ROLES);
+    let issuer = place.serve().await;
+    issuer.join("spiffe://example.org/shop/cart").await;
+    issuer.join("spiffe://example.org/billing/pay").await;
+    let ann = issuer.join(ANN).await;
+    let mut ann = admin(&issuer, &ann).await;
+    let agents = ann.list_agents(ListAgentsRequest::default()).await.unwrap().into_inner().agents;
+    assert_eq!(
+        agents.iter().map(|agent| agent.spiffe_id.as_str()).collect::<Vec<_>>(),
+        ["spiffe://example.org/shop/cart"]
+    );
+    let all = issuer.admin().await.list_agents(ListAgentsRequest::default()).await.unwrap().into_inner().agents;
+    let foreign = all.iter().find(|agent| agent.spiffe_id.ends_with("/pay")).unwrap().number;
+    denied(ann.evict_agents(EvictAgentsRequest { agents: Some(Agents::Number(foreign)) }).await);
+    let ban = |id: &str| BanRequest { spiffe_id: id.to_owned(), reason: String::new() };
+    denied(ann.ban(ban("spiffe://example.org/billing/pay")).await);
+    ann.ban(ban("spiffe://example.org/shop/cart")).await.unwrap();
+    issuer.admin().await.ban(ban("spiffe://example.org/billing/pay")).await.unwrap();
+    let bans = ann.list_bans(ListBansRequest::default()).await.unwrap().into_inner().bans;
+    assert_eq!((bans.len(), bans[0].actor.as_str()), (1, ANN));
+    // Whoever is banned is no administrator any more, whatever its certificate says.
+    issuer.admin().await.ban(ban(ANN)).await.unwrap();
+    denied(ann.get_status(GetStatusRequest {}).await);
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_viewer_changes_nothing_and_a_stranger_is_let_in_nowhere() {
+    let place = Place::with(ROLES);
+    let issuer = place.serve().await;
+    let eve = issuer.join("spiffe://example.org/people/eve").await;
+    let mut eve = admin(&issuer, &eve).await;
+    eve.get_status(GetStatusRequest {}).await.unwrap();
+    denied(token(&mut eve, "spiffe://example.org/shop/cart").await);
+    denied(apply(&mut eve, &[rule("cart", "/shop/cart")], false).await);
+    let workload = issuer.join("spiffe://example.org/shop/cart").await;
+    denied(admin(&issuer, &workload).await.get_status(GetStatusRequest {}).await);
+    let nobody = AdminServiceClient::new(issuer.channel_of_stranger().await).get_status(GetStatusRequest {}).await;
+    assert_eq!(nobody.unwrap_err().code(), Code::Unauthenticated);
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_rule_gives_a_role_away() {
+    let place = Place::with(ROLES);
+    let issuer = place.serve().await;
+    for path in ["/people/ann", "/people/{k8s.pod}"] {
+        let refused = apply(&mut issuer.admin().await, &[rule("a", path)], false).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{path}");
+    }
+    issuer.stop().await;
+}
