@@ -14,9 +14,9 @@ use crate::policy::Actor;
 pub(crate) enum Role {
     /// Sees.
     Viewer,
-    /// Changes rules, makes join tokens, evicts and bans.
+    /// Changes rules, also back, makes join tokens, evicts and bans.
     Operator,
-    /// Rolls the policy back, and makes join tokens for administrators.
+    /// Decides over identities that roles are bound to, where it has the role for the whole trust domain.
     Administrator,
 }
 

@@ -72,8 +72,14 @@ impl Entitlement {
     }
 }
 
+/// A status has to fit into a header.
 fn ids(grants: &[Grant]) -> String {
-    grants.iter().map(|grant| grant.id.to_string()).collect::<Vec<_>>().join(", ")
+    const MOST: usize = 4;
+    let named: Vec<_> = grants.iter().take(MOST).map(|grant| grant.id.to_string()).collect();
+    match grants.len().saturating_sub(MOST) {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
 }
 
 /// For a caller, who knows them, and for the log: short, and on one line.

@@ -51,7 +51,8 @@ pub(crate) type GuardedAdmin = InterceptedService<AdminServiceServer<AdminApi>, 
 
 impl AdminApi {
     pub(crate) fn guarded(self: Arc<Self>) -> GuardedAdmin {
-        let doorkeeper = Doorkeeper { administrators: self.administrators.clone(), clock: self.clock.clone() };
+        let (administrators, clock) = (self.administrators.clone(), self.clock.clone());
+        let doorkeeper = Doorkeeper { administrators, clock, knocks: Arc::default() };
         let service = AdminServiceServer::from_arc(self).max_decoding_message_size(MAX_MESSAGE);
         InterceptedService::new(service, doorkeeper)
     }
@@ -91,16 +92,15 @@ impl AdminApi {
     ) -> Result<(Call, WorkloadId), Status> {
         match id {
             Ok(id) => {
-                let call = self.admit(request, action, self.role_over(&id), Target::Path(id.path())).await?;
-                Ok((call, id))
+                // Whoever decides over an identity that a role is bound to decides over the role.
+                let (role, target) = match self.administrators.is_bound(&id) {
+                    true => (Role::Administrator, Target::Everything),
+                    false => (Role::Operator, Target::Path(id.path())),
+                };
+                Ok((self.admit(request, action, role, target).await?, id))
             }
             Err(status) => Err(self.admit(request, action, Role::Viewer, Target::Issuer).await?.refuse(status)),
         }
-    }
-
-    /// What it takes to decide over an identity: more, where it is one that a role is bound to.
-    fn role_over(&self, id: &WorkloadId) -> Role {
-        if self.administrators.is_bound(id) { Role::Administrator } else { Role::Operator }
     }
 
     /// An ID that a workload may have: in our trust domain, and none of the issuer's own.

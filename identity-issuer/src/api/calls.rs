@@ -1,6 +1,9 @@
 //! Administrative calls: who makes them, whether they may, and what is written down of each.
 
+use std::sync::Arc;
+
 use signet_identity::SharedClock;
+use signet_process::log_limit::LogLimit;
 use tonic::service::Interceptor;
 use tonic::{Request, Response, Status};
 
@@ -14,6 +17,8 @@ use crate::server::Caller;
 pub(crate) struct Doorkeeper {
     pub(super) administrators: Administrators,
     pub(super) clock: SharedClock,
+    /// Any workload may knock.
+    pub(super) knocks: Arc<LogLimit>,
 }
 
 impl Interceptor for Doorkeeper {
@@ -29,7 +34,9 @@ impl Interceptor for Doorkeeper {
             (None, None) => return Err(Status::unauthenticated("a client certificate is needed")),
         };
         let permissions = permissions.map_err(|actor| {
-            write_down(&actor, "any", "", "refused: it has no role");
+            if let Some(suppressed) = self.knocks.admit() {
+                tracing::info!(actor, outcome = "refused: it has no role", suppressed, "administration");
+            }
             Status::permission_denied(format!("{actor} has no role at this issuer"))
         })?;
         request.extensions_mut().insert(permissions);
@@ -37,12 +44,13 @@ impl Interceptor for Doorkeeper {
     }
 }
 
-/// One call that was let in.
+/// One call that was let in. One whose caller leaves before its end is written down too: what it began may be carried out.
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) permissions: Permissions,
     action: &'static str,
     target: String,
+    written: bool,
 }
 
 impl Call {
@@ -56,7 +64,7 @@ impl Call {
     ) -> Result<Self, Status> {
         let permissions = request.extensions().get::<Permissions>();
         let permissions = permissions.ok_or_else(|| Status::internal("a call without a caller"))?.clone();
-        let call = Self { permissions, action, target: target.to_string() };
+        let mut call = Self { permissions, action, target: target.to_string(), written: false };
         match call.may(agents, request.extensions().get(), role, target).await {
             Ok(()) => Ok(call),
             Err(status) => {
@@ -80,7 +88,7 @@ impl Call {
     }
 
     /// Ends it: how, is written down.
-    pub(super) fn end<T>(self, outcome: Result<T, Status>) -> Result<Response<T>, Status> {
+    pub(super) fn end<T>(mut self, outcome: Result<T, Status>) -> Result<Response<T>, Status> {
         match &outcome {
             Ok(_) => self.write_down("done"),
             Err(status) => self.write_down(&format!("refused: {}", status.message())),
@@ -89,17 +97,23 @@ impl Call {
     }
 
     /// Ends it with a refusal.
-    pub(super) fn refuse(self, status: Status) -> Status {
+    pub(super) fn refuse(mut self, status: Status) -> Status {
         self.write_down(&format!("refused: {}", status.message()));
         status
     }
 
-    fn write_down(&self, outcome: &str) {
-        write_down(self.permissions.actor.as_str(), self.action, &self.target, outcome);
+    /// Who did what to what, and how it went.
+    fn write_down(&mut self, outcome: &str) {
+        self.written = true;
+        let Self { permissions, action, target, .. } = self;
+        tracing::info!(actor = permissions.actor.as_str(), action, target, outcome, "administration");
     }
 }
 
-/// Who did what to what, and how it went.
-fn write_down(actor: &str, action: &str, target: &str, outcome: &str) {
-    tracing::info!(actor, action, target, outcome, "administration");
+impl Drop for Call {
+    fn drop(&mut self) {
+        if !self.written {
+            self.write_down("its caller left before the end");
+        }
+    }
 }

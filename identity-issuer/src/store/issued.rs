@@ -75,7 +75,10 @@ async fn use_up(connection: &mut SqliteConnection, proof: &[u8], until: i64, now
     if until <= now {
         return Ok(false);
     }
-    sqlx::query("DELETE FROM used_proofs WHERE expires_at <= ?").bind(now).execute(&mut *connection).await?;
+    sqlx::query("DELETE FROM used_proofs WHERE expires_at <= ?")
+        .bind(now - KEPT_AFTER_EXPIRY)
+        .execute(&mut *connection)
+        .await?;
     let used = sqlx::query("INSERT INTO used_proofs (proof, expires_at) VALUES (?, ?) ON CONFLICT (proof) DO NOTHING")
         .bind(proof)
         .bind(until)
@@ -181,6 +184,9 @@ async fn why(
         (false, false) => NotRecorded::KeyReused,
     })
 }
+
+/// In microseconds: a clock that jumped ahead and is set back makes no used proof good again.
+const KEPT_AFTER_EXPIRY: i64 = 7 * 86_400 * 1_000_000;
 
 /// Statements of three sizes only, so that SQLite has prepared them all before.
 fn chunks<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {

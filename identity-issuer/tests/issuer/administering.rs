@@ -13,6 +13,7 @@ use crate::harness::{Identity, Issuer, Place};
 
 const ROLES: &str = "administration:
   - { role: operator, scope: /shop, spiffe_ids: [\"spiffe://example.org/people/ann\"] }
+  - { role: administrator, scope: /people, spiffe_ids: [\"spiffe://example.org/boss\"] }
   - { role: viewer, spiffe_ids: [\"spiffe://example.org/people/eve\"] }";
 const ANN: &str = "spiffe://example.org/people/ann";
 
@@ -126,5 +127,19 @@ async fn no_rule_gives_a_role_away() {
         let refused = apply(&mut issuer.admin().await, &[rule("a", path)], false).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument, "{path}");
     }
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_decides_over_a_part_gives_no_role_of_another() {
+    let place = Place::with(ROLES);
+    let issuer = place.serve().await;
+    let boss = issuer.join("spiffe://example.org/boss").await;
+    let mut boss = admin(&issuer, &boss).await;
+    token(&mut boss, "spiffe://example.org/people/bob").await.unwrap();
+    // Ann has a say in `/shop`.
+    denied(token(&mut boss, ANN).await);
+    denied(boss.ban(BanRequest { spiffe_id: ANN.to_owned(), reason: String::new() }).await);
+    denied(boss.evict_agents(EvictAgentsRequest { agents: Some(Agents::SpiffeId(ANN.to_owned())) }).await);
     issuer.stop().await;
 }

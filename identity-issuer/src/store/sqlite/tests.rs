@@ -146,10 +146,15 @@ async fn a_proof_is_good_once_until_it_is_good_no_more() {
     assert!(matches!(store.log(certificate(2, clock.now(), proof("a", until))).await, Err(LogError::ProofUsed)));
     store.log(certificate(2, clock.now(), proof("b", until))).await.unwrap();
     clock.set(until);
-    // Its record may be gone by now: it is over all the same.
+    // Over is over, whether it was used or not.
     for text in ["a", "c"] {
         assert!(matches!(store.log(certificate(3, clock.now(), proof(text, until))).await, Err(LogError::ProofUsed)));
     }
+    // The clock was ahead: what was used then stays used.
+    store.log(certificate(5, clock.now(), proof("e", until + Duration::from_secs(60)))).await.unwrap();
+    clock.set(until - Duration::from_secs(30));
+    assert!(matches!(store.log(certificate(3, clock.now(), proof("a", until))).await, Err(LogError::ProofUsed)));
+    clock.set(until);
     // A proof that yields nothing is not used up.
     let later = until + Duration::from_secs(60);
     let mut reused = certificate(1, clock.now(), proof("d", later));
