@@ -218,6 +218,20 @@ impl Holder {
         accept(attested, delivery)
     }
 
+    /// A successor of `held`: by itself, or by the credential where what it was attested as counts no more. So whoever was evicted
+    /// and can prove itself again never lacks an SVID.
+    async fn succeed(&self, client: IssuerClient, held: WorkloadId) -> Result<Material, CallError> {
+        let refused = match client.renew().await {
+            Err(refused) if refused.is_standing_refused() => refused,
+            renewed => return renewed,
+        };
+        let again = match self.credential.read().await {
+            Ok(shown) => client::attest(&self.endpoint, &self.clock, shown, Some(&held)).await,
+            Err(error) => Err(error.into()),
+        };
+        again.map_err(|source| CallError::NorAgain { refused: Box::new(refused), source: Box::new(source) })
+    }
+
     /// Why there is no SVID, and what an operator can do.
     fn explain(&self, delivery: &Delivery, cause: Arc<str>, remedy: Remedy) -> Arc<str> {
         let advice = match (self.credential.advice(), remedy) {
@@ -264,14 +278,13 @@ impl Holder {
         let mut following = follow(client.clone());
         let mut backoff = Backoff::for_life(life);
         let mut due = Due::At(renewal_of(svid, clock.now()));
-        let mut asking: Option<Asking> = None;
+        let mut asking: Option<Asking<'_>> = None;
         let not_sooner = Instant::now() + backoff::FLOOR;
 
         loop {
             tokio::select! {
                 () = due.reached(clock), if asking.is_none() => {
-                    let client = client.clone();
-                    asking = Some(Box::pin(async move { client.renew().await }));
+                    asking = Some(Box::pin(self.succeed(client.clone(), svid.id().clone())));
                 }
                 renewed = answer(&mut asking) => {
                     asking = None;
@@ -344,9 +357,9 @@ fn accept(answered: Result<Material, Arc<str>>, delivery: &mut Delivery) -> Acce
 }
 
 /// A renewal that the issuer has not answered yet.
-type Asking = Pin<Box<dyn Future<Output = Result<Material, CallError>> + Send>>;
+type Asking<'a> = Pin<Box<dyn Future<Output = Result<Material, CallError>> + Send + 'a>>;
 
-async fn answer(asking: &mut Option<Asking>) -> Result<Material, CallError> {
+async fn answer(asking: &mut Option<Asking<'_>>) -> Result<Material, CallError> {
     match asking {
         Some(asking) => asking.await,
         None => std::future::pending().await,

@@ -34,6 +34,8 @@ pub(super) enum CallError {
     Refused { address: String, status: Box<Status> },
     #[error("issuer {address} did not answer within {seconds} s")]
     Timeout { address: String, seconds: f64 },
+    #[error("{refused}; nor does attesting again help")]
+    NorAgain { refused: Box<CallError>, source: Box<CallError> },
     #[error("issuer {address} ended the stream")]
     Ended { address: String },
     #[error("the answer of issuer {address} is unusable")]
@@ -48,6 +50,11 @@ impl CallError {
     /// Of an attestation: whether the issuer was there and did not accept the proof.
     pub(super) fn is_proof_refused(&self) -> bool {
         matches!(self, Self::Refused { status, .. } if status.code() == Code::Unauthenticated)
+    }
+
+    /// Of a renewal: whether the issuer was there, and what it attested once does not entitle to it any more.
+    pub(super) fn is_standing_refused(&self) -> bool {
+        matches!(self, Self::Refused { status, .. } if status.code() == Code::PermissionDenied)
     }
 }
 

@@ -6,7 +6,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 use rustls::{SignatureScheme, crypto::aws_lc_rs::sign::any_supported_type, sign::SigningKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use signet_proto::identity::v1::{KubernetesToken, OidcToken, X509Possession, attest_request::Proof};
-use zeroize::Zeroizing;
+use tokio::io::AsyncReadExt as _;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::token::{self, JoinToken};
 
@@ -160,14 +161,14 @@ impl fmt::Debug for Credential {
 
 impl KeyAndChain {
     async fn read(certificate: &PathBuf, key: &PathBuf) -> Result<Self, CredentialError> {
-        let unreadable = |path: &PathBuf, source| CredentialError::Unreadable { path: path.clone(), source };
-        let pem = tokio::fs::read(certificate).await.map_err(|source| unreadable(certificate, source))?;
+        let pem = read_pem(certificate).await?;
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
         let chain = chain.map_err(|source| CredentialError::Certificate { path: certificate.clone(), source })?;
-        let pem = Zeroizing::new(tokio::fs::read(key).await.map_err(|source| unreadable(key, source))?);
+        let pem = read_pem(key).await?;
         let der = PrivateKeyDer::from_pem_slice(&pem);
-        let der = der.map_err(|source| CredentialError::Key { path: key.clone(), source })?;
+        let mut der = der.map_err(|source| CredentialError::Key { path: key.clone(), source })?;
         let signing = any_supported_type(&der);
+        der.zeroize();
         let signing = signing.map_err(|source| CredentialError::KeyType { path: key.clone(), source })?;
         Ok(Self { chain: chain.iter().map(|der| der.to_vec()).collect(), key: signing })
     }
@@ -186,6 +187,22 @@ impl KeyAndChain {
     }
 }
 
+/// A small file, whole, wiped when it is dropped. It may be a private key.
+async fn read_pem(path: &PathBuf) -> Result<Zeroizing<Vec<u8>>, CredentialError> {
+    let unreadable = |source| CredentialError::Unreadable { path: path.clone(), source };
+    // Does not grow, which would leave copies behind.
+    let mut pem = Zeroizing::new(Vec::with_capacity(MAX_PEM as usize + 1));
+    let file = tokio::fs::File::open(path).await.map_err(unreadable)?;
+    file.take(MAX_PEM + 1).read_to_end(&mut pem).await.map_err(unreadable)?;
+    if pem.len() as u64 > MAX_PEM {
+        let text = format!("it is larger than {} KiB", MAX_PEM / 1024);
+        return Err(unreadable(io::Error::new(io::ErrorKind::FileTooLarge, text)));
+    }
+    Ok(pem)
+}
+
+/// More than a chain of certificates, or a key, needs.
+const MAX_PEM: u64 = 64 << 10;
 /// What an issuer accepts.
 const SCHEMES: &[SignatureScheme] = &[
     SignatureScheme::ECDSA_NISTP256_SHA256,

@@ -58,6 +58,8 @@ pub(super) enum Misdeed {
     Oversize,
     Silence,
     Unavailable,
+    /// Of renewals alone: what the holder was attested as was taken from it.
+    Evicted,
 }
 
 #[derive(Clone)]
@@ -260,6 +262,9 @@ impl IdentityService for FakeIssuer {
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
         self.renewed.fetch_add(1, SeqCst);
         let peer = peer_identity(request.extensions()).cloned().ok_or_else(|| Status::unauthenticated(""))?;
+        if self.state.lock().unwrap().misdeed == Some(Misdeed::Evicted) {
+            return Err(Status::permission_denied("it was evicted"));
+        }
         let (svid, bundles) = self.answer(peer.id().as_str(), &request.into_inner().csr).await?;
         Ok(Response::new(RenewResponse { svid, bundles }))
     }

@@ -310,6 +310,31 @@ async fn an_identity_that_expired_says_so_and_comes_back_with_a_new_token() {
 }
 
 #[tokio::test]
+async fn whoever_was_evicted_proves_itself_again_before_its_certificate_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    std::fs::write(&path, "good-token\n").unwrap();
+    let issuer = FakeIssuer::new(LONG);
+    let serving = issuer.serve().await;
+    let source = source(&issuer, serving.address, JoinToken::File(path.clone()));
+    let (starting, mut events) = begin_with(source, Arc::new(SystemClock));
+    let running = starting.identity().await.unwrap();
+    let held = running.live.load_full();
+    issuer.misbehave(Misdeed::Evicted);
+    issuer.wish_renewal(1).await;
+    let cause = until(&mut events, failed).await;
+    assert!(cause.contains("it was evicted") && cause.contains("nor does attesting again help"), "{cause}");
+    assert_eq!(running.live.load().generation(), held.generation());
+
+    issuer.add_token("new-token");
+    std::fs::write(&path, "new-token\n").unwrap();
+    let serial = until(&mut events, rotated).await;
+    assert_ne!(serial, held.svid().serial().to_string());
+    assert!(held.svid().is_valid_at(OffsetDateTime::now_utc()));
+    assert!(matches!(running.monitor.state(), State::Live { .. }));
+}
+
+#[tokio::test]
 async fn bundles_of_the_stream_become_live_with_the_same_certificate() {
     let issuer = FakeIssuer::new(LONG);
     let serving = issuer.serve().await;
