@@ -2,6 +2,7 @@
 
 mod plan;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -94,6 +95,8 @@ pub(crate) enum ChangeError {
     NoRevision(u64),
     #[error("rule `{rule}`: {cause}")]
     Denied { rule: RuleName, cause: Denied },
+    #[error("rule `{rule}`: {what} of the whole trust domain")]
+    BeyondScope { rule: RuleName, what: &'static str },
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("the change broke off")]
@@ -152,9 +155,15 @@ impl Policies {
             Prune::Own => own(rule),
             Prune::All => true,
         });
-        for (rule, path) in &plan.touched {
-            let need = wish.permissions.need(Role::Operator, Target::Path(path));
-            need.map_err(|cause| ChangeError::Denied { rule: rule.clone(), cause })?;
+        let is_confined = !wish.permissions.may(Role::Operator, Target::Everything);
+        for change in &plan.changes {
+            for rule in change.rules() {
+                let need = wish.permissions.need(Role::Operator, Target::Path(path_of(rule)));
+                need.map_err(|cause| ChangeError::Denied { rule: rule.name.clone(), cause })?;
+                if is_confined && change.gives_other_dns_names() {
+                    return Err(ChangeError::BeyondScope { rule: rule.name.clone(), what: DNS_NAMES });
+                }
+            }
         }
         if plan.rules.len() > MAX_RULES {
             return Err(ChangeError::TooMany);
@@ -162,12 +171,16 @@ impl Policies {
         let head = RevisionHead {
             number: found + 1,
             created_at: self.0.clock.now(),
-            actor: wish.permissions.actor,
+            actor: wish.permissions.actor.clone(),
             comment: wish.comment,
             rules: plan.rules.len(),
         };
         let revision = Revision { head, rules: plan.rules.clone() };
-        let next = Current::compile(revision, self.0.surroundings.clone()).await.map_err(ChangeError::Task)??;
+        let mut next = Current::compile(revision, self.0.surroundings.clone()).await.map_err(ChangeError::Task)??;
+        if is_confined {
+            let permissions = wish.permissions.clone();
+            next = next.keeps_to_its_callers(&plan, permissions).await?;
+        }
         if wish.dry_run || plan.changes.is_empty() {
             return Ok((found, plan));
         }
@@ -214,6 +227,24 @@ impl Current {
             Ok(Self { revision, policy })
         })
         .await
+    }
+
+    /// Refuses what an operator of one part changes so that others' callers match it too: each would have an identity more, and
+    /// those that name none would have none.
+    async fn keeps_to_its_callers(self, plan: &Plan, permissions: Permissions) -> Result<Self, ChangeError> {
+        let changed: HashSet<_> =
+            plan.changes.iter().filter_map(|change| Some(change.after.as_ref()?.name.clone())).collect();
+        let looking = tokio::task::spawn_blocking(move || {
+            let others =
+                self.revision.rules.iter().filter(|rule| !permissions.may(Role::Operator, Target::Path(path_of(rule))));
+            let others: HashSet<_> = others.map(|rule| &rule.name).collect();
+            let overlap = self.policy.overlap(|name| changed.contains(name), |name| others.contains(name)).cloned();
+            (self, overlap)
+        });
+        match looking.await.map_err(ChangeError::Task)? {
+            (current, None) => Ok(current),
+            (_, Some(rule)) => Err(ChangeError::BeyondScope { rule, what: OVERLAP }),
+        }
     }
 
     /// What a caller may be.
@@ -270,6 +301,10 @@ pub(crate) fn path_of(rule: &Rule) -> &str {
     let id = rule.spiffe_id.strip_prefix("spiffe://").unwrap_or(&rule.spiffe_id);
     id.find('/').map_or("", |slash| &id[slash..])
 }
+
+const DNS_NAMES: &str = "DNS names are given by operators";
+const OVERLAP: &str =
+    "its `match` could hold for callers of rules that are not yours: narrow it, or leave it to operators";
 
 /// A policy is compiled whole, and read by every decision.
 const MAX_RULES: usize = 20_000;

@@ -11,8 +11,7 @@ use crate::template::Template;
 
 /// No two rules may give one caller the same identity: which TTL or profile would it have?
 ///
-/// Each is compared with those alone that have the same first segment and number of segments, and are not told apart by a
-/// value of the one attribute that has most values in these. So ten thousand namespaces are not compared with each other.
+/// Each is compared with those alone that have the same first segment and number of segments, as far as [`ToldApart`] leaves any.
 pub(crate) fn check(rules: &[Compiled]) -> Result<(), PolicyError> {
     let mut alike: HashMap<(Option<&str>, usize), Vec<&Compiled>> = HashMap::new();
     for rule in rules {
@@ -24,35 +23,72 @@ pub(crate) fn check(rules: &[Compiled]) -> Result<(), PolicyError> {
 }
 
 fn check_alike(rules: &[&Compiled]) -> Result<(), PolicyError> {
-    // By how many values, not of how many rules: all may want the same cluster, and each a namespace of its own.
-    let mut told_apart: HashMap<&AttributeName, HashSet<&str>> = HashMap::new();
-    for (name, values) in rules.iter().flat_map(|rule| values(rule)) {
-        told_apart.entry(name).or_default().extend(values);
-    }
-    let by = told_apart.into_iter().max_by_key(|(name, values)| (values.len(), *name)).map(|(name, _)| name);
-    let mut of_value: HashMap<&str, Vec<&Compiled>> = HashMap::new();
-    // Those that could go with any value.
-    let mut others: Vec<&Compiled> = Vec::new();
-    for (number, rule) in rules.iter().enumerate() {
-        let values = by.and_then(|by| values(rule).find(|(name, _)| *name == by)).map(|(_, values)| values);
-        let found = match &values {
-            None => rules[..number].iter().find(|other| collide(rule, other)),
-            Some(values) => {
-                let of_same = values.iter().filter_map(|value| of_value.get(value)).flatten();
-                of_same.chain(&others).find(|other| collide(rule, other))
-            }
-        };
-        if let Some(other) = found {
+    let mut before = ToldApart::over(rules);
+    for rule in rules {
+        if let Some(other) = before.candidates(rule).find(|other| collide(rule, other)) {
             let what = format!("a caller could get the same identity by rule `{}`", other.name);
             return Err(PolicyError::of(&rule.name, Some(Field::SpiffeId), what)
                 .fix("let their `match` exclude each other, or give them different paths"));
         }
-        match values {
-            None => others.push(rule),
-            Some(values) => values.into_iter().for_each(|value| of_value.entry(value).or_default().push(rule)),
-        }
+        before.insert(rule);
     }
     Ok(())
+}
+
+/// The first of `ones` that a caller could match beside one of `others`.
+pub(crate) fn overlap<'a>(ones: &[&'a Compiled], others: &[&'a Compiled]) -> Option<&'a Compiled> {
+    let mut apart = ToldApart::over(&[ones, others].concat());
+    others.iter().for_each(|other| apart.insert(other));
+    let overlaps = |one: &&&Compiled| {
+        apart.candidates(one).any(|other| one.family() == other.family() && may_both_match(one, other))
+    };
+    ones.iter().find(overlaps).copied()
+}
+
+/// Rules by the values of one attribute, the one that has most of them. By how many values, not of how many rules: all may want the
+/// same cluster, and each a namespace of its own. So ten thousand namespaces are not compared with each other.
+struct ToldApart<'a> {
+    by: Option<&'a AttributeName>,
+    of_value: HashMap<&'a str, Vec<&'a Compiled>>,
+    /// Those that could go with any value.
+    of_any: Vec<&'a Compiled>,
+    all: Vec<&'a Compiled>,
+}
+
+impl<'a> ToldApart<'a> {
+    /// For these; empty yet.
+    fn over(rules: &[&'a Compiled]) -> Self {
+        let mut told_apart: HashMap<&AttributeName, HashSet<&str>> = HashMap::new();
+        for (name, values) in rules.iter().flat_map(|rule| values(rule)) {
+            told_apart.entry(name).or_default().extend(values);
+        }
+        let by = told_apart.into_iter().max_by_key(|(name, values)| (values.len(), *name)).map(|(name, _)| name);
+        Self { by, of_value: HashMap::new(), of_any: Vec::new(), all: Vec::new() }
+    }
+
+    fn values(&self, rule: &'a Compiled) -> Option<Vec<&'a str>> {
+        let by = self.by?;
+        values(rule).find(|(name, _)| *name == by).map(|(_, values)| values)
+    }
+
+    fn insert(&mut self, rule: &'a Compiled) {
+        self.all.push(rule);
+        match self.values(rule) {
+            None => self.of_any.push(rule),
+            Some(values) => values.into_iter().for_each(|value| self.of_value.entry(value).or_default().push(rule)),
+        }
+    }
+
+    /// All that are there and could match beside it, and perhaps more.
+    fn candidates(&self, rule: &'a Compiled) -> Box<dyn Iterator<Item = &'a Compiled> + '_> {
+        match self.values(rule) {
+            None => Box::new(self.all.iter().copied()),
+            Some(values) => {
+                let of_same = values.into_iter().filter_map(|value| self.of_value.get(value)).flatten();
+                Box::new(of_same.chain(&self.of_any).copied())
+            }
+        }
+    }
 }
 
 /// The attributes of which a caller has one value, where a rule wants certain ones.

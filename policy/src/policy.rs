@@ -113,6 +113,13 @@ impl Policy {
         self.rules.iter().map(|rule| (&rule.name, outcome_of(rule, attributes, now))).collect()
     }
 
+    /// The first of those called `mine` that one caller could match beside one of those called `theirs`.
+    pub fn overlap(&self, mine: impl Fn(&RuleName) -> bool, theirs: impl Fn(&RuleName) -> bool) -> Option<&RuleName> {
+        let named = |wanted: &dyn Fn(&RuleName) -> bool| self.rules.iter().filter(|rule| wanted(&rule.name)).collect();
+        let (mine, theirs): (Vec<_>, Vec<_>) = (named(&mine), named(&theirs));
+        collision::overlap(&mine, &theirs).map(|rule| &rule.name)
+    }
+
     /// The rules that could give `path`, which begins with a slash, to somebody.
     pub fn rules_for<'a>(&'a self, path: &'a str) -> impl Iterator<Item = &'a RuleName> {
         self.rules.iter().filter(move |rule| rule.could_give(path)).map(|rule| &rule.name)

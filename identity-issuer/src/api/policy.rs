@@ -71,10 +71,11 @@ async fn change(policies: &Policies, wish: Wish, document: Option<&Document>) ->
     if !dry_run && !changes.is_empty() {
         tracing::info!(revision, actor = actor.as_str(), changes = changes.len(), unchanged, "policy changed");
     }
+    let yaml = |rule: Option<&Rule>| rule.map(|rule| render(std::slice::from_ref(rule))).unwrap_or_default();
     let changes = changes.into_iter().map(|change| RuleChange {
-        rule: change.rule.to_string(),
-        before: change.before.unwrap_or_default(),
-        after: change.after.unwrap_or_default(),
+        rule: change.rules().next().map(|rule| rule.name.to_string()).unwrap_or_default(),
+        before: yaml(change.before.as_ref()),
+        after: yaml(change.after.as_ref()),
     });
     Ok(ApplyPolicyResponse { revision, changes: changes.collect(), unchanged: count(unchanged) })
 }
@@ -189,7 +190,7 @@ fn status(error: &ChangeError, document: Option<&Document>) -> Status {
             };
             return Status::invalid_argument(text);
         }
-        ChangeError::Denied { .. } => Code::PermissionDenied,
+        ChangeError::Denied { .. } | ChangeError::BeyondScope { .. } => Code::PermissionDenied,
         ChangeError::Overtaken { .. } => Code::Aborted,
         ChangeError::TooMany => Code::InvalidArgument,
         ChangeError::NoRevision(_) => Code::NotFound,

@@ -88,3 +88,60 @@ async fn another_writer_of_the_same_store_is_noticed() {
     assert!(two.current().revision.rules.is_empty());
     assert_eq!(load().await.unwrap().current().revision.head.number, 1);
 }
+
+fn rules_of(yaml: &str) -> Vec<Rule> {
+    let mut document = Document::default();
+    document.add("p".as_ref(), &format!("rules:\n{yaml}")).unwrap();
+    document.rules
+}
+
+fn by_operator_of(scope: &str, yaml: &str) -> Wish {
+    let binding = crate::administration::Binding {
+        role: Role::Operator,
+        scope: crate::administration::Scope::parse(scope).unwrap(),
+        users: vec![8],
+        identities: Vec::new(),
+    };
+    let permissions = crate::administration::Administrators::new(&[binding], 7).user(8).unwrap();
+    Wish { rules: rules_of(yaml), permissions, ..wish("a", None) }
+}
+
+#[tokio::test]
+async fn an_operator_of_a_part_gives_others_callers_nothing_and_its_own_no_dns_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let policies = Policies::load(surroundings(), store(folder.path()).await, Arc::new(SystemClock)).await.unwrap();
+    let everything = by_operator_of(
+        "/",
+        "- {name: billing, match: {k8s.cluster: prod, k8s.namespace: billing}, spiffe_id: 'spiffe://example.org/billing/{k8s.pod}'}
+- {name: ci, match: {oidc.claim.repository: x}, spiffe_id: 'spiffe://example.org/ci/x'}
+- {name: named, match: {k8s.namespace: named}, spiffe_id: 'spiffe://example.org/shop/named', dns_names: [named.example.org]}\n",
+    );
+    policies.change(everything).await.unwrap();
+    for (matches, more) in [
+        ("k8s.cluster: prod", ""),
+        ("k8s.namespace: 'b*'", ""),
+        ("k8s.namespace: [shop, billing]", ""),
+        ("k8s.pod: cart", ""),
+        // Of one claim a caller may have many values.
+        ("oidc.claim.repository: shop", ""),
+        ("k8s.namespace: shop", ", dns_names: [billing.example.org]"),
+    ] {
+        let rule = format!("- {{name: new, match: {{{matches}}}, spiffe_id: 'spiffe://example.org/shop/a'{more}}}\n");
+        let refused = policies.change(by_operator_of("/shop", &rule)).await;
+        assert!(matches!(refused, Err(ChangeError::BeyondScope { .. })), "{rule}: {refused:?}");
+    }
+    for (matches, more) in [
+        ("k8s.namespace: shop", ""),
+        ("k8s.cluster: test", ""),
+        ("x509.authority: dc-1", ""),
+        ("k8s.namespace: named", ", ttl: 30m"),
+    ] {
+        let name = if matches.ends_with("named") { "named" } else { "new" };
+        let rule =
+            format!("- {{name: {name}, match: {{{matches}}}, spiffe_id: 'spiffe://example.org/shop/{name}'{more}}}\n");
+        policies.change(by_operator_of("/shop", &rule)).await.unwrap();
+    }
+    let told = "- {name: named, match: {k8s.namespace: [named, n2]}, spiffe_id: 'spiffe://example.org/shop/named', dns_names: [named.example.org]}\n";
+    let refused = policies.change(by_operator_of("/shop", told)).await;
+    assert!(matches!(refused, Err(ChangeError::BeyondScope { .. })), "{refused:?}");
+}
