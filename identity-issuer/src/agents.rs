@@ -5,7 +5,7 @@
 
 use signet_identity::{SharedClock, WorkloadId};
 
-use crate::attestation::AttestationNumber;
+use crate::attestation::{AttestationNumber, Sources};
 use crate::distribution::{Distribution, Holder};
 use crate::policy::Actor;
 use crate::store::{AgentRecord, Ban, Origin, StandingChange, Store, StoreError};
@@ -15,6 +15,7 @@ use crate::store::{AgentRecord, Ban, Origin, StandingChange, Store, StoreError};
 pub(crate) struct Agents {
     pub(crate) store: Store,
     pub(crate) distribution: Distribution,
+    pub(crate) sources: Sources,
     pub(crate) clock: SharedClock,
 }
 
@@ -30,6 +31,8 @@ pub(crate) enum Whose {
 pub(crate) enum NoStanding {
     #[error("its certificate is not on record at this issuer: it has to attest itself again")]
     NotOnRecord,
+    #[error("`{name}`, which vouched for it, is believed no more at this issuer: it has to attest itself again")]
+    SourceGone { name: String },
     #[error("it was evicted: it has to attest itself again")]
     Evicted,
     #[error("{0} is banned")]
@@ -44,6 +47,9 @@ impl Agents {
         let origin = self.store.origin(serial).await?.ok_or(NoStanding::NotOnRecord)?;
         if origin.evicted {
             return Err(NoStanding::Evicted);
+        }
+        if let Some(gone) = origin.attributes.as_ref().and_then(|attributes| self.sources.no_more(attributes)) {
+            return Err(NoStanding::SourceGone { name: gone.to_owned() });
         }
         if self.store.is_banned(id).await? {
             return Err(NoStanding::Banned(id.clone()));

@@ -81,7 +81,7 @@ impl From<NoStanding> for Status {
     fn from(error: NoStanding) -> Self {
         match error {
             NoStanding::Store(error) => store_status(&error),
-            NoStanding::NotOnRecord | NoStanding::Evicted | NoStanding::Banned(_) => {
+            NoStanding::NotOnRecord | NoStanding::SourceGone { .. } | NoStanding::Evicted | NoStanding::Banned(_) => {
                 Self::permission_denied(error.to_string())
             }
         }

@@ -17,20 +17,21 @@ mod oidc;
 mod x509_pop;
 
 use std::fmt;
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use signet_identity::WorkloadId;
-use signet_policy::{Attributes, AttributesError};
+use signet_policy::{AttributeName, Attributes, AttributesError};
 use time::OffsetDateTime;
 
 pub(crate) use challenge::Challenges;
 pub(crate) use join_token::{JoinTokenError, JoinTokenHash, JoinTokens, NewJoinToken};
 pub use jwks::JwksError;
-pub(crate) use jwks::{Jwks, KeySet, Published, Remote, follow};
+pub(crate) use jwks::{Follower, Jwks, KeySet, Published, Remote};
 pub(crate) use jwt::{TokenError, TokenVerifier};
 pub(crate) use k8s_sa_token::{Cluster, Clusters};
 pub(crate) use oidc::{Provider, Providers};
-pub(crate) use x509_pop::{PossessionError, RegisteredAuthorities, X509Authority};
+pub(crate) use x509_pop::{PossessionError, RegisteredAuthorities, X509Anchor, X509Authority};
 
 use crate::store::StoreError;
 
@@ -81,6 +82,10 @@ pub(crate) enum Method {
 /// SHA-256 of a proof.
 #[derive(Clone, Copy, Eq, PartialEq)]
 pub(crate) struct ProofHash([u8; 32]);
+
+/// Those that are believed: clusters, providers of tokens, CAs. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sources(Arc<[(AttributeName, Vec<String>)]>);
 
 /// Why a certificate is issued.
 #[derive(Clone, Debug)]
@@ -200,6 +205,20 @@ impl ProofHash {
 impl fmt::Debug for ProofHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl Sources {
+    /// By the attribute that each kind of source puts its name into.
+    pub(crate) fn new(named: impl IntoIterator<Item = (&'static str, Vec<String>)>) -> Self {
+        Self(named.into_iter().filter_map(|(name, values)| Some((name.parse().ok()?, values))).collect())
+    }
+
+    /// The source that these attributes were proved by, where it is believed no more.
+    pub(crate) fn no_more<'a>(&self, attributes: &'a Attributes) -> Option<&'a str> {
+        self.0
+            .iter()
+            .find_map(|(name, values)| attributes.values(name).find(|value| !values.iter().any(|known| known == value)))
     }
 }
 

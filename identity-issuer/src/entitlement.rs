@@ -20,6 +20,7 @@ pub(crate) struct Entitlement {
     pub(crate) expires: Option<OffsetDateTime>,
 }
 
+/// Its texts stay below 4 KiB.
 #[derive(Debug, Eq, PartialEq, thiserror::Error)]
 pub enum NotEntitled {
     #[error("the policy (revision {revision}) has no rule for {attributes}; `signet explain` tells why")]
@@ -77,8 +78,8 @@ fn ids(grants: &[Grant]) -> String {
     const MOST: usize = 4;
     let named: Vec<_> = grants.iter().take(MOST).map(|grant| grant.id.to_string()).collect();
     match grants.len().saturating_sub(MOST) {
-        0 => named.join(", "),
-        more => format!("{} and {more} more", named.join(", ")),
+        0 => fitting(&named.join(", ")),
+        more => fitting(&format!("{} and {more} more", named.join(", "))),
     }
 }
 
@@ -90,7 +91,16 @@ pub(crate) fn written(attributes: &Attributes) -> String {
     if attributes.iter().nth(MOST).is_some() {
         shown.push("…".to_owned());
     }
-    shown.join(" ")
+    fitting(&shown.join(" "))
+}
+
+/// So much that the status fits also where each byte is written as three (gRPC over HTTP/2, Percent-Encoded).
+fn fitting(text: &str) -> String {
+    const MOST: usize = 1024;
+    match text.len() <= MOST {
+        true => text.to_owned(),
+        false => format!("{}…", &text[..text.floor_char_boundary(MOST)]),
+    }
 }
 
 fn clipped(value: &str) -> String {

@@ -20,6 +20,7 @@ pub(crate) struct Metrics {
     connections_refused: IntCounterVec,
     connected_clients: IntGauge,
     attestations_refused: IntCounterVec,
+    token_keys_read_at: IntGaugeVec,
 }
 
 /// How one request for a certificate ended.
@@ -74,6 +75,14 @@ impl Metrics {
         )?;
         registry.register(Box::new(identities.clone()))?;
         registry.register(Box::new(AuthorityCollector::new(authorities)?))?;
+        let token_keys_read_at = IntGaugeVec::new(
+            Opts::new(
+                "signet_issuer_token_keys_read_timestamp_seconds",
+                "When the keys of an issuer of tokens were last seen to be those it publishes, in Unix time; 0 for never.",
+            ),
+            &["attestation", "source"],
+        )?;
+        registry.register(Box::new(token_keys_read_at.clone()))?;
         Ok(Self {
             issued,
             issue_duration,
@@ -90,6 +99,7 @@ impl Metrics {
                 "Callers whose proof of who they are was not accepted, by kind of proof and reason.",
                 &["attestation", "reason"],
             )?,
+            token_keys_read_at,
         })
     }
 
@@ -113,6 +123,11 @@ impl Metrics {
 
     pub(crate) fn attestation_refused(&self, attestation: &'static str, reason: &'static str) {
         self.attestations_refused.with_label_values(&[attestation, reason]).inc();
+    }
+
+    /// Of the keys of one cluster or provider.
+    pub(crate) fn token_keys_read_at(&self, attestation: &'static str, source: &str) -> IntGauge {
+        self.token_keys_read_at.with_label_values(&[attestation, source])
     }
 
     /// Counts a connection until it is dropped.

@@ -1,6 +1,6 @@
 //! Certificates and requests in files, as PEM (RFC 7468).
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 /// `\n` line ends on every platform.
@@ -23,11 +23,14 @@ pub(crate) fn decode(label: &str, text: &[u8]) -> Result<Vec<Vec<u8>>, pem::PemE
     Ok(blocks.into_iter().filter(|block| block.tag() == label).map(pem::Pem::into_contents).collect())
 }
 
-/// Reads a small file; an endless one is cut off.
+/// Reads a small file whole, or not at all.
 pub(crate) fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(MAX_FILE).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    std::fs::File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > MAX_FILE {
+        true => Err(std::io::Error::new(ErrorKind::FileTooLarge, format!("it is larger than {} KiB", MAX_FILE / 1024))),
+        false => Ok(bytes),
+    }
 }
 
 /// Writes `text` to `path` so that a reader sees the old contents or the new ones, never a part.

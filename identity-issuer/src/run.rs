@@ -250,13 +250,17 @@ impl Issuer {
     /// Waits for an authority, then serves; ends everything in the reverse order once `shutdown` comes.
     async fn serve(self, phase: watch::Sender<Phase>, shutdown: CancellationToken) -> Result<(), RunError> {
         let join_tokens = JoinTokens::new(self.store.clone(), self.clock.clone());
-        let agents =
-            Agents { store: self.store.clone(), distribution: self.distribution.clone(), clock: self.clock.clone() };
         let mut background = JoinSet::new();
         let challenges = Challenges::new(self.clock.clone()).map_err(|_| RunError::Randomness)?;
         let (attestors, following) =
-            Attestors::new(self.config.attestation.clone(), join_tokens.clone(), challenges, &self.clock);
-        following.into_iter().for_each(|following| until(&shutdown, &mut background, following));
+            Attestors::new(self.config.attestation, join_tokens.clone(), challenges, &self.metrics, &self.clock);
+        following.into_iter().for_each(|follower| until(&shutdown, &mut background, follower.run()));
+        let agents = Agents {
+            store: self.store.clone(),
+            distribution: self.distribution.clone(),
+            sources: attestors.sources(),
+            clock: self.clock.clone(),
+        };
         let admin = Arc::new(AdminApi {
             trust_domain: self.config.trust_domain.clone(),
             administrators: self.administrators,

@@ -14,7 +14,7 @@ use signet_proto::admin::v1::{
 };
 use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::calls::{Call, Doorkeeper};
 use super::{agents, companions, parse_id, policy, store_status, timestamp};
@@ -202,7 +202,13 @@ impl AdminService for AdminApi {
     ) -> Result<Response<EvictAgentsResponse>, Status> {
         let grantable = |text: &str| self.grantable_id(text);
         let id = agents::whose(&self.agents, grantable, request.get_ref()).await;
-        let (call, id) = self.admit_id(&request, "EvictAgents", id).await?;
+        // Whose a number is, is nothing for those who may not decide over it.
+        let by_number = agents::number_of(request.get_ref());
+        let admitted = self.admit_id(&request, "EvictAgents", id).await;
+        let (call, id) = admitted.map_err(|status| match (status.code(), by_number) {
+            (Code::PermissionDenied, Some(number)) => agents::no_agent(number),
+            _ => status,
+        })?;
         call.end(agents::evict(&self.agents, id, request.get_ref()).await)
     }
 

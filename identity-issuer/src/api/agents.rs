@@ -51,9 +51,21 @@ pub(super) async fn whose(
         Some(Which::SpiffeId(text)) => grantable(text),
         Some(Which::Number(of)) => {
             let id = agents.identity_of(number(*of)).await.map_err(|error| store_status(&error))?;
-            id.ok_or_else(|| Status::not_found(format!("number: there is no agent {of}")))
+            id.ok_or_else(|| no_agent(*of))
         }
     }
+}
+
+pub(super) fn number_of(request: &EvictAgentsRequest) -> Option<u64> {
+    match request.agents {
+        Some(Which::Number(number)) => Some(number),
+        _ => None,
+    }
+}
+
+/// Or none that is the caller's to evict.
+pub(super) fn no_agent(number: u64) -> Status {
+    Status::not_found(format!("number: there is no agent {number}"))
 }
 
 /// All of `id`, or the one that the request names.
@@ -62,10 +74,7 @@ pub(super) async fn evict(
     id: WorkloadId,
     request: &EvictAgentsRequest,
 ) -> Result<EvictAgentsResponse, Status> {
-    let whose = match request.agents {
-        Some(Which::Number(of)) => Whose::Number(number(of)),
-        _ => Whose::Id(id),
-    };
+    let whose = number_of(request).map_or(Whose::Id(id), |of| Whose::Number(number(of)));
     let evicted = agents.evict(whose).await.map_err(|error| store_status(&error))?;
     Ok(EvictAgentsResponse { agents: u32::try_from(evicted).unwrap_or(u32::MAX) })
 }

@@ -6,10 +6,11 @@ use signet_proto::identity::v1::attest_request::Proof;
 use time::OffsetDateTime;
 
 use crate::attestation::{
-    Attested, Attestor as _, Challenges, Cluster, Clusters, JoinTokens, Jwks, Method, NotAttested, Provider, Providers,
-    RegisteredAuthorities, TokenVerifier, follow,
+    Attested, Attestor as _, Challenges, Cluster, Clusters, Follower, JoinTokens, Jwks, Method, NotAttested, Provider,
+    Providers, RegisteredAuthorities, Sources, TokenVerifier,
 };
 use crate::config::{Attestation, TokenIssuer};
+use crate::metrics::Metrics;
 
 #[derive(Debug)]
 pub(crate) struct Attestors {
@@ -25,14 +26,20 @@ impl Attestors {
         configured: Attestation,
         join_tokens: JoinTokens,
         challenges: Challenges,
+        metrics: &Metrics,
         clock: &SharedClock,
-    ) -> (Self, Vec<impl Future<Output = ()> + Send + use<>>) {
+    ) -> (Self, Vec<Follower>) {
         let Attestation { clusters, providers, authorities } = configured;
         let mut following = Vec::new();
         let mut verifier = |issuer: &TokenIssuer, method: Method| {
             let keys = Jwks::none_yet();
-            let source = format!("{method} {}", issuer.name);
-            following.push(follow(keys.clone(), issuer.published.clone(), source));
+            following.push(Follower {
+                keys: keys.clone(),
+                published: issuer.published.clone(),
+                source: format!("{method} {}", issuer.name),
+                read_at: metrics.token_keys_read_at(method.as_str(), &issuer.name),
+                clock: clock.clone(),
+            });
             let (issuer, audience) = (issuer.issuer.clone(), issuer.audience.clone());
             TokenVerifier { issuer, audience, keys, clock: clock.clone() }
         };
@@ -51,6 +58,14 @@ impl Attestors {
         let providers = Providers(providers.collect());
         let registered = RegisteredAuthorities { challenges, authorities, clock: clock.clone() };
         (Self { join_tokens, clusters, providers, registered }, following)
+    }
+
+    /// Those that are believed.
+    pub(crate) fn sources(&self) -> Sources {
+        let clusters = self.clusters.0.iter().map(|cluster| cluster.name.clone()).collect();
+        let providers = self.providers.0.iter().map(|provider| provider.name.clone()).collect();
+        let authorities = self.registered.authorities.iter().map(|authority| authority.name.clone()).collect();
+        Sources::new([("k8s.cluster", clusters), ("oidc.provider", providers), ("x509.authority", authorities)])
     }
 
     pub(super) fn challenge(&self) -> Result<(Vec<u8>, OffsetDateTime), Unspecified> {

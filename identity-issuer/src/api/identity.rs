@@ -68,10 +68,10 @@ impl IdentityApi {
     }
 
     /// Why somebody who was attested has no certificate all the same.
-    fn not_issued(&self, method: Method, error: IssueError) -> Status {
+    fn not_issued(&self, method: Method, error: IssueError, caller: &Caller) -> Status {
         match error {
             IssueError::ProofUsed => {
-                self.metrics.attestation_refused(method.as_str(), "used");
+                self.tell_refused(method, "used", &error.to_string(), caller);
                 match method {
                     Method::JoinToken => token_not_accepted(),
                     _ => Status::unauthenticated(format!("{method}: {error}")),
@@ -81,17 +81,22 @@ impl IdentityApi {
         }
     }
 
+    /// Counts it, and writes it down as far as the log has room for such.
+    fn tell_refused(&self, method: Method, reason: &'static str, cause: &str, caller: &Caller) {
+        let method = method.as_str();
+        self.metrics.attestation_refused(method, reason);
+        if let Some(suppressed) = self.refusals.admit() {
+            let address = caller.address.map(|address| address.to_string());
+            tracing::warn!(peer.address = address, method, reason, cause, suppressed, "attestation refused");
+        }
+    }
+
     fn refuse(&self, method: Method, refused: &NotAttested, caller: &Caller) -> Status {
         if let NotAttested::Store(error) = refused {
             return store_status(error);
         }
         let (reason, cause) = (refused.reason(), report(refused));
-        self.metrics.attestation_refused(method.as_str(), reason);
-        if let Some(suppressed) = self.refusals.admit() {
-            let address = caller.address.map(|address| address.to_string());
-            let method = method.as_str();
-            tracing::warn!(peer.address = address, method, reason, cause, suppressed, "attestation refused");
-        }
+        self.tell_refused(method, reason, &cause, caller);
         match refused {
             NotAttested::JoinToken(_) => token_not_accepted(),
             NotAttested::Token(TokenError::NoKeysYet) => Status::unavailable(format!("{method}: {cause}")),
@@ -122,10 +127,13 @@ impl IdentityService for IdentityApi {
         let proof = proof.ok_or_else(|| Status::invalid_argument("proof: missing"))?;
         let wanted = (!spiffe_id.is_empty()).then(|| parse_id(&spiffe_id, "spiffe_id")).transpose()?;
         let attested = self.attest_by(&proof, &csr, &caller).await?;
-        let entitlement = entitle(&self.policies.current(), &attested.subject, wanted.as_ref(), self.clock.now())?;
+        let entitled = entitle(&self.policies.current(), &attested.subject, wanted.as_ref(), self.clock.now());
         let method = attested.evidence.method();
+        let entitlement = entitled.inspect_err(|error| {
+            self.tell_refused(method, "not_entitled", &error.to_string(), &caller);
+        })?;
         let issued = self.issuance.issue(entitlement, Attestation::First(attested), &csr).await;
-        let certificate = issued.map_err(|error| self.not_issued(method, error))?.release();
+        let certificate = issued.map_err(|error| self.not_issued(method, error, &caller))?.release();
         let bundles = bundles(&self.distribution.bundles());
         Ok(Response::new(AttestResponse { svid: Some(svid(certificate)), bundles: Some(bundles) }))
     }

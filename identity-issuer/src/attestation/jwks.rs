@@ -1,13 +1,14 @@
 //! The keys that an issuer of tokens publishes: a JSON Web Key Set (RFC 7517), in a file or at a URL that the operator named.
 //!
-//! A set that cannot be had or read never replaces the one that is there.
+//! A set that cannot be had or read never replaces the one that is there, which is believed for a day longer. One without a key that
+//! is of use does: so an issuer of tokens takes all of its keys back.
 
 mod fetch;
+mod follow;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
@@ -17,6 +18,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 
 pub(crate) use fetch::Remote;
+pub(crate) use follow::Follower;
 
 use super::jwt::TokenError;
 
@@ -52,6 +54,8 @@ pub(crate) enum Published {
 pub enum JwksError {
     #[error("{} cannot be read", path.display())]
     File { path: PathBuf, source: std::io::Error },
+    #[error("{} is no regular file", path.display())]
+    NoFile { path: PathBuf },
     #[error("it is larger than {} KiB", MAX_SET / 1024)]
     TooLarge,
     #[error("it is not a JSON Web Key Set")]
@@ -62,6 +66,8 @@ pub enum JwksError {
         "it holds no key that verifies signatures: RSA of 2,048 to 4,096 bits, P-256, P-384 and Ed25519 are accepted"
     )]
     NoKey,
+    #[error("reading it broke off")]
+    BrokenOff,
     #[error("{url} cannot be fetched: {cause}")]
     Fetch { url: String, cause: String },
 }
@@ -86,6 +92,10 @@ impl Jwks {
         self.0.current.store(Some(Arc::new(set)));
     }
 
+    fn forget(&self) {
+        self.0.current.store(None);
+    }
+
     /// The issuer may have published another key by now.
     pub(super) fn look_again(&self) {
         self.0.look.notify_one();
@@ -99,7 +109,7 @@ impl fmt::Debug for Jwks {
 }
 
 impl KeySet {
-    /// Keys of other kinds, and for other uses, are passed over (RFC 7517 §5).
+    /// Keys of other kinds, and for other uses, are passed over (RFC 7517 §5); perhaps all.
     pub(crate) fn parse(json: &[u8]) -> Result<Self, JwksError> {
         #[derive(Deserialize)]
         struct Set {
@@ -112,17 +122,26 @@ impl KeySet {
         if keys.len() > MAX_KEYS {
             return Err(JwksError::TooMany);
         }
-        let keys: Vec<Key> = keys.into_iter().filter_map(Key::of_json).collect();
-        if keys.is_empty() { Err(JwksError::NoKey) } else { Ok(Self(keys)) }
+        Ok(Self(keys.into_iter().filter_map(Key::of_json).collect()))
     }
 
     pub(crate) fn read(path: &Path) -> Result<Self, JwksError> {
         use std::io::Read as _;
+        let unreadable = |source| JwksError::File { path: path.to_owned(), source };
+        // Opening a pipe would wait for whoever writes to it.
+        if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+            return Err(JwksError::NoFile { path: path.to_owned() });
+        }
         let mut bytes = Vec::new();
-        std::fs::File::open(path)
-            .and_then(|file| file.take(MAX_SET as u64 + 1).read_to_end(&mut bytes))
-            .map_err(|source| JwksError::File { path: path.to_owned(), source })?;
+        let file = std::fs::File::open(path).map_err(unreadable)?;
+        file.take(MAX_SET as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
         Self::parse(&bytes)
+    }
+
+    /// The same of a file that should have a key.
+    pub(crate) fn read_some(path: &Path) -> Result<Self, JwksError> {
+        let set = Self::read(path)?;
+        if set.0.is_empty() { Err(JwksError::NoKey) } else { Ok(set) }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -198,55 +217,8 @@ impl fmt::Debug for Key {
     }
 }
 
-/// Keeps `keys` in step with what is published, until cancelled. `source` is what the log calls it.
-pub(crate) async fn follow(keys: Jwks, published: Published, source: String) {
-    let mut seen: Option<std::time::SystemTime> = None;
-    let mut complaint = String::new();
-    loop {
-        let read = match &published {
-            Published::Url(remote) => Some(remote.fetch().await),
-            Published::File(path) => {
-                let changed = tokio::fs::metadata(path).await.and_then(|file| file.modified()).ok();
-                let read = (changed.is_none() || changed != seen).then(|| KeySet::read(path));
-                // One that is bad may only be half written yet.
-                seen = changed.filter(|_| !matches!(read, Some(Err(_))));
-                read
-            }
-        };
-        match read {
-            None => {}
-            Some(Ok(set)) => {
-                tracing::debug!(source, keys = set.len(), "keys of tokens read");
-                keys.replace(set);
-                complaint.clear();
-            }
-            Some(Err(error)) => {
-                let cause = signet_process::start::Report::of(&error).cause;
-                if cause != complaint {
-                    tracing::warn!(source, cause, kept = keys.current().is_some(), "keys of tokens not read");
-                    complaint = cause;
-                }
-            }
-        }
-        let pause = match (&published, keys.current().is_some()) {
-            (Published::File(_), _) => LOOK_AT_FILE,
-            (Published::Url(_), true) => REFRESH,
-            (Published::Url(_), false) => RETRY,
-        };
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            // Whoever shows keys that do not exist makes it fetched no more often than this.
-            () = async { tokio::time::sleep(NOT_SOONER).await; keys.0.look.notified().await } => {}
-        }
-    }
-}
-
 const MAX_SET: usize = 256 << 10;
 const MAX_KEYS: usize = 64;
-const LOOK_AT_FILE: Duration = Duration::from_secs(1);
-const REFRESH: Duration = Duration::from_secs(300);
-const RETRY: Duration = Duration::from_secs(5);
-const NOT_SOONER: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
@@ -283,7 +255,7 @@ mod tests {
             json!({"kty": "RSA", "n": "A".repeat(342), "e": "A".repeat(342)}),
             json!(7),
         ] {
-            assert!(matches!(parse(&json!([useless.clone()])), Err(JwksError::NoKey)), "{useless}");
+            assert_eq!(parse(&json!([useless.clone()])).unwrap().len(), 0, "{useless}");
             assert_eq!(parse(&json!([useless, good.clone()])).unwrap().len(), 1);
         }
         assert_eq!(parse(&json!([with("alg", json!("ES256"))])).unwrap().len(), 1);
@@ -314,31 +286,6 @@ mod tests {
         assert!(matches!(set.find(Some("a"), Algorithm::ES384), Err(TokenError::Algorithm(_))));
         assert!(matches!(set.find(None, Algorithm::ES256), Err(TokenError::NoKeyId)));
         assert!(matches!(set.find(None, Algorithm::RS256), Err(TokenError::Algorithm(_))));
-    }
-
-    #[tokio::test]
-    async fn a_bad_file_never_replaces_good_keys() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("keys.json");
-        let good = json!({"keys": [Signer::new().jwk()]}).to_string();
-        let two = json!({"keys": [Signer::new().jwk(), Signer::new().jwk()]}).to_string();
-        std::fs::write(&path, &good).unwrap();
-        let keys = Jwks::none_yet();
-        let following = tokio::spawn(follow(keys.clone(), Published::File(path.clone()), "test".to_owned()));
-        let count = || keys.current().map_or(0, |set| set.len());
-        let until = async |wanted| {
-            while count() != wanted {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        until(1).await;
-        std::fs::write(&path, "{").unwrap();
-        tokio::time::sleep(LOOK_AT_FILE * 2).await;
-        assert_eq!(count(), 1);
-        std::fs::remove_file(&path).unwrap();
-        std::fs::write(&path, two).unwrap();
-        until(2).await;
-        following.abort();
     }
 
     proptest::proptest! {

@@ -9,7 +9,7 @@ use signet_identity::SharedClock;
 use time::{Duration, OffsetDateTime};
 
 use super::jwks::Jwks;
-use super::shown;
+use super::{ProofHash, shown};
 use crate::utc::Utc;
 
 /// Believes the tokens that one issuer made for one audience.
@@ -78,7 +78,10 @@ impl TokenError {
 
 impl TokenVerifier {
     /// One signature is verified at most, and nothing that was not signed is believed.
-    pub(super) fn verify(&self, token: &str) -> Result<Claims, TokenError> {
+    ///
+    /// The hash is of what was signed, and so the same for every signature over it: whoever holds one by ECDSA, (r, s), can make
+    /// another of it, (r, n − s).
+    pub(super) fn verify(&self, token: &str) -> Result<(Claims, ProofHash), TokenError> {
         if token.len() > MAX_TOKEN {
             return Err(TokenError::TooLarge { bytes: token.len() });
         }
@@ -94,7 +97,8 @@ impl TokenVerifier {
             jsonwebtoken::errors::ErrorKind::InvalidSignature => TokenError::Signature,
             _ => TokenError::Malformed,
         })?;
-        self.judge(claims.claims)
+        let (signed, _) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
+        Ok((self.judge(claims.claims)?, ProofHash::of(signed.as_bytes())))
     }
 
     pub(super) fn judge(&self, all: Map<String, Value>) -> Result<Claims, TokenError> {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use signet_policy::{AttributeName, Attributes, AttributesError};
 
 use super::jwt::{TokenError, TokenVerifier};
-use super::{Attested, Attestor, Evidence, Method, NotAttested, ProofHash, Subject, named};
+use super::{Attested, Attestor, Evidence, Method, NotAttested, Subject, named};
 
 /// Whose tokens are believed.
 #[derive(Clone, Debug, Default)]
@@ -42,14 +42,14 @@ impl Attestor for Clusters {
 
     async fn attest(&self, proof: &Self::Proof, _: &[u8]) -> Result<Attested, NotAttested> {
         let cluster = named(&self.0, |cluster| &cluster.name, &proof.cluster, "cluster")?;
-        let mut claims = cluster.verifier.verify(&proof.token)?;
+        let (mut claims, hash) = cluster.verifier.verify(&proof.token)?;
         let binding = claims.all.remove("kubernetes.io").ok_or(TokenError::Claim { claim: "kubernetes.io" })?;
         let attributes = attributes_of(&cluster.name, binding, &claims.subject)?;
         Ok(Attested {
             subject: Subject::Proved(attributes),
             evidence: Evidence::Proof {
                 method: Method::KubernetesToken,
-                hash: ProofHash::of(proof.token.as_bytes()),
+                hash,
                 once_until: cluster.once.then_some(claims.expires_at),
             },
         })

@@ -12,6 +12,7 @@ use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnch
 use signet_identity::SharedClock;
 use signet_policy::{AttributeName, Attributes};
 use signet_proto::identity::v1::X509Possession;
+use time::OffsetDateTime;
 use webpki::aws_lc_rs as algorithms;
 use webpki::{EndEntityCert, KeyUsage};
 use x509_parser::extensions::GeneralName;
@@ -34,7 +35,24 @@ pub(crate) struct X509Authority {
     pub(crate) name: String,
     /// Where its certificates were read from.
     pub(crate) file: PathBuf,
-    pub(crate) anchors: Vec<TrustAnchor<'static>>,
+    pub(crate) anchors: Vec<X509Anchor>,
+}
+
+/// One certificate of a CA. Its life is judged here: to RFC 5280 §6.1.1 an anchor is a name and a key.
+#[derive(Clone, Debug)]
+pub(crate) struct X509Anchor {
+    anchor: TrustAnchor<'static>,
+    not_before: OffsetDateTime,
+    not_after: OffsetDateTime,
+}
+
+/// Why a certificate is that of no CA.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub(crate) enum NoAuthority {
+    #[error("one of its certificates cannot be read")]
+    Malformed,
+    #[error("one of its certificates is that of no CA: its basicConstraints do not say so")]
+    NotCa,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -49,8 +67,10 @@ pub(crate) enum PossessionError {
     KeyTooLarge,
     #[error("{0}")]
     Challenge(String),
-    #[error("its certificate is none that a registered CA vouches for now: {0}")]
+    #[error("its certificate is none that a registered CA vouches for now: {}", in_words(.0))]
     Path(webpki::Error),
+    #[error("the certificate of the registered CA `{authority}` is not valid now")]
+    AuthorityOutOfDate { authority: String },
     #[error("its signature scheme {0:#06x} is none that is accepted")]
     Scheme(u32),
     #[error("its signature is not by the certificate's key, or over something else")]
@@ -66,7 +86,7 @@ impl PossessionError {
             | Self::KeyTooLarge
             | Self::Scheme(_) => "malformed",
             Self::Challenge(_) => "challenge",
-            Self::Path(webpki::Error::CertExpired { .. }) => "expired",
+            Self::Path(webpki::Error::CertExpired { .. }) | Self::AuthorityOutOfDate { .. } => "expired",
             Self::Path(_) => "unknown",
             Self::Signature => "signature",
         }
@@ -91,9 +111,9 @@ impl Attestor for RegisteredAuthorities {
         let known = known.map_err(|unknown| PossessionError::Challenge(unknown.to_string()))?;
         let scheme = scheme(proof.scheme).ok_or(PossessionError::Scheme(proof.scheme))?;
         let possession = Possession::read(&proof.chain)?;
-        let authority = self.authority_of(&possession, proof, scheme, csr)?;
+        let (authority, common_name) = self.authority_of(&possession, proof, scheme, csr)?;
         Ok(Attested {
-            subject: Subject::Proved(attributes_of(&authority.name, &possession.leaf)?),
+            subject: Subject::Proved(attributes_of(&authority.name, &possession.leaf, common_name)?),
             evidence: Evidence::Proof {
                 method: Method::X509Possession,
                 hash: ProofHash::of(&proof.challenge),
@@ -104,25 +124,38 @@ impl Attestor for RegisteredAuthorities {
 }
 
 impl RegisteredAuthorities {
-    /// The CA that vouches for the certificate whose key made the signature.
+    /// The CA that vouches for the certificate whose key made the signature, and whether it does for its common name.
     fn authority_of(
         &self,
         possession: &Possession<'_>,
         proof: &X509Possession,
         scheme: &dyn SignatureVerificationAlgorithm,
         csr: &[u8],
-    ) -> Result<&X509Authority, PossessionError> {
-        let anchors: Vec<_> = self.authorities.iter().flat_map(|authority| authority.anchors.iter().cloned()).collect();
-        let seconds = u64::try_from(self.clock.now().unix_timestamp()).unwrap_or_default();
-        let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+    ) -> Result<(&X509Authority, CommonName), PossessionError> {
+        let own = self.authorities.iter().flat_map(|authority| &authority.anchors);
+        let anchors: Vec<_> = own.map(|own| own.anchor.clone()).collect();
+        let now = self.clock.now();
+        let seconds = u64::try_from(now.unix_timestamp()).unwrap_or_default();
+        let time = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
         let leaf = EndEntityCert::try_from(&possession.leaf).map_err(PossessionError::Path)?;
         let path = leaf
-            .verify_for_usage(ACCEPTED, &anchors, &possession.intermediates, now, KeyUsage::client_auth(), None, None)
+            .verify_for_usage(ACCEPTED, &anchors, &possession.intermediates, time, KeyUsage::client_auth(), None, None)
             .map_err(PossessionError::Path)?;
         leaf.verify_signature(scheme, &signed_bytes(&proof.challenge, csr), &proof.signature)
             .map_err(|_| PossessionError::Signature)?;
-        let vouches = |authority: &&X509Authority| authority.anchors.iter().any(|anchor| anchor == path.anchor());
-        self.authorities.iter().find(vouches).ok_or(PossessionError::Path(webpki::Error::UnknownIssuer))
+        // A CA that was certified anew with the same key has two certificates with one anchor.
+        let own =
+            self.authorities.iter().flat_map(|authority| authority.anchors.iter().map(move |own| (authority, own)));
+        let vouching: Vec<_> = own.filter(|(_, own)| own.anchor == *path.anchor()).collect();
+        let Some((authority, _)) = vouching.first() else {
+            return Err(PossessionError::Path(webpki::Error::UnknownIssuer));
+        };
+        if !vouching.iter().any(|(_, own)| (own.not_before..=own.not_after).contains(&now)) {
+            return Err(PossessionError::AuthorityOutOfDate { authority: authority.name.clone() });
+        }
+        let constrained = path.anchor().name_constraints.is_some()
+            || path.intermediate_certificates().any(|certificate| constrains_names(&certificate.der()));
+        Ok((authority, if constrained { CommonName::Passed } else { CommonName::Told }))
     }
 }
 
@@ -150,6 +183,65 @@ impl<'a> Possession<'a> {
     }
 }
 
+impl X509Anchor {
+    pub(crate) fn of(der: &CertificateDer<'_>) -> Result<Self, NoAuthority> {
+        let (_, certificate) = X509Certificate::from_der(der).map_err(|_| NoAuthority::Malformed)?;
+        let constraints = certificate.basic_constraints().map_err(|_| NoAuthority::Malformed)?;
+        if !constraints.is_some_and(|constraints| constraints.value.ca) {
+            return Err(NoAuthority::NotCa);
+        }
+        let anchor = webpki::anchor_from_trusted_cert(der).map_err(|_| NoAuthority::Malformed)?.to_owned();
+        let validity = certificate.validity();
+        Ok(Self { anchor, not_before: validity.not_before.to_datetime(), not_after: validity.not_after.to_datetime() })
+    }
+
+    /// What tells it from others: certificates with the same are of one CA.
+    pub(crate) fn name_and_key(&self) -> Vec<u8> {
+        [self.anchor.subject.as_ref(), self.anchor.subject_public_key_info.as_ref()].concat()
+    }
+}
+
+/// Whether a certificate's common name is worth anything.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum CommonName {
+    Told,
+    /// Name constraints say nothing of common names (RFC 5280 §4.2.1.10), so that a CA with such could give any.
+    Passed,
+}
+
+fn constrains_names(der: &[u8]) -> bool {
+    let read = X509Certificate::from_der(der);
+    // Verified already; and where it cannot be read after all, nothing is believed of it.
+    read.map_or(true, |(_, certificate)| !matches!(certificate.name_constraints(), Ok(None)))
+}
+
+/// Never what the certificate holds: webpki's own words repeat as much of it as there is.
+fn in_words(error: &webpki::Error) -> &'static str {
+    use webpki::Error::{
+        CaUsedAsEndEntity, CertExpired, CertNotValidYet, EndEntityUsedAsCa, InvalidSignatureForPublicKey,
+        MaximumPathDepthExceeded, MaximumSignatureChecksExceeded, NameConstraintViolation, PathLenConstraintViolated,
+        RequiredEkuNotFoundContext, UnknownIssuer, UnsupportedCriticalExtension, UnsupportedSignatureAlgorithmContext,
+        UnsupportedSignatureAlgorithmForPublicKeyContext,
+    };
+    match error {
+        CertExpired { .. } => "it, or one above it, has expired",
+        CertNotValidYet { .. } => "it, or one above it, is not valid yet",
+        UnknownIssuer => "no registered CA signed it",
+        RequiredEkuNotFoundContext(_) => "it is not for TLS clients",
+        CaUsedAsEndEntity => "it is that of a CA",
+        EndEntityUsedAsCa => "one above it is that of no CA",
+        PathLenConstraintViolated | MaximumPathDepthExceeded => "there are too many above it",
+        NameConstraintViolation => "a CA above it may not give such names",
+        UnsupportedCriticalExtension => "it has a critical extension that is not known here",
+        UnsupportedSignatureAlgorithmContext(_) | UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
+            "it is signed by an algorithm that is not accepted"
+        }
+        InvalidSignatureForPublicKey => "a signature of the chain is wrong",
+        MaximumSignatureChecksExceeded => "it takes too many signatures to find its CA",
+        _ => "it cannot be verified",
+    }
+}
+
 /// What a caller signs: the form of RFC 8446 §4.4.3 with a context of our own.
 fn signed_bytes(challenge: &[u8], csr: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0x20; 64];
@@ -173,7 +265,11 @@ fn scheme(number: u32) -> Option<&'static dyn SignatureVerificationAlgorithm> {
 }
 
 /// Of a certificate that was verified.
-fn attributes_of(authority: &str, leaf: &CertificateDer<'_>) -> Result<Attributes, NotAttested> {
+fn attributes_of(
+    authority: &str,
+    leaf: &CertificateDer<'_>,
+    common_name: CommonName,
+) -> Result<Attributes, NotAttested> {
     let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| PossessionError::Malformed)?;
     let serial = certificate.raw_serial();
     // DER puts a zero in front of a number whose first bit is set.
@@ -185,7 +281,7 @@ fn attributes_of(authority: &str, leaf: &CertificateDer<'_>) -> Result<Attribute
     ];
     let mut common_names = certificate.subject().iter_common_name();
     // Of two it is nobody's business to choose one.
-    if let (Some(name), None) = (common_names.next(), common_names.next()) {
+    if let (CommonName::Told, Some(name), None) = (common_name, common_names.next(), common_names.next()) {
         proved.push(("x509.common_name", name.as_str().map_err(|_| PossessionError::Malformed)?.to_owned()));
     }
     let names = certificate.subject_alternative_name().map_err(|_| PossessionError::Malformed)?;
@@ -205,7 +301,7 @@ fn attributes_of(authority: &str, leaf: &CertificateDer<'_>) -> Result<Attribute
 #[cfg(fuzzing)]
 pub(super) fn read(chain: &[Vec<u8>]) {
     if let Ok(possession) = Possession::read(chain) {
-        let _ = attributes_of("authority", &possession.leaf);
+        let _ = attributes_of("authority", &possession.leaf, CommonName::Told);
     }
 }
 

@@ -16,7 +16,7 @@
 //! ```
 //! Without `audience`, tokens are for the issuer's SPIFFE ID. Without `ca`, the system's authorities are believed.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use signet_identity::TrustDomain;
 use signet_process::config::{self, ConfigError, Located, Parsed};
 
 use super::{Attestation, TokenIssuer};
-use crate::attestation::{KeySet, Published, Remote, X509Authority};
+use crate::attestation::{KeySet, Published, Remote, X509Anchor, X509Authority};
 use crate::pem_files;
 
 #[derive(Debug, Default, Deserialize)]
@@ -101,7 +101,7 @@ impl AttestationFile {
             attestation.providers.push(reading.token_issuer(provider, issuer, audience, &jwks, claims, once)?);
         }
         names.clear();
-        let mut keys = HashSet::new();
+        let mut keys = HashMap::new();
         for AuthorityFile { authority, ca } in self.x509_pop {
             reading.name(&authority, &mut names)?;
             attestation.authorities.push(reading.authority(authority, &ca, &mut keys)?);
@@ -166,7 +166,7 @@ impl Reading<'_> {
                 }
                 let file = config::beside(self.path, file);
                 // Read here only to say at once that it is the wrong one.
-                KeySet::read(&file).map_err(|error| {
+                KeySet::read_some(&file).map_err(|error| {
                     let cause = signet_process::start::Report::of(&error).cause;
                     wrong(
                         format!("jwks {}: {cause}", file.display()),
@@ -180,6 +180,11 @@ impl Reading<'_> {
                 if url.scheme() != Some(&http::uri::Scheme::HTTPS) || url.host().is_none_or(str::is_empty) {
                     let fix = "write https://HOST/PATH, where the tokens' issuer publishes its keys";
                     return Err(wrong(format!("`{}` is no https URL", url.0), fix));
+                }
+                // Shown in many places, as an address is.
+                if url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+                    let fix = "write the URL without it; a bearer token may stand in a file, `token_file`";
+                    return Err(wrong("`url` holds a user or a password".to_owned(), fix));
                 }
                 let token_file = token_file.as_ref().map(|file| config::beside(self.path, file));
                 let mut shown = format!("url: {}", quoted(&url.0));
@@ -218,16 +223,15 @@ impl Reading<'_> {
         &self,
         name: Located<String>,
         ca: &Located<PathBuf>,
-        keys: &mut HashSet<Vec<u8>>,
+        authorities: &mut HashMap<Vec<u8>, String>,
     ) -> Result<X509Authority, ConfigError> {
         let mut anchors = Vec::new();
         for certificate in self.certificates(ca)? {
-            let anchor = webpki::anchor_from_trusted_cert(&certificate)
-                .map_err(|error| self.no_certificates(ca, &error.to_string()))?
-                .to_owned();
-            if !keys.insert([anchor.subject.as_ref(), anchor.subject_public_key_info.as_ref()].concat()) {
+            let anchor = X509Anchor::of(&certificate).map_err(|error| self.no_certificates(ca, &error.to_string()))?;
+            let other = authorities.insert(anchor.name_and_key(), name.value.clone());
+            if let Some(other) = other.filter(|other| *other != name.value) {
                 let fix = "a CA has one name: leave it out of one of the two";
-                return Err(ca.error(self.path, "one of its certificates is of another authority too", fix));
+                return Err(ca.error(self.path, format!("one of its certificates is of `{other}` too"), fix));
             }
             anchors.push(anchor);
         }

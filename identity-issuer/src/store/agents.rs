@@ -93,7 +93,7 @@ impl Store {
         .bind(now.unix_timestamp())
         .bind(id.map(|id| id.as_str()))
         .bind(i64::from(limit))
-        .fetch_all(self.readers())
+        .fetch_all(self.lists())
         .await?;
         rows.into_iter().map(agent).collect()
     }
@@ -121,7 +121,7 @@ impl Store {
         )
         .bind(after)
         .bind(i64::from(limit))
-        .fetch_all(self.readers())
+        .fetch_all(self.lists())
         .await?;
         let ban = |(id, banned_at, actor, reason): (String, i64, String, String)| {
             let actor = Actor::of_record(actor);

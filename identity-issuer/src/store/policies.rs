@@ -32,7 +32,7 @@ impl Store {
              WHERE revision = coalesce(?, (SELECT max(revision) FROM policy_revisions))",
         )
         .bind(number)
-        .fetch_optional(self.readers())
+        .fetch_optional(self.lists())
         .await?;
         let Some((number, created_at, actor, comment, count, rules)) = row else { return Ok(None) };
         let rules = serde_json::from_str(&rules).map_err(|_| StoreError::Record { what: "not a policy" })?;
@@ -48,7 +48,7 @@ impl Store {
         )
         .bind(before)
         .bind(i64::from(limit))
-        .fetch_all(self.readers())
+        .fetch_all(self.lists())
         .await?;
         rows.into_iter().map(head).collect()
     }

@@ -23,21 +23,23 @@ use super::{Counts, EXPIRING_TENTHS, OpenError, StoreError, Write};
 pub(crate) struct Store {
     writes: mpsc::Sender<Write>,
     readers: SqlitePool,
+    lists: SqlitePool,
 }
 
 /// The committer, to be finished before the process ends.
 #[derive(Debug)]
 pub(crate) struct StoreTask {
     committer: JoinHandle<()>,
-    readers: SqlitePool,
+    readers: [SqlitePool; 2],
     stop: CancellationToken,
 }
 
 /// The component by which the store's state is known in readiness.
 pub(crate) const STORE: &str = "store";
 
-/// Reads are few: a token at each first issue, counts for metrics.
+/// Reads are few: a token at each first issue, what a renewal goes back to.
 const READERS: u32 = 2;
+const LISTS: u32 = 1;
 /// How long a statement waits for another process that has the database open, such as a backup.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Databases up to this size are checked whole when opened; larger ones would delay the start.
@@ -70,22 +72,27 @@ impl Store {
         check_integrity(path, &mut writer).await?;
         migrate(path, &mut writer).await?;
         claim(path, &mut writer, trust_domain).await?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .acquire_timeout(BUSY_TIMEOUT)
-            .connect_with(options.read_only(true))
-            .await
-            .map_err(|source| classify(path, source))?;
+        let options = options.read_only(true);
+        let pool = async |connections| {
+            let pool = SqlitePoolOptions::new().max_connections(connections).acquire_timeout(BUSY_TIMEOUT);
+            pool.connect_with(options.clone()).await.map_err(|source| classify(path, source))
+        };
+        let (readers, lists) = (pool(READERS).await?, pool(LISTS).await?);
         let (writes, waiting) = mpsc::channel(pending);
         let stop = CancellationToken::new();
         let committer = Committer { connection: writer, clock, readiness };
         let committer = tokio::spawn(committer.run(waiting, stop.clone()));
-        let task = StoreTask { committer, readers: readers.clone(), stop };
-        Ok((Self { writes, readers }, task))
+        let task = StoreTask { committer, readers: [readers.clone(), lists.clone()], stop };
+        Ok((Self { writes, readers, lists }, task))
     }
 
     pub(super) fn readers(&self) -> &SqlitePool {
         &self.readers
+    }
+
+    /// For what administrators list: it may take its time, and no renewal waits for it.
+    pub(super) fn lists(&self) -> &SqlitePool {
+        &self.lists
     }
 
     /// Never waits: when too much is pending already, more would only be late.
@@ -106,7 +113,7 @@ impl Store {
         .bind(now)
         .bind(EXPIRING_TENTHS)
         .bind(now)
-        .fetch_one(&self.readers)
+        .fetch_one(&self.lists)
         .await?;
         let count = |number: i64| u64::try_from(number).unwrap_or(0);
         Ok(Counts { valid: count(live - expiring), expiring: count(expiring), expired: count(total - live) })
@@ -117,7 +124,9 @@ impl StoreTask {
     /// Takes no more, and returns when all that was submitted is durable and the database is closed.
     pub(crate) async fn finish(self) {
         // The connection that closes last moves the write-ahead log into the database: the writer's.
-        self.readers.close().await;
+        for readers in self.readers {
+            readers.close().await;
+        }
         self.stop.cancel();
         if let Err(error) = self.committer.await {
             tracing::error!(error = %error, "the committer ended abnormally");

@@ -90,7 +90,14 @@ async fn an_operator_bans_and_sees_in_its_own_part_only() {
     );
     let all = issuer.admin().await.list_agents(ListAgentsRequest::default()).await.unwrap().into_inner().agents;
     let foreign = all.iter().find(|agent| agent.spiffe_id.ends_with("/pay")).unwrap().number;
-    denied(ann.evict_agents(EvictAgentsRequest { agents: Some(Agents::Number(foreign)) }).await);
+    // She is not told whose it is, nor that there is one.
+    for number in [foreign, 4711] {
+        let refused = ann.evict_agents(EvictAgentsRequest { agents: Some(Agents::Number(number)) }).await.unwrap_err();
+        assert_eq!(refused.code(), Code::NotFound);
+        assert_eq!(refused.message(), format!("number: there is no agent {number}"));
+    }
+    let pay = Agents::SpiffeId("spiffe://example.org/billing/pay".to_owned());
+    denied(ann.evict_agents(EvictAgentsRequest { agents: Some(pay) }).await);
     let ban = |id: &str| BanRequest { spiffe_id: id.to_owned(), reason: String::new() };
     denied(ann.ban(ban("spiffe://example.org/billing/pay")).await);
     ann.ban(ban("spiffe://example.org/shop/cart")).await.unwrap();

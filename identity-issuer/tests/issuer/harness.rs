@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A folder with a root and a configuration, in which issuers can be started one after the other.
 pub struct Place {
     folder: tempfile::TempDir,
-    settings: String,
+    pub settings: String,
 }
 
 pub struct Issuer {

@@ -11,7 +11,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, PublicKe
 use serde_json::{Value, json};
 use signet_proto::identity::v1::attest_request::Proof;
 use signet_proto::identity::v1::{
-    AttestRequest, ChallengeRequest, KubernetesToken, OidcToken, X509Possession, X509Svid,
+    AttestRequest, ChallengeRequest, KubernetesToken, OidcToken, WatchRequest, X509Possession, X509Svid,
 };
 use tonic::{Code, Status};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -96,6 +96,8 @@ async fn a_pod_gets_what_the_policy_gives_its_service_account() {
     let refused = prove(&issuer, of_cluster("prod", &token)).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
     assert!(refused.message().contains("k8s.service_account=cart"), "{}", refused.message());
+    let metric = "signet_issuer_attestations_refused_total{attestation=\"k8s_sa_token\",reason=\"not_entitled\"} 1";
+    assert!(issuer.has_metric(metric).await);
 
     issuer.apply(PODS).await;
     // The refusal did not use it up.
@@ -195,6 +197,26 @@ async fn a_renewal_asks_the_policy_again() {
     let refused = renew(&mut client, csr(&new_key())).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
     assert!(refused.message().contains("no rule for k8s.cluster=prod"), "{}", refused.message());
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_a_source_vouched_for_that_is_believed_no_more_renews_nothing() {
+    let mut place = Place::with(TOKENS);
+    let maker = TokenMaker::at(&place);
+    let issuer = place.serve().await;
+    issuer.apply(PODS).await;
+    let prod = prove(&issuer, of_cluster("prod", &maker.pod("shop", "cart"))).await.unwrap();
+    let lab = prove(&issuer, of_cluster("lab", &maker.pod("shop", "cart"))).await.unwrap();
+    issuer.stop().await;
+    place.settings = TOKENS.replace("cluster: prod", "cluster: prod-2");
+    let issuer = place.serve().await;
+    let refused = renew(&mut issuer.client_of(&prod).await, csr(&new_key())).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(refused.message().starts_with("`prod`, which vouched for it"), "{}", refused.message());
+    let refused = issuer.client_of(&prod).await.watch(WatchRequest {}).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    renew(&mut issuer.client_of(&lab).await, csr(&new_key())).await.unwrap();
     issuer.stop().await;
 }
 

@@ -71,7 +71,8 @@ impl Remote {
         if let Some(file) = &self.bearer_file {
             let file = file.clone();
             let bearer = tokio::task::spawn_blocking(move || read_bearer(&file)).await??;
-            let mut value = http::HeaderValue::try_from(format!("Bearer {}", bearer.trim_ascii()))?;
+            // hyper's copies of it are not wiped.
+            let mut value = http::HeaderValue::try_from(&*Zeroizing::new(format!("Bearer {}", bearer.trim_ascii())))?;
             value.set_sensitive(true);
             request = request.header(AUTHORIZATION, value);
         }
@@ -81,12 +82,19 @@ impl Remote {
 
 fn read_bearer(path: &std::path::Path) -> std::io::Result<Zeroizing<String>> {
     use std::io::Read as _;
-    let mut text = Zeroizing::new(String::new());
-    std::fs::File::open(path)?.take(MAX_BEARER).read_to_string(&mut text)?;
-    Ok(text)
+    // Does not grow, which would leave copies behind.
+    let mut text = Zeroizing::new(String::with_capacity(MAX_BEARER as usize + 1));
+    std::fs::File::open(path)?.take(MAX_BEARER + 1).read_to_string(&mut text)?;
+    match text.len() as u64 > MAX_BEARER {
+        true => Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, "the bearer token is larger than 16 KiB")),
+        false => Ok(text),
+    }
 }
 
 /// An IPv6 address stands in brackets in a URL, and nowhere else.
 fn bare(host: &str) -> &str {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -47,6 +47,15 @@ impl Signer {
         self.sign_with(&header, claims)
     }
 
+    /// With any header.
+    fn sign_text(&self, header: &Value, claims: &Value) -> String {
+        let part = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
+        let signed = format!("{}.{}", part(header), part(claims));
+        let key = EncodingKey::from_ec_der(&self.key.serialize_der());
+        let signature = jsonwebtoken::crypto::sign(signed.as_bytes(), &key, Algorithm::ES256).unwrap();
+        format!("{signed}.{signature}")
+    }
+
     fn sign_with(&self, header: &Header, claims: &Value) -> String {
         encode(header, claims, &EncodingKey::from_ec_der(&self.key.serialize_der())).unwrap()
     }
@@ -61,6 +70,21 @@ impl Signer {
     }
 }
 
+/// The same token with (r, n − s) for (r, s).
+pub(in crate::attestation) fn twin_of(token: &str) -> String {
+    /// The order of P-256 (SEC 2, 2.4.2).
+    const ORDER: &str = "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551";
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let mut signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+    let mut borrow = 0;
+    for (s, n) in signature[32..].iter_mut().zip(hex::decode(ORDER).unwrap()).rev() {
+        let difference = i16::from(n) - i16::from(*s) - borrow;
+        borrow = i16::from(difference < 0);
+        *s = difference.rem_euclid(256) as u8;
+    }
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+}
+
 fn reason(verifier: &TokenVerifier, token: &str) -> &'static str {
     verifier.verify(token).unwrap_err().reason()
 }
@@ -70,7 +94,7 @@ fn a_token_of_the_issuer_for_us_is_believed() {
     let signer = Signer::new();
     let verifier = signer.verifier();
     for audience in [json!(AUDIENCE), json!(["other", AUDIENCE])] {
-        let claims = verifier.verify(&signer.sign(&signer.claims(json!({"aud": audience, "x": 1})))).unwrap();
+        let (claims, _) = verifier.verify(&signer.sign(&signer.claims(json!({"aud": audience, "x": 1})))).unwrap();
         assert_eq!((claims.subject.as_str(), &claims.all["x"]), ("me", &json!(1)));
         assert_eq!(claims.expires_at.unix_timestamp(), 1_800_000_060);
     }
@@ -145,28 +169,47 @@ fn only_a_key_of_the_issuer_signs() {
 fn no_algorithm_but_that_of_the_key_is_taken() {
     let signer = Signer::new();
     let verifier = signer.verifier();
-    let token = signer.sign(&signer.claims(json!({})));
-    let (_, rest) = token.split_once('.').unwrap();
-    for header in [
-        json!({"alg": "none", "kid": "one"}),
-        json!({"alg": "HS256", "kid": "one"}),
-        json!({"alg": "ES384", "kid": "one"}),
-        json!({"alg": "RS256", "kid": "one"}),
+    for (algorithm, expected) in [
+        ("none", "malformed"),
+        ("HS256", "unknown_key"),
+        ("ES384", "unknown_key"),
+        ("RS256", "unknown_key"),
+        ("EdDSA", "unknown_key"),
     ] {
-        let forged = format!("{}.{rest}", URL_SAFE_NO_PAD.encode(header.to_string()));
-        verifier.verify(&forged).unwrap_err();
+        // By the right key: it is the algorithm that is wrong.
+        let forged = signer.sign_text(&json!({"alg": algorithm, "kid": "one"}), &signer.claims(json!({})));
+        assert_eq!(reason(&verifier, &forged), expected, "{algorithm}");
     }
+    verifier.verify(&signer.sign_text(&json!({"alg": "ES256", "kid": "one"}), &signer.claims(json!({})))).unwrap();
     // The public key as the secret of an HMAC.
     let mut header = Header::new(Algorithm::HS256);
     header.kid = Some("one".to_owned());
     let forged = encode(&header, &signer.claims(json!({})), &EncodingKey::from_secret(signer.key.der_bytes())).unwrap();
     assert_eq!(reason(&verifier, &forged), "unknown_key");
-    // A key that the token brings along.
-    let mut header = serde_json::to_value(Header::new(Algorithm::ES256)).unwrap();
-    header["kid"] = json!("one");
-    header["jwk"] = Signer::new().jwk();
-    let forged = format!("{}.{rest}", URL_SAFE_NO_PAD.encode(header.to_string()));
-    verifier.verify(&forged).unwrap_err();
+}
+
+#[test]
+fn a_key_that_the_token_brings_along_verifies_nothing() {
+    let (signer, stranger) = (Signer::new(), Signer::new());
+    let verifier = signer.verifier();
+    let header = json!({"alg": "ES256", "kid": "one", "jwk": stranger.jwk(), "jku": "https://stranger.example/keys"});
+    let forged = stranger.sign_text(&header, &signer.claims(json!({})));
+    assert_eq!(reason(&verifier, &forged), "signature");
+}
+
+#[test]
+fn the_other_signature_that_can_be_made_of_one_makes_no_other_token() {
+    let signer = Signer::new();
+    let verifier = signer.verifier();
+    let token = signer.sign(&signer.claims(json!({})));
+    let twin = twin_of(&token);
+    assert_ne!(twin, token);
+    let (_, hash) = verifier.verify(&token).unwrap();
+    // Good by itself: it is what was used already that it is told by.
+    let (_, of_twin) = verifier.verify(&twin).unwrap();
+    assert_eq!(of_twin, hash);
+    let (_, other) = verifier.verify(&signer.sign(&signer.claims(json!({"jti": "2"})))).unwrap();
+    assert_ne!(other, hash);
 }
 
 #[test]

@@ -47,8 +47,8 @@ impl Ca {
     }
 
     fn registered(&self, name: &str) -> X509Authority {
-        let anchor = webpki::anchor_from_trusted_cert(&self.der).unwrap().to_owned();
-        X509Authority { name: name.to_owned(), file: PathBuf::new(), anchors: vec![anchor] }
+        let anchors = vec![X509Anchor::of(&self.der).unwrap()];
+        X509Authority { name: name.to_owned(), file: PathBuf::new(), anchors }
     }
 }
 
@@ -225,4 +225,73 @@ impl rcgen::PublicKeyData for Huge {
     fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
         &rcgen::PKCS_ECDSA_P256_SHA256
     }
+}
+
+#[tokio::test]
+async fn a_ca_out_of_its_life_vouches_for_nobody_until_it_is_certified_anew() {
+    let old = Ca::new("DC 1");
+    let (mut authorities, clock) = registered(vec![old.registered("dc-1")]);
+    let machine = old.machine(|params| params.not_after = at(300_000));
+    clock.set(at(200_000));
+    let proof = machine.prove(&challenge(&authorities), b"csr");
+    let refused = authorities.attest(&proof, b"csr").await.unwrap_err();
+    assert_eq!(refused.reason(), "expired");
+    assert!(refused.to_string().contains("`dc-1` is not valid now"), "{refused}");
+    let mut params = old.params.clone();
+    params.not_after = at(400_000);
+    let renewed = params.self_signed(&old.key).unwrap().into();
+    authorities.authorities[0].anchors.push(X509Anchor::of(&renewed).unwrap());
+    authorities.attest(&proof, b"csr").await.unwrap();
+}
+
+#[test]
+fn a_certificate_of_no_ca_is_no_authority() {
+    let machine = Ca::new("DC 1").machine(|_| ());
+    assert_eq!(X509Anchor::of(&machine.der.into()).unwrap_err(), NoAuthority::NotCa);
+    assert_eq!(X509Anchor::of(&vec![0x30, 0].into()).unwrap_err(), NoAuthority::Malformed);
+}
+
+#[tokio::test]
+async fn a_ca_that_may_give_certain_names_only_gives_no_common_name() {
+    let mut ca = Ca::new("DC 1");
+    let dns = rcgen::GeneralSubtree::DnsName("example".to_owned());
+    ca.params.name_constraints =
+        Some(rcgen::NameConstraints { permitted_subtrees: vec![dns], excluded_subtrees: vec![] });
+    let told = async |authorities: &RegisteredAuthorities, proof: &X509Possession| {
+        let attested = authorities.attest(proof, b"csr").await.unwrap();
+        let Subject::Proved(attributes) = attested.subject else { unreachable!() };
+        attributes
+            .iter()
+            .map(|(name, _)| name.to_string())
+            .filter(|name| ["x509.common_name", "x509.dns"].contains(&name.as_str()))
+            .collect::<Vec<_>>()
+    };
+    // In the anchor.
+    ca.der = ca.params.self_signed(&ca.key).unwrap().into();
+    let (authorities, _) = registered(vec![ca.registered("dc-1")]);
+    let machine = ca.machine(|_| ());
+    assert_eq!(told(&authorities, &machine.prove(&challenge(&authorities), b"csr")).await, ["x509.dns"]);
+    // In an intermediate.
+    let root = Ca::new("root");
+    let issuer = Issuer::from_params(&root.params, &root.key);
+    let intermediate = ca.params.signed_by(&ca.key, &issuer).unwrap().der().to_vec();
+    let (authorities, _) = registered(vec![root.registered("root")]);
+    let mut proof = machine.prove(&challenge(&authorities), b"csr");
+    proof.chain.push(intermediate);
+    assert_eq!(told(&authorities, &proof).await, ["x509.dns"]);
+}
+
+#[tokio::test]
+async fn a_refusal_repeats_nothing_of_the_certificate() {
+    let ca = Ca::new("DC 1");
+    let (authorities, _) = registered(vec![ca.registered("dc-1")]);
+    let usages: Vec<_> =
+        (0..500).map(|number| ExtendedKeyUsagePurpose::Other(vec![1, 3, 6, 1, 4, 1, number])).collect();
+    let machine = ca.machine(|params| params.extended_key_usages = usages);
+    let refused = authorities.attest(&machine.prove(&challenge(&authorities), b"csr"), b"csr").await.unwrap_err();
+    let text = refused.to_string();
+    assert!(text.ends_with("it is not for TLS clients"), "{text}");
+    let stranger = Ca::new("somebody").machine(|_| ());
+    let refused = authorities.attest(&stranger.prove(&challenge(&authorities), b"csr"), b"csr").await.unwrap_err();
+    assert!(refused.to_string().ends_with("no registered CA signed it"), "{refused}");
 }

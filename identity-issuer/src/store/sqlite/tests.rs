@@ -7,7 +7,7 @@ use super::*;
 use crate::agents::{Agents, NoStanding, Whose};
 use crate::attestation::{
     Attestation, AttestationNumber, Attested, Attestor as _, Evidence, JoinTokenError, JoinTokens, Method, NotAttested,
-    ProofHash, Subject,
+    ProofHash, Sources, Subject,
 };
 use crate::authority::KeyId;
 use crate::certificate::Certificate;
@@ -219,7 +219,7 @@ async fn nothing_is_recorded_for_whoever_is_banned() {
 
 fn agents(store: &Store, clock: &ManualClock) -> Agents {
     let distribution = Distribution::new(signet_identity::BundleSet::default(), 10, 10);
-    Agents { store: store.clone(), distribution, clock: clock.shared() }
+    Agents { store: store.clone(), distribution, sources: Sources::default(), clock: clock.shared() }
 }
 
 #[tokio::test]
