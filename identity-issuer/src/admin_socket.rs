@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{UnixListener, UnixStream};
@@ -10,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
+use crate::administration::Administrators;
 use crate::config::Limits;
 use crate::server::{Caller, Work, serve_http2};
 
@@ -36,6 +38,10 @@ pub enum AdminSocketError {
 }
 
 const MAX_CONNECTIONS: usize = 64;
+/// Of users whom a role is bound to, beside the issuer's own and root.
+const MAX_OF_OTHERS: usize = 48;
+/// Of users without a role.
+const MAX_OF_STRANGERS: usize = 4;
 const PAUSE: Duration = Duration::from_millis(100);
 
 impl AdminSocket {
@@ -56,20 +62,37 @@ impl AdminSocket {
         Ok(Self { listener, path: path.to_owned() })
     }
 
-    pub(crate) async fn serve(self, routes: Routes, limits: Limits, stop: CancellationToken, drain: Duration) {
+    /// Connections of other users leave places to the issuer's own and root.
+    pub(crate) async fn serve(
+        self,
+        routes: Routes,
+        administrators: Administrators,
+        limits: Limits,
+        (stop, drain): (CancellationToken, Duration),
+    ) {
         let Self { listener, path } = self;
         let connections = TaskTracker::new();
-        let places = std::sync::Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let places = |number| Arc::new(Semaphore::new(number));
+        let (places, of_others, of_strangers) =
+            (places(MAX_CONNECTIONS), places(MAX_OF_OTHERS), places(MAX_OF_STRANGERS));
         let accepting = async {
             loop {
                 // Never closed. When all are taken, callers wait in the kernel's queue.
-                let Ok(place) = std::sync::Arc::clone(&places).acquire_owned().await else { return };
+                let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
                 match listener.accept().await {
                     Ok((stream, _)) => {
                         let Ok(user) = stream.peer_cred().map(|credentials| credentials.uid()) else { continue };
+                        let places_of_kind = match administrators.user(user) {
+                            Some(permissions) if permissions.is_owner() => None,
+                            Some(_) => Some(&of_others),
+                            // They are told so by the doorkeeper, as long as they do not all stay.
+                            None => Some(&of_strangers),
+                        };
+                        let place_of_kind = places_of_kind.map(|places| Arc::clone(places).try_acquire_owned());
+                        let Ok(place_of_kind) = place_of_kind.transpose() else { continue };
                         let (routes, stop) = (routes.clone(), stop.clone());
                         connections.spawn(async move {
-                            let _place = place;
+                            let _places = (place, place_of_kind);
                             let (ending, work) = (CancellationToken::new(), Work::default());
                             let local_user = Some(user);
                             let caller = Caller { peer: None, address: None, local_user, ending, work };

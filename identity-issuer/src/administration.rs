@@ -133,6 +133,11 @@ impl Permissions {
         self.held.iter().any(|(role, scope)| *role >= needed && scope.covers(target))
     }
 
+    /// Whether everything may be done, as by the issuer's own user and root.
+    pub(crate) fn is_owner(&self) -> bool {
+        self.may(Role::Administrator, Target::Everything)
+    }
+
     /// Whether what is at a path, or made by a template that begins with it, may be shown.
     pub(crate) fn sees(&self, path: &str) -> bool {
         self.may(Role::Viewer, Target::Path(path))

@@ -4,6 +4,7 @@ mod admin;
 mod agents;
 mod attestors;
 mod calls;
+mod doorkeeper;
 mod identity;
 mod policy;
 
@@ -121,9 +122,13 @@ fn page(limit: u32) -> Result<u32, Status> {
 
 /// What an operator wrote for others to read; `most` bytes of it.
 fn bounded_text(text: String, field: &str, most: usize) -> Result<String, Status> {
-    match text.len() <= most {
-        true => Ok(text),
-        false => Err(Status::invalid_argument(format!("{field}: longer than {most} bytes"))),
+    if text.len() > most {
+        return Err(Status::invalid_argument(format!("{field}: longer than {most} bytes")));
+    }
+    // It would tell a terminal what to do.
+    match text.chars().any(char::is_control) {
+        true => Err(Status::invalid_argument(format!("{field}: it has a control character"))),
+        false => Ok(text),
     }
 }
 

@@ -9,12 +9,13 @@ use arc_swap::ArcSwap;
 use signet_identity::{SharedClock, WorkloadId};
 use signet_policy::{Attributes, Grant, Outcome, Policy, PolicyError, Rule, RuleName, Surroundings};
 use time::OffsetDateTime;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 use crate::administration::{Denied, Permissions, Role, Target};
 use crate::store::{RecordRevisionError, Store, StoreError};
 
 pub(crate) use plan::Plan;
+use plan::RuleChange;
 
 /// Cheap to clone.
 #[derive(Clone, Debug)]
@@ -25,6 +26,8 @@ struct Inner {
     current: ArcSwap<Current>,
     /// Held while a revision is made: one follows the other.
     changing: Mutex<()>,
+    /// For those that wait for it.
+    places: Arc<Semaphore>,
     surroundings: Surroundings,
     store: Store,
     clock: SharedClock,
@@ -56,7 +59,7 @@ pub(crate) struct RevisionHead {
 }
 
 /// Who did something.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct Actor(Box<str>);
 
 /// A wish for another policy.
@@ -95,6 +98,12 @@ pub(crate) enum ChangeError {
     NoRevision(u64),
     #[error("rule `{rule}`: {cause}")]
     Denied { rule: RuleName, cause: Denied },
+    #[error("rule `{rule}`: it is, or would be, of a part of the trust domain that is not yours")]
+    OfOthers { rule: RuleName },
+    #[error("that revision differs in rules that are not yours")]
+    OthersDiffer,
+    #[error("too many changes at once; try again later")]
+    Busy,
     #[error("rule `{rule}`: {what} of the whole trust domain")]
     BeyondScope { rule: RuleName, what: &'static str },
     #[error(transparent)]
@@ -127,7 +136,8 @@ impl Policies {
         let current = Current::compile(revision, surroundings.clone()).await.map_err(PolicyLoadError::Task)?;
         let current = current.map_err(|cause| PolicyLoadError::Policy { revision: number, cause })?;
         let current = ArcSwap::from_pointee(current);
-        Ok(Self(Arc::new(Inner { current, changing: Mutex::default(), surroundings, store, clock })))
+        let places = Arc::new(Semaphore::new(MAX_CHANGES));
+        Ok(Self(Arc::new(Inner { current, changing: Mutex::default(), places, surroundings, store, clock })))
     }
 
     pub(crate) fn current(&self) -> Arc<Current> {
@@ -139,25 +149,39 @@ impl Policies {
     /// It is carried out to its end also when nobody waits for it any more: what is on record would not be in force.
     pub(crate) async fn change(&self, wish: Wish) -> Result<(u64, Plan), ChangeError> {
         let policies = self.clone();
-        tokio::spawn(async move { policies.carry_out(wish).await }).await.map_err(ChangeError::Task)?
+        // Each is carried out though its caller leaves: without a bound, they would pile up.
+        let place = Arc::clone(&self.0.places).try_acquire_owned().map_err(|_| ChangeError::Busy)?;
+        let carrying_out = tokio::spawn(async move {
+            let _place = place;
+            policies.carry_out(wish).await
+        });
+        carrying_out.await.map_err(ChangeError::Task)?
     }
 
     async fn carry_out(&self, wish: Wish) -> Result<(u64, Plan), ChangeError> {
-        let _one = self.0.changing.lock().await;
+        let _one = if wish.dry_run { None } else { Some(self.0.changing.lock().await) };
         let current = self.current();
         let found = current.revision.head.number;
         if let Some(expected) = wish.expected.filter(|expected| *expected != found) {
             return Err(ChangeError::Overtaken { expected, found });
         }
         let own = |rule: &Rule| wish.permissions.may(Role::Operator, Target::Path(path_of(rule)));
-        let plan = Plan::new(&current.revision.rules, wish.rules, |rule| match wish.prune {
+        let mut plan = Plan::new(&current.revision.rules, wish.rules, |rule| match wish.prune {
             Prune::Nothing => false,
             Prune::Own => own(rule),
             Prune::All => true,
         });
+        let seen = plan.rules.iter().filter(|rule| wish.permissions.sees(path_of(rule))).count();
+        plan.unchanged = seen.saturating_sub(plan.changes.iter().filter(|change| change.after.is_some()).count());
         let is_confined = !wish.permissions.may(Role::Operator, Target::Everything);
         for change in &plan.changes {
             for rule in change.rules() {
+                if !wish.permissions.sees(path_of(rule)) {
+                    return Err(match wish.prune {
+                        Prune::All => ChangeError::OthersDiffer,
+                        Prune::Nothing | Prune::Own => ChangeError::OfOthers { rule: rule.name.clone() },
+                    });
+                }
                 let need = wish.permissions.need(Role::Operator, Target::Path(path_of(rule)));
                 need.map_err(|cause| ChangeError::Denied { rule: rule.name.clone(), cause })?;
                 if is_confined && change.gives_other_dns_names() {
@@ -190,6 +214,8 @@ impl Policies {
         })?;
         let number = next.revision.head.number;
         self.0.current.store(Arc::new(next));
+        let (actor, changes) = (wish.permissions.actor.as_str(), plan.changes.len());
+        tracing::info!(revision = number, actor, changes, rules = plan.rules.len(), "policy changed");
         Ok((number, plan))
     }
 
@@ -232,18 +258,19 @@ impl Current {
     /// Refuses what an operator of one part changes so that others' callers match it too: each would have an identity more, and
     /// those that name none would have none.
     async fn keeps_to_its_callers(self, plan: &Plan, permissions: Permissions) -> Result<Self, ChangeError> {
-        let changed: HashSet<_> =
-            plan.changes.iter().filter_map(|change| Some(change.after.as_ref()?.name.clone())).collect();
+        let changed: HashSet<_> = plan.changes.iter().filter_map(RuleChange::matches_others).cloned().collect();
         let looking = tokio::task::spawn_blocking(move || {
             let others =
                 self.revision.rules.iter().filter(|rule| !permissions.may(Role::Operator, Target::Path(path_of(rule))));
             let others: HashSet<_> = others.map(|rule| &rule.name).collect();
-            let overlap = self.policy.overlap(|name| changed.contains(name), |name| others.contains(name)).cloned();
+            let overlap = self.policy.overlap(|name| changed.contains(name), |name| others.contains(name));
+            let overlap = overlap.map(|rule| rule.cloned());
             (self, overlap)
         });
         match looking.await.map_err(ChangeError::Task)? {
-            (current, None) => Ok(current),
-            (_, Some(rule)) => Err(ChangeError::BeyondScope { rule, what: OVERLAP }),
+            (_, Err(error)) => Err(error.into()),
+            (current, Ok(None)) => Ok(current),
+            (_, Ok(Some(rule))) => Err(ChangeError::BeyondScope { rule, what: OVERLAP }),
         }
     }
 
@@ -252,16 +279,22 @@ impl Current {
         self.policy.decide(attributes, now)
     }
 
-    pub(crate) fn explain(&self, attributes: &Attributes, now: OffsetDateTime) -> Vec<(&Rule, Outcome)> {
-        // A policy keeps the order of the rules that it was compiled from.
-        let outcomes = self.policy.explain(attributes, now).into_iter().map(|(_, outcome)| outcome);
-        self.revision.rules.iter().zip(outcomes).collect()
+    /// What each of these rules says of a caller.
+    pub(crate) fn explain(
+        &self,
+        attributes: &Attributes,
+        now: OffsetDateTime,
+        of_these: impl Fn(&Rule) -> bool,
+    ) -> Vec<(&RuleName, Outcome)> {
+        let wanted: HashSet<_> =
+            self.revision.rules.iter().filter(|rule| of_these(rule)).map(|rule| &rule.name).collect();
+        self.policy.explain(attributes, now, |rule| wanted.contains(rule))
     }
 
     /// The rules that could give this path to somebody.
     pub(crate) fn rules_for<'a>(&'a self, path: &'a str) -> impl Iterator<Item = &'a Rule> {
-        let names: Vec<_> = self.policy.rules_for(path).collect();
-        self.revision.rules.iter().filter(move |rule| names.contains(&&rule.name))
+        let names: HashSet<_> = self.policy.rules_for(path).collect();
+        self.revision.rules.iter().filter(move |rule| names.contains(&rule.name))
     }
 }
 
@@ -306,6 +339,7 @@ const DNS_NAMES: &str = "DNS names are given by operators";
 const OVERLAP: &str =
     "its `match` could hold for callers of rules that are not yours: narrow it, or leave it to operators";
 
+const MAX_CHANGES: usize = 8;
 /// A policy is compiled whole, and read by every decision.
 const MAX_RULES: usize = 20_000;
 

@@ -263,7 +263,7 @@ impl Issuer {
         };
         let admin = Arc::new(AdminApi {
             trust_domain: self.config.trust_domain.clone(),
-            administrators: self.administrators,
+            administrators: self.administrators.clone(),
             join_tokens: join_tokens.clone(),
             authorities: self.authorities.clone(),
             distribution: self.distribution.clone(),
@@ -289,9 +289,9 @@ impl Issuer {
 
         background.spawn(self.admin_socket.serve(
             admin_routes,
+            self.administrators,
             self.config.limits,
-            shutdown.clone(),
-            self.config.drain,
+            (shutdown.clone(), self.config.drain),
         ));
         until(&shutdown, &mut background, {
             let (files, bundle) = (self.files, self.config.trust_bundle.clone());

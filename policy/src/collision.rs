@@ -1,5 +1,6 @@
 //! Rules that are good by themselves, and not beside each other.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 
 use signet_identity::{PatternSegment, SpiffeIdPattern};
@@ -19,13 +20,18 @@ pub(crate) fn check(rules: &[Compiled]) -> Result<(), PolicyError> {
         let shape = (segments.first().and_then(|first| first.literal()), segments.len());
         alike.entry(shape).or_default().push(rule);
     }
-    alike.values().try_for_each(|rules| check_alike(rules))
+    let budget = Budget::default();
+    alike.values().try_for_each(|rules| check_alike(rules, &budget))
 }
 
-fn check_alike(rules: &[&Compiled]) -> Result<(), PolicyError> {
+fn check_alike(rules: &[&Compiled], budget: &Budget) -> Result<(), PolicyError> {
     let mut before = ToldApart::over(rules);
     for rule in rules {
-        if let Some(other) = before.candidates(rule).find(|other| collide(rule, other)) {
+        let found = before.candidates(rule).find(|other| budget.is_spent() || collide(rule, other, budget));
+        if budget.is_spent() {
+            return Err(budget.refusal(rule));
+        }
+        if let Some(other) = found {
             let what = format!("a caller could get the same identity by rule `{}`", other.name);
             return Err(PolicyError::of(&rule.name, Some(Field::SpiffeId), what)
                 .fix("let their `match` exclude each other, or give them different paths"));
@@ -36,14 +42,48 @@ fn check_alike(rules: &[&Compiled]) -> Result<(), PolicyError> {
 }
 
 /// The first of `ones` that a caller could match beside one of `others`.
-pub(crate) fn overlap<'a>(ones: &[&'a Compiled], others: &[&'a Compiled]) -> Option<&'a Compiled> {
-    let mut apart = ToldApart::over(&[ones, others].concat());
+pub(crate) fn overlap<'a>(ones: &[&'a Compiled], others: &[&'a Compiled]) -> Result<Option<&'a Compiled>, PolicyError> {
+    let (mut apart, budget) = (ToldApart::over(&[ones, others].concat()), Budget::default());
     others.iter().for_each(|other| apart.insert(other));
-    let overlaps = |one: &&&Compiled| {
-        apart.candidates(one).any(|other| one.family() == other.family() && may_both_match(one, other))
-    };
-    ones.iter().find(overlaps).copied()
+    for one in ones {
+        let overlaps = |other: &Compiled| one.family() == other.family() && may_both_match(one, other, &budget);
+        let found = apart.candidates(one).any(|other| budget.is_spent() || overlaps(other));
+        if budget.is_spent() {
+            return Err(budget.refusal(one));
+        }
+        if found {
+            return Ok(Some(one));
+        }
+    }
+    Ok(None)
 }
+
+/// How many more comparisons there may be. Rules that no value tells apart are each compared with each.
+struct Budget(Cell<u64>);
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self(Cell::new(MOST_COMPARISONS))
+    }
+}
+
+impl Budget {
+    fn spend(&self, comparisons: usize) {
+        self.0.set(self.0.get().saturating_sub(comparisons as u64));
+    }
+
+    fn is_spent(&self) -> bool {
+        self.0.get() == 0
+    }
+
+    fn refusal(&self, rule: &Compiled) -> PolicyError {
+        PolicyError::of(&rule.name, None, "there are too many rules that no value of an attribute tells from this one")
+            .fix("match one attribute by values without `*`, another in each rule")
+    }
+}
+
+/// As many as ten thousand rules have when each is compared with each.
+const MOST_COMPARISONS: u64 = 60_000_000;
 
 /// Rules by the values of one attribute, the one that has most of them. By how many values, not of how many rules: all may want the
 /// same cluster, and each a namespace of its own. So ten thousand namespaces are not compared with each other.
@@ -97,17 +137,19 @@ fn values(rule: &Compiled) -> impl Iterator<Item = (&AttributeName, Vec<&str>)> 
     conditions.filter_map(|condition| Some((&condition.name, condition.literals()?)))
 }
 
-fn collide(one: &Compiled, two: &Compiled) -> bool {
+fn collide(one: &Compiled, two: &Compiled, budget: &Budget) -> bool {
+    budget.spend(1);
     one.family() == two.family()
         && one.path.segments().iter().zip(two.path.segments()).all(|(one, two)| one.may_equal(two))
-        && may_both_match(one, two)
+        && may_both_match(one, two, budget)
 }
 
 /// Not so when one attribute would have to have two values. One that can have several values at once excludes nothing.
-fn may_both_match(one: &Compiled, two: &Compiled) -> bool {
+fn may_both_match(one: &Compiled, two: &Compiled, budget: &Budget) -> bool {
     one.conditions.iter().all(|condition| {
         let other = two.conditions.iter().find(|other| other.name == condition.name);
         other.is_none_or(|other| {
+            budget.spend(condition.patterns.len() * other.patterns.len());
             condition.name.may_have_several_values()
                 || condition.patterns.iter().any(|one| other.patterns.iter().any(|two| one.may_overlap(two)))
         })

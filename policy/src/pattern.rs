@@ -44,6 +44,12 @@ impl Pattern {
         value.ends_with(last)
     }
 
+    /// What is before the first `*`, and behind the last.
+    fn ends(&self) -> (&str, &str) {
+        let (head, rest) = self.0.split_once('*').unwrap_or_default();
+        (head, rest.rsplit('*').next().unwrap_or_default())
+    }
+
     /// Whether a value could match both. May say so where none does.
     pub(crate) fn may_overlap(&self, other: &Self) -> bool {
         match (self.literal(), other.literal()) {
@@ -51,13 +57,9 @@ impl Pattern {
             (Some(value), None) => other.matches(value),
             (None, Some(value)) => self.matches(value),
             (None, None) => {
-                let ends = |pattern: &Self| {
-                    let (head, rest) = pattern.0.split_once('*').unwrap_or_default();
-                    (head.to_owned(), rest.rsplit('*').next().unwrap_or_default().to_owned())
-                };
-                let ((one_head, one_tail), (two_head, two_tail)) = (ends(self), ends(other));
-                (one_head.starts_with(&two_head) || two_head.starts_with(&one_head))
-                    && (one_tail.ends_with(&two_tail) || two_tail.ends_with(&one_tail))
+                let ((one_head, one_tail), (two_head, two_tail)) = (self.ends(), other.ends());
+                (one_head.starts_with(two_head) || two_head.starts_with(one_head))
+                    && (one_tail.ends_with(two_tail) || two_tail.ends_with(one_tail))
             }
         }
     }

@@ -108,16 +108,29 @@ impl Policy {
         outcomes.filter_map(Outcome::granted).collect()
     }
 
-    /// What each rule says of a caller.
-    pub fn explain(&self, attributes: &Attributes, now: OffsetDateTime) -> Vec<(&RuleName, Outcome)> {
-        self.rules.iter().map(|rule| (&rule.name, outcome_of(rule, attributes, now))).collect()
+    /// What each of these rules says of a caller.
+    pub fn explain(
+        &self,
+        attributes: &Attributes,
+        now: OffsetDateTime,
+        of_these: impl Fn(&RuleName) -> bool,
+    ) -> Vec<(&RuleName, Outcome)> {
+        let these = self.rules.iter().filter(|rule| of_these(&rule.name));
+        these.map(|rule| (&rule.name, outcome_of(rule, attributes, now))).collect()
     }
 
     /// The first of those called `mine` that one caller could match beside one of those called `theirs`.
-    pub fn overlap(&self, mine: impl Fn(&RuleName) -> bool, theirs: impl Fn(&RuleName) -> bool) -> Option<&RuleName> {
+    ///
+    /// # Errors
+    /// There are too many to compare.
+    pub fn overlap(
+        &self,
+        mine: impl Fn(&RuleName) -> bool,
+        theirs: impl Fn(&RuleName) -> bool,
+    ) -> Result<Option<&RuleName>, PolicyError> {
         let named = |wanted: &dyn Fn(&RuleName) -> bool| self.rules.iter().filter(|rule| wanted(&rule.name)).collect();
         let (mine, theirs): (Vec<_>, Vec<_>) = (named(&mine), named(&theirs));
-        collision::overlap(&mine, &theirs).map(|rule| &rule.name)
+        Ok(collision::overlap(&mine, &theirs)?.map(|rule| &rule.name))
     }
 
     /// The rules that could give `path`, which begins with a slash, to somebody.

@@ -16,7 +16,8 @@ use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Code, Request, Response, Status};
 
-use super::calls::{Call, Doorkeeper};
+use super::calls::Call;
+use super::doorkeeper::{Bounded, Doorkeeper, MAX_POLICY, Places};
 use super::{agents, companions, parse_id, policy, store_status, timestamp};
 use crate::administration::{Administrators, Role, Target};
 use crate::agents::Agents;
@@ -24,7 +25,7 @@ use crate::attestation::JoinTokens;
 use crate::authority::Authorities;
 use crate::certificate::is_reserved;
 use crate::distribution::Distribution;
-use crate::policy::Policies;
+use crate::policy::{Actor, Policies};
 use crate::store::Store;
 
 #[derive(Debug)]
@@ -40,21 +41,19 @@ pub(crate) struct AdminApi {
     pub(crate) clock: SharedClock,
 }
 
-/// For a policy with as many rules as there may be.
-const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 const DEFAULT_TOKEN_TTL: Duration = Duration::from_secs(10 * 60);
 const MAX_TOKEN_TTL: Duration = Duration::from_secs(24 * 3600);
 const MAX_SPREAD: Duration = Duration::from_secs(24 * 3600);
 
 /// Behind the doorkeeper; at each address where it is served.
-pub(crate) type GuardedAdmin = InterceptedService<AdminServiceServer<AdminApi>, Doorkeeper>;
+pub(crate) type GuardedAdmin = InterceptedService<Bounded<AdminServiceServer<AdminApi>>, Doorkeeper>;
 
 impl AdminApi {
     pub(crate) fn guarded(self: Arc<Self>) -> GuardedAdmin {
         let (administrators, clock) = (self.administrators.clone(), self.clock.clone());
-        let doorkeeper = Doorkeeper { administrators, clock, knocks: Arc::default() };
-        let service = AdminServiceServer::from_arc(self).max_decoding_message_size(MAX_MESSAGE);
-        InterceptedService::new(service, doorkeeper)
+        let doorkeeper = Doorkeeper { administrators, clock, knocks: Arc::default(), places: Places::default() };
+        let service = AdminServiceServer::from_arc(self).max_decoding_message_size(MAX_POLICY);
+        InterceptedService::new(Bounded(service), doorkeeper)
     }
 
     /// For the local socket, where nothing else is served.
@@ -124,7 +123,8 @@ impl AdminService for AdminApi {
         request: Request<CreateJoinTokenRequest>,
     ) -> Result<Response<CreateJoinTokenResponse>, Status> {
         let (call, id) = self.admit_over(&request, "CreateJoinToken", &request.get_ref().spiffe_id).await?;
-        call.end(self.create_token(id, request.into_inner().ttl).await)
+        let actor = call.permissions.actor.clone();
+        call.end(self.create_token(id, request.into_inner().ttl, actor).await)
     }
 
     async fn request_renewal(
@@ -169,7 +169,8 @@ impl AdminService for AdminApi {
         request: Request<ListPolicyRevisionsRequest>,
     ) -> Result<Response<ListPolicyRevisionsResponse>, Status> {
         let call = self.admit(&request, "ListPolicyRevisions", Role::Viewer, Target::Issuer).await?;
-        call.end(policy::history(&self.policies, request.into_inner()).await)
+        let history = policy::history(&self.policies, &call.permissions, request.into_inner()).await;
+        call.end(history)
     }
 
     async fn rollback_policy(
@@ -186,7 +187,8 @@ impl AdminService for AdminApi {
         request: Request<ExplainPolicyRequest>,
     ) -> Result<Response<ExplainPolicyResponse>, Status> {
         let call = self.admit(&request, "ExplainPolicy", Role::Viewer, Target::Issuer).await?;
-        let explained = policy::explain(&self.policies, &call.permissions, request.into_inner(), self.clock.now());
+        let permissions = call.permissions.clone();
+        let explained = policy::explain(&self.policies, permissions, request.into_inner(), self.clock.now()).await;
         call.end(explained)
     }
 
@@ -235,12 +237,13 @@ impl AdminApi {
         &self,
         id: WorkloadId,
         ttl: Option<prost_types::Duration>,
+        created_by: Actor,
     ) -> Result<CreateJoinTokenResponse, Status> {
         let ttl = duration(ttl, "ttl", MAX_TOKEN_TTL)?.unwrap_or(DEFAULT_TOKEN_TTL);
         if ttl < Duration::from_secs(1) {
             return Err(Status::invalid_argument("ttl: less than a second"));
         }
-        let created = self.join_tokens.create(id, ttl).await;
+        let created = self.join_tokens.create(id, ttl, created_by).await;
         let (token, expires_at) = created.map_err(|error| store_status(&error))?;
         Ok(CreateJoinTokenResponse { join_token: token.expose().to_owned(), expires_at: Some(timestamp(expires_at)) })
     }

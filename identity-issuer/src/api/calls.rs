@@ -1,48 +1,12 @@
-//! Administrative calls: who makes them, whether they may, and what is written down of each.
+//! Administrative calls: whether whoever makes one may, and what is written down of it.
 
-use std::sync::Arc;
-
-use signet_identity::SharedClock;
-use signet_process::log_limit::LogLimit;
-use tonic::service::Interceptor;
 use tonic::{Request, Response, Status};
 
+use super::doorkeeper::Admitted;
 use super::identity::serial_of;
-use crate::administration::{Administrators, Permissions, Role, Target};
+use crate::administration::{Permissions, Role, Target};
 use crate::agents::Agents;
 use crate::server::Caller;
-
-/// Lets nobody near a request who has no role at all: such a caller's message is not even read.
-#[derive(Clone, Debug)]
-pub(crate) struct Doorkeeper {
-    pub(super) administrators: Administrators,
-    pub(super) clock: SharedClock,
-    /// Any workload may knock.
-    pub(super) knocks: Arc<LogLimit>,
-}
-
-impl Interceptor for Doorkeeper {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        let caller = request.extensions().get::<Caller>();
-        let caller = caller.ok_or_else(|| Status::internal("a connection without a caller"))?;
-        let permissions = match (&caller.peer, caller.local_user) {
-            (Some(peer), _) if self.clock.now() > peer.expires_at() => {
-                return Err(Status::unauthenticated("the client certificate has expired"));
-            }
-            (Some(peer), _) => self.administrators.peer(peer.id()).ok_or_else(|| peer.id().to_string()),
-            (None, Some(user)) => self.administrators.user(user).ok_or_else(|| format!("uid:{user}")),
-            (None, None) => return Err(Status::unauthenticated("a client certificate is needed")),
-        };
-        let permissions = permissions.map_err(|actor| {
-            if let Some(suppressed) = self.knocks.admit() {
-                tracing::info!(actor, outcome = "refused: it has no role", suppressed, "administration");
-            }
-            Status::permission_denied(format!("{actor} has no role at this issuer"))
-        })?;
-        request.extensions_mut().insert(permissions);
-        Ok(request)
-    }
-}
 
 /// One call that was let in. One whose caller leaves before its end is written down too: what it began may be carried out.
 #[derive(Debug)]
@@ -51,6 +15,8 @@ pub(super) struct Call {
     action: &'static str,
     target: String,
     written: bool,
+    /// Until it ends.
+    _place: Admitted,
 }
 
 impl Call {
@@ -62,9 +28,10 @@ impl Call {
         role: Role,
         target: Target<'_>,
     ) -> Result<Self, Status> {
-        let permissions = request.extensions().get::<Permissions>();
-        let permissions = permissions.ok_or_else(|| Status::internal("a call without a caller"))?.clone();
-        let mut call = Self { permissions, action, target: target.to_string(), written: false };
+        let admitted = request.extensions().get::<Admitted>();
+        let place = admitted.ok_or_else(|| Status::internal("a call without a caller"))?.clone();
+        let permissions = place.permissions().clone();
+        let mut call = Self { permissions, action, target: target.to_string(), written: false, _place: place };
         match call.may(agents, request.extensions().get(), role, target).await {
             Ok(()) => Ok(call),
             Err(status) => {
@@ -106,6 +73,7 @@ impl Call {
     fn write_down(&mut self, outcome: &str) {
         self.written = true;
         let Self { permissions, action, target, .. } = self;
+        let outcome = &outcome[..outcome.floor_char_boundary(MAX_OUTCOME)];
         tracing::info!(actor = permissions.actor.as_str(), action, target, outcome, "administration");
     }
 }
@@ -117,3 +85,6 @@ impl Drop for Call {
         }
     }
 }
+
+/// In bytes. A refusal may repeat what the caller wrote.
+const MAX_OUTCOME: usize = 1024;

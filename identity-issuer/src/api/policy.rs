@@ -14,11 +14,12 @@ use time::OffsetDateTime;
 use tonic::{Code, Status};
 
 use super::{bounded_text, page, parse_id, store_status, timestamp};
-use crate::administration::Permissions;
-use crate::policy::{ChangeError, Plan, Policies, Prune, RevisionHead, Wish, path_of};
+use crate::administration::{Permissions, Role, Target};
+use crate::policy::{ChangeError, Current, Plan, Policies, Prune, RevisionHead, Wish, path_of};
 
 /// In bytes.
 const MAX_COMMENT: usize = 1024;
+const MAX_FILE_NAME: usize = 4096;
 
 pub(super) async fn apply(
     policies: &Policies,
@@ -39,6 +40,9 @@ pub(super) async fn apply(
 
 /// Much YAML takes its time: not on a worker of the runtime.
 async fn read(files: Vec<PolicyFile>) -> Result<Document, Status> {
+    for file in &files {
+        bounded_text(file.name.clone(), "files", MAX_FILE_NAME)?;
+    }
     let reading = tokio::task::spawn_blocking(move || {
         let mut document = Document::default();
         files.iter().try_for_each(|file| document.add(Path::new(&file.name), &file.text))?;
@@ -65,12 +69,8 @@ pub(super) async fn roll_back(
 }
 
 async fn change(policies: &Policies, wish: Wish, document: Option<&Document>) -> Result<ApplyPolicyResponse, Status> {
-    let (actor, dry_run) = (wish.permissions.actor.clone(), wish.dry_run);
     let (revision, plan) = policies.change(wish).await.map_err(|error| status(&error, document))?;
     let Plan { changes, unchanged, .. } = plan;
-    if !dry_run && !changes.is_empty() {
-        tracing::info!(revision, actor = actor.as_str(), changes = changes.len(), unchanged, "policy changed");
-    }
     let yaml = |rule: Option<&Rule>| rule.map(|rule| render(std::slice::from_ref(rule))).unwrap_or_default();
     let changes = changes.into_iter().map(|change| RuleChange {
         rule: change.rules().next().map(|rule| rule.name.to_string()).unwrap_or_default(),
@@ -88,25 +88,46 @@ pub(super) async fn get(
 ) -> Result<GetPolicyResponse, Status> {
     let mut revision = policies.revision(request.revision).await.map_err(|error| status(&error, None))?;
     revision.rules.retain(|rule| permissions.sees(path_of(rule)));
-    Ok(GetPolicyResponse { yaml: render(&revision.rules), revision: Some(head(revision.head)) })
+    revision.head.rules = revision.rules.len();
+    let yaml = render(&revision.rules);
+    Ok(GetPolicyResponse { yaml, revision: Some(head(revision.head, permissions)) })
 }
 
 pub(super) async fn history(
     policies: &Policies,
+    permissions: &Permissions,
     request: ListPolicyRevisionsRequest,
 ) -> Result<ListPolicyRevisionsResponse, Status> {
     let limit = page(request.limit)?;
     let revisions = policies.history(request.before, limit).await.map_err(|error| store_status(&error))?;
-    Ok(ListPolicyRevisionsResponse { revisions: revisions.into_iter().map(head).collect() })
+    let told = revisions.into_iter().map(|mut revision| {
+        // How many of them are the caller's to see, is nothing that is on record.
+        if !permissions.may(Role::Viewer, Target::Everything) {
+            revision.rules = 0;
+        }
+        head(revision, permissions)
+    });
+    Ok(ListPolicyRevisionsResponse { revisions: told.collect() })
 }
 
-pub(super) fn explain(
+/// Many rules take their time: not on a worker of the runtime.
+pub(super) async fn explain(
     policies: &Policies,
-    permissions: &Permissions,
+    permissions: Permissions,
     request: ExplainPolicyRequest,
     now: OffsetDateTime,
 ) -> Result<ExplainPolicyResponse, Status> {
     let current = policies.current();
+    let explaining = tokio::task::spawn_blocking(move || explain_by(&current, &permissions, request, now));
+    explaining.await.map_err(|_| Status::internal("explaining broke off"))?
+}
+
+fn explain_by(
+    current: &Current,
+    permissions: &Permissions,
+    request: ExplainPolicyRequest,
+    now: OffsetDateTime,
+) -> Result<ExplainPolicyResponse, Status> {
     let outcomes = match request.subject {
         None => return Err(Status::invalid_argument("subject: missing; give attributes or a SPIFFE ID")),
         Some(Subject::Attributes(list)) => {
@@ -119,9 +140,8 @@ pub(super) fn explain(
             let pairs = pairs.collect::<Result<Vec<_>, _>>()?;
             let attributes =
                 Attributes::new(pairs).map_err(|error| Status::invalid_argument(format!("attributes: {error}")))?;
-            let outcomes = current.explain(&attributes, now);
-            let seen = outcomes.into_iter().filter(|(rule, _)| permissions.sees(path_of(rule)));
-            seen.map(|(rule, outcome)| told(rule.name.as_str(), outcome)).collect()
+            let outcomes = current.explain(&attributes, now, |rule| permissions.sees(path_of(rule)));
+            outcomes.into_iter().map(|(rule, outcome)| told(rule.as_str(), outcome)).collect()
         }
         Some(Subject::SpiffeId(id)) => {
             let id = parse_id(&id, "spiffe_id")?;
@@ -160,12 +180,15 @@ fn possible(rule: &Rule) -> RuleOutcome {
     RuleOutcome { rule: rule.name.to_string(), outcome: Some(rule_outcome::Outcome::Possible(conditions)) }
 }
 
-fn head(head: RevisionHead) -> PolicyRevision {
+/// Who changed others' rules and why, is told to those alone who see everything.
+fn head(head: RevisionHead, permissions: &Permissions) -> PolicyRevision {
+    let is_told = permissions.may(Role::Viewer, Target::Everything) || head.actor == permissions.actor;
+    let told = |text: String| if is_told { text } else { String::new() };
     PolicyRevision {
         revision: head.number,
         created_at: (head.number > 0).then(|| timestamp(head.created_at)),
-        actor: head.actor.as_str().to_owned(),
-        comment: head.comment,
+        actor: told(head.actor.as_str().to_owned()),
+        comment: told(head.comment),
         rules: count(head.rules),
     }
 }
@@ -190,7 +213,11 @@ fn status(error: &ChangeError, document: Option<&Document>) -> Status {
             };
             return Status::invalid_argument(text);
         }
-        ChangeError::Denied { .. } | ChangeError::BeyondScope { .. } => Code::PermissionDenied,
+        ChangeError::Denied { .. }
+        | ChangeError::BeyondScope { .. }
+        | ChangeError::OfOthers { .. }
+        | ChangeError::OthersDiffer => Code::PermissionDenied,
+        ChangeError::Busy => Code::ResourceExhausted,
         ChangeError::Overtaken { .. } => Code::Aborted,
         ChangeError::TooMany => Code::InvalidArgument,
         ChangeError::NoRevision(_) => Code::NotFound,

@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::{Attested, Attestor, Evidence, NotAttested, Subject};
+use crate::policy::Actor;
 use crate::store::{Store, StoreError, TokenState};
 use crate::utc::Utc;
 
@@ -34,6 +35,7 @@ pub(crate) struct NewJoinToken {
     pub(crate) id: WorkloadId,
     pub(crate) created_at: OffsetDateTime,
     pub(crate) expires_at: OffsetDateTime,
+    pub(crate) created_by: Actor,
 }
 
 /// Makes tokens and believes them.
@@ -77,11 +79,12 @@ impl JoinTokens {
         &self,
         id: WorkloadId,
         ttl: std::time::Duration,
+        created_by: Actor,
     ) -> Result<(JoinToken, OffsetDateTime), StoreError> {
         let token = JoinToken::generate().map_err(|_| StoreError::Randomness)?;
         let created_at = self.clock.now();
         let expires_at = created_at + ttl;
-        self.store.add_token(NewJoinToken { hash: token.hash(), id, created_at, expires_at }).await?;
+        self.store.add_token(NewJoinToken { hash: token.hash(), id, created_at, expires_at, created_by }).await?;
         Ok((token, expires_at))
     }
 }

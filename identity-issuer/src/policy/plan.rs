@@ -10,6 +10,7 @@ pub(crate) struct Plan {
     pub(crate) rules: Vec<Rule>,
     /// In the order of the rules; removals come last.
     pub(crate) changes: Vec<RuleChange>,
+    /// Of those that whoever wishes it may see.
     pub(crate) unchanged: usize,
 }
 
@@ -65,6 +66,13 @@ impl RuleChange {
 
     pub(crate) fn rules(&self) -> impl Iterator<Item = &Rule> {
         self.before.iter().chain(&self.after)
+    }
+
+    /// The rule, where callers could match it now that did not.
+    pub(crate) fn matches_others(&self) -> Option<&RuleName> {
+        let after = self.after.as_ref()?;
+        let is_other = self.before.as_ref().is_none_or(|before| before.matches != after.matches);
+        is_other.then_some(&after.name)
     }
 
     /// Whether what the rule gives beside a name, or whom it gives it to, is not what it was.

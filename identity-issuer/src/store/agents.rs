@@ -5,7 +5,7 @@ use signet_policy::{AttributeName, Attributes};
 use sqlx::SqliteTransaction;
 use time::OffsetDateTime;
 
-use super::{Store, StoreError, Write, microseconds, time, workload_id};
+use super::{Store, StoreError, Write, microseconds, time, tokens, workload_id};
 use crate::attestation::AttestationNumber;
 use crate::policy::Actor;
 
@@ -158,6 +158,12 @@ pub(super) async fn change(
     transaction: &mut SqliteTransaction<'_>,
     change: &StandingChange,
 ) -> Result<u64, sqlx::Error> {
+    match change {
+        StandingChange::Ban(Ban { id, .. }) | StandingChange::EvictId(id, _) => {
+            tokens::void(transaction, id.as_str()).await?;
+        }
+        StandingChange::EvictNumber(..) | StandingChange::Unban(_) => {}
+    }
     let statement = match change {
         StandingChange::Ban(ban) => sqlx::query(
             "INSERT INTO bans (spiffe_id, banned_at, actor, reason) VALUES (?, ?, ?, ?) ON CONFLICT (spiffe_id) \

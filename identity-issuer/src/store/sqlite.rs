@@ -46,10 +46,11 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const CHECKED_WHOLE: u64 = 64 * 1024 * 1024;
 
 /// In order; one that was released is never changed.
-const MIGRATIONS: [(i64, &str, &str); 3] = [
+const MIGRATIONS: [(i64, &str, &str); 4] = [
     (1, "issued and join tokens", include_str!("../../migrations/0001_issued_and_join_tokens.sql")),
     (2, "policy revisions", include_str!("../../migrations/0002_policy_revisions.sql")),
     (3, "attestations", include_str!("../../migrations/0003_attestations.sql")),
+    (4, "join tokens by maker", include_str!("../../migrations/0004_join_tokens_by_maker.sql")),
 ];
 
 impl Store {

@@ -52,12 +52,29 @@ pub(super) async fn use_up(
 }
 
 pub(super) async fn add(transaction: &mut SqliteTransaction<'_>, token: &NewJoinToken) -> Result<(), sqlx::Error> {
-    sqlx::query("INSERT INTO join_tokens (token_sha256, spiffe_id, created_at, expires_at) VALUES (?, ?, ?, ?)")
-        .bind(token.hash.as_bytes())
-        .bind(token.id.as_str())
-        .bind(microseconds(token.created_at))
-        .bind(microseconds(token.expires_at))
+    // So long it is told of one that it was used, or has expired.
+    sqlx::query("DELETE FROM join_tokens WHERE expires_at < ?")
+        .bind(microseconds(token.created_at) - KEPT_AFTER_EXPIRY)
         .execute(&mut **transaction)
         .await?;
+    sqlx::query(
+        "INSERT INTO join_tokens (token_sha256, spiffe_id, created_at, expires_at, created_by) VALUES (?, ?, ?, ?, ?)",
+    )
+    .bind(token.hash.as_bytes())
+    .bind(token.id.as_str())
+    .bind(microseconds(token.created_at))
+    .bind(microseconds(token.expires_at))
+    .bind(token.created_by.as_str())
+    .execute(&mut **transaction)
+    .await?;
     Ok(())
 }
+
+/// Takes back the unused ones that somebody made: whoever is banned could join by one as somebody else.
+pub(super) async fn void(transaction: &mut SqliteTransaction<'_>, created_by: &str) -> Result<(), sqlx::Error> {
+    let statement = sqlx::query("DELETE FROM join_tokens WHERE created_by = ? AND used_at IS NULL");
+    statement.bind(created_by).execute(&mut **transaction).await.map(drop)
+}
+
+/// In microseconds.
+const KEPT_AFTER_EXPIRY: i64 = 7 * 86_400 * 1_000_000;

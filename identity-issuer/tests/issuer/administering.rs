@@ -3,8 +3,9 @@
 use signet_proto::admin::v1::admin_service_client::AdminServiceClient;
 use signet_proto::admin::v1::evict_agents_request::Agents;
 use signet_proto::admin::v1::{
-    ApplyPolicyRequest, BanRequest, CreateJoinTokenRequest, EvictAgentsRequest, GetPolicyRequest, GetStatusRequest,
-    ListAgentsRequest, ListBansRequest, PolicyFile, RequestRenewalRequest, RollbackPolicyRequest,
+    ApplyPolicyRequest, Attribute, AttributeList, BanRequest, CreateJoinTokenRequest, EvictAgentsRequest,
+    ExplainPolicyRequest, GetPolicyRequest, GetStatusRequest, ListAgentsRequest, ListBansRequest,
+    ListPolicyRevisionsRequest, PolicyFile, RequestRenewalRequest, RollbackPolicyRequest, explain_policy_request,
 };
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -148,5 +149,70 @@ async fn whoever_decides_over_a_part_gives_no_role_of_another() {
     denied(token(&mut boss, ANN).await);
     denied(boss.ban(BanRequest { spiffe_id: ANN.to_owned(), reason: String::new() }).await);
     denied(boss.evict_agents(EvictAgentsRequest { agents: Some(Agents::SpiffeId(ANN.to_owned())) }).await);
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_of_a_part_learns_nothing_of_others() {
+    let place = Place::with(ROLES);
+    let issuer = place.serve().await;
+    let mut owner = issuer.admin().await;
+    apply(&mut owner, &[rule("pay", "/billing/secret"), rule("cart", "/shop/cart")], false).await.unwrap();
+    apply(&mut owner, &[rule("pay", "/billing/other")], false).await.unwrap();
+    let ann = issuer.join(ANN).await;
+    let mut ann = admin(&issuer, &ann).await;
+
+    let refused = apply(&mut ann, &[rule("pay", "/shop/pay")], false).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(!refused.message().contains("billing"), "{}", refused.message());
+    for dry_run in [true, false] {
+        let request = RollbackPolicyRequest { revision: Some(1), dry_run, ..Default::default() };
+        let refused = ann.rollback_policy(request).await.unwrap_err();
+        assert_eq!(refused.message(), "that revision differs in rules that are not yours");
+    }
+    let text = format!("rules:\n{}", rule("cart", "/shop/cart"));
+    let files = vec![PolicyFile { name: "policy.yaml".to_owned(), text }];
+    let same = ann.apply_policy(ApplyPolicyRequest { files, ..Default::default() }).await.unwrap().into_inner();
+    assert_eq!((same.changes.len(), same.unchanged), (0, 1));
+    let own = apply(&mut ann, &[rule("web", "/shop/web")], false).await.unwrap();
+    let history = ann.list_policy_revisions(ListPolicyRevisionsRequest::default()).await.unwrap().into_inner();
+    for revision in history.revisions {
+        let expected = if revision.revision == own { ANN } else { "" };
+        assert_eq!((revision.actor.as_str(), revision.rules), (expected, 0));
+    }
+    let seen = ann.get_policy(GetPolicyRequest::default()).await.unwrap().into_inner();
+    assert_eq!(seen.revision.unwrap().rules, 2);
+    let subject = explain_policy_request::Subject::SpiffeId("spiffe://example.org/billing/other".to_owned());
+    let explained = ann.explain_policy(ExplainPolicyRequest { subject: Some(subject) }).await.unwrap().into_inner();
+    assert!(explained.outcomes.is_empty());
+    let pod = Attribute { name: "k8s.pod".to_owned(), value: "pay".to_owned() };
+    let subject = explain_policy_request::Subject::Attributes(AttributeList { attributes: vec![pod] });
+    let explained = ann.explain_policy(ExplainPolicyRequest { subject: Some(subject) }).await.unwrap().into_inner();
+    assert_eq!(explained.outcomes.iter().map(|outcome| outcome.rule.as_str()).collect::<Vec<_>>(), ["cart", "web"]);
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_administrator_says_is_bounded() {
+    let place = Place::with(ROLES);
+    let issuer = place.serve().await;
+    let eve = issuer.join("spiffe://example.org/people/eve").await;
+    let mut eve = admin(&issuer, &eve).await;
+    // Two bytes of a message each, and forty-eight of memory.
+    let subject =
+        explain_policy_request::Subject::Attributes(AttributeList { attributes: vec![Attribute::default(); 40_000] });
+    eve.explain_policy(ExplainPolicyRequest { subject: Some(subject) }).await.unwrap_err();
+    // The places of what was refused are free again.
+    for _ in 0..10 {
+        eve.get_status(GetStatusRequest {}).await.unwrap();
+    }
+    let mut owner = issuer.admin().await;
+    let file = |name: String| PolicyFile { name, text: "rules: []".to_owned() };
+    for name in ["a".repeat(5000), "a\u{1b}[2J".to_owned()] {
+        let request = ApplyPolicyRequest { files: vec![file(name)], ..Default::default() };
+        assert_eq!(owner.apply_policy(request).await.unwrap_err().code(), Code::InvalidArgument);
+    }
+    let ban = BanRequest { spiffe_id: "spiffe://example.org/x".to_owned(), reason: "\u{1b}]0;x".to_owned() };
+    assert_eq!(owner.ban(ban).await.unwrap_err().code(), Code::InvalidArgument);
     issuer.stop().await;
 }

@@ -85,7 +85,7 @@ fn whoever_lacks_one_attribute_is_told_which() {
     let policy = policy(PODS);
     let other = caller(&[("k8s.cluster", "test"), ("k8s.namespace", "shop"), ("k8s.service_account", "cart")]);
     assert!(policy.decide(&other, now()).is_empty());
-    let [(_, outcome)] = &policy.explain(&other, now())[..] else { panic!("one rule") };
+    let [(_, outcome)] = &policy.explain(&other, now(), |_| true)[..] else { panic!("one rule") };
     let no_match = Outcome::NoMatch {
         attribute: "k8s.cluster".parse().unwrap(),
         wanted: vec!["prod".to_owned()],
@@ -102,12 +102,14 @@ fn an_attribute_never_adds_a_segment_or_a_label() {
         let pairs = [("k8s.cluster", "prod"), ("k8s.namespace", "shop"), ("k8s.service_account", hostile)];
         let attributes = caller(&pairs);
         assert!(policy.decide(&attributes, now()).is_empty(), "{hostile:?}");
-        let [(_, Outcome::Unrenderable(_))] = &policy.explain(&attributes, now())[..] else { panic!("{hostile:?}") };
+        let [(_, Outcome::Unrenderable(_))] = &policy.explain(&attributes, now(), |_| true)[..] else {
+            panic!("{hostile:?}")
+        };
     }
     // What a path takes, a DNS name need not.
     for hostile in ["A", "a.b", "a_b"] {
         let pairs = [("k8s.cluster", "prod"), ("k8s.namespace", "shop"), ("k8s.service_account", hostile)];
-        let outcomes = policy.explain(&caller(&pairs), now());
+        let outcomes = policy.explain(&caller(&pairs), now(), |_| true);
         let [(_, Outcome::Unrenderable(Unrenderable::DnsName { .. }))] = &outcomes[..] else { panic!("{hostile:?}") };
     }
 }
@@ -160,7 +162,7 @@ fn a_rule_ends_when_it_says() {
     let end = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
     assert_eq!(policy.decide(&ci, end - Duration::from_secs(1)).len(), 1);
     assert!(policy.decide(&ci, end).is_empty());
-    assert!(matches!(policy.explain(&ci, end)[0].1, Outcome::Expired { .. }));
+    assert!(matches!(policy.explain(&ci, end, |_| true)[0].1, Outcome::Expired { .. }));
 }
 
 #[test]
@@ -329,6 +331,20 @@ fn many_rules_are_not_looked_at_one_by_one() {
     assert_eq!(policy.rules_for("/ns77/sa/zzz").map(RuleName::as_str).collect::<Vec<_>>(), ["r77"]);
 }
 
+#[test]
+fn rules_that_would_take_for_ever_to_compare_are_refused() {
+    let patterns: Vec<String> = (0..256).map(|number| format!("'a{number}-*-z'")).collect();
+    let rules: Vec<String> = (0..100)
+        .map(|rule| {
+            let patterns: Vec<_> = patterns.iter().map(|pattern| pattern.replace("-z", &format!("-{rule}z"))).collect();
+            let matches = format!("k8s.pod: [{}]", patterns.join(", "));
+            format!("- {{name: r{rule}, match: {{{matches}}}, spiffe_id: 'spiffe://example.org/p/{{k8s.pod}}'}}\n")
+        })
+        .collect();
+    let error = refused(&format!("rules:\n{}", rules.concat()));
+    assert!(error.contains("too many rules that no value of an attribute tells"), "{error}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -379,7 +395,7 @@ proptest! {
         }).collect();
         let policy = policy(&format!("rules:\n{}", rules.concat()));
         let caller = caller(&[("k8s.cluster", &format!("c{cluster}")), ("k8s.pod", &format!("p{pod}"))]);
-        let all = policy.explain(&caller, now()).into_iter().filter_map(|(_, outcome)| outcome.granted());
+        let all = policy.explain(&caller, now(), |_| true).into_iter().filter_map(|(_, outcome)| outcome.granted());
         prop_assert_eq!(policy.decide(&caller, now()), all.collect::<Vec<_>>());
     }
 

@@ -98,7 +98,7 @@ async fn a_key_is_recorded_once_whoever_asks() {
 async fn a_token_is_used_up_with_the_record_and_not_before() {
     let Opened { store, task, clock, folder: _folder, .. } = opened(10).await;
     let tokens = JoinTokens::new(store.clone(), clock.shared());
-    let (token, _) = tokens.create(id(), Duration::from_secs(60)).await.unwrap();
+    let (token, _) = tokens.create(id(), Duration::from_secs(60), Actor::user(7)).await.unwrap();
     let attested = || tokens.attest(token.expose(), &[]);
     let attestation = Attestation::First(attested().await.unwrap());
     let same = Attestation::First(attested().await.unwrap());
@@ -113,7 +113,7 @@ async fn a_token_is_used_up_with_the_record_and_not_before() {
 async fn a_token_that_expires_between_look_up_and_record_yields_nothing() {
     let Opened { store, task, clock, folder: _folder, .. } = opened(10).await;
     let tokens = JoinTokens::new(store.clone(), clock.shared());
-    let (token, expires_at) = tokens.create(id(), Duration::from_secs(60)).await.unwrap();
+    let (token, expires_at) = tokens.create(id(), Duration::from_secs(60), Actor::user(7)).await.unwrap();
     let attestation = Attestation::First(tokens.attest(token.expose(), &[]).await.unwrap());
     clock.set(expires_at);
     assert!(matches!(store.log(certificate(1, clock.now(), attestation)).await, Err(LogError::ProofUsed)));
@@ -129,7 +129,7 @@ async fn a_key_that_was_certified_before_costs_no_token() {
     let Opened { store, task, clock, folder: _folder, .. } = opened(10).await;
     let tokens = JoinTokens::new(store.clone(), clock.shared());
     store.log(certificate(1, clock.now(), Attestation::Issuer)).await.unwrap();
-    let (token, _) = tokens.create(id(), Duration::from_secs(60)).await.unwrap();
+    let (token, _) = tokens.create(id(), Duration::from_secs(60), Actor::user(7)).await.unwrap();
     let attestation = Attestation::First(tokens.attest(token.expose(), &[]).await.unwrap());
     let mut reused = certificate(1, clock.now(), attestation);
     reused.serial = [9; 16];
@@ -214,6 +214,30 @@ async fn nothing_is_recorded_for_whoever_is_banned() {
     store.log(certificate(2, clock.now(), renewal(origin.number))).await.unwrap();
     // The ban cost no proof.
     store.log(certificate(3, clock.now(), proof("b", until))).await.unwrap();
+    task.finish().await;
+}
+
+#[tokio::test]
+async fn unused_tokens_of_whoever_is_banned_or_evicted_are_void() {
+    let Opened { store, task, clock, folder: _folder, .. } = opened(16).await;
+    let tokens = JoinTokens::new(store.clone(), clock.shared());
+    let agents = agents(&store, &clock);
+    let maker = Actor::identity(&id());
+    let mut made = Vec::new();
+    for by in [maker.clone(), maker, Actor::user(7)] {
+        made.push(tokens.create(id(), Duration::from_secs(60), by).await.unwrap().0);
+    }
+    let is_good = async |index: usize| tokens.attest(made[index].expose(), &[]).await.is_ok();
+    agents.evict(Whose::Id(id())).await.unwrap();
+    assert!(!is_good(0).await && !is_good(1).await && is_good(2).await);
+    // Those of others, made for it, are of no use while it is banned, and stay.
+    agents.ban(id(), Actor::user(7), String::new()).await.unwrap();
+    assert!(is_good(2).await);
+    // Long after its end, nothing is told of a token any more.
+    clock.advance(time::Duration::days(8));
+    tokens.create(id(), Duration::from_secs(60), Actor::user(7)).await.unwrap();
+    let gone = tokens.attest(made[2].expose(), &[]).await.unwrap_err();
+    assert!(matches!(gone, NotAttested::JoinToken(JoinTokenError::Unknown)), "{gone:?}");
     task.finish().await;
 }
 
