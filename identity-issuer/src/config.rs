@@ -3,6 +3,9 @@
 //! ```yaml
 //! trust_domain: example.org
 //! state: /var/lib/signet-issuer          # key, request, database; made if it is not there, mode 0700
+//! database:                              # default: issuer.db in `state`; one PostgreSQL for several issuers
+//!   url: postgres://signet@db.example.org/signet
+//!   password_file: db-password
 //! trust_bundle: root.pem                 # the root certificates, PEM
 //! authority:
 //!   certificate: authority.pem           # what `signet ca sign` wrote
@@ -31,12 +34,15 @@ use signet_process::logging::LogHandle;
 use crate::administration::Binding;
 use crate::attestation::{Published, X509Authority};
 use crate::authority::SealStrength;
+use crate::store::Location;
 
 /// What an issuer runs on; every value is in its range.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub trust_domain: TrustDomain,
     pub state: PathBuf,
+    /// `issuer.db` in `state` where no other is named.
+    pub(crate) database: Location,
     pub trust_bundle: TrustBundle,
     pub authority: Authority,
     pub listen: SocketAddr,

@@ -26,6 +26,7 @@ mod metrics;
 mod own_identity;
 mod pem_files;
 mod policy;
+mod replicas;
 mod run;
 mod serial;
 mod server;

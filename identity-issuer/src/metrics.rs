@@ -21,6 +21,7 @@ pub(crate) struct Metrics {
     connected_clients: IntGauge,
     attestations_refused: IntCounterVec,
     token_keys_read_at: IntGaugeVec,
+    policy_refused: IntGauge,
 }
 
 /// How one request for a certificate ended.
@@ -100,6 +101,10 @@ impl Metrics {
                 &["attestation", "reason"],
             )?,
             token_keys_read_at,
+            policy_refused: gauge(
+                "signet_issuer_policy_refused",
+                "1 while the policy on record is not put in force, and the last good one stays.",
+            )?,
         })
     }
 
@@ -123,6 +128,13 @@ impl Metrics {
 
     pub(crate) fn attestation_refused(&self, attestation: &'static str, reason: &'static str) {
         self.attestations_refused.with_label_values(&[attestation, reason]).inc();
+    }
+
+    /// Returns whether that is new.
+    pub(crate) fn policy_refused(&self, refused: bool) -> bool {
+        let was = self.policy_refused.get() == 1;
+        self.policy_refused.set(i64::from(refused));
+        was != refused
     }
 
     /// Of the keys of one cluster or provider.

@@ -44,6 +44,8 @@ pub(crate) struct Current {
 #[derive(Clone, Debug)]
 pub(crate) struct Revision {
     pub(crate) head: RevisionHead,
+    /// How many rules of the one before it leaves out.
+    pub(crate) removed: usize,
     pub(crate) rules: Vec<Rule>,
 }
 
@@ -123,6 +125,21 @@ pub enum PolicyLoadError {
     Task(#[source] tokio::task::JoinError),
 }
 
+/// Why the policy on record is not put in force.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CatchUpError {
+    #[error("it has gone back from revision {present} to {found}: was the database restored from a backup?")]
+    Backwards { present: u64, found: u64 },
+    #[error("revision {revision} has {found} rules of {present}, and nobody has taken out so many")]
+    Lost { revision: u64, present: usize, found: usize },
+    #[error("revision {revision} does not go with this issuer's configuration: {cause}")]
+    Policy { revision: u64, cause: PolicyError },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("reading it broke off")]
+    Task(#[source] tokio::task::JoinError),
+}
+
 impl Policies {
     /// With the latest revision on record in force.
     pub(crate) async fn load(
@@ -199,7 +216,8 @@ impl Policies {
             comment: wish.comment,
             rules: plan.rules.len(),
         };
-        let revision = Revision { head, rules: plan.rules.clone() };
+        let removed = plan.changes.iter().filter(|change| change.after.is_none()).count();
+        let revision = Revision { head, removed, rules: plan.rules.clone() };
         let mut next = Current::compile(revision, self.0.surroundings.clone()).await.map_err(ChangeError::Task)??;
         if is_confined {
             let permissions = wish.permissions.clone();
@@ -217,6 +235,27 @@ impl Policies {
         let (actor, changes) = (wish.permissions.actor.as_str(), plan.changes.len());
         tracing::info!(revision = number, actor, changes, rules = plan.rules.len(), "policy changed");
         Ok((number, plan))
+    }
+
+    /// Puts in force what another issuer has recorded. Returns its number, where there was something.
+    pub(crate) async fn catch_up(&self) -> Result<Option<u64>, CatchUpError> {
+        let _one = self.0.changing.lock().await;
+        let current = self.current();
+        let present = current.revision.head.number;
+        let (found, removed) = self.0.store.latest_revision(present).await?;
+        if found <= present {
+            return if found == present { Ok(None) } else { Err(CatchUpError::Backwards { present, found }) };
+        }
+        let Some(next) = self.0.store.revision(Some(found)).await? else { return Ok(None) };
+        let (before, after) = (current.revision.rules.len(), next.rules.len());
+        let missing = before.saturating_sub(after) as u64;
+        if missing > removed + before as u64 / MOST_LOST {
+            return Err(CatchUpError::Lost { revision: found, present: before, found: after });
+        }
+        let next = Current::compile(next, self.0.surroundings.clone()).await.map_err(CatchUpError::Task)?;
+        let next = next.map_err(|cause| CatchUpError::Policy { revision: found, cause })?;
+        self.0.current.store(Arc::new(next));
+        Ok(Some(found))
     }
 
     /// The rules of an earlier revision; the one before the present one where none is named.
@@ -307,7 +346,7 @@ impl Revision {
             comment: String::new(),
             rules: 0,
         };
-        Self { head, rules: Vec::new() }
+        Self { head, removed: 0, rules: Vec::new() }
     }
 }
 
@@ -340,6 +379,8 @@ const OVERLAP: &str =
     "its `match` could hold for callers of rules that are not yours: narrow it, or leave it to operators";
 
 const MAX_CHANGES: usize = 8;
+/// One of so many rules may be gone without a record that somebody took it out.
+const MOST_LOST: u64 = 10;
 /// A policy is compiled whole, and read by every decision.
 const MAX_RULES: usize = 20_000;
 

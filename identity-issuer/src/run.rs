@@ -35,8 +35,9 @@ use crate::leaf_profile::LeafProfile;
 use crate::metrics::Metrics;
 use crate::own_identity::OwnIdentity;
 use crate::policy::{Policies, PolicyLoadError};
+use crate::replicas::Replica;
 use crate::server::Server;
-use crate::store::{OpenError, STORE, Store, StoreTask};
+use crate::store::{Location, OpenError, STORE, Store, StoreTask};
 
 /// What an issuer that has started tells whoever runs it.
 #[derive(Debug)]
@@ -181,11 +182,14 @@ impl Issuer {
             request: config.state.join("authority.csr"),
             certificate: config.authority.certificate.clone(),
         };
-        let database = config.state.join("issuer.db");
+        let database = config.database.clone();
         let pending = config.limits.pending;
         // The key is made after the database: where there is a key, there is a record of what it signed.
-        if files.key.exists() && !holds_anything(&database) {
-            return Err(RunError::Database(OpenError::Missing { path: database }));
+        if let Location::File(path) = &database
+            && files.key.exists()
+            && !holds_anything(path)
+        {
+            return Err(RunError::Database(OpenError::Missing { path: path.clone() }));
         }
         let (store, store_task) =
             Store::open(&database, &config.trust_domain, pending, clock.clone(), readiness.clone()).await?;
@@ -274,6 +278,14 @@ impl Issuer {
         })
         .guarded();
         let admin_routes = AdminApi::routes(admin.clone()).await?;
+        let replica = Replica {
+            store: self.store.clone(),
+            policies: self.policies.clone(),
+            distribution: self.distribution.clone(),
+            metrics: self.metrics.clone(),
+            clock: self.clock.clone(),
+        };
+        until(&shutdown, &mut background, replica.run());
         let routes = IdentityApi {
             attestors,
             agents,
@@ -377,13 +389,14 @@ async fn report_authority(authorities: Authorities, readiness: Readiness) {
     }
 }
 
-/// Keeps the gauges of what is on record in step.
+/// Keeps the gauges of what is on record in step, and forgets what is long over.
 async fn count(store: Store, metrics: Metrics, clock: SharedClock) {
     loop {
         match store.counts(clock.now()).await {
             Ok(counts) => metrics.identities(counts),
             Err(error) => tracing::warn!(%error, "certificates on record cannot be counted"),
         }
+        store.sweep();
         tokio::time::sleep(COUNT_INTERVAL).await;
     }
 }

@@ -1,29 +1,37 @@
 //! What must not be lost: the record of everything issued, who proved what for it, join tokens, bans, and the policy.
 //!
 //! ```text
-//! requests ──► bounded channel ──► committer (one task, one connection) ──► SQLite, WAL, synchronous=FULL
+//! requests ──► bounded channel ──► committer (one task, one connection) ──► SQLite or PostgreSQL
 //!     ▲                                 │ all that wait, in one transaction
 //!     └──── Logged<Certificate> ◄───────┘ only after its commit
 //! ```
-//! Reads go through a small pool of their own.
+//! Reads go through small pools of their own. With PostgreSQL, issuers share the records, and tell each other of what changes.
 
 mod agents;
 mod committer;
+mod database;
 mod issued;
 mod policies;
-mod sqlite;
+mod postgres;
 mod tokens;
 
 use std::path::PathBuf;
 
-use signet_identity::WorkloadId;
+use signet_identity::{SharedClock, TrustDomain, WorkloadId};
+use signet_process::admin::Readiness;
 use time::OffsetDateTime;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
+use self::committer::Committer;
+use self::database::Database;
 use crate::certificate::Certificate;
 
 pub(crate) use agents::{AgentRecord, Ban, Origin, StandingChange};
+pub(crate) use database::Location;
 pub(crate) use policies::RecordRevisionError;
-pub(crate) use sqlite::{STORE, Store, StoreTask};
+pub(crate) use postgres::{Change, Changes, PostgresUrl, PostgresUrlError};
 
 /// Something whose record is durable. Only the committer makes one, after the commit.
 #[derive(Debug)]
@@ -82,23 +90,25 @@ pub enum OpenError {
     )]
     Damaged { path: PathBuf, source: Option<sqlx::Error> },
     #[error(
-        "the database {} was written by a newer version (schema {found}, this program knows {known})\n\
-         install that version again",
-        path.display()
+        "the database {place} was written by a newer version (schema {found}, this program knows {known})\n\
+         install that version again"
     )]
-    Newer { path: PathBuf, found: i64, known: i64 },
+    Newer { place: String, found: i64, known: i64 },
     #[error(
-        "the database {} belongs to the trust domain {found}, not to {expected}\n\
-         set another `state` folder for this trust domain",
-        path.display()
+        "the database {place} belongs to the trust domain {found}, not to {expected}\n\
+         set another `state` folder, or another `database`, for this trust domain"
     )]
-    OtherTrustDomain { path: PathBuf, found: String, expected: String },
+    OtherTrustDomain { place: String, found: String, expected: String },
+    #[error("the name of the database {} is no text", path.display())]
+    Name { path: PathBuf },
     #[error("the database {} cannot be opened", path.display())]
     Io { path: PathBuf, source: std::io::Error },
-    #[error("the database {} cannot be opened", path.display())]
-    Database { path: PathBuf, source: sqlx::Error },
-    #[error("the database {} cannot be brought to this version", path.display())]
-    Migration { path: PathBuf, source: sqlx::migrate::MigrateError },
+    #[error("no random numbers")]
+    Randomness,
+    #[error("the database {place} cannot be opened")]
+    Database { place: String, source: sqlx::Error },
+    #[error("the database {place} cannot be brought to this version")]
+    Migration { place: String, source: sqlx::migrate::MigrateError },
 }
 
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
@@ -124,20 +134,96 @@ pub(crate) const EXPIRING_TENTHS: i64 = 7;
 /// What the committer is asked to make durable.
 #[derive(Debug)]
 pub(crate) enum Write {
-    Certificate { certificate: Certificate, reply: Reply<Result<Logged<Certificate>, LogError>> },
-    Token { token: crate::attestation::NewJoinToken, reply: Reply<Result<(), StoreError>> },
-    Revision { revision: crate::policy::Revision, reply: Reply<Result<(), RecordRevisionError>> },
-    Standing { change: StandingChange, reply: Reply<Result<u64, StoreError>> },
+    Certificate {
+        certificate: Certificate,
+        reply: Reply<Result<Logged<Certificate>, LogError>>,
+    },
+    Token {
+        token: crate::attestation::NewJoinToken,
+        reply: Reply<Result<(), StoreError>>,
+    },
+    Revision {
+        revision: crate::policy::Revision,
+        reply: Reply<Result<(), RecordRevisionError>>,
+    },
+    Standing {
+        change: StandingChange,
+        reply: Reply<Result<u64, StoreError>>,
+    },
+    /// Forgets what is long over.
+    Sweep,
 }
 
 type Reply<T> = tokio::sync::oneshot::Sender<T>;
 
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    writes: mpsc::Sender<Write>,
+    database: Database,
+    /// Drawn anew at each start: by it an issuer knows what it told itself.
+    issuer: u64,
+}
+
+/// The committer, to be finished before the process ends.
+#[derive(Debug)]
+pub(crate) struct StoreTask {
+    committer: JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+/// The component by which the store's state is known in readiness.
+pub(crate) const STORE: &str = "store";
+
 impl Store {
+    /// Opens or makes the database, and brings it to this version. At most `pending` writes wait.
+    pub(crate) async fn open(
+        location: &Location,
+        trust_domain: &TrustDomain,
+        pending: usize,
+        clock: SharedClock,
+        readiness: Readiness,
+    ) -> Result<(Self, StoreTask), OpenError> {
+        let mut issuer = [0; 8];
+        aws_lc_rs::rand::fill(&mut issuer).map_err(|_| OpenError::Randomness)?;
+        let issuer = u64::from_be_bytes(issuer);
+        let database = Database::open(location, trust_domain).await?;
+        let (writes, waiting) = mpsc::channel(pending);
+        let stop = CancellationToken::new();
+        let committer = Committer { database: database.clone(), issuer, clock, readiness };
+        let committer = tokio::spawn(committer.run(waiting, stop.clone()));
+        Ok((Self { writes, database, issuer }, StoreTask { committer, stop }))
+    }
+
+    /// Never waits: when too much is pending already, more would only be late.
+    fn submit(&self, write: Write) -> Result<(), StoreError> {
+        self.writes.try_send(write).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => StoreError::Busy,
+            mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
+        })
+    }
+
+    /// Forgets used proofs and tokens that are long over.
+    pub(crate) fn sweep(&self) {
+        // Where there is no room for it, the next one does it.
+        let _ = self.submit(Write::Sweep);
+    }
+
     /// Makes the record of `certificate` durable, and only then hands it back as one that may leave.
     pub(crate) async fn log(&self, certificate: Certificate) -> Result<Logged<Certificate>, LogError> {
         let (reply, outcome) = tokio::sync::oneshot::channel();
         self.submit(Write::Certificate { certificate, reply })?;
         outcome.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+impl StoreTask {
+    /// Takes no more, and returns when all that was submitted is durable and the database is closed.
+    pub(crate) async fn finish(self) {
+        self.stop.cancel();
+        if let Err(error) = self.committer.await {
+            tracing::error!(error = %error, "the committer ended abnormally");
+        }
     }
 }
 
@@ -155,3 +241,6 @@ fn time(microseconds: i64) -> Result<OffsetDateTime, StoreError> {
 fn microseconds(time: OffsetDateTime) -> i64 {
     (time.unix_timestamp_nanos() / 1000) as i64
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,7 +26,7 @@ use crate::authority::Authorities;
 use crate::certificate::is_reserved;
 use crate::distribution::Distribution;
 use crate::policy::{Actor, Policies};
-use crate::store::Store;
+use crate::store::{Change, Store};
 
 #[derive(Debug)]
 pub(crate) struct AdminApi {
@@ -137,10 +137,10 @@ impl AdminService for AdminApi {
             text => self.admit_over(&request, ACTION, text).await.map(|(call, id)| (call, Some(id)))?,
         };
         let within = duration(request.into_inner().within, "within", MAX_SPREAD);
-        call.end(within.map(|within| {
-            let clients = self.distribution.request_renewal(id.as_ref(), within.unwrap_or_default());
-            RequestRenewalResponse { clients: u32::try_from(clients).unwrap_or(u32::MAX) }
-        }))
+        match within {
+            Ok(within) => call.end(self.ask_to_renew(id.as_ref(), within.unwrap_or_default()).await),
+            Err(status) => Err(call.refuse(status)),
+        }
     }
 
     async fn get_status(&self, request: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
@@ -246,6 +246,17 @@ impl AdminApi {
         let created = self.join_tokens.create(id, ttl, created_by).await;
         let (token, expires_at) = created.map_err(|error| store_status(&error))?;
         Ok(CreateJoinTokenResponse { join_token: token.expose().to_owned(), expires_at: Some(timestamp(expires_at)) })
+    }
+
+    /// At each issuer on this database; told is how many there are at this one.
+    async fn ask_to_renew(&self, id: Option<&WorkloadId>, within: Duration) -> Result<RequestRenewalResponse, Status> {
+        if self.store.is_shared() {
+            let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+            let change = Change::RenewNow { spiffe_id: id.map(ToString::to_string), within_ms };
+            self.store.announce(change).await.map_err(|error| store_status(&error))?;
+        }
+        let clients = self.distribution.request_renewal(id, within);
+        Ok(RequestRenewalResponse { clients: u32::try_from(clients).unwrap_or(u32::MAX) })
     }
 
     async fn status(&self) -> Result<GetStatusResponse, Status> {

@@ -14,12 +14,14 @@ use super::administration::{self, BindingFile};
 use super::attestation::{self, AttestationFile};
 use super::{Authority, Config, Limits, Svid};
 use crate::authority::SealStrength;
+use crate::store::{Location, PostgresUrl, PostgresUrlError};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
     trust_domain: Located<Parsed<TrustDomain>>,
     state: PathBuf,
+    database: Option<DatabaseFile>,
     trust_bundle: Located<PathBuf>,
     authority: AuthorityFile,
     #[serde(default = "default_listen")]
@@ -37,6 +39,14 @@ pub(super) struct File {
     limits: LimitsFile,
     #[serde(default)]
     shutdown: ShutdownFile,
+}
+
+/// PostgreSQL.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DatabaseFile {
+    url: Located<String>,
+    password_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -136,7 +146,12 @@ impl File {
         let trust_domain = self.trust_domain.value.0.clone();
         let trust_bundle = read_bundle(path, &self.trust_bundle, &trust_domain)?;
         let state = beside(&self.state);
+        let database = match &self.database {
+            None => Location::File(state.join("issuer.db")),
+            Some(database) => Location::Postgres(database.resolve(path)?),
+        };
         let mut config = Config {
+            database,
             trust_bundle,
             authority: Authority {
                 certificate: beside(&self.authority.certificate),
@@ -157,6 +172,22 @@ impl File {
         };
         config.redacted = redacted(&config, &beside(&self.trust_bundle));
         Ok(config)
+    }
+}
+
+impl DatabaseFile {
+    fn resolve(&self, path: &Path) -> Result<PostgresUrl, ConfigError> {
+        let password_file = self.password_file.as_ref().map(|file| config::beside(path, file));
+        PostgresUrl::new(&self.url, password_file).map_err(|error| {
+            let fix = match error {
+                PostgresUrlError::Malformed => "write postgres://USER@HOST/DATABASE",
+                PostgresUrlError::Password => "put the password into a file, and name that by `password_file`",
+                PostgresUrlError::Unverified => {
+                    "leave `sslmode` out, or write `verify-full`; `sslrootcert` names the CA"
+                }
+            };
+            self.url.error(path, format!("`url`: {error}"), fix)
+        })
     }
 }
 
@@ -293,5 +324,16 @@ fn redacted(config: &Config, trust_bundle: &Path) -> String {
         let _ = writeln!(text, "{key}: {value}");
         text
     });
-    text + &attestation::shown(&config.attestation) + &administration::shown(&config.administration)
+    text + &database_shown(&config.database)
+        + &attestation::shown(&config.attestation)
+        + &administration::shown(&config.administration)
+}
+
+fn database_shown(database: &Location) -> String {
+    let Location::Postgres(url) = database else { return String::new() };
+    let mut text = format!("database:\n  url: {:?}\n", url.to_string());
+    if let Some(file) = url.password_file() {
+        let _ = writeln!(text, "  password_file: {:?}", file.display().to_string());
+    }
+    text
 }

@@ -24,7 +24,7 @@ async fn store(folder: &std::path::Path) -> Store {
     let domain = surroundings().trust_domain;
     let path = folder.join("issuer.db");
     let readiness = Readiness::awaiting([STORE]);
-    Store::open(&path, &domain, 16, Arc::new(SystemClock), readiness).await.unwrap().0
+    Store::open(&crate::store::Location::File(path), &domain, 16, Arc::new(SystemClock), readiness).await.unwrap().0
 }
 
 fn wish(name: &str, expected: Option<u64>) -> Wish {

@@ -2,11 +2,12 @@
 
 use signet_identity::WorkloadId;
 use signet_policy::{AttributeName, Attributes};
-use sqlx::SqliteTransaction;
+use sqlx::AnyConnection;
 use time::OffsetDateTime;
 
 use super::{Store, StoreError, Write, microseconds, time, tokens, workload_id};
 use crate::attestation::AttestationNumber;
+use crate::distribution::Holder;
 use crate::policy::Actor;
 
 /// What a certificate on record was issued for.
@@ -64,10 +65,10 @@ impl Store {
     pub(crate) async fn origin(&self, serial: &[u8]) -> Result<Option<Origin>, StoreError> {
         let row: Option<(Option<i64>, Option<String>, Option<i64>)> = sqlx::query_as(
             "SELECT attestation_number, attributes, evicted_at FROM issued \
-             LEFT JOIN attestations ON number = attestation_number WHERE serial = ?",
+             LEFT JOIN attestations ON number = attestation_number WHERE serial = $1",
         )
         .bind(serial)
-        .fetch_optional(self.readers())
+        .fetch_optional(&self.database.readers)
         .await?;
         let Some((number, attributes, evicted_at)) = row else { return Ok(None) };
         let attributes = attributes.map(|text| attributes_of(&text)).transpose()?;
@@ -86,48 +87,66 @@ impl Store {
             "SELECT number, attestations.spiffe_id, method, attributes, attested_at, issued_at, not_after, serial \
              FROM attestations JOIN issued ON position = \
              (SELECT max(position) FROM issued WHERE attestation_number = number) \
-             WHERE number > ?1 AND evicted_at IS NULL AND not_after >= ?2 \
-             AND (?3 IS NULL OR attestations.spiffe_id = ?3) ORDER BY number LIMIT ?4",
+             WHERE number > $1 AND evicted_at IS NULL AND not_after >= $2 \
+             AND ($3 IS NULL OR attestations.spiffe_id = $3) ORDER BY number LIMIT $4",
         )
         .bind(after.0)
         .bind(now.unix_timestamp())
         .bind(id.map(|id| id.as_str()))
         .bind(i64::from(limit))
-        .fetch_all(self.lists())
+        .fetch_all(&self.database.lists)
         .await?;
         rows.into_iter().map(agent).collect()
     }
 
     pub(crate) async fn attested_identity(&self, number: AttestationNumber) -> Result<Option<WorkloadId>, StoreError> {
-        let id: Option<String> = sqlx::query_scalar("SELECT spiffe_id FROM attestations WHERE number = ?")
+        let id: Option<String> = sqlx::query_scalar("SELECT spiffe_id FROM attestations WHERE number = $1")
             .bind(number.0)
-            .fetch_optional(self.readers())
+            .fetch_optional(&self.database.readers)
             .await?;
         id.map(|id| workload_id(&id)).transpose()
     }
 
     pub(crate) async fn is_banned(&self, id: &WorkloadId) -> Result<bool, StoreError> {
-        let banned = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM bans WHERE spiffe_id = ?)")
+        let bans: i64 = sqlx::query_scalar("SELECT count(*) FROM bans WHERE spiffe_id = $1")
             .bind(id.as_str())
-            .fetch_one(self.readers())
+            .fetch_one(&self.database.readers)
             .await?;
-        Ok(banned)
+        Ok(bans > 0)
     }
 
     /// In the order of their SPIFFE IDs.
     pub(crate) async fn bans(&self, after: &str, limit: u32) -> Result<Vec<Ban>, StoreError> {
         let rows: Vec<(String, i64, String, String)> = sqlx::query_as(
-            "SELECT spiffe_id, banned_at, actor, reason FROM bans WHERE spiffe_id > ? ORDER BY spiffe_id LIMIT ?",
+            "SELECT spiffe_id, banned_at, actor, reason FROM bans WHERE spiffe_id > $1 ORDER BY spiffe_id LIMIT $2",
         )
         .bind(after)
         .bind(i64::from(limit))
-        .fetch_all(self.lists())
+        .fetch_all(&self.database.lists)
         .await?;
         let ban = |(id, banned_at, actor, reason): (String, i64, String, String)| {
             let actor = Actor::of_record(actor);
             Ok(Ban { id: workload_id(&id)?, banned_at: time(banned_at)?, actor, reason })
         };
         rows.into_iter().map(ban).collect()
+    }
+}
+
+impl Store {
+    /// From whom something was taken at `since` or later.
+    pub(crate) async fn taken_since(&self, since: OffsetDateTime) -> Result<Vec<Holder>, StoreError> {
+        let since = microseconds(since);
+        let banned: Vec<String> = sqlx::query_scalar("SELECT spiffe_id FROM bans WHERE banned_at >= $1")
+            .bind(since)
+            .fetch_all(&self.database.lists)
+            .await?;
+        let evicted: Vec<i64> = sqlx::query_scalar("SELECT number FROM attestations WHERE evicted_at >= $1")
+            .bind(since)
+            .fetch_all(&self.database.lists)
+            .await?;
+        let banned = banned.iter().map(|id| Ok(Holder::Id(workload_id(id)?)));
+        let evicted = evicted.into_iter().map(|number| Ok(Holder::Attestation(AttestationNumber(number))));
+        banned.chain(evicted).collect()
     }
 }
 
@@ -154,36 +173,33 @@ fn attributes_of(json: &str) -> Result<Attributes, StoreError> {
 }
 
 /// Returns how many records it changed.
-pub(super) async fn change(
-    transaction: &mut SqliteTransaction<'_>,
-    change: &StandingChange,
-) -> Result<u64, sqlx::Error> {
+pub(super) async fn change(connection: &mut AnyConnection, change: &StandingChange) -> Result<u64, sqlx::Error> {
     match change {
         StandingChange::Ban(Ban { id, .. }) | StandingChange::EvictId(id, _) => {
-            tokens::void(transaction, id.as_str()).await?;
+            tokens::void(connection, id.as_str()).await?;
         }
         StandingChange::EvictNumber(..) | StandingChange::Unban(_) => {}
     }
     let statement = match change {
         StandingChange::Ban(ban) => sqlx::query(
-            "INSERT INTO bans (spiffe_id, banned_at, actor, reason) VALUES (?, ?, ?, ?) ON CONFLICT (spiffe_id) \
+            "INSERT INTO bans (spiffe_id, banned_at, actor, reason) VALUES ($1, $2, $3, $4) ON CONFLICT (spiffe_id) \
              DO UPDATE SET banned_at = excluded.banned_at, actor = excluded.actor, reason = excluded.reason",
         )
         .bind(ban.id.as_str())
         .bind(microseconds(ban.banned_at))
         .bind(ban.actor.as_str())
         .bind(&ban.reason),
-        StandingChange::Unban(id) => sqlx::query("DELETE FROM bans WHERE spiffe_id = ?").bind(id.as_str()),
+        StandingChange::Unban(id) => sqlx::query("DELETE FROM bans WHERE spiffe_id = $1").bind(id.as_str()),
         StandingChange::EvictNumber(number, at) => {
-            sqlx::query("UPDATE attestations SET evicted_at = ? WHERE number = ? AND evicted_at IS NULL")
+            sqlx::query("UPDATE attestations SET evicted_at = $1 WHERE number = $2 AND evicted_at IS NULL")
                 .bind(microseconds(*at))
                 .bind(number.0)
         }
         StandingChange::EvictId(id, at) => {
-            sqlx::query("UPDATE attestations SET evicted_at = ? WHERE spiffe_id = ? AND evicted_at IS NULL")
+            sqlx::query("UPDATE attestations SET evicted_at = $1 WHERE spiffe_id = $2 AND evicted_at IS NULL")
                 .bind(microseconds(*at))
                 .bind(id.as_str())
         }
     };
-    Ok(statement.execute(&mut **transaction).await?.rows_affected())
+    Ok(statement.execute(connection).await?.rows_affected())
 }

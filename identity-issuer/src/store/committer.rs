@@ -4,16 +4,21 @@ use std::sync::Arc;
 
 use signet_identity::SharedClock;
 use signet_process::admin::{Readiness, State};
-use sqlx::{Connection, SqliteConnection};
+use sqlx::{Any, Transaction};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::database::{Database, is_conflict};
 use super::issued::{self, NotRecorded};
+use super::postgres::{self, Change};
 use super::{Logged, RecordRevisionError, STORE, StoreError, Write, agents, microseconds, policies, tokens};
 use crate::attestation::Attestation;
 
 /// More would make the first of them wait for the last.
 const MAX_BATCH: usize = 256;
+
+/// After a conflict with another issuer's transaction.
+const RETRIES: usize = 3;
 
 /// What a transaction did with one request. Nobody is told before the commit.
 enum Outcome {
@@ -25,7 +30,8 @@ enum Outcome {
 }
 
 pub(super) struct Committer {
-    pub(super) connection: SqliteConnection,
+    pub(super) database: Database,
+    pub(super) issuer: u64,
     pub(super) clock: SharedClock,
     pub(super) readiness: Readiness,
 }
@@ -45,9 +51,7 @@ impl Committer {
                 },
             }
         }
-        if let Err(error) = self.connection.close().await {
-            tracing::warn!(%error, "the database did not close cleanly; the next start recovers it");
-        }
+        self.database.close().await;
     }
 
     /// Makes the batch durable and answers it, or answers that nothing of it is.
@@ -69,10 +73,22 @@ impl Committer {
     }
 
     async fn commit(&mut self, batch: &[Write]) -> Result<Vec<Outcome>, sqlx::Error> {
+        let mut attempts = 0;
+        loop {
+            match self.attempt(batch).await {
+                Err(error) if is_conflict(&error) && attempts < RETRIES => attempts += 1,
+                ended => return ended,
+            }
+        }
+    }
+
+    async fn attempt(&mut self, batch: &[Write]) -> Result<Vec<Outcome>, sqlx::Error> {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
+        let mut transaction = self.database.begin().await?;
+        let takes = batch.iter().any(|write| matches!(write, Write::Standing { .. }));
+        self.database.lock_standing(&mut transaction, takes).await?;
         let now = microseconds(self.clock.now());
         let mut outcomes = Vec::with_capacity(batch.len());
         let mut rows = Vec::with_capacity(batch.len());
@@ -89,13 +105,17 @@ impl Committer {
                     Attestation::Issuer => rows.push((index, certificate, None)),
                 },
                 Write::Token { token, .. } => tokens::add(&mut transaction, token).await?,
-                Write::Revision { revision, .. } => {
-                    if !policies::record(&mut transaction, revision).await? {
-                        outcomes[index] = Outcome::Overtaken;
-                    }
+                Write::Sweep => {
+                    issued::sweep(&mut transaction, now).await?;
+                    tokens::sweep(&mut transaction, now).await?;
                 }
+                Write::Revision { revision, .. } => match policies::record(&mut transaction, revision).await? {
+                    true => self.tell(&mut transaction, Change::Policy).await?,
+                    false => outcomes[index] = Outcome::Overtaken,
+                },
                 Write::Standing { change, .. } => {
                     outcomes[index] = Outcome::Changed(agents::change(&mut transaction, change).await?);
+                    self.tell(&mut transaction, Change::Standing).await?;
                 }
             }
         }
@@ -105,6 +125,10 @@ impl Committer {
         transaction.commit().await?;
         Ok(outcomes)
     }
+
+    async fn tell(&self, transaction: &mut Transaction<'_, Any>, change: Change) -> Result<(), sqlx::Error> {
+        postgres::tell(&self.database.kind, self.issuer, transaction, change).await
+    }
 }
 
 fn is_abandoned(write: &Write) -> bool {
@@ -113,7 +137,7 @@ fn is_abandoned(write: &Write) -> bool {
         Write::Token { reply, .. } => reply.is_closed(),
         Write::Revision { reply, .. } => reply.is_closed(),
         // Carried out all the same: nobody bans by accident.
-        Write::Standing { .. } => false,
+        Write::Standing { .. } | Write::Sweep => false,
     }
 }
 
@@ -143,6 +167,7 @@ fn answer(write: Write, outcome: Outcome) {
             let changed = if let Outcome::Changed(changed) = outcome { changed } else { 0 };
             let _ = reply.send(Ok(changed));
         }
+        Write::Sweep => {}
     }
 }
 
@@ -161,5 +186,6 @@ fn fail(write: Write, error: &Arc<sqlx::Error>) {
         Write::Standing { reply, .. } => {
             let _ = reply.send(Err(error));
         }
+        Write::Sweep => {}
     }
 }

@@ -2,10 +2,13 @@
 //! evicted. All of it is asked of the database in the transaction that records, so that no order of events lets one slip through.
 
 use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::sync::OnceLock;
 
-use sqlx::{Connection, QueryBuilder, Sqlite, SqliteConnection, SqliteTransaction};
+use sqlx::{Any, AnyConnection, Connection, Transaction};
+use time::OffsetDateTime;
 
-use super::{LogError, microseconds, tokens};
+use super::{Counts, EXPIRING_TENTHS, LogError, Store, StoreError, microseconds, tokens};
 use crate::attestation::{AttestationNumber, Attested, Evidence, Subject};
 use crate::certificate::Certificate;
 
@@ -31,7 +34,7 @@ impl From<NotRecorded> for LogError {
 
 /// Records what was attested and the certificate made for it, and uses up the proof; or does nothing of it.
 pub(super) async fn first(
-    transaction: &mut SqliteTransaction<'_>,
+    transaction: &mut Transaction<'_, Any>,
     attested: &Attested,
     certificate: &Certificate,
     now: i64,
@@ -46,7 +49,7 @@ pub(super) async fn first(
 }
 
 async fn attempt(
-    connection: &mut SqliteConnection,
+    connection: &mut AnyConnection,
     attested: &Attested,
     certificate: &Certificate,
     now: i64,
@@ -70,25 +73,22 @@ async fn attempt(
 }
 
 /// The compare-and-set of a proof that is good once; true for whoever comes first, and in time.
-async fn use_up(connection: &mut SqliteConnection, proof: &[u8], until: i64, now: i64) -> Result<bool, sqlx::Error> {
+async fn use_up(connection: &mut AnyConnection, proof: &[u8], until: i64, now: i64) -> Result<bool, sqlx::Error> {
     // What is over is refused without being looked up.
     if until <= now {
         return Ok(false);
     }
-    sqlx::query("DELETE FROM used_proofs WHERE expires_at <= ?")
-        .bind(now - KEPT_AFTER_EXPIRY)
-        .execute(&mut *connection)
-        .await?;
-    let used = sqlx::query("INSERT INTO used_proofs (proof, expires_at) VALUES (?, ?) ON CONFLICT (proof) DO NOTHING")
-        .bind(proof)
-        .bind(until)
-        .execute(connection)
-        .await?;
+    let used =
+        sqlx::query("INSERT INTO used_proofs (proof, expires_at) VALUES ($1, $2) ON CONFLICT (proof) DO NOTHING")
+            .bind(proof)
+            .bind(until)
+            .execute(connection)
+            .await?;
     Ok(used.rows_affected() == 1)
 }
 
 async fn add_attestation(
-    connection: &mut SqliteConnection,
+    connection: &mut AnyConnection,
     attested: &Attested,
     certificate: &Certificate,
     now: i64,
@@ -101,7 +101,7 @@ async fn add_attestation(
         }
     };
     let number = sqlx::query_scalar(
-        "INSERT INTO attestations (spiffe_id, method, attributes, proof, attested_at) VALUES (?, ?, ?, ?, ?) \
+        "INSERT INTO attestations (spiffe_id, method, attributes, proof, attested_at) VALUES ($1, $2, $3, $4, $5) \
          RETURNING number",
     )
     .bind(certificate.id.as_str())
@@ -116,7 +116,7 @@ async fn add_attestation(
 
 /// Records renewals, and the issuer's own. Returns those that were not, with the reason.
 pub(super) async fn renewals(
-    transaction: &mut SqliteTransaction<'_>,
+    transaction: &mut Transaction<'_, Any>,
     rows: &[(usize, &Certificate, Option<AttestationNumber>)],
 ) -> Result<Vec<(usize, NotRecorded)>, sqlx::Error> {
     let mut refused = Vec::new();
@@ -134,64 +134,105 @@ pub(super) async fn renewals(
 
 /// Adds the certificates by one statement, and returns the serial numbers of those that were let in.
 async fn insert(
-    connection: &mut SqliteConnection,
+    connection: &mut AnyConnection,
     certificates: &[(&Certificate, Option<AttestationNumber>)],
 ) -> Result<HashSet<[u8; 16]>, sqlx::Error> {
-    let mut statement = QueryBuilder::<Sqlite>::new(
-        "INSERT INTO issued (serial, spiffe_id, key_sha256, not_before, not_after, issued_at, attestation, evidence, \
-         authority_key_id, certificate, attestation_number) SELECT * FROM (",
-    );
-    statement.push_values(certificates, |mut row, (certificate, number)| {
-        row.push_bind(&certificate.serial[..])
-            .push_bind(certificate.id.as_str())
-            .push_bind(certificate.key_hash.as_bytes())
-            .push_bind(certificate.validity.not_before.unix_timestamp())
-            .push_bind(certificate.validity.not_after.unix_timestamp())
-            .push_bind(microseconds(certificate.issued_at))
-            .push_bind(certificate.attestation.kind())
-            .push_bind(certificate.attestation.evidence())
-            .push_bind(certificate.authority.as_bytes())
-            .push_bind(certificate.chain.first().map(|leaf| leaf.as_ref()))
-            .push_bind(number.map(|number| number.0));
-    });
-    // The columns of VALUES have no other names.
-    statement.push(
-        ") AS asked WHERE NOT EXISTS (SELECT 1 FROM bans WHERE bans.spiffe_id = asked.column2) \
-         AND NOT EXISTS (SELECT 1 FROM attestations WHERE number = asked.column11 AND evicted_at IS NOT NULL) \
-         ON CONFLICT (key_sha256) DO NOTHING RETURNING serial",
-    );
-    let serials: Vec<Vec<u8>> = statement.build_query_scalar().fetch_all(connection).await?;
+    let mut statement = sqlx::query_scalar(insertion(certificates.len()));
+    for (certificate, number) in certificates {
+        statement = statement
+            .bind(&certificate.serial[..])
+            .bind(certificate.id.as_str())
+            .bind(certificate.key_hash.as_bytes())
+            .bind(certificate.validity.not_before.unix_timestamp())
+            .bind(certificate.validity.not_after.unix_timestamp())
+            .bind(microseconds(certificate.issued_at))
+            .bind(certificate.attestation.kind())
+            .bind(certificate.attestation.evidence())
+            .bind(certificate.authority.as_bytes())
+            .bind(certificate.chain.first().map(|leaf| leaf.as_ref()))
+            .bind(number.map(|number| number.0));
+    }
+    let serials: Vec<Vec<u8>> = statement.fetch_all(connection).await?;
     Ok(serials.into_iter().filter_map(|serial| serial.try_into().ok()).collect())
+}
+
+/// The statement that adds so many certificates: made once for each of the [`chunks`].
+fn insertion(certificates: usize) -> &'static str {
+    static MADE: [OnceLock<String>; SIZES.len()] = [const { OnceLock::new() }; SIZES.len()];
+    // `chunks` makes no other.
+    let size = SIZES.iter().position(|size| *size == certificates).unwrap_or(SIZES.len() - 1);
+    MADE[size].get_or_init(|| {
+        let mut sql = "INSERT INTO issued (serial, spiffe_id, key_sha256, not_before, not_after, issued_at, attestation, evidence, \
+                       authority_key_id, certificate, attestation_number) SELECT * FROM (VALUES "
+            .to_owned();
+        for row in 0..certificates {
+            let parameters: Vec<String> = (1..=COLUMNS).map(|column| format!("${}", row * COLUMNS + column)).collect();
+            // Writing to a String cannot fail.
+            let _ = write!(sql, "{}({})", if row == 0 { "" } else { ", " }, parameters.join(", "));
+        }
+        // The columns of VALUES have no other names.
+        sql.push_str(
+            ") AS asked WHERE NOT EXISTS (SELECT 1 FROM bans WHERE bans.spiffe_id = asked.column2) \
+             AND NOT EXISTS (SELECT 1 FROM attestations WHERE number = asked.column11 AND evicted_at IS NOT NULL) \
+             ON CONFLICT (key_sha256) DO NOTHING RETURNING serial",
+        );
+        sql
+    })
 }
 
 /// Of one that was not let in.
 async fn why(
-    connection: &mut SqliteConnection,
+    connection: &mut AnyConnection,
     certificate: &Certificate,
     number: Option<AttestationNumber>,
 ) -> Result<NotRecorded, sqlx::Error> {
-    let (banned, evicted): (bool, bool) = sqlx::query_as(
-        "SELECT EXISTS (SELECT 1 FROM bans WHERE spiffe_id = ?), \
-         EXISTS (SELECT 1 FROM attestations WHERE number = ? AND evicted_at IS NOT NULL)",
+    let (banned, evicted): (i64, i64) = sqlx::query_as(
+        "SELECT (SELECT count(*) FROM bans WHERE spiffe_id = $1), \
+         (SELECT count(*) FROM attestations WHERE number = $2 AND evicted_at IS NOT NULL)",
     )
     .bind(certificate.id.as_str())
     .bind(number.map(|number| number.0))
     .fetch_one(connection)
     .await?;
     Ok(match (banned, evicted) {
-        (true, _) => NotRecorded::Banned,
-        (false, true) => NotRecorded::Evicted,
-        (false, false) => NotRecorded::KeyReused,
+        (0, 0) => NotRecorded::KeyReused,
+        (0, _) => NotRecorded::Evicted,
+        _ => NotRecorded::Banned,
     })
+}
+
+/// Forgets the used proofs that are long over.
+pub(super) async fn sweep(connection: &mut AnyConnection, now: i64) -> Result<(), sqlx::Error> {
+    let statement = sqlx::query("DELETE FROM used_proofs WHERE expires_at <= $1");
+    statement.bind(now - KEPT_AFTER_EXPIRY).execute(connection).await.map(drop)
+}
+
+impl Store {
+    pub(crate) async fn counts(&self, now: OffsetDateTime) -> Result<Counts, StoreError> {
+        // Rows are only ever added, and numbered: the last number is about how many there are.
+        let (total, live, expiring): (i64, i64, i64) = sqlx::query_as(
+            "SELECT coalesce((SELECT max(position) FROM issued), 0), count(*), \
+             CAST(coalesce(sum(CASE WHEN ($1 - not_before) * 10 > (not_after - not_before) * $2 THEN 1 ELSE 0 END), 0) \
+             AS BIGINT) FROM issued WHERE not_after >= $1",
+        )
+        .bind(now.unix_timestamp())
+        .bind(EXPIRING_TENTHS)
+        .fetch_one(&self.database.lists)
+        .await?;
+        let count = |number: i64| u64::try_from(number).unwrap_or(0);
+        Ok(Counts { valid: count(live - expiring), expiring: count(expiring), expired: count(total - live) })
+    }
 }
 
 /// In microseconds: a clock that jumped ahead and is set back makes no used proof good again.
 const KEPT_AFTER_EXPIRY: i64 = 7 * 86_400 * 1_000_000;
+const COLUMNS: usize = 11;
+/// Statements of three sizes only, so that the database has prepared them all before.
+const SIZES: [usize; 3] = [64, 8, 1];
 
-/// Statements of three sizes only, so that SQLite has prepared them all before.
 fn chunks<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
     std::iter::from_fn(move || {
-        let size = [64, 8, 1].into_iter().find(|size| *size <= rows.len())?;
+        let size = SIZES.into_iter().find(|size| *size <= rows.len())?;
         let (chunk, rest) = rows.split_at(size);
         rows = rest;
         Some(chunk)
@@ -207,7 +248,7 @@ mod tests {
         for length in [0, 1, 7, 8, 9, 63, 64, 65, 200] {
             let rows: Vec<usize> = (0..length).collect();
             assert_eq!(chunks(&rows).flatten().copied().collect::<Vec<_>>(), rows);
-            assert!(chunks(&rows).all(|chunk| [1, 8, 64].contains(&chunk.len())));
+            assert!(chunks(&rows).all(|chunk| SIZES.contains(&chunk.len())));
         }
     }
 }

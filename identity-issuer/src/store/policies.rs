@@ -1,6 +1,7 @@
 //! The policies there were.
 
-use sqlx::SqliteTransaction;
+use signet_policy::Rule;
+use sqlx::AnyConnection;
 
 use super::{Store, StoreError, Write, microseconds, time};
 use crate::policy::{Actor, Revision, RevisionHead};
@@ -17,6 +18,18 @@ pub(crate) enum RecordRevisionError {
 type Row = (i64, i64, String, String, i64);
 
 impl Store {
+    /// The number of the latest, and how many rules were taken out by those behind `seen`.
+    pub(crate) async fn latest_revision(&self, seen: u64) -> Result<(u64, u64), StoreError> {
+        let (latest, removed): (i64, i64) = sqlx::query_as(
+            "SELECT coalesce(max(revision), 0), \
+             CAST(coalesce(sum(CASE WHEN revision > $1 THEN removed ELSE 0 END), 0) AS BIGINT) FROM policy_revisions",
+        )
+        .bind(seen.cast_signed())
+        .fetch_one(&self.database.lists)
+        .await?;
+        Ok((u64::try_from(latest).unwrap_or(0), u64::try_from(removed).unwrap_or(0)))
+    }
+
     /// Makes a revision durable, if none of its number is.
     pub(crate) async fn record_revision(&self, revision: Revision) -> Result<(), RecordRevisionError> {
         let (reply, outcome) = tokio::sync::oneshot::channel();
@@ -27,28 +40,32 @@ impl Store {
     /// The one of this number, or the latest; none when there is none.
     pub(crate) async fn revision(&self, number: Option<u64>) -> Result<Option<Revision>, StoreError> {
         let number = number.map(|number| i64::try_from(number).unwrap_or(i64::MAX));
-        let row: Option<(i64, i64, String, String, i64, String)> = sqlx::query_as(
-            "SELECT revision, created_at, actor, comment, rule_count, rules FROM policy_revisions \
-             WHERE revision = coalesce(?, (SELECT max(revision) FROM policy_revisions))",
+        let row: Option<(i64, i64, String, String, i64, i64, String)> = sqlx::query_as(
+            "SELECT revision, created_at, actor, comment, rule_count, removed, rules FROM policy_revisions \
+             WHERE revision = coalesce($1, (SELECT max(revision) FROM policy_revisions))",
         )
         .bind(number)
-        .fetch_optional(self.lists())
+        .fetch_optional(&self.database.lists)
         .await?;
-        let Some((number, created_at, actor, comment, count, rules)) = row else { return Ok(None) };
-        let rules = serde_json::from_str(&rules).map_err(|_| StoreError::Record { what: "not a policy" })?;
-        Ok(Some(Revision { head: head((number, created_at, actor, comment, count))?, rules }))
+        let Some((number, created_at, actor, comment, count, removed, rules)) = row else { return Ok(None) };
+        let rules: Vec<Rule> = serde_json::from_str(&rules).map_err(|_| StoreError::Record { what: "not a policy" })?;
+        let head = head((number, created_at, actor, comment, count))?;
+        if head.rules != rules.len() {
+            return Err(StoreError::Record { what: "not all rules of a policy" });
+        }
+        Ok(Some(Revision { head, removed: usize::try_from(removed).unwrap_or(0), rules }))
     }
 
     /// The latest first; only those before `before`.
     pub(crate) async fn revisions(&self, before: Option<u64>, limit: u32) -> Result<Vec<RevisionHead>, StoreError> {
         let before = before.map_or(i64::MAX, |before| i64::try_from(before).unwrap_or(i64::MAX));
         let rows: Vec<Row> = sqlx::query_as(
-            "SELECT revision, created_at, actor, comment, rule_count FROM policy_revisions WHERE revision < ? \
-             ORDER BY revision DESC LIMIT ?",
+            "SELECT revision, created_at, actor, comment, rule_count FROM policy_revisions WHERE revision < $1 \
+             ORDER BY revision DESC LIMIT $2",
         )
         .bind(before)
         .bind(i64::from(limit))
-        .fetch_all(self.lists())
+        .fetch_all(&self.database.lists)
         .await?;
         rows.into_iter().map(head).collect()
     }
@@ -66,20 +83,21 @@ fn head((number, created_at, actor, comment, rules): Row) -> Result<RevisionHead
 }
 
 /// Whether it was recorded: not, when there is one of its number or beyond.
-pub(super) async fn record(transaction: &mut SqliteTransaction<'_>, revision: &Revision) -> Result<bool, sqlx::Error> {
+pub(super) async fn record(connection: &mut AnyConnection, revision: &Revision) -> Result<bool, sqlx::Error> {
     let rules = serde_json::to_string(&revision.rules).map_err(|error| sqlx::Error::Encode(error.into()))?;
     let recorded = sqlx::query(
-        "INSERT INTO policy_revisions (revision, created_at, actor, comment, rule_count, rules) \
-         SELECT ?, ?, ?, ?, ?, ? WHERE ? = coalesce((SELECT max(revision) FROM policy_revisions), 0) + 1",
+        "INSERT INTO policy_revisions (revision, created_at, actor, comment, rule_count, removed, rules) \
+         SELECT $1, $2, $3, $4, $5, $6, $7 WHERE $1 = coalesce((SELECT max(revision) FROM policy_revisions), 0) + 1 \
+         ON CONFLICT (revision) DO NOTHING",
     )
     .bind(revision.head.number.cast_signed())
     .bind(microseconds(revision.head.created_at))
     .bind(revision.head.actor.as_str())
     .bind(&revision.head.comment)
     .bind(revision.head.rules as i64)
+    .bind(revision.removed as i64)
     .bind(rules)
-    .bind(revision.head.number.cast_signed())
-    .execute(&mut **transaction)
+    .execute(connection)
     .await?;
     Ok(recorded.rows_affected() == 1)
 }

@@ -1,8 +1,12 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::time::Duration;
+
 use signet_identity::{Clock, ManualClock, WorkloadId};
 
-use super::super::{LogError, STORE};
+use sqlx::{AnyConnection, Connection as _};
+use time::OffsetDateTime;
+
 use super::*;
 use crate::agents::{Agents, NoStanding, Whose};
 use crate::attestation::{
@@ -16,22 +20,48 @@ use crate::distribution::Distribution;
 use crate::leaf_profile::Validity;
 use crate::policy::Actor;
 
+#[derive(Clone, Copy)]
+enum Which {
+    Sqlite,
+    Postgres,
+}
+
 struct Opened {
     store: Store,
     task: StoreTask,
     clock: ManualClock,
     readiness: Readiness,
-    folder: tempfile::TempDir,
+    location: Location,
+    _folder: tempfile::TempDir,
 }
 
-async fn opened(pending: usize) -> Opened {
+async fn opened(which: Which, pending: usize) -> Opened {
     let folder = tempfile::tempdir().unwrap();
     let clock = ManualClock::new(OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap());
     let readiness = Readiness::awaiting([STORE]);
-    let path = folder.path().join("issuer.db");
+    let location = match which {
+        Which::Sqlite => Location::File(folder.path().join("issuer.db")),
+        Which::Postgres => {
+            Location::Postgres(PostgresUrl::new(&signet_test_postgres::shared().database(), None).unwrap())
+        }
+    };
     let trust_domain = "example.org".parse().unwrap();
-    let (store, task) = Store::open(&path, &trust_domain, pending, clock.shared(), readiness.clone()).await.unwrap();
-    Opened { store, task, clock, readiness, folder }
+    let opening = Store::open(&location, &trust_domain, pending, clock.shared(), readiness.clone());
+    let (store, task) = opening.await.unwrap();
+    Opened { store, task, clock, readiness, location, _folder: folder }
+}
+
+/// A connection that holds up whoever writes.
+async fn holding(location: &Location) -> AnyConnection {
+    let (url, hold) = match location {
+        Location::File(path) => (format!("sqlite://{}", path.display()), "BEGIN IMMEDIATE".to_owned()),
+        Location::Postgres(url) => {
+            (url.to_string(), format!("BEGIN; SELECT 1 FROM pg_advisory_xact_lock({})", database::STANDING_LOCK))
+        }
+    };
+    let mut connection = AnyConnection::connect(&url).await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(hold)).execute(&mut connection).await.unwrap();
+    connection
 }
 
 fn id() -> WorkloadId {
@@ -69,9 +99,8 @@ fn certificate(number: u8, now: OffsetDateTime, attestation: Attestation) -> Cer
     }
 }
 
-#[tokio::test]
-async fn certificates_are_counted_by_their_age() {
-    let Opened { store, task, clock, folder: _folder, .. } = opened(10).await;
+async fn certificates_are_counted_by_their_age(which: Which) {
+    let Opened { store, task, clock, _folder, .. } = opened(which, 10).await;
     for number in 0..3 {
         store.log(certificate(number, clock.now(), Attestation::Issuer)).await.unwrap();
         clock.advance(time::Duration::seconds(80));
@@ -83,9 +112,8 @@ async fn certificates_are_counted_by_their_age() {
     task.finish().await;
 }
 
-#[tokio::test]
-async fn a_key_is_recorded_once_whoever_asks() {
-    let Opened { store, task, clock, folder: _folder, .. } = opened(10).await;
+async fn a_key_is_recorded_once_whoever_asks(which: Which) {
+    let Opened { store, task, clock, _folder, .. } = opened(which, 10).await;
     store.log(certificate(1, clock.now(), Attestation::Issuer)).await.unwrap();
     let mut again = certificate(1, clock.now(), renewal(None));
     again.serial = [9; 16];
@@ -94,9 +122,8 @@ async fn a_key_is_recorded_once_whoever_asks() {
     task.finish().await;
 }
 
-#[tokio::test]
-async fn a_token_is_used_up_with_the_record_and_not_before() {
-    let Opened { store, task, clock, folder: _folder, .. } = opened(10).await;
+async fn a_token_is_used_up_with_the_record_and_not_before(which: Which) {
+    let Opened { store, task, clock, _folder, .. } = opened(which, 10).await;
     let tokens = JoinTokens::new(store.clone(), clock.shared());
     let (token, _) = tokens.create(id(), Duration::from_secs(60), Actor::user(7)).await.unwrap();
     let attested = || tokens.attest(token.expose(), &[]);
@@ -109,9 +136,8 @@ async fn a_token_is_used_up_with_the_record_and_not_before() {
     task.finish().await;
 }
 
-#[tokio::test]
-async fn a_token_that_expires_between_look_up_and_record_yields_nothing() {
-    let Opened { store, task, clock, folder: _folder, .. } = opened(10).await;
+async fn a_token_that_expires_between_look_up_and_record_yields_nothing(which: Which) {
+    let Opened { store, task, clock, _folder, .. } = opened(which, 10).await;
     let tokens = JoinTokens::new(store.clone(), clock.shared());
     let (token, expires_at) = tokens.create(id(), Duration::from_secs(60), Actor::user(7)).await.unwrap();
     let attestation = Attestation::First(tokens.attest(token.expose(), &[]).await.unwrap());
@@ -124,9 +150,8 @@ async fn a_token_that_expires_between_look_up_and_record_yields_nothing() {
     task.finish().await;
 }
 
-#[tokio::test]
-async fn a_key_that_was_certified_before_costs_no_token() {
-    let Opened { store, task, clock, folder: _folder, .. } = opened(10).await;
+async fn a_key_that_was_certified_before_costs_no_token(which: Which) {
+    let Opened { store, task, clock, _folder, .. } = opened(which, 10).await;
     let tokens = JoinTokens::new(store.clone(), clock.shared());
     store.log(certificate(1, clock.now(), Attestation::Issuer)).await.unwrap();
     let (token, _) = tokens.create(id(), Duration::from_secs(60), Actor::user(7)).await.unwrap();
@@ -138,9 +163,8 @@ async fn a_key_that_was_certified_before_costs_no_token() {
     task.finish().await;
 }
 
-#[tokio::test]
-async fn a_proof_is_good_once_until_it_is_good_no_more() {
-    let Opened { store, task, clock, folder: _folder, .. } = opened(10).await;
+async fn a_proof_is_good_once_until_it_is_good_no_more(which: Which) {
+    let Opened { store, task, clock, _folder, .. } = opened(which, 10).await;
     let until = clock.now() + Duration::from_secs(60);
     store.log(certificate(1, clock.now(), proof("a", until))).await.unwrap();
     assert!(matches!(store.log(certificate(2, clock.now(), proof("a", until))).await, Err(LogError::ProofUsed)));
@@ -164,9 +188,8 @@ async fn a_proof_is_good_once_until_it_is_good_no_more() {
     task.finish().await;
 }
 
-#[tokio::test]
-async fn what_was_attested_is_known_at_each_renewal_until_it_is_evicted() {
-    let Opened { store, task, clock, folder: _folder, .. } = opened(10).await;
+async fn what_was_attested_is_known_at_each_renewal_until_it_is_evicted(which: Which) {
+    let Opened { store, task, clock, _folder, .. } = opened(which, 10).await;
     let agents = agents(&store, &clock);
     let until = clock.now() + Duration::from_secs(60);
     store.log(certificate(1, clock.now(), proof("a", until))).await.unwrap();
@@ -193,9 +216,8 @@ async fn what_was_attested_is_known_at_each_renewal_until_it_is_evicted() {
     task.finish().await;
 }
 
-#[tokio::test]
-async fn nothing_is_recorded_for_whoever_is_banned() {
-    let Opened { store, task, clock, folder: _folder, .. } = opened(10).await;
+async fn nothing_is_recorded_for_whoever_is_banned(which: Which) {
+    let Opened { store, task, clock, _folder, .. } = opened(which, 10).await;
     let agents = agents(&store, &clock);
     let until = clock.now() + Duration::from_secs(60);
     store.log(certificate(1, clock.now(), proof("a", until))).await.unwrap();
@@ -217,9 +239,8 @@ async fn nothing_is_recorded_for_whoever_is_banned() {
     task.finish().await;
 }
 
-#[tokio::test]
-async fn unused_tokens_of_whoever_is_banned_or_evicted_are_void() {
-    let Opened { store, task, clock, folder: _folder, .. } = opened(16).await;
+async fn unused_tokens_of_whoever_is_banned_or_evicted_are_void(which: Which) {
+    let Opened { store, task, clock, _folder, .. } = opened(which, 16).await;
     let tokens = JoinTokens::new(store.clone(), clock.shared());
     let agents = agents(&store, &clock);
     let maker = Actor::identity(&id());
@@ -235,6 +256,7 @@ async fn unused_tokens_of_whoever_is_banned_or_evicted_are_void() {
     assert!(is_good(2).await);
     // Long after its end, nothing is told of a token any more.
     clock.advance(time::Duration::days(8));
+    store.sweep();
     tokens.create(id(), Duration::from_secs(60), Actor::user(7)).await.unwrap();
     let gone = tokens.attest(made[2].expose(), &[]).await.unwrap_err();
     assert!(matches!(gone, NotAttested::JoinToken(JoinTokenError::Unknown)), "{gone:?}");
@@ -246,13 +268,10 @@ fn agents(store: &Store, clock: &ManualClock) -> Agents {
     Agents { store: store.clone(), distribution, sources: Sources::default(), clock: clock.shared() }
 }
 
-#[tokio::test]
-async fn what_waits_is_bounded_and_answered_at_the_end() {
-    let Opened { store, task, clock, folder, .. } = opened(2).await;
+async fn what_waits_is_bounded_and_answered_at_the_end(which: Which) {
+    let Opened { store, task, clock, location, _folder, .. } = opened(which, 2).await;
     // Somebody else holds the database: the committer waits with what it took.
-    let options = SqliteConnectOptions::new().filename(folder.path().join("issuer.db"));
-    let mut other = options.connect().await.unwrap();
-    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let mut other = holding(&location).await;
     let log = |number| {
         let (store, certificate) = (store.clone(), certificate(number, clock.now(), Attestation::Issuer));
         tokio::spawn(async move { store.log(certificate).await })
@@ -276,12 +295,9 @@ async fn what_waits_is_bounded_and_answered_at_the_end() {
     assert!(matches!(late, Err(LogError::Store(StoreError::Closed))));
 }
 
-#[tokio::test]
-async fn requests_of_one_batch_each_get_their_own_answer() {
-    let Opened { store, task, clock, folder, .. } = opened(200).await;
-    let options = SqliteConnectOptions::new().filename(folder.path().join("issuer.db"));
-    let mut other = options.connect().await.unwrap();
-    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+async fn requests_of_one_batch_each_get_their_own_answer(which: Which) {
+    let Opened { store, task, clock, location, _folder, .. } = opened(which, 200).await;
+    let mut other = holding(&location).await;
     // Each key is asked for twice, the second time far from the first.
     let requests: Vec<_> = (0..150_u8)
         .map(|number| {
@@ -311,9 +327,8 @@ async fn requests_of_one_batch_each_get_their_own_answer() {
     task.finish().await;
 }
 
-#[tokio::test]
-async fn the_store_is_ready_once_it_is_open() {
-    let Opened { task, readiness, folder: _folder, .. } = opened(1).await;
+async fn the_store_is_ready_once_it_is_open(which: Which) {
+    let Opened { task, readiness, _folder, .. } = opened(which, 1).await;
     tokio::time::timeout(Duration::from_secs(5), async {
         while !readiness.reasons().is_empty() {
             tokio::task::yield_now().await;
@@ -326,17 +341,113 @@ async fn the_store_is_ready_once_it_is_open() {
 
 #[tokio::test]
 async fn a_truncated_database_is_damaged_and_not_made_anew() {
-    let Opened { store, task, clock, folder, .. } = opened(10).await;
+    let Opened { store, task, clock, location, _folder, .. } = opened(Which::Sqlite, 10).await;
     for number in 0..50 {
         store.log(certificate(number, clock.now(), Attestation::Issuer)).await.unwrap();
     }
     task.finish().await;
-    let path = folder.path().join("issuer.db");
-    let whole = std::fs::read(&path).unwrap();
+    let Location::File(path) = &location else { unreachable!() };
+    let whole = std::fs::read(path).unwrap();
     for length in [whole.len() / 2, 4096, 100] {
-        std::fs::write(&path, &whole[..length]).unwrap();
+        std::fs::write(path, &whole[..length]).unwrap();
         let trust_domain = "example.org".parse().unwrap();
-        let refused = Store::open(&path, &trust_domain, 1, clock.shared(), Readiness::default()).await;
+        let refused = Store::open(&location, &trust_domain, 1, clock.shared(), Readiness::default()).await;
         assert!(matches!(refused, Err(OpenError::Damaged { .. })), "{length}: {refused:?}");
     }
+}
+
+async fn a_database_of_a_newer_version_or_another_trust_domain_is_left_alone(which: Which) {
+    let Opened { task, clock, location, _folder, .. } = opened(which, 10).await;
+    let open = async |trust_domain: &str| {
+        let trust_domain = trust_domain.parse().unwrap();
+        Store::open(&location, &trust_domain, 1, clock.shared(), Readiness::default()).await.map(|(_, task)| task)
+    };
+    task.finish().await;
+    assert!(matches!(open("other.org").await.unwrap_err(), OpenError::OtherTrustDomain { .. }));
+    open("example.org").await.unwrap().finish().await;
+    let url = match &location {
+        Location::File(path) => format!("sqlite://{}", path.display()),
+        Location::Postgres(url) => url.to_string(),
+    };
+    let mut connection = AnyConnection::connect(&url).await.unwrap();
+    let newer =
+        "UPDATE _sqlx_migrations SET version = 4711 WHERE version = (SELECT max(version) FROM _sqlx_migrations)";
+    sqlx::query(newer).execute(&mut connection).await.unwrap();
+    let refused = open("example.org").await.unwrap_err();
+    assert!(matches!(refused, OpenError::Newer { found: 4711, .. }), "{refused:?}");
+}
+
+/// Two issuers on one database.
+async fn of_two_who_record_one_proof_one_does(which: Which) {
+    let Opened { store, task, clock, location, _folder, .. } = opened(which, 200).await;
+    let other = match which {
+        // Of a file there is one writer.
+        Which::Sqlite => None,
+        Which::Postgres => {
+            let trust_domain = "example.org".parse().unwrap();
+            Some(Store::open(&location, &trust_domain, 200, clock.shared(), Readiness::default()).await.unwrap())
+        }
+    };
+    let until = clock.now() + Duration::from_secs(60);
+    let log = |store: &Store, number: u8, proof: Attestation| {
+        let (store, mut certificate) = (store.clone(), certificate(number, clock.now(), proof));
+        certificate.serial[0] = number;
+        tokio::spawn(async move { store.log(certificate).await })
+    };
+    let mut requests = Vec::new();
+    for number in 0..40 {
+        let (store, text) = (
+            &other.as_ref().map_or(&store, |(other, _)| if number % 2 == 0 { &store } else { other }),
+            (number / 4).to_string(),
+        );
+        requests.push(log(store, number, proof(&text, until)));
+    }
+    let mut recorded = 0;
+    for request in requests {
+        match request.await.unwrap() {
+            Ok(_) => recorded += 1,
+            Err(LogError::ProofUsed) => {}
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    assert_eq!(recorded, 10);
+    task.finish().await;
+    if let Some((_, task)) = other {
+        task.finish().await;
+    }
+}
+
+/// One suite for each of the databases.
+macro_rules! on_both {
+    ($($test:ident,)*) => {
+        mod sqlite {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(super::Which::Sqlite).await;
+            })*
+        }
+        mod postgres {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(super::Which::Postgres).await;
+            })*
+        }
+    };
+}
+
+on_both! {
+    certificates_are_counted_by_their_age,
+    a_key_is_recorded_once_whoever_asks,
+    a_token_is_used_up_with_the_record_and_not_before,
+    a_token_that_expires_between_look_up_and_record_yields_nothing,
+    a_key_that_was_certified_before_costs_no_token,
+    a_proof_is_good_once_until_it_is_good_no_more,
+    what_was_attested_is_known_at_each_renewal_until_it_is_evicted,
+    nothing_is_recorded_for_whoever_is_banned,
+    unused_tokens_of_whoever_is_banned_or_evicted_are_void,
+    what_waits_is_bounded_and_answered_at_the_end,
+    requests_of_one_batch_each_get_their_own_answer,
+    the_store_is_ready_once_it_is_open,
+    a_database_of_a_newer_version_or_another_trust_domain_is_left_alone,
+    of_two_who_record_one_proof_one_does,
 }

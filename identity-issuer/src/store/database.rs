@@ -1,0 +1,265 @@
+//! Where the records are: in a SQLite file of the state folder, or in a PostgreSQL database that several issuers share.
+//!
+//! Both speak the SQL of the modules beside this one, through sqlx's driver for any database; `$1` stands for a parameter in each.
+//! What is different stands here: connecting, migrations, locks, and how others are told.
+
+use std::fmt;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Once;
+use std::time::Duration;
+
+use signet_identity::TrustDomain;
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Any, AnyConnection, AnyPool, Connection, SqlSafeStr, Transaction};
+
+use super::OpenError;
+use super::postgres::PostgresUrl;
+
+/// Where to keep records.
+#[derive(Clone, Debug)]
+pub(crate) enum Location {
+    /// A file, of this process alone.
+    File(PathBuf),
+    Postgres(PostgresUrl),
+}
+
+/// An open database. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Database {
+    pub(super) kind: Kind,
+    /// One connection, the committer's.
+    pub(super) writer: AnyPool,
+    /// For what a request waits for.
+    pub(super) readers: AnyPool,
+    /// For what administrators list: it may take its time, and no renewal waits for it.
+    pub(super) lists: AnyPool,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Kind {
+    Sqlite,
+    Postgres(PgConnectOptions),
+}
+
+/// How long a statement waits for a connection, or for another process that has the database open.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// SQLite databases up to this size are checked whole when opened; larger ones would delay the start.
+const CHECKED_WHOLE: u64 = 64 * 1024 * 1024;
+/// Of PostgreSQL: all issuers lock the same number.
+pub(super) const STANDING_LOCK: i64 = 0x5369_676e_6574;
+
+/// In order; one that was released is never changed.
+const SQLITE_MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "issued and join tokens", include_str!("../../migrations/sqlite/0001_issued_and_join_tokens.sql")),
+    (2, "policy revisions", include_str!("../../migrations/sqlite/0002_policy_revisions.sql")),
+    (3, "attestations", include_str!("../../migrations/sqlite/0003_attestations.sql")),
+    (4, "join tokens by maker", include_str!("../../migrations/sqlite/0004_join_tokens_by_maker.sql")),
+    (5, "removed rules", include_str!("../../migrations/sqlite/0005_removed_rules.sql")),
+];
+const POSTGRES_MIGRATIONS: &[(i64, &str, &str)] =
+    &[(1, "store", include_str!("../../migrations/postgres/0001_store.sql"))];
+
+impl Database {
+    /// Opens or makes it, and brings it to this version.
+    pub(super) async fn open(location: &Location, trust_domain: &TrustDomain) -> Result<Self, OpenError> {
+        static DRIVERS: Once = Once::new();
+        DRIVERS.call_once(sqlx::any::install_default_drivers);
+        let opening = Opening { location };
+        let (kind, write, read) = match location {
+            Location::File(path) => {
+                make_private_file(path).map_err(|source| OpenError::Io { path: path.clone(), source })?;
+                let nameless = || OpenError::Name { path: path.clone() };
+                let options = |mode| file_options(path, mode).ok_or_else(nameless);
+                (Kind::Sqlite, options("mode=rw")?, options("mode=ro")?)
+            }
+            Location::Postgres(url) => {
+                let (options, listening) = url.options().map_err(|source| opening.failed(source))?;
+                (Kind::Postgres(listening), options.clone(), options)
+            }
+        };
+        // A pool would try until its patience ends, and not tell what is wrong.
+        let mut first = AnyConnection::connect_with(&write).await.map_err(|source| opening.failed(source))?;
+        kind.prepare(&mut first).await.map_err(|source| opening.failed(source))?;
+        opening.check_integrity(&mut first).await?;
+        opening.migrate(&kind, &mut first).await?;
+        opening.claim(&mut first, trust_domain).await?;
+        let readers = match kind {
+            Kind::Sqlite => 2,
+            Kind::Postgres(_) => 4,
+        };
+        let pools = async {
+            Ok(Self {
+                writer: kind.pool(1).connect_with(write).await?,
+                readers: kind.pool(readers).connect_with(read.clone()).await?,
+                lists: kind.pool(1).connect_with(read).await?,
+                kind,
+            })
+        };
+        let database = pools.await.map_err(|source| opening.failed(source))?;
+        first.close().await.map_err(|source| opening.failed(source))?;
+        Ok(database)
+    }
+
+    /// A transaction of the committer.
+    pub(super) async fn begin(&self) -> Result<Transaction<'static, Any>, sqlx::Error> {
+        match &self.kind {
+            // Not one that finds out at its first write that it has to wait.
+            Kind::Sqlite => self.writer.begin_with("BEGIN IMMEDIATE").await,
+            Kind::Postgres(_) => self.writer.begin().await,
+        }
+    }
+
+    /// Until the end of the transaction, what has a standing keeps it, or the transaction alone takes it from somebody: whoever is
+    /// told that a ban is on record is told so when no certificate can come behind it any more, at whichever issuer.
+    pub(super) async fn lock_standing(
+        &self,
+        transaction: &mut AnyConnection,
+        exclusive: bool,
+    ) -> Result<(), sqlx::Error> {
+        let statement = match (&self.kind, exclusive) {
+            // There is one writer.
+            (Kind::Sqlite, _) => return Ok(()),
+            (Kind::Postgres(_), true) => "SELECT 1 FROM pg_advisory_xact_lock($1)",
+            (Kind::Postgres(_), false) => "SELECT 1 FROM pg_advisory_xact_lock_shared($1)",
+        };
+        sqlx::query(statement).bind(STANDING_LOCK).execute(transaction).await.map(drop)
+    }
+
+    pub(super) async fn close(self) {
+        // The connection that closes last moves SQLite's write-ahead log into the database: the writer's.
+        self.readers.close().await;
+        self.lists.close().await;
+        self.writer.close().await;
+    }
+}
+
+impl Kind {
+    fn pool(&self, connections: u32) -> AnyPoolOptions {
+        let pool = AnyPoolOptions::new().max_connections(connections).acquire_timeout(PATIENCE);
+        let kind = self.clone();
+        pool.after_connect(move |connection, _| {
+            let kind = kind.clone();
+            Box::pin(async move { kind.prepare(connection).await })
+        })
+    }
+
+    /// For each new connection.
+    async fn prepare(&self, connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+        let statements = match self {
+            // What was written is there after a power cut.
+            Self::Sqlite => ["PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL"],
+            // A statement that hangs would hold up all that wait behind it.
+            Self::Postgres(_) => ["SET statement_timeout = '10s'", "SET idle_in_transaction_session_timeout = '30s'"],
+        };
+        for statement in statements {
+            sqlx::query(statement).fetch_optional(&mut *connection).await?;
+        }
+        Ok(())
+    }
+}
+
+fn file_options(path: &Path, mode: &str) -> Option<AnyConnectOptions> {
+    let absolute = std::path::absolute(path).ok()?;
+    let mut options = AnyConnectOptions::from_str("sqlite:///").ok()?;
+    options.database_url.set_path(absolute.to_str()?);
+    options.database_url.set_query(Some(mode));
+    Some(options)
+}
+
+/// Whether the transaction failed because of another one, so that it may succeed the next time.
+pub(super) fn is_conflict(error: &sqlx::Error) -> bool {
+    /// serialization_failure and deadlock_detected of PostgreSQL.
+    const CONFLICTS: [&str; 2] = ["40001", "40P01"];
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| CONFLICTS.contains(&&*code))
+}
+
+/// SQLite gives its side files the mode of this one.
+fn make_private_file(path: &Path) -> std::io::Result<()> {
+    OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path).map(drop)
+}
+
+struct Opening<'a> {
+    location: &'a Location,
+}
+
+impl Opening<'_> {
+    async fn check_integrity(&self, connection: &mut AnyConnection) -> Result<(), OpenError> {
+        let Location::File(path) = self.location else { return Ok(()) };
+        let size = std::fs::metadata(path).map_err(|source| OpenError::Io { path: path.clone(), source })?.len();
+        if size > CHECKED_WHOLE {
+            return Ok(());
+        }
+        let verdict: String = sqlx::query_scalar("PRAGMA quick_check(1)")
+            .fetch_one(connection)
+            .await
+            .map_err(|source| self.failed(source))?;
+        match verdict.as_str() {
+            "ok" => Ok(()),
+            _ => Err(OpenError::Damaged { path: path.clone(), source: None }),
+        }
+    }
+
+    async fn migrate(&self, kind: &Kind, connection: &mut AnyConnection) -> Result<(), OpenError> {
+        let known = match kind {
+            Kind::Sqlite => SQLITE_MIGRATIONS,
+            Kind::Postgres(_) => POSTGRES_MIGRATIONS,
+        };
+        let migrations = known.iter().map(|(version, description, sql)| {
+            Migration::new(*version, (*description).into(), MigrationType::Simple, sql.into_sql_str(), false)
+        });
+        let migrator = Migrator::with_migrations(migrations.collect::<Vec<_>>());
+        migrator.run_direct(None, connection, false).await.map_err(|error| match error {
+            MigrateError::VersionMissing(found) => {
+                OpenError::Newer { place: self.location.to_string(), found, known: known.len() as i64 }
+            }
+            MigrateError::Execute(source) => self.failed(source),
+            source => OpenError::Migration { place: self.location.to_string(), source },
+        })
+    }
+
+    /// A database belongs to one trust domain for ever.
+    async fn claim(&self, connection: &mut AnyConnection, expected: &TrustDomain) -> Result<(), OpenError> {
+        let failed = |source| self.failed(source);
+        sqlx::query("INSERT INTO issuer (only_row, trust_domain) VALUES (1, $1) ON CONFLICT (only_row) DO NOTHING")
+            .bind(expected.as_str())
+            .execute(&mut *connection)
+            .await
+            .map_err(failed)?;
+        let found: String =
+            sqlx::query_scalar("SELECT trust_domain FROM issuer").fetch_one(connection).await.map_err(failed)?;
+        match found == expected.as_str() {
+            true => Ok(()),
+            false => {
+                let (place, expected) = (self.location.to_string(), expected.as_str().to_owned());
+                Err(OpenError::OtherTrustDomain { place, found, expected })
+            }
+        }
+    }
+
+    fn failed(&self, source: sqlx::Error) -> OpenError {
+        /// SQLITE_CORRUPT and SQLITE_NOTADB, the low byte of any extended result code.
+        const DAMAGED: [u32; 2] = [11, 26];
+        let code = source.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
+        match self.location {
+            Location::File(path) if code.is_some_and(|code| DAMAGED.contains(&(code & 0xff))) => {
+                OpenError::Damaged { path: path.clone(), source: Some(source) }
+            }
+            location => OpenError::Database { place: location.to_string(), source },
+        }
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Postgres(url) => write!(f, "{url}"),
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! PostgreSQL's address, and how issuers on one database tell each other what has changed.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use sqlx::ConnectOptions as _;
+use sqlx::any::AnyConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions, PgSslMode};
+use zeroize::Zeroizing;
+
+use super::database::Kind;
+use super::{Store, StoreError};
+
+/// Where a database is, whose it is, and where the password is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct PostgresUrl {
+    /// `postgres://USER@HOST/DATABASE`, without a password.
+    url: String,
+    password_file: Option<PathBuf>,
+}
+
+/// What is no address of a database of ours.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub(crate) enum PostgresUrlError {
+    #[error("it is no postgres:// URL")]
+    Malformed,
+    #[error("it holds a password")]
+    Password,
+    #[error("its sslmode lets anybody be the database")]
+    Unverified,
+}
+
+/// What issuers tell each other. What is lost of it, they find by reading.
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
+pub(crate) enum Change {
+    /// There is another revision of the policy.
+    Policy,
+    /// Somebody was banned or evicted.
+    Standing,
+    /// Clients are to renew.
+    RenewNow { spiffe_id: Option<String>, within_ms: u64 },
+}
+
+/// What is told, by whom.
+#[derive(Debug, Deserialize, Serialize)]
+struct Told {
+    issuer: u64,
+    change: Change,
+}
+
+/// The changes that others make.
+pub(crate) struct Changes {
+    listener: PgListener,
+    own: u64,
+}
+
+const CHANNEL: &str = "signet";
+const MAX_PASSWORD: u64 = 4096;
+
+impl PostgresUrl {
+    /// TLS with a verified name is the default, and needed for any host but this one.
+    pub(crate) fn new(url: &str, password_file: Option<PathBuf>) -> Result<Self, PostgresUrlError> {
+        let mut options = AnyConnectOptions::from_str(url).map_err(|_| PostgresUrlError::Malformed)?;
+        if !matches!(options.database_url.scheme(), "postgres" | "postgresql") {
+            return Err(PostgresUrlError::Malformed);
+        }
+        if options.database_url.password().is_some()
+            || options.database_url.query_pairs().any(|(key, _)| key == "password")
+        {
+            return Err(PostgresUrlError::Password);
+        }
+        let is_set = options.database_url.query_pairs().any(|(key, _)| matches!(&*key, "sslmode" | "ssl-mode"));
+        if !is_set {
+            let mode = if is_local(&options)? { "prefer" } else { "verify-full" };
+            options.database_url.query_pairs_mut().append_pair("sslmode", mode);
+        }
+        let read = PgConnectOptions::from_url(&options.database_url).map_err(|_| PostgresUrlError::Malformed)?;
+        if !is_local(&options)? && !matches!(read.get_ssl_mode(), PgSslMode::VerifyFull) {
+            return Err(PostgresUrlError::Unverified);
+        }
+        Ok(Self { url: options.database_url.to_string(), password_file })
+    }
+
+    pub(crate) fn password_file(&self) -> Option<&Path> {
+        self.password_file.as_deref()
+    }
+
+    /// With the password, as it stands in its file now.
+    pub(super) fn options(&self) -> Result<(AnyConnectOptions, PgConnectOptions), sqlx::Error> {
+        let mut options = AnyConnectOptions::from_str(&self.url)?;
+        if let Some(file) = &self.password_file {
+            let password = read_password(file).map_err(sqlx::Error::Io)?;
+            // Only a URL that can have no host cannot have a password.
+            let _ = options.database_url.set_password(Some(&password));
+        }
+        let listening = PgConnectOptions::from_url(&options.database_url)?;
+        Ok((options, listening))
+    }
+}
+
+/// Whether it is a socket of this machine, or its loopback.
+fn is_local(options: &AnyConnectOptions) -> Result<bool, PostgresUrlError> {
+    let read = PgConnectOptions::from_url(&options.database_url).map_err(|_| PostgresUrlError::Malformed)?;
+    let host = read.get_host();
+    let is_loopback =
+        host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    Ok(is_loopback || host.starts_with('/') || read.get_socket().is_some())
+}
+
+fn read_password(file: &Path) -> std::io::Result<Zeroizing<String>> {
+    use std::io::Read as _;
+    let mut text = Zeroizing::new(String::with_capacity(MAX_PASSWORD as usize + 1));
+    std::fs::File::open(file)?.take(MAX_PASSWORD + 1).read_to_string(&mut text)?;
+    Ok(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()))
+}
+
+impl fmt::Display for PostgresUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.url)
+    }
+}
+
+impl Store {
+    /// What other issuers change from now on; none where there can be no others.
+    pub(crate) async fn changes(&self) -> Result<Option<Changes>, StoreError> {
+        let Kind::Postgres(options) = &self.database.kind else { return Ok(None) };
+        let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(options.clone());
+        let mut listener = PgListener::connect_with(&pool).await?;
+        listener.listen(CHANNEL).await?;
+        Ok(Some(Changes { listener, own: self.issuer }))
+    }
+
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self.database.kind, Kind::Postgres(_))
+    }
+
+    /// Tells the others.
+    pub(crate) async fn announce(&self, change: Change) -> Result<(), StoreError> {
+        let mut connection = self.database.lists.acquire().await?;
+        Ok(tell(&self.database.kind, self.issuer, &mut connection, change).await?)
+    }
+}
+
+/// Tells the others once the transaction, if it is one, is committed.
+pub(super) async fn tell(
+    kind: &Kind,
+    issuer: u64,
+    connection: &mut sqlx::AnyConnection,
+    change: Change,
+) -> Result<(), sqlx::Error> {
+    let Kind::Postgres(_) = kind else { return Ok(()) };
+    let told = serde_json::to_string(&Told { issuer, change }).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    sqlx::query("SELECT 1 FROM pg_notify($1, $2)").bind(CHANNEL).bind(told).execute(connection).await.map(drop)
+}
+
+impl Changes {
+    /// The next of another issuer; none where some may have been missed.
+    pub(crate) async fn next(&mut self) -> Result<Option<Change>, StoreError> {
+        loop {
+            let Some(notification) = self.listener.try_recv().await? else { return Ok(None) };
+            match serde_json::from_str(notification.payload()) {
+                Ok(Told { issuer, .. }) if issuer == self.own => {}
+                Ok(Told { change, .. }) => return Ok(Some(change)),
+                // Of a newer version: whatever it is, it can be read.
+                Err(_) => return Ok(None),
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Changes").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_database_elsewhere_has_to_prove_its_name_and_no_password_stands_in_a_url() {
+        let new = |url: &str| PostgresUrl::new(url, None);
+        for (url, error) in [
+            ("mysql://a@db/signet", PostgresUrlError::Malformed),
+            ("db:5432", PostgresUrlError::Malformed),
+            ("postgres://a:b@db/signet", PostgresUrlError::Password),
+            ("postgres://a@db/signet?password=b", PostgresUrlError::Password),
+            ("postgres://a@db/signet?sslmode=prefer", PostgresUrlError::Unverified),
+            ("postgres://a@db/signet?sslmode=require", PostgresUrlError::Unverified),
+            ("postgres://a@db/signet?sslmode=verify-ca", PostgresUrlError::Unverified),
+        ] {
+            assert_eq!(new(url), Err(error), "{url}");
+        }
+        assert!(new("postgres://a@db/signet").unwrap().to_string().ends_with("sslmode=verify-full"));
+        new("postgres://a@db/signet?sslmode=verify-full&sslrootcert=/ca.pem").unwrap();
+        for local in
+            ["postgres://a@localhost/signet", "postgres://a@127.0.0.1/s", "postgres:///s?host=/run/postgresql&user=a"]
+        {
+            new(local).unwrap();
+        }
+    }
+}
