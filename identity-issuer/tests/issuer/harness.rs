@@ -59,6 +59,18 @@ impl Place {
         place
     }
 
+    /// Another place of the same trust domain and settings: the same root, nothing else.
+    pub fn beside(&self) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("root")).unwrap();
+        for entry in std::fs::read_dir(self.path("root")).unwrap() {
+            let name = entry.unwrap().file_name();
+            std::fs::copy(self.path("root").join(&name), folder.path().join("root").join(&name)).unwrap();
+        }
+        std::fs::copy(self.path("passphrase"), folder.path().join("passphrase")).unwrap();
+        Self { folder, settings: self.settings.clone() }
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

@@ -11,6 +11,7 @@ mod flooding;
 mod operating;
 mod proving;
 mod renewing;
+mod replicas;
 mod standing;
 mod starting;
 mod watching;

@@ -1,0 +1,166 @@
+//! Issuers that share a PostgreSQL database.
+
+use std::time::Duration;
+
+use signet_proto::admin::v1::{
+    BanRequest, EvictAgentsRequest, GetPolicyRequest, ListAgentsRequest, RequestRenewalRequest,
+    evict_agents_request::Agents,
+};
+use signet_proto::identity::v1::{WatchRequest, WatchResponse, watch_response::Event};
+use signet_test_postgres::Server;
+use sqlx::Connection as _;
+use tonic::{Code, Streaming};
+
+use crate::harness::{ID, Identity, Issuer, Place, attest, csr, eventually, new_key, renew};
+
+const OTHER: &str = "spiffe://example.org/other";
+
+fn place_on(url: &str) -> Place {
+    Place::with(&format!("database: {{ url: \"{url}\" }}"))
+}
+
+/// Two issuers on a database of their own, whose address it is.
+async fn two() -> (String, [(Place, Issuer); 2]) {
+    let url = signet_test_postgres::shared().database();
+    let one = place_on(&url);
+    let two = one.beside();
+    let issuers = tokio::join!(one.serve(), two.serve());
+    (url, [(one, issuers.0), (two, issuers.1)])
+}
+
+async fn sql(url: &str, statement: &'static str) {
+    let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
+    sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
+}
+
+async fn revision(issuer: &Issuer) -> u64 {
+    let policy = issuer.admin().await.get_policy(GetPolicyRequest::default()).await.unwrap().into_inner();
+    policy.revision.unwrap().revision
+}
+
+async fn watch(issuer: &Issuer, identity: &Identity) -> Streaming<WatchResponse> {
+    let mut stream = issuer.client_of(identity).await.watch(WatchRequest {}).await.unwrap().into_inner();
+    assert!(matches!(stream.message().await.unwrap().unwrap().event, Some(Event::Bundles(_))));
+    stream
+}
+
+fn rules(names: impl IntoIterator<Item = usize>) -> String {
+    let rule = |number| {
+        format!(
+            "- {{ name: r{number}, match: {{ k8s.pod: p{number} }}, spiffe_id: 'spiffe://example.org/p/{number}' }}\n"
+        )
+    };
+    format!("rules:\n{}", names.into_iter().map(rule).collect::<String>())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_issuer_attests_the_other_renews_and_a_token_is_good_at_one_of_them() {
+    let (_, [(_a, one), (_b, two)]) = two().await;
+    let token = one.token(ID).await;
+    let mut presentations = tokio::task::JoinSet::new();
+    for number in 0..50 {
+        let issuer = if number % 2 == 0 { &one } else { &two };
+        let (mut client, token) = (issuer.stranger().await, token.clone());
+        presentations.spawn(async move { attest(&mut client, &token, csr(&new_key())).await });
+    }
+    let outcomes = presentations.join_all().await;
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
+
+    let workload = one.join(OTHER).await;
+    let renewed = renew(&mut two.client_of(&workload).await, csr(&new_key())).await.unwrap().into_inner().svid.unwrap();
+    // By the other's own intermediate, under the same root.
+    assert_ne!(renewed.chain[1], workload.svid.chain()[1].to_vec());
+    let agents = two.admin().await.list_agents(ListAgentsRequest::default()).await.unwrap().into_inner().agents;
+    assert_eq!(agents.iter().map(|agent| agent.spiffe_id.as_str()).collect::<Vec<_>>(), [ID, OTHER]);
+    tokio::join!(one.stop(), two.stop());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changes_at_one_issuer_holds_at_the_other() {
+    let (_, [(_a, one), (_b, two)]) = two().await;
+    let (banned, evicted) = (one.join(ID).await, two.join(OTHER).await);
+    let (mut of_banned, mut of_evicted) = (watch(&two, &banned).await, watch(&two, &evicted).await);
+    one.apply(&rules([1])).await;
+    eventually("the policy is at the other", async || revision(&two).await == 1).await;
+    two.apply(&rules([1, 2])).await;
+    eventually("and back", async || revision(&one).await == 2).await;
+
+    let within = Some(prost_types::Duration { seconds: 3, nanos: 0 });
+    let request = RequestRenewalRequest { spiffe_id: ID.to_owned(), within };
+    one.admin().await.request_renewal(request).await.unwrap();
+    let told = of_banned.message().await.unwrap().unwrap().event;
+    assert!(matches!(&told, Some(Event::RenewNow(now)) if now.within == within), "{told:?}");
+
+    one.admin().await.ban(BanRequest { spiffe_id: ID.to_owned(), reason: String::new() }).await.unwrap();
+    assert_eq!(of_banned.message().await.unwrap_err().code(), Code::PermissionDenied);
+    let agents = Some(Agents::SpiffeId(OTHER.to_owned()));
+    one.admin().await.evict_agents(EvictAgentsRequest { agents }).await.unwrap();
+    assert_eq!(of_evicted.message().await.unwrap_err().code(), Code::PermissionDenied);
+    for identity in [&banned, &evicted] {
+        let refused = renew(&mut two.client_of(identity).await, csr(&new_key())).await.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied);
+    }
+    tokio::join!(one.stop(), two.stop());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_goes_back_or_loses_rules_is_not_put_in_force() {
+    const REFUSED: &str = "signet_issuer_policy_refused 1";
+    const TAKEN: &str = "signet_issuer_policy_refused 0";
+    let (url, [(_a, one), (_b, two)]) = two().await;
+    one.apply(&rules(0..20)).await;
+    eventually("the policy is at the other", async || revision(&two).await == 1).await;
+    // Somebody who takes rules out says so.
+    one.apply(&rules(0..15)).await;
+    eventually("fewer rules", async || revision(&two).await == 2).await;
+
+    sql(&url, "DELETE FROM policy_revisions WHERE revision = 2").await;
+    for issuer in [&one, &two] {
+        issuer.until_metric(REFUSED).await;
+        assert_eq!(revision(issuer).await, 2);
+    }
+    sql(
+        &url,
+        "INSERT INTO policy_revisions SELECT 2, created_at, actor, comment, rule_count, removed, rules FROM policy_revisions;
+         INSERT INTO policy_revisions SELECT 3, created_at, actor, comment, 1, 0, '[' || (rules::jsonb -> 0)::text || ']'
+         FROM policy_revisions WHERE revision = 2",
+    )
+    .await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    for issuer in [&one, &two] {
+        issuer.until_metric(REFUSED).await;
+        assert_eq!(revision(issuer).await, 2);
+    }
+    // The same with a record that they were taken out.
+    sql(&url, "UPDATE policy_revisions SET removed = 14 WHERE revision = 3").await;
+    for issuer in [&one, &two] {
+        issuer.until_metric(TAKEN).await;
+        assert_eq!(revision(issuer).await, 3);
+    }
+    tokio::join!(one.stop(), two.stop());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_comes_back_is_found_again() {
+    let server = Server::start(false);
+    let one = place_on(&server.database());
+    let two = one.beside();
+    let issuers = tokio::join!(one.serve(), two.serve());
+    let workload = issuers.0.join(ID).await;
+    let stream = watch(&issuers.1, &workload).await;
+    server.down();
+    let refused = renew(&mut issuers.0.client_of(&workload).await, csr(&new_key())).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+    server.up();
+    for issuer in [&issuers.0, &issuers.1] {
+        eventually("renewals go on", async || {
+            renew(&mut issuer.client_of(&workload).await, csr(&new_key())).await.is_ok()
+        })
+        .await;
+    }
+    // What was said while nobody listened, or is said now, arrives.
+    issuers.0.admin().await.ban(BanRequest { spiffe_id: ID.to_owned(), reason: String::new() }).await.unwrap();
+    let mut stream = stream;
+    assert_eq!(stream.message().await.unwrap_err().code(), Code::PermissionDenied);
+    tokio::join!(issuers.0.stop(), issuers.1.stop());
+}
