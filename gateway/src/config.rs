@@ -50,7 +50,7 @@ impl Gateway {
 pub enum IdentitySource {
     Issuer {
         /// `host:port`
-        address: String,
+        addresses: Vec<String>,
         /// Whom to believe before there is an identity.
         bootstrap: TrustBundle,
         credential: Credential,

@@ -43,8 +43,9 @@ impl Renewal {
     /// Begins to ask for an identity. Returns before there is one.
     pub(crate) async fn start(self) -> io::Result<Renewing> {
         match self.source.clone() {
-            IdentitySource::Issuer { address, bootstrap, credential, spiffe_id, id } => {
-                let source = IssuerSource::new(&address, bootstrap, shown(credential));
+            IdentitySource::Issuer { addresses, bootstrap, credential, spiffe_id, id } => {
+                let addresses = addresses.iter().map(String::as_str);
+                let source = IssuerSource::at(addresses, bootstrap, shown(credential));
                 let mut source = source.map_err(io::Error::other)?;
                 if let Some(id) = id {
                     source = source.issuer_id(id);

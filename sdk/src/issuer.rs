@@ -7,6 +7,7 @@
 //!      └──────────────────────┴── expired while the issuer was away ──────────┘
 //! ```
 
+mod addresses;
 mod answer;
 mod client;
 mod credential;
@@ -16,7 +17,7 @@ mod token;
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
-use http::{Uri, uri::Authority};
+use http::uri::Authority;
 use signet_identity::{
     BundleSet, ClientCredentials, ClientKey, ClientPolicy, Clock, Material, SharedClock, Snapshot, SpiffeIdError,
     SpiffeIdPatterns, TlsPolicies, TrustBundle, TrustDomain, WorkloadId, X509Svid,
@@ -25,6 +26,7 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use self::{
+    addresses::Addresses,
     client::{CallError, IssuerClient},
     follow::{Following, Wish},
 };
@@ -41,6 +43,9 @@ const ISSUER_PATH: &str = "/signet/issuer";
 
 /// However short an SVID lives: this much any issuer may take.
 const SHORTEST_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Where there are several issuers: how long one of them may take to answer the holder of an SVID.
+const OF_SEVERAL: Duration = Duration::from_millis(1500);
 
 /// How long a call to the issuer may take; for the holder of a short-lived SVID it is less.
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +74,7 @@ pub struct IssuerSource {
 /// Where the issuer is and how it is recognized.
 #[derive(Clone, Debug)]
 pub(crate) struct Endpoint {
-    uri: Uri,
+    addresses: Addresses,
     id: WorkloadId,
     bootstrap: TrustBundle,
     timeouts: Timeouts,
@@ -77,13 +82,17 @@ pub(crate) struct Endpoint {
 
 impl Endpoint {
     fn address(&self) -> String {
-        self.uri.authority().map(ToString::to_string).unwrap_or_default()
+        self.addresses.to_string()
     }
 
     /// The same for the holder of an SVID with this life: no call takes longer than an eighth of it, so that one that
     /// hangs leaves time for others.
     fn in_time_for(&self, life: Duration) -> Self {
-        let most = (life / 8).max(SHORTEST_TIMEOUT);
+        let mut most = (life / 8).max(SHORTEST_TIMEOUT);
+        // Another may answer sooner.
+        if !self.addresses.is_one() {
+            most = most.min(OF_SEVERAL);
+        }
         let Timeouts { connect, request } = self.timeouts;
         Self { timeouts: Timeouts { connect: connect.min(most), request: request.min(most) }, ..self.clone() }
     }
@@ -120,12 +129,28 @@ impl IssuerSource {
         bootstrap: TrustBundle,
         credential: impl Into<Credential>,
     ) -> Result<Self, EndpointError> {
-        let uri = uri_of(address).ok_or_else(|| EndpointError::Address { address: address.to_owned() })?;
+        Self::at([address], bootstrap, credential)
+    }
+
+    /// The same for several issuers that share their records: one is asked, another where that fails. A host name may stand for several
+    /// too.
+    pub fn at<'a>(
+        addresses: impl IntoIterator<Item = &'a str>,
+        bootstrap: TrustBundle,
+        credential: impl Into<Credential>,
+    ) -> Result<Self, EndpointError> {
+        let named = addresses
+            .into_iter()
+            .map(|address| authority_of(address).ok_or_else(|| EndpointError::Address { address: address.to_owned() }));
+        let named = named.collect::<Result<Vec<_>, _>>()?;
+        if named.is_empty() {
+            return Err(EndpointError::Address { address: String::new() });
+        }
         let trust_domain = bootstrap.trust_domain();
         let id = format!("{}{ISSUER_PATH}", trust_domain.id())
             .parse()
             .map_err(|source| EndpointError::Id { trust_domain: trust_domain.clone(), source })?;
-        let endpoint = Endpoint { uri, id, bootstrap, timeouts: Timeouts::default() };
+        let endpoint = Endpoint { addresses: Addresses::new(named), id, bootstrap, timeouts: Timeouts::default() };
         Ok(Self { endpoint, credential: credential.into(), wanted: None })
     }
 
@@ -148,11 +173,10 @@ impl IssuerSource {
     }
 }
 
-/// gRPC wants a URI; TLS is the connector's business, so that the scheme says nothing.
-fn uri_of(address: &str) -> Option<Uri> {
+fn authority_of(address: &str) -> Option<Authority> {
     let authority: Authority = address.parse().ok()?;
     let plain = !address.contains('@') && !authority.host().is_empty() && authority.port_u16().is_some();
-    plain.then(|| Uri::builder().scheme("http").authority(authority).path_and_query("/").build().ok())?
+    plain.then_some(authority)
 }
 
 impl Source for IssuerSource {
@@ -288,12 +312,13 @@ impl Holder {
                 }
                 renewed = answer(&mut asking) => {
                     asking = None;
-                    let silent = matches!(renewed, Err(CallError::Timeout { .. }));
+                    let failed = renewed.as_ref().is_err_and(CallError::is_of_the_issuer);
                     if accept(renewed.map_err(|error| cause::whole(&error)), delivery) == Accepted::Yes {
                         return;
                     }
-                    if silent {
-                        // The connection may be dead without a word: the next attempt makes another.
+                    if failed {
+                        // The connection may be dead without a word, or the issuer: the next attempt makes another, perhaps elsewhere.
+                        client.give_up();
                         client = connect();
                         following = follow(client.clone());
                     }

@@ -62,6 +62,13 @@ impl Server {
         format!("postgres:///{name}?host={}&user={USER}", self.socket_folder())
     }
 
+    /// Rows that `psql` finds, one a line.
+    pub fn query(&self, url: &str, sql: &str) -> Vec<String> {
+        let output = self.command("psql", &[]).args(["-X", "-A", "-t", "-c", sql, url]).output().unwrap();
+        assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+    }
+
     /// Ends it as an operator would who wants it back at once: connections break.
     pub fn down(&self) {
         let Some(mut child) = self.running.lock().unwrap().take() else { return };
@@ -160,7 +167,7 @@ fn programs() -> PathBuf {
     let on_path = std::env::var_os("PATH").unwrap_or_default();
     let on_path: Vec<PathBuf> = std::env::split_paths(&on_path).collect();
     let has_all = |folder: &PathBuf| {
-        ["initdb", "postgres", "createdb", "pg_isready"].iter().all(|program| exists(folder, program))
+        ["initdb", "postgres", "createdb", "pg_isready", "psql"].iter().all(|program| exists(folder, program))
     };
     of_debian.chain(on_path).find(has_all).expect("PostgreSQL is not installed: tests/run does that")
 }

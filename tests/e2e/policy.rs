@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use signet_tests::{Issuer, program, secs};
+use signet_tests::{Issuer, pages, program, secs};
 use tempfile::TempDir;
 
 const RULES: &str = "
@@ -186,14 +186,6 @@ fn files_that_are_no_policy_are_refused_with_their_place() {
     assert!(Path::new(&operator.issuer.socket).exists());
 }
 
-/// The commands of a page in `docs/`: lines of its code blocks that begin with `signet`, without what is said of them.
-fn commands(page: &str) -> Vec<Vec<String>> {
-    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(page)).unwrap();
-    let lines = page.lines().filter_map(|line| line.strip_prefix("signet "));
-    let command = |line: &str| line.split("   ").next().unwrap().split_whitespace().map(str::to_owned).collect();
-    lines.map(command).collect()
-}
-
 #[test]
 fn the_commands_of_the_pages_work() {
     let operator = Operator::new();
@@ -206,7 +198,7 @@ fn the_commands_of_the_pages_work() {
 
     let mut ran = Vec::new();
     for page in ["policy.md", "attestation.md"] {
-        for mut words in commands(page) {
+        for mut words in pages::commands(page) {
             let asks = matches!(words[0].as_str(), "apply" | "rollback") && !words.contains(&"--dry-run".to_owned());
             if asks {
                 words.push("--yes".to_owned());

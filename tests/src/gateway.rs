@@ -67,6 +67,20 @@ impl GatewayPlan {
         self.identity_by(issuer, trust_domain, bundle, &format!("join_token_file: {}", token.display()))
     }
 
+    /// The same from whichever of several answers.
+    pub fn identity_from_issuers(
+        mut self,
+        issuers: &[SocketAddr],
+        trust_domain: &str,
+        bundle: &Path,
+        token: &Path,
+    ) -> Self {
+        self = self.identity_from_issuer(issuers[0], trust_domain, bundle, token);
+        let all: Vec<_> = issuers.iter().map(|issuer| format!("\"{issuer}\"")).collect();
+        self.identity = self.identity.replace(&issuers[0].to_string(), &format!("[{}]", all.join(", ")));
+        self
+    }
+
     /// With another way to prove who it is: one line of YAML.
     pub fn identity_by(mut self, issuer: SocketAddr, trust_domain: &str, bundle: &Path, credential: &str) -> Self {
         self.identity = format!(

@@ -23,6 +23,7 @@ pub struct Issuer {
     /// The root's certificate.
     pub bundle: PathBuf,
     pub root: PathBuf,
+    passphrase: PathBuf,
     pub configuration: PathBuf,
     pub database: PathBuf,
     pub socket: PathBuf,
@@ -38,8 +39,7 @@ impl Issuer {
 
     /// The same with further lines of configuration.
     pub fn start_with(folder: &Path, trust_domain: &str, ttl: Duration, more: &str) -> Self {
-        let (root, state) = (folder.join("root"), folder.join("issuer"));
-        fs::create_dir(&state).expect("a folder");
+        let root = folder.join("root");
         let passphrase = folder.join("passphrase");
         fs::write(&passphrase, "the root's passphrase\n").expect("a file");
         make_private(&passphrase);
@@ -47,7 +47,17 @@ impl Issuer {
             &["ca", "init", "--trust-domain", trust_domain],
             &[("--dir", &root), ("--passphrase-file", &passphrase)],
         );
+        Self::under(folder, root, passphrase, trust_domain, ttl, more)
+    }
 
+    /// Another one under the same root, with an intermediate of its own.
+    pub fn beside(&self, folder: &Path, trust_domain: &str, ttl: Duration, more: &str) -> Self {
+        Self::under(folder, self.root.clone(), self.passphrase.clone(), trust_domain, ttl, more)
+    }
+
+    fn under(folder: &Path, root: PathBuf, passphrase: PathBuf, trust_domain: &str, ttl: Duration, more: &str) -> Self {
+        let state = folder.join("issuer");
+        fs::create_dir(&state).expect("a folder");
         let host = Host::new();
         let (address, admin) = (host.free(), host.free());
         let socket = folder.join("issuer-admin.sock");
@@ -69,6 +79,7 @@ impl Issuer {
             admin: Admin(admin),
             bundle: root.join("root.pem"),
             root,
+            passphrase,
             configuration,
             database: state.join("issuer.db"),
             socket,

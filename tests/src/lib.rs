@@ -25,6 +25,7 @@ pub mod mesh;
 pub mod metrics;
 pub mod nginx;
 pub mod openssl;
+pub mod pages;
 pub mod process;
 pub mod program;
 pub mod raw_http;

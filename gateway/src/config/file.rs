@@ -34,8 +34,8 @@ pub(super) struct Identity {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Issuer {
-    /// `host:port`
-    pub(super) address: Located<String>,
+    /// `host:port`, or a list of several issuers on one database.
+    pub(super) address: Located<OneOrMore>,
     pub(super) trust_domain: Located<Parsed<TrustDomain>>,
     /// PEM file: whom to believe before there is an identity.
     pub(super) bundle: Located<PathBuf>,
@@ -48,6 +48,22 @@ pub(super) struct Issuer {
     pub(super) spiffe_id: Option<Parsed<WorkloadId>>,
     /// Default: `spiffe://TRUST_DOMAIN/signet/issuer`.
     pub(super) id: Option<Parsed<WorkloadId>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+}
+
+impl OneOrMore {
+    pub(super) fn as_slice(&self) -> &[String] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::More(more) => more,
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]

@@ -53,11 +53,13 @@ fn identity(path: &Path, identity: Located<file::Identity>) -> Result<IdentitySo
             bundle: beside(path, &files.bundle),
         }),
         (Some(issuer), None) => {
-            host_port(&issuer.address).ok_or_else(|| {
-                issuer.address.error(path, "the issuer's address is no host and port", "write it as `127.0.0.1:8081`")
-            })?;
+            let addresses = issuer.address.as_slice();
+            if addresses.is_empty() || !addresses.iter().all(|address| host_port(address).is_some()) {
+                let fix = "write it as `127.0.0.1:8081`, or a list of such";
+                return Err(issuer.address.error(path, "the issuer's address is no host and port", fix));
+            }
             Ok(IdentitySource::Issuer {
-                address: issuer.address.value.clone(),
+                addresses: addresses.to_vec(),
                 bootstrap: bootstrap_bundle(path, issuer)?,
                 credential: credential(path, issuer)?,
                 spiffe_id: issuer.spiffe_id.as_ref().map(|id| id.0.clone()),

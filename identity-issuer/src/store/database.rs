@@ -43,7 +43,7 @@ pub(super) struct Database {
 #[derive(Clone, Debug)]
 pub(super) enum Kind {
     Sqlite,
-    Postgres(PgConnectOptions),
+    Postgres(Box<PgConnectOptions>),
 }
 
 /// How long a statement waits for a connection, or for another process that has the database open.
@@ -79,7 +79,7 @@ impl Database {
             }
             Location::Postgres(url) => {
                 let (options, listening) = url.options().map_err(|source| opening.failed(source))?;
-                (Kind::Postgres(listening), options.clone(), options)
+                (Kind::Postgres(Box::new(listening)), options.clone(), options)
             }
         };
         // A pool would try until its patience ends, and not tell what is wrong.

@@ -126,7 +126,7 @@ impl Store {
     /// What other issuers change from now on; none where there can be no others.
     pub(crate) async fn changes(&self) -> Result<Option<Changes>, StoreError> {
         let Kind::Postgres(options) = &self.database.kind else { return Ok(None) };
-        let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(options.clone());
+        let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with((**options).clone());
         let mut listener = PgListener::connect_with(&pool).await?;
         listener.listen(CHANNEL).await?;
         Ok(Some(Changes { listener, own: self.issuer }))

@@ -1,6 +1,12 @@
 //! The calls to an issuer. Each has a timeout, and each answer a limit.
 
-use std::{error::Error, fmt, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
@@ -14,15 +20,20 @@ use tonic::{Code, Status, Streaming, transport::Channel};
 
 use super::{
     Endpoint,
+    addresses::Addresses,
     answer::{self, AnswerError, MAX_MESSAGE_BYTES},
     credential::{CredentialError, Shown},
     request::{KeyError, NewKey},
 };
-use crate::hyper::{MtlsConnector, dial};
+use crate::hyper::{ConnectError, MtlsConnector, dial};
 
 /// How often a silent connection is asked whether it lives, and how long it may think about that: a stream that is
 /// dead without a word delivers no bundles.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// The same where another issuer can be asked: it is found out within 2 s.
+const KEEP_ALIVE_OF_SEVERAL: Duration = Duration::from_millis(900);
+/// How long one of several may take to connect.
+const ONE_OF_SEVERAL: Duration = Duration::from_secs(1);
 const MAX_HEADER_BYTES: u32 = 16 << 10;
 
 /// Why a call gave nothing.
@@ -50,6 +61,17 @@ impl CallError {
     /// Of an attestation: whether the issuer was there and did not accept the proof.
     pub(super) fn is_proof_refused(&self) -> bool {
         matches!(self, Self::Refused { status, .. } if status.code() == Code::Unauthenticated)
+    }
+
+    /// Whether another issuer, or another connection, may do better.
+    pub(super) fn is_of_the_issuer(&self) -> bool {
+        match self {
+            Self::Timeout { .. } | Self::Connect { .. } | Self::Ended { .. } => true,
+            Self::Refused { status, .. } => {
+                matches!(status.code(), Code::Unavailable | Code::ResourceExhausted | Code::Internal | Code::Unknown)
+            }
+            Self::NorAgain { .. } | Self::Answer { .. } | Self::Key(_) | Self::Credential(_) => false,
+        }
     }
 
     /// Of a renewal: whether the issuer was there, and what it attested once does not entitle to it any more.
@@ -101,7 +123,23 @@ pub(super) async fn attest(
     let tls = bootstrap_client_config(&bundles, &endpoint.expected(), vec![b"h2".to_vec()], clock.clone());
     let key = NewKey::generate()?;
     let csr = key.request()?;
-    let mut calls = calls(bootstrap_channel(endpoint, tls).await?);
+    let way = Way::to(endpoint);
+    let mut calls = calls(bootstrap_channel(endpoint, &way, tls).await?);
+    let attested = exchange(endpoint, &mut calls, shown, wanted, key, csr).await;
+    if attested.as_ref().is_err_and(CallError::is_of_the_issuer) {
+        way.give_up();
+    }
+    attested
+}
+
+async fn exchange(
+    endpoint: &Endpoint,
+    calls: &mut IdentityServiceClient<Channel>,
+    shown: Shown,
+    wanted: Option<&WorkloadId>,
+    key: NewKey,
+    csr: Vec<u8>,
+) -> Result<Material, CallError> {
     let proof = match shown {
         Shown::Proof(proof) => proof,
         Shown::Key(key) => {
@@ -115,10 +153,15 @@ pub(super) async fn attest(
     material(endpoint, answer.svid, answer.bundles, key)
 }
 
-async fn bootstrap_channel(endpoint: &Endpoint, tls: Arc<ClientConfig>) -> Result<Channel, CallError> {
-    let connector = tower::service_fn(move |uri: Uri| {
-        let tls = tls.clone();
-        async move { dial(&uri, tls).await.map(TokioIo::new) }
+async fn bootstrap_channel(endpoint: &Endpoint, way: &Way, tls: Arc<ClientConfig>) -> Result<Channel, CallError> {
+    let way = way.clone();
+    let connector = tower::service_fn(move |_: Uri| {
+        let (way, tls) = (way.clone(), tls.clone());
+        let dial_to = move |uri: Uri| {
+            let tls = tls.clone();
+            async move { dial(&uri, tls).await }
+        };
+        async move { way.connect(dial_to).await.map(TokioIo::new) }
     });
     let connected = grpc(endpoint).connect_with_connector(connector).await;
     connected.map_err(|source| CallError::Connect { address: endpoint.address(), source: source.into() })
@@ -130,12 +173,82 @@ async fn bootstrap_channel(endpoint: &Endpoint, tls: Arc<ClientConfig>) -> Resul
 pub(super) struct IssuerClient {
     endpoint: Endpoint,
     channel: Channel,
+    way: Way,
+}
+
+/// How connections of one channel come about: to one issuer, or the next.
+#[derive(Clone, Debug)]
+struct Way {
+    addresses: Addresses,
+    /// For one of several.
+    patience: Duration,
+    /// Where the last one went.
+    to: Arc<Mutex<Option<SocketAddr>>>,
+}
+
+impl Way {
+    fn to(endpoint: &Endpoint) -> Self {
+        let patience = if endpoint.addresses.is_one() { endpoint.timeouts.connect } else { ONE_OF_SEVERAL };
+        let patience = patience.min(endpoint.timeouts.connect);
+        Self { addresses: endpoint.addresses.clone(), patience, to: Arc::default() }
+    }
+
+    async fn connect<T, F>(self, dial: impl Fn(Uri) -> F) -> Result<T, ConnectError>
+    where
+        F: Future<Output = Result<T, ConnectError>>,
+    {
+        let named = self.addresses.to_string();
+        let looked_up = self.addresses.in_order().await;
+        let all = looked_up.map_err(|source| ConnectError::Tcp { address: named.clone(), source })?;
+        let mut failure = ConnectError::Timeout { address: named, limit: self.patience };
+        for address in all {
+            // TLS is the connector's business, so that the scheme says nothing.
+            let uri = Uri::builder().scheme("http").authority(address.to_string()).path_and_query("/").build();
+            // An address of a socket is an authority.
+            let Ok(uri) = uri else { continue };
+            failure = match tokio::time::timeout(self.patience, dial(uri)).await {
+                Ok(Ok(connected)) => {
+                    *self.last() = Some(address);
+                    return Ok(connected);
+                }
+                Ok(Err(error)) => error,
+                Err(_) => ConnectError::Timeout { address: address.to_string(), limit: self.patience },
+            };
+            self.addresses.failed_at(address);
+        }
+        Err(failure)
+    }
+
+    /// The next connection goes elsewhere, if there is such.
+    fn give_up(&self) {
+        if let Some(address) = self.last().take() {
+            self.addresses.failed_at(address);
+        }
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<SocketAddr>> {
+        self.to.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl IssuerClient {
     pub(super) fn new(endpoint: &Endpoint, live: LiveIdentity, key: ClientKey, clock: SharedClock) -> Self {
-        let connector = MtlsConnector::new(live, key, clock);
-        Self { endpoint: endpoint.clone(), channel: grpc(endpoint).connect_with_connector_lazy(connector) }
+        let (connector, way) = (MtlsConnector::new(live, key, clock), Way::to(endpoint));
+        let finding = way.clone();
+        let connector = tower::service_fn(move |_: Uri| {
+            let (connector, way) = (connector.clone(), finding.clone());
+            let connect_to = move |uri: Uri| {
+                let connector = connector.clone();
+                async move { connector.connect(&uri).await }
+            };
+            async move { way.connect(connect_to).await.map(TokioIo::new) }
+        });
+        Self { endpoint: endpoint.clone(), channel: grpc(endpoint).connect_with_connector_lazy(connector), way }
+    }
+
+    /// The next connection goes to another issuer, if there is such.
+    pub(super) fn give_up(&self) {
+        self.way.give_up();
     }
 
     /// A successor of the live SVID, for a new key.
@@ -168,10 +281,12 @@ impl IssuerClient {
 }
 
 fn grpc(endpoint: &Endpoint) -> tonic::transport::Endpoint {
-    tonic::transport::Endpoint::from(endpoint.uri.clone())
-        .connect_timeout(endpoint.timeouts.connect)
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
+    let keep_alive = if endpoint.addresses.is_one() { KEEP_ALIVE } else { KEEP_ALIVE_OF_SEVERAL };
+    // The connector knows where to.
+    tonic::transport::Endpoint::from_static("http://issuer.invalid")
+        .connect_timeout(endpoint.timeouts.request)
+        .http2_keep_alive_interval(keep_alive)
+        .keep_alive_timeout(keep_alive)
         .keep_alive_while_idle(true)
         .http2_max_header_list_size(MAX_HEADER_BYTES)
 }

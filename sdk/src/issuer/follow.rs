@@ -55,6 +55,9 @@ async fn follow(
     loop {
         let end = read(&client, &monitor, &wishes, &mut backoff).await;
         let cause = cause::whole(&end);
+        if end.is_of_the_issuer() {
+            client.give_up();
+        }
         if let CallError::Answer { .. } = end {
             monitor.refused(cause.clone());
         }

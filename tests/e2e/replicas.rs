@@ -1,0 +1,176 @@
+//! Two issuers on one PostgreSQL, and workloads that know both: what they notice of an issuer that is killed, and of a database that
+//! goes away for a while.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use signet_identity::{SystemClock, TlsPolicies, TrustBundle};
+use signet_sdk::{IssuerSource, JoinToken, Running, State};
+use signet_test_postgres::Server;
+use signet_tests::{Gateway, GatewayPlan, Issuer, Workload, pages, secs};
+use tokio_util::sync::CancellationToken;
+
+const TRUST_DOMAIN: &str = "example.org";
+const TTL: Duration = Duration::from_secs(10);
+const WORKLOADS: usize = 40;
+
+struct Mesh {
+    folder: tempfile::TempDir,
+    server: Server,
+    url: String,
+    one: Issuer,
+    two: Issuer,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Mesh {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Server::start(true);
+        let url = server.database();
+        let database = format!("database: {{ url: \"{url}\" }}\n");
+        let (one, two) = (folder.path().join("one"), folder.path().join("two"));
+        std::fs::create_dir(&one).unwrap();
+        std::fs::create_dir(&two).unwrap();
+        let one = Issuer::start_with(&one, TRUST_DOMAIN, TTL, &database);
+        let two = one.beside(&two, TRUST_DOMAIN, TTL, &database);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        Self { folder, server, url, one, two, runtime }
+    }
+
+    /// Workloads with the SDK.
+    fn workloads(&self) -> Vec<Running> {
+        let bundle = std::fs::read(&self.one.bundle).unwrap();
+        let bundle = TrustBundle::from_pem(TRUST_DOMAIN.parse().unwrap(), &bundle).unwrap();
+        let addresses = [self.one.address, self.two.address].map(|address| address.to_string());
+        let starting: Vec<_> = (0..WORKLOADS)
+            .map(|number| {
+                let token = self.one.join_token(&format!("spiffe://{TRUST_DOMAIN}/workload/{number}"));
+                let token = JoinToken::Value(token.into());
+                let source = IssuerSource::at(addresses.iter().map(String::as_str), bundle.clone(), token).unwrap();
+                let policies = TlsPolicies::new(Arc::new(SystemClock));
+                self.runtime.spawn(signet_sdk::start(source, policies, CancellationToken::new()))
+            })
+            .collect();
+        starting.into_iter().map(|starting| self.runtime.block_on(starting).unwrap().unwrap()).collect()
+    }
+
+    /// Those of which there is no record.
+    fn unrecorded(&self, serials: &HashSet<String>) -> Vec<String> {
+        let recorded = self.server.query(&self.url, "SELECT encode(serial, 'hex') FROM issued");
+        let recorded: HashSet<_> = recorded.iter().map(|serial| trimmed(serial)).collect();
+        serials.difference(&recorded).cloned().collect()
+    }
+}
+
+fn serial(workload: &Running) -> String {
+    trimmed(&workload.live.load().svid().serial().to_string())
+}
+
+fn trimmed(serial: &str) -> String {
+    serial.trim_start_matches('0').to_owned()
+}
+
+/// Every workload has a successor of what it has now, and none has been without an identity meanwhile.
+fn all_renew(workloads: &[Running], serials: &mut HashSet<String>) {
+    let before: Vec<_> = workloads.iter().map(serial).collect();
+    let begun = Instant::now();
+    let mut waiting: HashSet<usize> = (0..workloads.len()).collect();
+    while !waiting.is_empty() {
+        for workload in workloads {
+            assert!(matches!(workload.monitor.state(), State::Live { .. }), "{:?}", workload.monitor.state());
+        }
+        waiting.retain(|index| serial(&workloads[*index]) == before[*index]);
+        assert!(begun.elapsed() < 3 * TTL, "{} have not renewed", waiting.len());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    serials.extend(before);
+    serials.extend(workloads.iter().map(serial));
+}
+
+/// Renews as fast as it can, wherever somebody answers, and keeps what it was given.
+fn press(issuers: [std::net::SocketAddr; 2], token: &str, stop: &AtomicBool, given: &Mutex<HashSet<String>>) {
+    let mut workload = Workload::of(issuers[0]);
+    workload.attest(token).unwrap();
+    let mut turn = 0;
+    while !stop.load(Relaxed) {
+        match workload.renew() {
+            Ok(svid) => drop(given.lock().unwrap().insert(svid.serial())),
+            Err(_) => {
+                turn += 1;
+                workload.move_to(issuers[turn % 2]);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_issuer_that_is_killed_while_it_issues_costs_no_renewal_and_leaves_nothing_unrecorded() {
+    let mut mesh = Mesh::new();
+    let workloads = mesh.workloads();
+    let (stop, given) = (AtomicBool::new(false), Mutex::new(HashSet::new()));
+    let mut serials = HashSet::new();
+    let addresses = [mesh.one.address, mesh.two.address];
+    let tokens: Vec<_> = (0..4).map(|_| mesh.one.join_token("spiffe://example.org/press")).collect();
+    let token_file = mesh.folder.path().join("gateway-token");
+    std::fs::write(&token_file, mesh.one.join_token("spiffe://example.org/gateway")).unwrap();
+    let gateway: Gateway = GatewayPlan::new("gateway")
+        .identity_from_issuers(&addresses, TRUST_DOMAIN, &mesh.one.bundle, &token_file)
+        .inbound(&["spiffe://example.org/press"], "http://127.0.0.1:1")
+        .start();
+    std::thread::scope(|scope| {
+        for token in &tokens {
+            scope.spawn(|| press(addresses, token, &stop, &given));
+        }
+        all_renew(&workloads, &mut serials);
+        let of_gateway = gateway.admin.json("/identity")["serial"].clone();
+        mesh.one.process.kill();
+        all_renew(&workloads, &mut serials);
+        all_renew(&workloads, &mut serials);
+        signet_tests::wait::until("the gateway renews", secs(20), || {
+            gateway.admin.json("/identity")["serial"] != of_gateway
+        });
+        mesh.one.process.start_again();
+        mesh.one.wait_until_ready();
+        all_renew(&workloads, &mut serials);
+        stop.store(true, Relaxed);
+    });
+    let given = given.into_inner().unwrap();
+    assert!(given.len() > 100, "{}", given.len());
+    serials.extend(given);
+    assert_eq!(mesh.unrecorded(&serials), Vec::<String>::new());
+}
+
+#[test]
+fn a_database_that_is_restarted_under_load_costs_no_identity() {
+    let mesh = Mesh::new();
+    let workloads = mesh.workloads();
+    let mut serials = HashSet::new();
+    all_renew(&workloads, &mut serials);
+    mesh.server.down();
+    std::thread::sleep(Duration::from_secs(1));
+    mesh.server.up();
+    all_renew(&workloads, &mut serials);
+    assert_eq!(mesh.unrecorded(&serials), Vec::<String>::new());
+}
+
+#[test]
+fn the_commands_of_the_page_work_at_either_issuer() {
+    let mesh = Mesh::new();
+    let example = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/policy.yaml");
+    let commands = pages::commands("replicas.md");
+    assert!(commands.len() > 3);
+    for issuer in [&mesh.one, &mesh.two] {
+        for words in &commands {
+            let words = words.iter().map(|word| if word == "policy/" { example.to_str().unwrap() } else { word });
+            issuer.operate(&words.collect::<Vec<_>>());
+        }
+    }
+    mesh.one.operate(&["apply", "-f", example.to_str().unwrap(), "--yes"]);
+    let rules = |issuer: &Issuer| issuer.operate_json(&["get", "rules"]);
+    signet_tests::wait::until("the rules are at the other", secs(5), || rules(&mesh.two) == rules(&mesh.one));
+}
