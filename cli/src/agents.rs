@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 use signet_proto::admin::v1::{
-    Agent, Ban, BanRequest, EvictAgentsRequest, ListAgentsRequest, ListBansRequest, UnbanRequest, evict_agents_request,
+    Agent, Applied, Ban, BanRequest, EvictAgentsRequest, ListAgentsRequest, ListBansRequest, UnbanRequest,
+    evict_agents_request,
 };
 use time::OffsetDateTime;
 
@@ -91,8 +92,39 @@ struct AgentLine {
     not_after: Option<String>,
     serial: String,
     connected: bool,
+    /// Of what it was sent, while it is connected.
+    applied: Option<AppliedLine>,
     #[serde(skip)]
     expires: Option<OffsetDateTime>,
+}
+
+#[derive(Serialize)]
+struct AppliedLine {
+    current: bool,
+    since: Option<String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    refused: String,
+    #[serde(skip)]
+    at: Option<OffsetDateTime>,
+}
+
+impl From<Applied> for AppliedLine {
+    fn from(applied: Applied) -> Self {
+        let Applied { current, since, refused } = applied;
+        Self { current, since: shown(since), refused, at: since.and_then(time_of) }
+    }
+}
+
+impl AppliedLine {
+    /// `current`, or how long it has been behind, or why it refuses.
+    fn told(&self, now: OffsetDateTime) -> String {
+        match (self.current, self.refused.as_str(), self.at) {
+            (true, ..) => "current".to_owned(),
+            (false, "", Some(at)) => format!("behind for {}", output::span((now - at).whole_seconds().unsigned_abs())),
+            (false, "", None) => "behind".to_owned(),
+            (false, refused, _) => format!("refused: {refused}"),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -115,6 +147,7 @@ impl From<Agent> for AgentLine {
             not_after: shown(agent.not_after),
             serial: agent.serial,
             connected: agent.connected,
+            applied: agent.applied.map(AppliedLine::from),
             expires: agent.not_after.and_then(time_of),
         }
     }
@@ -122,7 +155,7 @@ impl From<Agent> for AgentLine {
 
 impl List for AgentList {
     const COLUMNS: &'static [&'static str] =
-        &["number", "spiffe id", "attested by", "attested", "connected", "expires"];
+        &["number", "spiffe id", "attested by", "attested", "connected", "applied", "expires"];
 
     fn lines(&self) -> Vec<Vec<String>> {
         let now = OffsetDateTime::now_utc();
@@ -133,6 +166,7 @@ impl List for AgentList {
                 agent.method.clone(),
                 agent.attested_at.clone().unwrap_or_default(),
                 if agent.connected { "yes" } else { "no" }.to_owned(),
+                agent.applied.as_ref().map(|applied| applied.told(now)).unwrap_or_default(),
                 agent.expires.map(|at| output::distance(now, at)).unwrap_or_default(),
             ]
         };

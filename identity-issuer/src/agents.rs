@@ -6,7 +6,7 @@
 use signet_identity::{SharedClock, WorkloadId};
 
 use crate::attestation::{AttestationNumber, Sources};
-use crate::distribution::{Distribution, Holder};
+use crate::distribution::{Distribution, Holder, Progress};
 use crate::policy::Actor;
 use crate::store::{AgentRecord, Ban, Origin, StandingChange, Store, StoreError};
 
@@ -94,18 +94,18 @@ impl Agents {
         self.store.attested_identity(number).await
     }
 
-    /// With whether each is connected.
+    /// With how far those that are connected have come with what they were sent.
     pub(crate) async fn list(
         &self,
         id: Option<&WorkloadId>,
         after: AttestationNumber,
         limit: u32,
-    ) -> Result<Vec<(AgentRecord, bool)>, StoreError> {
+    ) -> Result<Vec<(AgentRecord, Option<Progress>)>, StoreError> {
         let agents = self.store.agents(id, after, limit, self.clock.now()).await?;
-        let connected = self.distribution.connected();
+        let mut connected = self.distribution.connected();
         let with_connection = |agent: AgentRecord| {
-            let connected = connected.contains(&agent.number);
-            (agent, connected)
+            let progress = connected.remove(&agent.number);
+            (agent, progress)
         };
         Ok(agents.into_iter().map(with_connection).collect())
     }

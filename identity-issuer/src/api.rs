@@ -7,7 +7,9 @@ mod calls;
 mod doorkeeper;
 mod identity;
 mod policy;
+mod watching;
 
+use prost::Message as _;
 use signet_identity::{BundleSet, WorkloadId};
 use signet_proto::identity::v1 as wire;
 use time::OffsetDateTime;
@@ -19,6 +21,7 @@ use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 use crate::agents::NoStanding;
 use crate::authority::CertifyError;
 use crate::certificate::Certificate;
+use crate::distribution::Version;
 use crate::entitlement::NotEntitled;
 use crate::issuance::IssueError;
 use crate::store::StoreError;
@@ -132,12 +135,13 @@ fn bounded_text(text: String, field: &str, most: usize) -> Result<String, Status
     }
 }
 
-fn svid(certificate: Certificate) -> wire::X509Svid {
+fn svid(certificate: Certificate, entitlement: Version) -> wire::X509Svid {
     wire::X509Svid {
         spiffe_id: certificate.id.as_str().to_owned(),
         chain: certificate.chain.iter().map(|der| der.to_vec()).collect(),
         not_before: Some(timestamp(certificate.validity.not_before)),
         not_after: Some(timestamp(certificate.validity.not_after)),
+        entitlement_version: entitlement.to_vec(),
     }
 }
 
@@ -146,7 +150,9 @@ fn bundles(set: &BundleSet) -> wire::TrustBundles {
         trust_domain: bundle.trust_domain().as_str().to_owned(),
         x509_authorities: bundle.authorities().iter().map(|der| der.to_vec()).collect(),
     };
-    wire::TrustBundles { bundles: set.iter().map(bundle).collect() }
+    let mut bundles = wire::TrustBundles { bundles: set.iter().map(bundle).collect(), version: Vec::new() };
+    bundles.version = Version::of(&bundles.encode_to_vec()).to_vec();
+    bundles
 }
 
 fn timestamp(time: OffsetDateTime) -> prost_types::Timestamp {

@@ -2,11 +2,13 @@
 //!
 //! Each client has one slot for each of the two. A slow client finds the latest in them; nothing queues up for it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use signet_identity::{BundleSet, WorkloadId};
+use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +36,7 @@ struct Client {
     attestation: Option<AttestationNumber>,
     ended: CancellationToken,
     renew_now: watch::Sender<Option<RenewNow>>,
+    progress: Arc<Mutex<Progress>>,
 }
 
 /// Asks a client to renew within this time.
@@ -50,6 +53,29 @@ pub(crate) struct Subscription {
     bundles: watch::Receiver<BundleSet>,
     renew_now: watch::Receiver<Option<RenewNow>>,
     ended: CancellationToken,
+    progress: Arc<Mutex<Progress>>,
+}
+
+/// What tells one state of a resource from another: a hash of it, so that it is the same at each issuer.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Version([u8; 16]);
+
+/// What a client is kept in step with.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Resource {
+    Bundles,
+    Entitlement,
+}
+
+/// How far a client has come with what it was sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Progress {
+    /// What it has not put in force yet, by [`Resource`].
+    outstanding: [Option<Version>; 2],
+    /// Since when that is so.
+    pub(crate) since: OffsetDateTime,
+    /// Why it refuses the latest. Empty when it does not.
+    pub(crate) refused: String,
 }
 
 /// Whose streams.
@@ -62,7 +88,8 @@ pub(crate) enum Holder {
 /// What a client is told next.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    Bundles(BundleSet),
+    /// They are others than before: [`Subscription::bundles`] has them.
+    Bundles,
     RenewNow(RenewNow),
 }
 
@@ -87,8 +114,11 @@ impl Distribution {
         &self,
         id: WorkloadId,
         attestation: Option<AttestationNumber>,
+        now: OffsetDateTime,
     ) -> Result<Subscription, TooManyClients> {
         let (sender, renew_now) = watch::channel(None);
+        let progress = Progress { outstanding: [None; 2], since: now, refused: String::new() };
+        let progress = Arc::new(Mutex::new(progress));
         let ended = CancellationToken::new();
         let mut bundles = self.bundles.subscribe();
         // So that the first event is the state as it is.
@@ -104,9 +134,11 @@ impl Distribution {
         clients.per_identity.insert(id.clone(), of_identity + 1);
         let number = clients.next_number;
         clients.next_number += 1;
-        clients.by_number.insert(number, Client { id, attestation, ended: ended.clone(), renew_now: sender });
+        let client =
+            Client { id, attestation, ended: ended.clone(), renew_now: sender, progress: Arc::clone(&progress) };
+        clients.by_number.insert(number, client);
         drop(clients);
-        Ok(Subscription { number, clients: Arc::clone(&self.clients), bundles, renew_now, ended })
+        Ok(Subscription { number, clients: Arc::clone(&self.clients), bundles, renew_now, ended, progress })
     }
 
     /// Ends the streams of a holder.
@@ -115,9 +147,13 @@ impl Distribution {
         clients.by_number.values().filter(|client| client.is_of(holder)).for_each(|client| client.ended.cancel());
     }
 
-    /// The attestations whose holders have a stream.
-    pub(crate) fn connected(&self) -> HashSet<AttestationNumber> {
-        lock(&self.clients).by_number.values().filter_map(|client| client.attestation).collect()
+    /// The attestations whose holders have a stream, with what each has come to on its latest.
+    pub(crate) fn connected(&self) -> HashMap<AttestationNumber, Progress> {
+        let clients = lock(&self.clients);
+        let mut numbers: Vec<_> = clients.by_number.iter().collect();
+        numbers.sort_unstable_by_key(|(number, _)| **number);
+        let progress = |client: &Client| lock_progress(&client.progress).clone();
+        numbers.into_iter().filter_map(|(_, client)| Some((client.attestation?, progress(client)))).collect()
     }
 
     /// Asks the connected holders of `id`, or everybody, to renew; returns how many were asked.
@@ -137,12 +173,38 @@ impl Distribution {
 }
 
 impl Subscription {
+    /// Something was sent.
+    pub(crate) fn sent(&self, resource: Resource, version: Version, now: OffsetDateTime) {
+        let mut progress = lock_progress(&self.progress);
+        progress.outstanding[resource as usize] = Some(version);
+        progress.since = now;
+        progress.refused.clear();
+    }
+
+    /// The client says of something whether it is in force.
+    pub(crate) fn applied(&self, resource: Resource, version: Version, refused: String, now: OffsetDateTime) {
+        let mut progress = lock_progress(&self.progress);
+        // Of what it was sent before, it may say what it likes.
+        if progress.outstanding[resource as usize].is_some_and(|sent| sent != version) {
+            return;
+        }
+        if refused.is_empty() {
+            progress.outstanding[resource as usize] = None;
+        }
+        progress.since = now;
+        progress.refused = refused;
+    }
+
+    pub(crate) fn bundles(&self) -> BundleSet {
+        self.bundles.borrow().clone()
+    }
+
     /// Whether it was taken from its holder.
     pub(crate) fn is_taken(&self) -> bool {
         self.ended.is_cancelled()
     }
 
-    /// The full bundles at first, then what changes. None once it is ended, or the issuer is gone.
+    /// The bundles at first, then what changes. None once it is ended, or the issuer is gone.
     pub(crate) async fn next(&mut self) -> Option<Event> {
         loop {
             tokio::select! {
@@ -150,7 +212,8 @@ impl Subscription {
                 () = self.ended.cancelled() => return None,
                 changed = self.bundles.changed() => {
                     changed.ok()?;
-                    return Some(Event::Bundles(self.bundles.borrow_and_update().clone()));
+                    self.bundles.mark_unchanged();
+                    return Some(Event::Bundles);
                 }
                 changed = self.renew_now.changed() => {
                     changed.ok()?;
@@ -160,6 +223,29 @@ impl Subscription {
                 }
             }
         }
+    }
+}
+
+impl Progress {
+    pub(crate) fn is_current(&self) -> bool {
+        self.outstanding.iter().all(Option::is_none)
+    }
+}
+
+impl Version {
+    pub(crate) fn of(state: &[u8]) -> Self {
+        let mut version = [0; 16];
+        version.copy_from_slice(&digest(&SHA256, state).as_ref()[..16]);
+        Self(version)
+    }
+
+    /// None for what is no version of ours.
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
+    pub(crate) fn to_vec(self) -> Vec<u8> {
+        self.0.to_vec()
     }
 }
 
@@ -190,6 +276,10 @@ impl Clients {
     }
 }
 
+fn lock_progress(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
+    progress.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Nothing panics while it is held, and a map is whole between any two calls anyway.
 fn lock(clients: &Mutex<Clients>) -> MutexGuard<'_, Clients> {
     clients.lock().unwrap_or_else(PoisonError::into_inner)
@@ -218,15 +308,16 @@ mod tests {
     #[test]
     fn the_first_event_is_the_full_state_and_then_there_is_silence() {
         let distribution = Distribution::new(BundleSet::default(), 10, 10);
-        let mut client = distribution.subscribe(id("/a"), None).unwrap();
-        assert!(matches!(next_now(&mut client), Some(Event::Bundles(_))));
+        let mut client = distribution.subscribe(id("/a"), None, OffsetDateTime::UNIX_EPOCH).unwrap();
+        assert!(matches!(next_now(&mut client), Some(Event::Bundles)));
         assert!(next_now(&mut client).is_none());
     }
 
     #[test]
     fn only_holders_of_the_identity_are_asked_to_renew() {
         let distribution = Distribution::new(BundleSet::default(), 10, 10);
-        let mut clients = ["/a", "/a", "/b"].map(|path| distribution.subscribe(id(path), None).unwrap());
+        let mut clients =
+            ["/a", "/a", "/b"].map(|path| distribution.subscribe(id(path), None, OffsetDateTime::UNIX_EPOCH).unwrap());
         clients.iter_mut().for_each(|client| assert!(next_now(client).is_some()));
         assert_eq!(distribution.request_renewal(Some(&id("/a")), Duration::from_secs(5)), 2);
         assert!(
@@ -240,7 +331,7 @@ mod tests {
     #[test]
     fn a_slow_client_gets_the_latest_and_no_queue() {
         let distribution = Distribution::new(BundleSet::default(), 10, 10);
-        let mut client = distribution.subscribe(id("/a"), None).unwrap();
+        let mut client = distribution.subscribe(id("/a"), None, OffsetDateTime::UNIX_EPOCH).unwrap();
         next_now(&mut client);
         for seconds in 0..1000 {
             distribution.request_renewal(None, Duration::from_secs(seconds));
@@ -252,7 +343,9 @@ mod tests {
     #[test]
     fn the_streams_of_whoever_is_ended_end_and_no_others() {
         let distribution = Distribution::new(BundleSet::default(), 10, 10);
-        let subscribe = |path, number| distribution.subscribe(id(path), Some(AttestationNumber(number))).unwrap();
+        let subscribe = |path, number| {
+            distribution.subscribe(id(path), Some(AttestationNumber(number)), OffsetDateTime::UNIX_EPOCH).unwrap()
+        };
         let mut clients = [subscribe("/a", 1), subscribe("/a", 2), subscribe("/b", 3)];
         let live = |clients: &mut [Subscription]| {
             let open = |client: &mut Subscription| pin!(client.next()).poll(&mut Context::from_waker(Waker::noop()));
@@ -268,22 +361,25 @@ mod tests {
     #[test]
     fn places_are_bounded_and_given_up_with_the_subscription() {
         let distribution = Distribution::new(BundleSet::default(), 1, 1);
-        let first = distribution.subscribe(id("/a"), None).unwrap();
-        assert_eq!(distribution.subscribe(id("/a"), None).unwrap_err(), TooManyClients::InAll { max: 1 });
+        let first = distribution.subscribe(id("/a"), None, OffsetDateTime::UNIX_EPOCH).unwrap();
+        assert_eq!(
+            distribution.subscribe(id("/a"), None, OffsetDateTime::UNIX_EPOCH).unwrap_err(),
+            TooManyClients::InAll { max: 1 }
+        );
         drop(first);
         assert_eq!(distribution.client_count(), 0);
-        distribution.subscribe(id("/a"), None).unwrap();
+        distribution.subscribe(id("/a"), None, OffsetDateTime::UNIX_EPOCH).unwrap();
     }
 
     #[test]
     fn one_identity_leaves_places_to_others() {
         let distribution = Distribution::new(BundleSet::default(), 10, 2);
-        let taken = [(); 2].map(|()| distribution.subscribe(id("/a"), None).unwrap());
-        let refused = distribution.subscribe(id("/a"), None).unwrap_err();
+        let taken = [(); 2].map(|()| distribution.subscribe(id("/a"), None, OffsetDateTime::UNIX_EPOCH).unwrap());
+        let refused = distribution.subscribe(id("/a"), None, OffsetDateTime::UNIX_EPOCH).unwrap_err();
         assert_eq!(refused, TooManyClients::OfIdentity { id: id("/a"), max: 2 });
-        let _other = distribution.subscribe(id("/b"), None).unwrap();
+        let _other = distribution.subscribe(id("/b"), None, OffsetDateTime::UNIX_EPOCH).unwrap();
         drop(taken);
-        distribution.subscribe(id("/a"), None).unwrap();
+        distribution.subscribe(id("/a"), None, OffsetDateTime::UNIX_EPOCH).unwrap();
         assert_eq!(lock(&distribution.clients).per_identity.len(), 1);
     }
 }

@@ -7,6 +7,7 @@ use signet_policy::{Attributes, Grant};
 use time::OffsetDateTime;
 
 use crate::attestation::Subject;
+use crate::distribution::Version;
 use crate::policy::Current;
 
 /// An identity that somebody is entitled to, and how it is to be made.
@@ -65,6 +66,13 @@ impl Entitlement {
     /// With nothing but a name.
     pub(crate) fn plain(id: WorkloadId) -> Self {
         Self { id, dns_names: Vec::new(), ttl: None, expires: None }
+    }
+
+    /// Tells it from others: certificates by entitlements of one version differ in nothing that the policy says.
+    pub(crate) fn version(&self) -> Version {
+        let Self { id, dns_names, ttl, expires } = self;
+        let expires = expires.map(OffsetDateTime::unix_timestamp);
+        Version::of(format!("{id:?} {dns_names:?} {ttl:?} {expires:?}").as_bytes())
     }
 
     fn of(grant: Grant) -> Self {

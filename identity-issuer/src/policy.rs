@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use signet_identity::{SharedClock, WorkloadId};
 use signet_policy::{Attributes, Grant, Outcome, Policy, PolicyError, Rule, RuleName, Surroundings};
 use time::OffsetDateTime;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, Semaphore, watch};
 
 use crate::administration::{Denied, Permissions, Role, Target};
 use crate::store::{RecordRevisionError, Store, StoreError};
@@ -28,6 +28,8 @@ struct Inner {
     changing: Mutex<()>,
     /// For those that wait for it.
     places: Arc<Semaphore>,
+    /// The number of the revision in force.
+    changed: watch::Sender<u64>,
     surroundings: Surroundings,
     store: Store,
     clock: SharedClock,
@@ -152,9 +154,21 @@ impl Policies {
         let number = revision.head.number;
         let current = Current::compile(revision, surroundings.clone()).await.map_err(PolicyLoadError::Task)?;
         let current = current.map_err(|cause| PolicyLoadError::Policy { revision: number, cause })?;
+        let changed = watch::Sender::new(current.revision.head.number);
         let current = ArcSwap::from_pointee(current);
         let places = Arc::new(Semaphore::new(MAX_CHANGES));
-        Ok(Self(Arc::new(Inner { current, changing: Mutex::default(), places, surroundings, store, clock })))
+        Ok(Self(Arc::new(Inner { current, changing: Mutex::default(), places, changed, surroundings, store, clock })))
+    }
+
+    fn put_in_force(&self, next: Current) {
+        let number = next.revision.head.number;
+        self.0.current.store(Arc::new(next));
+        self.0.changed.send_replace(number);
+    }
+
+    /// Tells of each revision once it is in force.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changed.subscribe()
     }
 
     pub(crate) fn current(&self) -> Arc<Current> {
@@ -231,7 +245,7 @@ impl Policies {
             RecordRevisionError::Store(error) => error.into(),
         })?;
         let number = next.revision.head.number;
-        self.0.current.store(Arc::new(next));
+        self.put_in_force(next);
         let (actor, changes) = (wish.permissions.actor.as_str(), plan.changes.len());
         tracing::info!(revision = number, actor, changes, rules = plan.rules.len(), "policy changed");
         Ok((number, plan))
@@ -254,7 +268,7 @@ impl Policies {
         }
         let next = Current::compile(next, self.0.surroundings.clone()).await.map_err(CatchUpError::Task)?;
         let next = next.map_err(|cause| CatchUpError::Policy { revision: found, cause })?;
-        self.0.current.store(Arc::new(next));
+        self.put_in_force(next);
         Ok(Some(found))
     }
 

@@ -294,6 +294,7 @@ impl Issuer {
             distribution: self.distribution.clone(),
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
+            longest_wait: self.config.limits.request_timeout * 4 / 5,
             refusals: LogLimit::new(),
         }
         .into_routes(admin)

@@ -15,18 +15,24 @@ mod follow;
 mod request;
 mod token;
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use http::uri::Authority;
 use signet_identity::{
     BundleSet, ClientCredentials, ClientKey, ClientPolicy, Clock, Material, SharedClock, Snapshot, SpiffeIdError,
     SpiffeIdPatterns, TlsPolicies, TrustBundle, TrustDomain, WorkloadId, X509Svid,
 };
+use signet_proto::identity::v1::Resource;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use self::{
     addresses::Addresses,
+    answer::{Answered, Versions},
     client::{CallError, IssuerClient},
     follow::{Following, Wish},
 };
@@ -198,6 +204,7 @@ impl Source for IssuerSource {
             credential: self.credential,
             wanted: self.wanted,
             key,
+            in_force: Mutex::default(),
         };
         let mut backoff = Backoff::new();
         loop {
@@ -206,6 +213,10 @@ impl Source for IssuerSource {
             let shown = holder.credential.version().await;
             match holder.attest(&mut delivery).await {
                 Accepted::Yes => backoff.reset(),
+                Accepted::NotYet => {
+                    backoff.reset();
+                    tokio::time::sleep(backoff.delay()).await;
+                }
                 Accepted::No => tokio::select! {
                     () = tokio::time::sleep(backoff.delay()) => {}
                     () = holder.credential.another_than(shown) => backoff.reset(),
@@ -222,29 +233,37 @@ struct Holder {
     credential: Credential,
     wanted: Option<WorkloadId>,
     key: ClientKey,
+    in_force: Mutex<Versions>,
 }
 
 impl Holder {
     /// Exchanges the credential for an SVID.
     async fn attest(&self, delivery: &mut Delivery) -> Accepted {
+        let mut waited = false;
         let attested = match self.credential.read().await {
             Ok(shown) => {
                 // Whoever had an identity wants none but that.
                 let held = delivery.live().map(|live| live.load_full().svid().id().clone());
                 let wanted = held.as_ref().or(self.wanted.as_ref());
-                client::attest(&self.endpoint, &self.clock, shown, wanted).await.map_err(|error| {
+                let attested = client::attest(&self.endpoint, &self.clock, shown, wanted).await;
+                waited = attested.as_ref().is_err_and(CallError::is_not_given_yet);
+                attested.map_err(|error| {
                     let remedy = if error.is_proof_refused() { Remedy::Credential } else { Remedy::TimeOrCredential };
                     self.explain(delivery, cause::whole(&error), remedy)
                 })
             }
             Err(error) => Err(self.explain(delivery, cause::whole(&error), Remedy::TimeOrCredential)),
         };
-        accept(attested, delivery)
+        match self.accept(attested, delivery) {
+            // The issuer has waited for the policy already.
+            Accepted::No if waited => Accepted::NotYet,
+            accepted => accepted,
+        }
     }
 
     /// A successor of `held`: by itself, or by the credential where what it was attested as counts no more. So whoever was evicted
     /// and can prove itself again never lacks an SVID.
-    async fn succeed(&self, client: IssuerClient, held: WorkloadId) -> Result<Material, CallError> {
+    async fn succeed(&self, client: IssuerClient, held: WorkloadId) -> Result<Answered, CallError> {
         let refused = match client.renew().await {
             Err(refused) if refused.is_standing_refused() => refused,
             renewed => return renewed,
@@ -278,6 +297,34 @@ impl Holder {
         }
     }
 
+    /// Makes an answer live, if it is one and of the identity that is held.
+    fn accept(&self, answered: Result<Answered, Arc<str>>, delivery: &mut Delivery) -> Accepted {
+        let Answered { material, versions } = match answered {
+            Ok(answered) => answered,
+            Err(cause) => {
+                delivery.monitor().renewal_failed(cause);
+                return Accepted::No;
+            }
+        };
+        if let Some(live) = delivery.live()
+            && let Err(other) = same_identity(&material, &live.load())
+        {
+            delivery.monitor().refused(cause::whole(&other));
+            return Accepted::No;
+        }
+        match delivery.offer(material) {
+            Ok(_) => {
+                *self.versions() = versions;
+                Accepted::Yes
+            }
+            Err(_) => Accepted::No,
+        }
+    }
+
+    fn versions(&self) -> MutexGuard<'_, Versions> {
+        self.in_force.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Renews the live SVID and follows the issuer's stream. Returns when there is no valid SVID.
     async fn keep_alive(&self, delivery: &mut Delivery) {
         while let Some(snapshot) = self.valid(delivery) {
@@ -298,8 +345,8 @@ impl Holder {
         let connect = || IssuerClient::new(&endpoint, live.clone(), self.key, self.clock.clone());
         let mut client = connect();
         let monitor = delivery.monitor().clone();
-        let follow = |client| Following::new(client, monitor.clone(), Backoff::for_life(life));
-        let mut following = follow(client.clone());
+        let follow = |client, versions| Following::new(client, monitor.clone(), Backoff::for_life(life), versions);
+        let mut following = follow(client.clone(), self.versions().clone());
         let mut backoff = Backoff::for_life(life);
         let mut due = Due::At(renewal_of(svid, clock.now()));
         let mut asking: Option<Asking<'_>> = None;
@@ -313,21 +360,26 @@ impl Holder {
                 renewed = answer(&mut asking) => {
                     asking = None;
                     let failed = renewed.as_ref().is_err_and(CallError::is_of_the_issuer);
-                    if accept(renewed.map_err(|error| cause::whole(&error)), delivery) == Accepted::Yes {
+                    if self.accept(renewed.map_err(|error| cause::whole(&error)), delivery) == Accepted::Yes {
                         return;
                     }
                     if failed {
                         // The connection may be dead without a word, or the issuer: the next attempt makes another, perhaps elsewhere.
                         client.give_up();
                         client = connect();
-                        following = follow(client.clone());
+                        following = follow(client.clone(), following.versions());
                     }
                     due = Due::In(Instant::now() + backoff.delay());
                 }
                 wish = following.next() => match wish {
-                    Wish::Bundles(bundles) => {
-                        self.replace_bundles(bundles, delivery);
+                    Wish::Bundles { bundles, version } => {
+                        let replaced = self.replace_bundles(bundles, delivery);
+                        following.applied(Resource::Bundles, version, replaced);
+                        *self.versions() = following.versions();
                     }
+                    // In force with the next certificate.
+                    Wish::Entitlement { within } => due = due.no_later_than(within, not_sooner, clock),
+                    Wish::NotGiven { version } => following.applied(Resource::Entitlement, version, Ok(())),
                     Wish::RenewNow { within } => due = due.no_later_than(within, not_sooner, clock),
                 },
                 () = wall_clock::until(clock, svid.not_after()) => return,
@@ -335,12 +387,14 @@ impl Holder {
         }
     }
 
-    fn replace_bundles(&self, bundles: BundleSet, delivery: &mut Delivery) {
-        let Some(current) = delivery.live().map(|live| live.load_full()) else { return };
-        if *current.bundles() != bundles {
-            // A refusal is counted and logged; the stream goes on, and its next message may be better.
-            let _ = delivery.offer(Material { svid: current.svid().clone(), bundles });
+    /// A refusal is counted and logged; the stream goes on, and its next message may be better.
+    fn replace_bundles(&self, bundles: BundleSet, delivery: &mut Delivery) -> Result<(), String> {
+        let Some(current) = delivery.live().map(|live| live.load_full()) else { return Ok(()) };
+        if *current.bundles() == bundles {
+            return Ok(());
         }
+        let offered = delivery.offer(Material { svid: current.svid().clone(), bundles });
+        offered.map(drop).map_err(|refused| cause::whole(&refused).to_string())
     }
 }
 
@@ -358,33 +412,14 @@ enum Remedy {
 enum Accepted {
     Yes,
     No,
-}
-
-/// Makes an answer live, if it is one and of the identity that is held.
-fn accept(answered: Result<Material, Arc<str>>, delivery: &mut Delivery) -> Accepted {
-    let material = match answered {
-        Ok(material) => material,
-        Err(cause) => {
-            delivery.monitor().renewal_failed(cause);
-            return Accepted::No;
-        }
-    };
-    if let Some(live) = delivery.live()
-        && let Err(other) = same_identity(&material, &live.load())
-    {
-        delivery.monitor().refused(cause::whole(&other));
-        return Accepted::No;
-    }
-    match delivery.offer(material) {
-        Ok(_) => Accepted::Yes,
-        Err(_) => Accepted::No,
-    }
+    /// The policy gives nothing yet: asking again is waiting.
+    NotYet,
 }
 
 /// A renewal that the issuer has not answered yet.
-type Asking<'a> = Pin<Box<dyn Future<Output = Result<Material, CallError>> + Send + 'a>>;
+type Asking<'a> = Pin<Box<dyn Future<Output = Result<Answered, CallError>> + Send + 'a>>;
 
-async fn answer(asking: &mut Option<Asking<'_>>) -> Result<Material, CallError> {
+async fn answer(asking: &mut Option<Asking<'_>>) -> Result<Answered, CallError> {
     match asking {
         Some(asking) => asking.await,
         None => std::future::pending().await,

@@ -64,7 +64,7 @@ impl Workload {
     pub fn attest(&mut self, token: &str) -> Result<&Svid, Status> {
         let (key, csr) = new_request();
         let request =
-            AttestRequest { proof: Some(Proof::JoinToken(token.trim().to_owned())), csr, spiffe_id: String::new() };
+            AttestRequest { proof: Some(Proof::JoinToken(token.trim().to_owned())), csr, ..AttestRequest::default() };
         let (issuer, answer) = (self.issuer, async |channel| {
             IdentityServiceClient::new(channel).attest(request).await.map(|answer| answer.into_inner().svid)
         });

@@ -2,8 +2,8 @@
 
 use signet_identity::WorkloadId;
 use signet_proto::admin::v1::{
-    Agent, Attribute, Ban, BanRequest, EvictAgentsRequest, EvictAgentsResponse, ListAgentsRequest, ListAgentsResponse,
-    ListBansRequest, ListBansResponse, evict_agents_request::Agents as Which,
+    Agent, Applied, Attribute, Ban, BanRequest, EvictAgentsRequest, EvictAgentsResponse, ListAgentsRequest,
+    ListAgentsResponse, ListBansRequest, ListBansResponse, evict_agents_request::Agents as Which,
 };
 use tonic::Status;
 
@@ -11,6 +11,7 @@ use super::{bounded_text, page, parse_id, store_status, timestamp};
 use crate::administration::Permissions;
 use crate::agents::{Agents, Whose};
 use crate::attestation::AttestationNumber;
+use crate::distribution::Progress;
 use crate::policy::Actor;
 use crate::store::AgentRecord;
 
@@ -34,7 +35,7 @@ pub(super) async fn list(
         seen.extend(found.into_iter().filter(|(record, _)| permissions.sees(record.id.path())));
         if is_last || seen.len() >= limit as usize {
             seen.truncate(limit as usize);
-            let agents = seen.into_iter().map(|(record, connected)| agent(record, connected));
+            let agents = seen.into_iter().map(|(record, progress)| agent(record, progress));
             return Ok(ListAgentsResponse { agents: agents.collect() });
         }
     }
@@ -119,7 +120,7 @@ fn ban_told(ban: crate::store::Ban) -> Ban {
     }
 }
 
-fn agent(record: AgentRecord, connected: bool) -> Agent {
+fn agent(record: AgentRecord, progress: Option<Progress>) -> Agent {
     let attributes = record.attributes.iter();
     let attributes = attributes.map(|(name, value)| Attribute { name: name.to_string(), value: value.to_owned() });
     Agent {
@@ -131,8 +132,13 @@ fn agent(record: AgentRecord, connected: bool) -> Agent {
         issued_at: Some(timestamp(record.issued_at)),
         not_after: Some(timestamp(record.not_after)),
         serial: hex::encode(record.serial),
-        connected,
+        connected: progress.is_some(),
+        applied: progress.map(applied),
     }
+}
+
+fn applied(progress: Progress) -> Applied {
+    Applied { current: progress.is_current(), since: Some(timestamp(progress.since)), refused: progress.refused }
 }
 
 fn number(number: u64) -> AttestationNumber {

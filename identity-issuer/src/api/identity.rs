@@ -2,28 +2,30 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::Stream;
-use signet_identity::{PeerIdentity, SharedClock};
+use signet_identity::{PeerIdentity, SharedClock, WorkloadId};
 use signet_process::log_limit::LogLimit;
 use signet_proto::identity::v1::identity_service_server::{IdentityService, IdentityServiceServer};
 use signet_proto::identity::v1::{
-    AttestRequest, AttestResponse, ChallengeRequest, ChallengeResponse, RenewNow, RenewRequest, RenewResponse,
-    WatchRequest, WatchResponse, attest_request::Proof, watch_response,
+    AttestRequest, AttestResponse, ChallengeRequest, ChallengeResponse, RenewRequest, RenewResponse, WatchRequest,
+    WatchResponse, attest_request::Proof,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::admin::GuardedAdmin;
 use super::attestors::Attestors;
+use super::watching::{Holder, Watching};
 use super::{bundles, companions, parse_id, report, store_status, svid, timestamp};
 use crate::agents::Agents;
 use crate::attestation::{Attestation, Attested, Method, NotAttested, Subject, TokenError};
-use crate::distribution::{Distribution, Event, Subscription};
-use crate::entitlement::entitle;
+use crate::distribution::Distribution;
+use crate::entitlement::{Entitlement, NotEntitled, entitle};
 use crate::issuance::{Issuance, IssueError};
-use crate::metrics::{Counted, Metrics};
+use crate::metrics::Metrics;
 use crate::policy::Policies;
 use crate::server::Caller;
 
@@ -36,6 +38,8 @@ pub(crate) struct IdentityApi {
     pub(crate) distribution: Distribution,
     pub(crate) metrics: Metrics,
     pub(crate) clock: SharedClock,
+    /// For an identity that the policy does not give yet.
+    pub(crate) longest_wait: Duration,
     /// Of what is written of proofs that are not accepted.
     pub(crate) refusals: LogLimit,
 }
@@ -65,6 +69,31 @@ impl IdentityApi {
     async fn attest_by(&self, proof: &Proof, csr: &[u8], caller: &Caller) -> Result<Attested, Status> {
         let (method, attested) = self.attestors.attest(proof, csr).await;
         attested.map_err(|refused| self.refuse(method, &refused, caller))
+    }
+
+    /// What the policy gives, now or as soon as it does within this time.
+    async fn entitle_within(
+        &self,
+        wait: Duration,
+        subject: &Subject,
+        wanted: Option<&WorkloadId>,
+    ) -> Result<Entitlement, NotEntitled> {
+        let mut changes = self.policies.changes();
+        let end = tokio::time::sleep(wait);
+        let mut end = std::pin::pin!(end);
+        loop {
+            changes.mark_unchanged();
+            let entitled = entitle(&self.policies.current(), subject, wanted, self.clock.now());
+            match &entitled {
+                Err(NotEntitled::NoRule { .. } | NotEntitled::NotGiven { .. }) if !end.is_elapsed() => {}
+                _ => return entitled,
+            }
+            tokio::select! {
+                () = &mut end => {}
+                // The sender lives in `policies`.
+                _ = changes.changed() => {}
+            }
+        }
     }
 
     /// Why somebody who was attested has no certificate all the same.
@@ -123,19 +152,21 @@ impl IdentityService for IdentityApi {
         let caller = request.extensions().get::<Caller>().cloned();
         let caller = caller.ok_or_else(|| Status::internal("a connection without a caller"))?;
         let _working = caller.work.begin();
-        let AttestRequest { proof, csr, spiffe_id } = request.into_inner();
+        let AttestRequest { proof, csr, spiffe_id, wait } = request.into_inner();
+        let wait = wait.and_then(|wait| Duration::try_from(wait).ok()).unwrap_or_default().min(self.longest_wait);
         let proof = proof.ok_or_else(|| Status::invalid_argument("proof: missing"))?;
         let wanted = (!spiffe_id.is_empty()).then(|| parse_id(&spiffe_id, "spiffe_id")).transpose()?;
         let attested = self.attest_by(&proof, &csr, &caller).await?;
-        let entitled = entitle(&self.policies.current(), &attested.subject, wanted.as_ref(), self.clock.now());
+        let entitled = self.entitle_within(wait, &attested.subject, wanted.as_ref()).await;
         let method = attested.evidence.method();
         let entitlement = entitled.inspect_err(|error| {
             self.tell_refused(method, "not_entitled", &error.to_string(), &caller);
         })?;
+        let version = entitlement.version();
         let issued = self.issuance.issue(entitlement, Attestation::First(attested), &csr).await;
         let certificate = issued.map_err(|error| self.not_issued(method, error, &caller))?.release();
         let bundles = bundles(&self.distribution.bundles());
-        Ok(Response::new(AttestResponse { svid: Some(svid(certificate)), bundles: Some(bundles) }))
+        Ok(Response::new(AttestResponse { svid: Some(svid(certificate, version)), bundles: Some(bundles) }))
     }
 
     async fn challenge(&self, _: Request<ChallengeRequest>) -> Result<Response<ChallengeResponse>, Status> {
@@ -149,57 +180,27 @@ impl IdentityService for IdentityApi {
         let origin = self.agents.standing(peer.id(), &serial).await?;
         let subject = origin.attributes.map_or_else(|| Subject::Named(peer.id().clone()), Subject::Proved);
         let entitlement = entitle(&self.policies.current(), &subject, Some(peer.id()), self.clock.now())?;
+        let version = entitlement.version();
         let renewal = Attestation::Renewal { serial, of: origin.number };
         let certificate = self.issuance.issue(entitlement, renewal, &request.into_inner().csr).await?.release();
         let bundles = bundles(&self.distribution.bundles());
-        Ok(Response::new(RenewResponse { svid: Some(svid(certificate)), bundles: Some(bundles) }))
+        Ok(Response::new(RenewResponse { svid: Some(svid(certificate, version)), bundles: Some(bundles) }))
     }
 
-    async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(&self, request: Request<Streaming<WatchRequest>>) -> Result<Response<Self::WatchStream>, Status> {
         let (peer, ending) = self.peer(&request)?;
         let serial = serial_of(&peer);
         let origin = self.agents.standing(peer.id(), &serial).await?;
         let subscription = self
             .distribution
-            .subscribe(peer.id().clone(), origin.number)
+            .subscribe(peer.id().clone(), origin.number, self.clock.now())
             .map_err(|full| Status::resource_exhausted(full.to_string()))?;
         // Once more: whoever lost its standing before it had a place was not among those whose streams were ended.
         self.agents.standing(peer.id(), &serial).await?;
-        let watching = Watching { subscription, ending, _counted: self.metrics.client() };
+        let subject = origin.attributes.map_or_else(|| Subject::Named(peer.id().clone()), Subject::Proved);
+        let holder =
+            Holder { id: peer.id().clone(), subject, policies: self.policies.clone(), clock: self.clock.clone() };
+        let watching = Watching::new(holder, subscription, request.into_inner(), ending, self.metrics.client());
         Ok(Response::new(Box::pin(futures_util::stream::unfold(Some(watching), Watching::next))))
     }
-}
-
-/// One Watch stream.
-struct Watching {
-    subscription: Subscription,
-    /// The connection's end: it comes with its certificate's.
-    ending: CancellationToken,
-    _counted: Counted,
-}
-
-impl Watching {
-    async fn next(watching: Option<Self>) -> Option<(Result<WatchResponse, Status>, Option<Self>)> {
-        let mut watching = watching?;
-        let event = watching.ending.run_until_cancelled(watching.subscription.next()).await.flatten();
-        match event {
-            Some(event) => Some((Ok(message(event)), Some(watching))),
-            None if watching.subscription.is_taken() => {
-                Some((Err(Status::permission_denied("it was banned or evicted")), None))
-            }
-            // An end that the caller can tell from a broken connection: it opens another stream.
-            None => Some((Err(Status::unavailable("this connection ends; watch on a new one")), None)),
-        }
-    }
-}
-
-fn message(event: Event) -> WatchResponse {
-    let event = match event {
-        Event::Bundles(set) => watch_response::Event::Bundles(bundles(&set)),
-        Event::RenewNow(renew_now) => watch_response::Event::RenewNow(RenewNow {
-            // Bounded by the administrator's API to far less than a Duration holds.
-            within: prost_types::Duration::try_from(renew_now.within).ok(),
-        }),
-    };
-    WatchResponse { event: Some(event) }
 }

@@ -6,13 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use signet_proto::identity::v1::WatchRequest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tower::{Service, ServiceExt};
 
-use crate::harness::{ID, Identity, Issuer, Place, attest, csr, new_key, renew};
+use crate::harness::{ID, Identity, Issuer, Place, attest, csr, hello, new_key, renew};
 
 /// Connections that say `opening` and then nothing, each opened again when the issuer ends it.
 fn stalling(address: SocketAddr, count: usize, opening: &[u8]) -> JoinSet<()> {
@@ -148,14 +147,14 @@ async fn one_workload_does_not_take_every_place_to_watch() {
     let (greedy, other) = (issuer.join(ID).await, issuer.join("spiffe://example.org/shop/till").await);
     let mut streams = Vec::new();
     let refused = loop {
-        match issuer.client_of(&greedy).await.watch(WatchRequest {}).await {
+        match issuer.client_of(&greedy).await.watch(hello()).await {
             Ok(stream) => streams.push(stream),
             Err(refused) => break refused,
         }
     };
     assert_eq!((refused.code(), streams.len()), (tonic::Code::ResourceExhausted, 16));
     assert_eq!(refused.message(), format!("16 clients watch already as {ID}, and no identity may have more"));
-    issuer.client_of(&other).await.watch(WatchRequest {}).await.unwrap();
+    issuer.client_of(&other).await.watch(hello()).await.unwrap();
     issuer.stop().await;
 }
 

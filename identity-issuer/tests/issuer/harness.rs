@@ -15,7 +15,9 @@ use signet_identity::{
 use signet_proto::admin::v1::admin_service_client::AdminServiceClient;
 use signet_proto::admin::v1::{ApplyPolicyRequest, CreateJoinTokenRequest, PolicyFile};
 use signet_proto::identity::v1::identity_service_client::IdentityServiceClient;
-use signet_proto::identity::v1::{AttestRequest, AttestResponse, RenewRequest, RenewResponse, attest_request::Proof};
+use signet_proto::identity::v1::{
+    AttestRequest, AttestResponse, RenewRequest, RenewResponse, WatchRequest, attest_request::Proof,
+};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -293,7 +295,7 @@ impl Identity {
 
 /// For whatever identity there is.
 pub fn request(proof: Proof, csr: Vec<u8>) -> AttestRequest {
-    AttestRequest { proof: Some(proof), csr, spiffe_id: String::new() }
+    AttestRequest { proof: Some(proof), csr, ..AttestRequest::default() }
 }
 
 pub async fn attest(
@@ -309,6 +311,11 @@ pub async fn renew(
     csr: Vec<u8>,
 ) -> Result<Response<RenewResponse>, Status> {
     client.renew(RenewRequest { csr }).await
+}
+
+/// The first word of a client that has nothing, and says nothing more.
+pub fn hello() -> impl tokio_stream::Stream<Item = WatchRequest> + Send + 'static {
+    tokio_stream::iter([WatchRequest::default()])
 }
 
 pub fn new_key() -> KeyPair {

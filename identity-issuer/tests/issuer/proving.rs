@@ -10,13 +10,14 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, PublicKeyData};
 use serde_json::{Value, json};
 use signet_proto::identity::v1::attest_request::Proof;
+use signet_proto::identity::v1::watch_response::Event;
 use signet_proto::identity::v1::{
-    AttestRequest, ChallengeRequest, KubernetesToken, OidcToken, WatchRequest, X509Possession, X509Svid,
+    AttestRequest, ChallengeRequest, KubernetesToken, OidcToken, X509Possession, X509Svid,
 };
 use tonic::{Code, Status};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use crate::harness::{Identity, Issuer, Place, csr, eventually, new_key, renew, request};
+use crate::harness::{Identity, Issuer, Place, csr, eventually, hello, new_key, renew, request};
 
 /// Somebody who makes tokens, with a key set in `keys.json`.
 struct TokenMaker {
@@ -201,6 +202,61 @@ async fn a_renewal_asks_the_policy_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_for_a_rule_has_an_identity_as_soon_as_it_is_there() {
+    let place = Place::with(TOKENS);
+    let maker = TokenMaker::at(&place);
+    let issuer = place.serve().await;
+    let wait = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+    let ask = |wait| {
+        let proof = of_cluster("prod", &maker.pod("shop", "cart"));
+        AttestRequest { wait, ..request(proof, csr(&new_key())) }
+    };
+    let refused = attest(&issuer, ask(wait(1))).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    let (mut client, waiting) = (issuer.stranger().await, ask(wait(60)));
+    let waiting = tokio::spawn(async move { client.attest(waiting).await });
+    // A rule for somebody else ends nothing.
+    issuer.apply(&PODS.replace("[prod, lab]", "[lab]")).await;
+    let began = std::time::Instant::now();
+    issuer.apply(PODS).await;
+    let svid = waiting.await.unwrap().unwrap().into_inner().svid.unwrap();
+    assert_eq!(svid.spiffe_id, "spiffe://example.org/ns/shop/sa/cart");
+    assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_watches_is_told_that_its_rule_has_changed() {
+    let place = Place::with(TOKENS);
+    let maker = TokenMaker::at(&place);
+    let issuer = place.serve().await;
+    issuer.apply(PODS).await;
+    let pod = prove(&issuer, of_cluster("prod", &maker.pod("shop", "cart"))).await.unwrap();
+    let mut stream = issuer.client_of(&pod).await.watch(hello()).await.unwrap().into_inner();
+    let mut next = async || loop {
+        if let Some(Event::Entitlement(entitlement)) = stream.message().await.unwrap().unwrap().event {
+            return entitlement;
+        }
+    };
+    let first = next().await;
+    assert!(first.given);
+    // Nothing that is about it.
+    issuer
+        .apply(&format!(
+            "{PODS}\n  - {{ name: ci, match: {{ oidc.subject: x }}, spiffe_id: 'spiffe://example.org/ci/x' }}"
+        ))
+        .await;
+    issuer.apply(&PODS.replace("ttl: 10m", "ttl: 5m")).await;
+    let shorter = next().await;
+    assert!(shorter.given && shorter.version != first.version);
+    issuer.apply("rules: []").await;
+    assert!(!next().await.given);
+    issuer.apply(PODS).await;
+    assert_eq!(next().await, first);
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whom_a_source_vouched_for_that_is_believed_no_more_renews_nothing() {
     let mut place = Place::with(TOKENS);
     let maker = TokenMaker::at(&place);
@@ -214,7 +270,7 @@ async fn whom_a_source_vouched_for_that_is_believed_no_more_renews_nothing() {
     let refused = renew(&mut issuer.client_of(&prod).await, csr(&new_key())).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
     assert!(refused.message().starts_with("`prod`, which vouched for it"), "{}", refused.message());
-    let refused = issuer.client_of(&prod).await.watch(WatchRequest {}).await.unwrap_err();
+    let refused = issuer.client_of(&prod).await.watch(hello()).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
     renew(&mut issuer.client_of(&lab).await, csr(&new_key())).await.unwrap();
     issuer.stop().await;

@@ -6,12 +6,12 @@ use signet_proto::admin::v1::{
     BanRequest, EvictAgentsRequest, GetPolicyRequest, ListAgentsRequest, RequestRenewalRequest,
     evict_agents_request::Agents,
 };
-use signet_proto::identity::v1::{WatchRequest, WatchResponse, watch_response::Event};
+use signet_proto::identity::v1::{WatchResponse, watch_response::Event};
 use signet_test_postgres::Server;
 use sqlx::Connection as _;
 use tonic::{Code, Streaming};
 
-use crate::harness::{ID, Identity, Issuer, Place, attest, csr, eventually, new_key, renew};
+use crate::harness::{ID, Identity, Issuer, Place, attest, csr, eventually, hello, new_key, renew};
 
 const OTHER: &str = "spiffe://example.org/other";
 
@@ -39,8 +39,9 @@ async fn revision(issuer: &Issuer) -> u64 {
 }
 
 async fn watch(issuer: &Issuer, identity: &Identity) -> Streaming<WatchResponse> {
-    let mut stream = issuer.client_of(identity).await.watch(WatchRequest {}).await.unwrap().into_inner();
+    let mut stream = issuer.client_of(identity).await.watch(hello()).await.unwrap().into_inner();
     assert!(matches!(stream.message().await.unwrap().unwrap().event, Some(Event::Bundles(_))));
+    assert!(matches!(stream.message().await.unwrap().unwrap().event, Some(Event::Entitlement(_))));
     stream
 }
 

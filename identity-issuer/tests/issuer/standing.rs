@@ -2,13 +2,13 @@
 
 use signet_proto::admin::v1::evict_agents_request::Agents;
 use signet_proto::admin::v1::{BanRequest, EvictAgentsRequest, ListAgentsRequest, ListBansRequest, UnbanRequest};
-use signet_proto::identity::v1::{WatchRequest, WatchResponse};
+use signet_proto::identity::v1::WatchResponse;
 use tonic::{Code, Status, Streaming};
 
-use crate::harness::{ID, Identity, Issuer, Place, attest, csr, eventually, new_key, renew};
+use crate::harness::{ID, Identity, Issuer, Place, attest, csr, eventually, hello, new_key, renew};
 
 async fn watch(issuer: &Issuer, identity: &Identity) -> Result<Streaming<WatchResponse>, Status> {
-    Ok(issuer.client_of(identity).await.watch(WatchRequest {}).await?.into_inner())
+    Ok(issuer.client_of(identity).await.watch(hello()).await?.into_inner())
 }
 
 async fn evict(issuer: &Issuer, agents: Agents) -> u32 {

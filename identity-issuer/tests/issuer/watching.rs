@@ -1,14 +1,14 @@
 use std::time::Duration;
 
-use signet_proto::admin::v1::RequestRenewalRequest;
+use signet_proto::admin::v1::{ListAgentsRequest, RequestRenewalRequest};
 use signet_proto::identity::v1::watch_response::Event;
-use signet_proto::identity::v1::{WatchRequest, WatchResponse};
+use signet_proto::identity::v1::{Applied, Entitlement, Resource, WatchRequest, WatchResponse};
 use tonic::{Code, Streaming};
 
-use crate::harness::{ID, Identity, Issuer, Place, csr, eventually, new_key, renew};
+use crate::harness::{ID, Identity, Issuer, Place, csr, eventually, hello, new_key, renew};
 
 async fn watch(issuer: &Issuer, identity: &Identity) -> Streaming<WatchResponse> {
-    issuer.client_of(identity).await.watch(WatchRequest {}).await.unwrap().into_inner()
+    issuer.client_of(identity).await.watch(hello()).await.unwrap().into_inner()
 }
 
 async fn next(stream: &mut Streaming<WatchResponse>) -> Event {
@@ -25,6 +25,7 @@ async fn a_watcher_gets_the_bundles_at_once_and_is_asked_to_renew() {
     for stream in [&mut cart, &mut till] {
         let Event::Bundles(bundles) = next(stream).await else { panic!("bundles first") };
         assert_eq!(bundles.bundles[0].x509_authorities, [issuer.bundle.authorities()[0].to_vec()]);
+        assert!(matches!(next(stream).await, Event::Entitlement(Entitlement { given: true, .. })));
     }
     assert!(issuer.has_metric("signet_issuer_connected_clients 2").await);
     let mut admin = issuer.admin().await;
@@ -46,11 +47,11 @@ async fn a_watcher_gets_the_bundles_at_once_and_is_asked_to_renew() {
 async fn nobody_watches_without_a_certificate_and_places_are_bounded() {
     let place = Place::with("limits: { watchers: 1 }");
     let issuer = place.serve().await;
-    let refused = issuer.stranger().await.watch(WatchRequest {}).await.unwrap_err();
+    let refused = issuer.stranger().await.watch(hello()).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated);
     let joined = issuer.join(ID).await;
     let _first = watch(&issuer, &joined).await;
-    let refused = issuer.client_of(&joined).await.watch(WatchRequest {}).await.unwrap_err();
+    let refused = issuer.client_of(&joined).await.watch(hello()).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted);
     issuer.stop().await;
 }
@@ -61,7 +62,8 @@ async fn a_connection_and_its_stream_end_when_their_certificate_expires() {
     let issuer = place.serve().await;
     let joined = issuer.join(ID).await;
     let mut client = issuer.client_of(&joined).await;
-    let mut stream = client.watch(WatchRequest {}).await.unwrap().into_inner();
+    let mut stream = client.watch(hello()).await.unwrap().into_inner();
+    next(&mut stream).await;
     next(&mut stream).await;
     let ended = tokio::time::timeout(Duration::from_secs(10), stream.message()).await;
     assert_eq!(ended.expect("an end in time").unwrap_err().code(), Code::Unavailable);
@@ -90,8 +92,94 @@ async fn open_streams_do_not_hold_up_a_shutdown() {
     let joined = issuer.join(ID).await;
     let mut stream = watch(&issuer, &joined).await;
     next(&mut stream).await;
+    next(&mut stream).await;
     let began = std::time::Instant::now();
     issuer.stop().await;
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     assert_eq!(stream.message().await.unwrap_err().code(), Code::Unavailable);
+}
+
+/// A client that says what the test lets it say.
+struct Talking {
+    say: tokio::sync::mpsc::Sender<WatchRequest>,
+    stream: Streaming<WatchResponse>,
+}
+
+impl Talking {
+    async fn new(issuer: &Issuer, identity: &Identity, has: Vec<Applied>) -> Self {
+        let (say, said) = tokio::sync::mpsc::channel(4);
+        say.send(WatchRequest { applied: has }).await.unwrap();
+        let said = tokio_stream::wrappers::ReceiverStream::new(said);
+        let stream = issuer.client_of(identity).await.watch(said).await.unwrap().into_inner();
+        Self { say, stream }
+    }
+
+    async fn say(&self, applied: Applied) {
+        self.say.send(WatchRequest { applied: vec![applied] }).await.unwrap();
+    }
+}
+
+fn applied(resource: Resource, version: &[u8], refused: &str) -> Applied {
+    Applied { resource: resource.into(), version: version.to_vec(), refused: refused.to_owned() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_comes_back_is_sent_what_it_lacks_and_nothing_else() {
+    let place = Place::new();
+    let issuer = place.serve().await;
+    let cart = issuer.join(ID).await;
+    let mut first = Talking::new(&issuer, &cart, Vec::new()).await;
+    let Event::Bundles(bundles) = next(&mut first.stream).await else { panic!("bundles first") };
+    let Event::Entitlement(entitlement) = next(&mut first.stream).await else { panic!("then the entitlement") };
+    let has = vec![
+        applied(Resource::Bundles, &bundles.version, ""),
+        applied(Resource::Entitlement, &entitlement.version, ""),
+    ];
+    let mut again = Talking::new(&issuer, &cart, has.clone()).await;
+    // At once, and empty.
+    assert_eq!(again.stream.message().await.unwrap().unwrap(), WatchResponse::default());
+    let mut lacking = Talking::new(&issuer, &cart, has[1..].to_vec()).await;
+    assert_eq!(next(&mut lacking.stream).await, Event::Bundles(bundles.clone()));
+    // What it could not put in force, it does not have.
+    let mut refusing =
+        Talking::new(&issuer, &cart, vec![applied(Resource::Bundles, &bundles.version, "no"), has[1].clone()]).await;
+    assert_eq!(next(&mut refusing.stream).await, Event::Bundles(bundles));
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_sees_what_a_client_has_put_in_force() {
+    let place = Place::new();
+    let issuer = place.serve().await;
+    let cart = issuer.join(ID).await;
+    let told = async || {
+        let agents = issuer.admin().await.list_agents(ListAgentsRequest::default()).await.unwrap().into_inner().agents;
+        agents[0].applied.clone().unwrap()
+    };
+    let mut client = Talking::new(&issuer, &cart, Vec::new()).await;
+    let Event::Bundles(bundles) = next(&mut client.stream).await else { panic!("bundles first") };
+    let Event::Entitlement(entitlement) = next(&mut client.stream).await else { panic!("then the entitlement") };
+    assert!(!told().await.current);
+    client.say(applied(Resource::Entitlement, &entitlement.version, "")).await;
+    client.say(applied(Resource::Bundles, b"another", "")).await;
+    client.say(applied(Resource::Bundles, &bundles.version, "no room\u{1b}[2J")).await;
+    eventually("the refusal is heard", async || told().await.refused == "no room[2J").await;
+    assert!(!told().await.current);
+    client.say(applied(Resource::Bundles, &bundles.version, "")).await;
+    eventually("all is in force", async || told().await.current).await;
+    assert_eq!(told().await.refused, "");
+    // Nobody has to listen for ever to a client that talks.
+    let ended = async {
+        loop {
+            let _ =
+                client.say.send(WatchRequest { applied: vec![applied(Resource::Bundles, &bundles.version, "")] }).await;
+            if client.say.is_closed() {
+                break;
+            }
+        }
+        client.stream.message().await
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(10), ended).await.expect("an end in time");
+    assert_eq!(ended.unwrap_err().code(), Code::ResourceExhausted);
+    issuer.stop().await;
 }

@@ -8,6 +8,7 @@ use signet_proto::identity::v1;
 /// One message, encoded. 64 bundles of a few authorities each are 200 KiB.
 pub(super) const MAX_MESSAGE_BYTES: usize = 1 << 20;
 const MAX_CHAIN: usize = 8;
+const MAX_VERSION: usize = 64;
 const MAX_BUNDLES: usize = 64;
 const MAX_AUTHORITIES: usize = 64;
 const MAX_CERTIFICATE_BYTES: usize = 16 << 10;
@@ -31,12 +32,30 @@ pub(super) enum AnswerError {
     TrustDomain(#[from] SpiffeIdError),
 }
 
+/// What an issuer gave, and what tells it from others.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) material: Material,
+    pub(super) versions: Versions,
+}
+
+/// Of what is in force here. Empty where that is not known.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Versions {
+    pub(super) bundles: Vec<u8>,
+    pub(super) entitlement: Vec<u8>,
+}
+
 /// An SVID for our `key`, with the bundles that came along.
-pub(super) fn material(
+pub(super) fn answered(
     svid: Option<v1::X509Svid>,
     bundles: Option<v1::TrustBundles>,
     key: PrivateKeyDer<'static>,
-) -> Result<Material, AnswerError> {
+) -> Result<Answered, AnswerError> {
+    let versions = Versions {
+        bundles: version(bundles.as_ref().map(|bundles| bundles.version.clone())),
+        entitlement: version(svid.as_ref().map(|svid| svid.entitlement_version.clone())),
+    };
     let svid = svid.ok_or(AnswerError::Missing("certificate"))?;
     let bundles = bundles.ok_or(AnswerError::Missing("trust bundles"))?;
     let said = svid.spiffe_id;
@@ -46,7 +65,12 @@ pub(super) fn material(
         let said = said.chars().take(128).collect();
         return Err(AnswerError::Contradiction { said, certified: svid.id().to_string() });
     }
-    Ok(Material { svid, bundles: bundle_set(bundles)? })
+    Ok(Answered { material: Material { svid, bundles: bundle_set(bundles)? }, versions })
+}
+
+/// One that is too long to be kept is none.
+pub(super) fn version(bytes: Option<Vec<u8>>) -> Vec<u8> {
+    bytes.filter(|bytes| bytes.len() <= MAX_VERSION).unwrap_or_default()
 }
 
 /// The full set of bundles.

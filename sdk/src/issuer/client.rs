@@ -11,17 +11,18 @@ use std::{
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
-use signet_identity::{BundleSet, ClientKey, LiveIdentity, Material, SharedClock, WorkloadId, bootstrap_client_config};
+use signet_identity::{BundleSet, ClientKey, LiveIdentity, SharedClock, WorkloadId, bootstrap_client_config};
 use signet_proto::identity::v1::{
-    AttestRequest, ChallengeRequest, RenewRequest, TrustBundles, WatchRequest, WatchResponse, X509Svid,
-    identity_service_client::IdentityServiceClient,
+    Applied, AttestRequest, ChallengeRequest, RenewRequest, Resource, TrustBundles, WatchRequest, WatchResponse,
+    X509Svid, identity_service_client::IdentityServiceClient,
 };
+use tokio::sync::mpsc;
 use tonic::{Code, Status, Streaming, transport::Channel};
 
 use super::{
     Endpoint,
     addresses::Addresses,
-    answer::{self, AnswerError, MAX_MESSAGE_BYTES},
+    answer::{self, AnswerError, Answered, MAX_MESSAGE_BYTES, Versions},
     credential::{CredentialError, Shown},
     request::{KeyError, NewKey},
 };
@@ -34,6 +35,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 const KEEP_ALIVE_OF_SEVERAL: Duration = Duration::from_millis(900);
 /// How long one of several may take to connect.
 const ONE_OF_SEVERAL: Duration = Duration::from_secs(1);
+/// What is said of what was sent, and waits to be sent.
+const SAID: usize = 8;
 const MAX_HEADER_BYTES: u32 = 16 << 10;
 
 /// Why a call gave nothing.
@@ -72,6 +75,11 @@ impl CallError {
             }
             Self::NorAgain { .. } | Self::Answer { .. } | Self::Key(_) | Self::Credential(_) => false,
         }
+    }
+
+    /// Of an attestation: whether the issuer believes the proof, and the policy gives nothing for it yet.
+    pub(super) fn is_not_given_yet(&self) -> bool {
+        matches!(self, Self::Refused { status, .. } if status.code() == Code::PermissionDenied)
     }
 
     /// Of a renewal: whether the issuer was there, and what it attested once does not entitle to it any more.
@@ -118,7 +126,7 @@ pub(super) async fn attest(
     clock: &SharedClock,
     shown: Shown,
     wanted: Option<&WorkloadId>,
-) -> Result<Material, CallError> {
+) -> Result<Answered, CallError> {
     let bundles = BundleSet::from_iter([endpoint.bootstrap.clone()]);
     let tls = bootstrap_client_config(&bundles, &endpoint.expected(), vec![b"h2".to_vec()], clock.clone());
     let key = NewKey::generate()?;
@@ -139,7 +147,7 @@ async fn exchange(
     wanted: Option<&WorkloadId>,
     key: NewKey,
     csr: Vec<u8>,
-) -> Result<Material, CallError> {
+) -> Result<Answered, CallError> {
     let proof = match shown {
         Shown::Proof(proof) => proof,
         Shown::Key(key) => {
@@ -148,7 +156,9 @@ async fn exchange(
         }
     };
     let spiffe_id = wanted.map(ToString::to_string).unwrap_or_default();
-    let request = AttestRequest { proof: Some(proof), csr, spiffe_id };
+    // Shorter than the call may take, so that the answer comes within it.
+    let wait = prost_types::Duration::try_from(endpoint.timeouts.request * 3 / 5).ok();
+    let request = AttestRequest { proof: Some(proof), csr, spiffe_id, wait };
     let answer = within(endpoint, calls.attest(request)).await?.into_inner();
     material(endpoint, answer.svid, answer.bundles, key)
 }
@@ -252,7 +262,7 @@ impl IssuerClient {
     }
 
     /// A successor of the live SVID, for a new key.
-    pub(super) async fn renew(&self) -> Result<Material, CallError> {
+    pub(super) async fn renew(&self) -> Result<Answered, CallError> {
         let key = NewKey::generate()?;
         let request = RenewRequest { csr: key.request()? };
         let mut calls = calls(self.channel.clone());
@@ -260,10 +270,26 @@ impl IssuerClient {
         material(&self.endpoint, answer.svid, answer.bundles, key)
     }
 
-    /// The stream of bundles and wishes. It has no end of its own: the timeout is for its beginning.
-    pub(super) async fn watch(&self) -> Result<Streaming<WatchResponse>, CallError> {
+    /// The stream of what is to be in force. It has no end of its own: the timeout is for its beginning. What is said on the other way
+    /// begins with what is in force here.
+    pub(super) async fn watch(
+        &self,
+        versions: &Versions,
+    ) -> Result<(Streaming<WatchResponse>, mpsc::Sender<WatchRequest>), CallError> {
+        let (say, said) = mpsc::channel(SAID);
+        let applied = [(Resource::Bundles, &versions.bundles), (Resource::Entitlement, &versions.entitlement)];
+        let applied = applied.into_iter().filter(|(_, version)| !version.is_empty());
+        let applied = applied.map(|(resource, version)| Applied {
+            resource: resource.into(),
+            version: version.clone(),
+            refused: String::new(),
+        });
+        // There is room: nobody else has it yet.
+        let _ = say.try_send(WatchRequest { applied: applied.collect() });
+        let said = futures_util::stream::unfold(said, async |mut said| Some((said.recv().await?, said)));
         let mut calls = calls(self.channel.clone());
-        Ok(within(&self.endpoint, calls.watch(WatchRequest {})).await?.into_inner())
+        let stream = within(&self.endpoint, calls.watch(said)).await?.into_inner();
+        Ok((stream, say))
     }
 
     /// What a stream's message says of bundles.
@@ -317,7 +343,7 @@ fn material(
     svid: Option<X509Svid>,
     bundles: Option<TrustBundles>,
     key: NewKey,
-) -> Result<Material, CallError> {
+) -> Result<Answered, CallError> {
     let key = key.into_private_key()?;
-    answer::material(svid, bundles, key).map_err(|source| CallError::Answer { address: endpoint.address(), source })
+    answer::answered(svid, bundles, key).map_err(|source| CallError::Answer { address: endpoint.address(), source })
 }

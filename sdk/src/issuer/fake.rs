@@ -32,7 +32,7 @@ use tokio::{
     sync::broadcast,
 };
 use tokio_stream::wrappers::BroadcastStream;
-use tonic::{Request, Response, Status, transport::Server};
+use tonic::{Request, Response, Status, Streaming, transport::Server};
 use x509_parser::prelude::{FromDer as _, X509CertificationRequest};
 
 use crate::server::{MtlsListener, peer_identity};
@@ -160,7 +160,10 @@ impl FakeIssuer {
     }
 
     pub(super) fn good_bundles(&self) -> v1::TrustBundles {
-        v1::TrustBundles { bundles: vec![bundle("example.org", &[self.root.root_certificate()])] }
+        v1::TrustBundles {
+            bundles: vec![bundle("example.org", &[self.root.root_certificate()])],
+            ..v1::TrustBundles::default()
+        }
     }
 
     async fn answer(&self, id: &str, csr: &[u8]) -> Result<(Option<v1::X509Svid>, Option<v1::TrustBundles>), Status> {
@@ -199,14 +202,18 @@ impl FakeIssuer {
         let svid = v1::X509Svid {
             spiffe_id: said.to_owned(),
             chain: chain.iter().map(|der| der.to_vec()).collect(),
-            not_before: None,
-            not_after: None,
+            ..v1::X509Svid::default()
         };
         let mut bundles = self.good_bundles();
         match misdeed {
-            Some(Misdeed::EmptyBundle) => bundles = v1::TrustBundles { bundles: vec![bundle("example.org", &[])] },
+            Some(Misdeed::EmptyBundle) => {
+                bundles = v1::TrustBundles { bundles: vec![bundle("example.org", &[])], ..v1::TrustBundles::default() }
+            }
             Some(Misdeed::BundleOfOtherAuthority) => {
-                bundles = v1::TrustBundles { bundles: vec![bundle("example.org", &[foreign.root_certificate()])] };
+                bundles = v1::TrustBundles {
+                    bundles: vec![bundle("example.org", &[foreign.root_certificate()])],
+                    ..v1::TrustBundles::default()
+                };
             }
             Some(Misdeed::BundleTwice) => bundles.bundles.extend(bundles.bundles.clone()),
             Some(Misdeed::TooManyBundles) => {
@@ -271,7 +278,7 @@ impl IdentityService for FakeIssuer {
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
 
-    async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(&self, request: Request<Streaming<WatchRequest>>) -> Result<Response<Self::WatchStream>, Status> {
         peer_identity(request.extensions()).ok_or_else(|| Status::unauthenticated(""))?;
         let wishes = BroadcastStream::new(self.wishes.subscribe()).filter_map(async |wish| wish.ok());
         self.watched.fetch_add(1, SeqCst);

@@ -1,25 +1,41 @@
 //! The issuer's stream: opened, read, and opened again when it breaks, for as long as one SVID is the newest.
 
-use std::{convert::Infallible, pin::Pin, time::Duration};
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use signet_identity::BundleSet;
-use signet_proto::identity::v1::{RenewNow, WatchResponse, watch_response::Event};
+use signet_proto::identity::v1::{
+    Applied, Entitlement, RenewNow, Resource, WatchRequest, WatchResponse, watch_response::Event,
+};
 use tokio::sync::mpsc;
 
-use super::client::{CallError, IssuerClient};
+use super::{
+    answer::{Versions, version},
+    client::{CallError, IssuerClient},
+};
 use crate::{Monitor, backoff::Backoff, cause};
 
 /// What the issuer wants to be done.
 #[derive(Debug)]
 pub(super) enum Wish {
     /// Trust these, and nothing else.
-    Bundles(BundleSet),
+    Bundles { bundles: BundleSet, version: Vec<u8> },
+    /// What the policy gives is not what the certificate was made by: renew at a random moment within this time.
+    Entitlement { within: Duration },
+    /// The policy gives it no more.
+    NotGiven { version: Vec<u8> },
     /// Renew at a random moment within this time.
     RenewNow { within: Duration },
 }
 
 /// Wishes that wait. When full, the stream is not read until there is room: its flow control holds the issuer back.
 const BACKLOG: usize = 4;
+/// Of a refusal, in characters.
+const MOST_REASON: usize = 256;
 /// No wish is spread over a longer time: certificates live at most this long.
 const MAX_SPREAD: Duration = Duration::from_secs(24 * 3600);
 
@@ -27,12 +43,50 @@ const MAX_SPREAD: Duration = Duration::from_secs(24 * 3600);
 pub(super) struct Following {
     wishes: mpsc::Receiver<Wish>,
     follow: Pin<Box<dyn Future<Output = Infallible> + Send>>,
+    said: Said,
+}
+
+/// What is in force, and the way to tell the issuer.
+#[derive(Clone)]
+struct Said(Arc<Mutex<Saying>>);
+
+struct Saying {
+    versions: Versions,
+    to: Option<mpsc::Sender<WatchRequest>>,
 }
 
 impl Following {
-    pub(super) fn new(client: IssuerClient, monitor: Monitor, backoff: Backoff) -> Self {
+    /// `versions`: of what is in force now.
+    pub(super) fn new(client: IssuerClient, monitor: Monitor, backoff: Backoff, versions: Versions) -> Self {
         let (sender, wishes) = mpsc::channel(BACKLOG);
-        Self { wishes, follow: Box::pin(follow(client, monitor, sender, backoff)) }
+        let said = Said(Arc::new(Mutex::new(Saying { versions, to: None })));
+        Self { wishes, follow: Box::pin(follow(client, monitor, sender, backoff, said.clone())), said }
+    }
+
+    /// What the issuer sent is in force, or why it is not.
+    pub(super) fn applied(&self, resource: Resource, version: Vec<u8>, outcome: Result<(), String>) {
+        let mut saying = self.said.lock();
+        let refused = match outcome {
+            Ok(()) => {
+                match resource {
+                    Resource::Bundles => saying.versions.bundles.clone_from(&version),
+                    Resource::Entitlement => saying.versions.entitlement.clone_from(&version),
+                    Resource::Unspecified => {}
+                }
+                String::new()
+            }
+            Err(reason) => reason.chars().take(MOST_REASON).collect(),
+        };
+        let applied = Applied { resource: resource.into(), version, refused };
+        // Where there is no room, or no stream, the next one begins with what is in force.
+        if let Some(to) = &saying.to {
+            let _ = to.try_send(WatchRequest { applied: vec![applied] });
+        }
+    }
+
+    /// Of what is in force.
+    pub(super) fn versions(&self) -> Versions {
+        self.said.lock().versions.clone()
     }
 
     /// The next wish. May be dropped and called again: nothing is lost.
@@ -46,14 +100,22 @@ impl Following {
     }
 }
 
+impl Said {
+    fn lock(&self) -> MutexGuard<'_, Saying> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 async fn follow(
     client: IssuerClient,
     monitor: Monitor,
     wishes: mpsc::Sender<Wish>,
     mut backoff: Backoff,
+    said: Said,
 ) -> Infallible {
     loop {
-        let end = read(&client, &monitor, &wishes, &mut backoff).await;
+        let end = read(&client, &monitor, &wishes, &mut backoff, &said).await;
+        said.lock().to = None;
         let cause = cause::whole(&end);
         if end.is_of_the_issuer() {
             client.give_up();
@@ -72,9 +134,14 @@ async fn read(
     monitor: &Monitor,
     wishes: &mpsc::Sender<Wish>,
     backoff: &mut Backoff,
+    said: &Said,
 ) -> CallError {
-    let mut stream = match client.watch().await {
-        Ok(stream) => stream,
+    let versions = said.lock().versions.clone();
+    let mut stream = match client.watch(&versions).await {
+        Ok((stream, say)) => {
+            said.lock().to = Some(say);
+            stream
+        }
         Err(error) => return error,
     };
     loop {
@@ -84,14 +151,16 @@ async fn read(
             Err(status) => return client.ended(Some(status)),
         };
         let wish = match wish_of(client, message) {
-            Ok(Some(wish)) => wish,
-            Ok(None) => continue,
+            Ok(Some(wish)) => Some(wish),
+            Ok(None) => None,
             Err(error) => return error,
         };
         // Only a stream that says something is one: an issuer that opens and closes is not connected.
         backoff.reset();
         monitor.connected();
-        if wishes.send(wish).await.is_err() {
+        if let Some(wish) = wish
+            && wishes.send(wish).await.is_err()
+        {
             return client.ended(None);
         }
     }
@@ -100,11 +169,19 @@ async fn read(
 /// None for an event that a newer issuer may send and that means nothing here.
 fn wish_of(client: &IssuerClient, message: WatchResponse) -> Result<Option<Wish>, CallError> {
     match message.event {
-        Some(Event::Bundles(bundles)) => Ok(Some(Wish::Bundles(client.bundles(bundles)?))),
-        Some(Event::RenewNow(RenewNow { within })) => {
-            let within = within.and_then(|within| Duration::try_from(within).ok()).unwrap_or_default();
-            Ok(Some(Wish::RenewNow { within: within.min(MAX_SPREAD) }))
+        Some(Event::Bundles(mut bundles)) => {
+            let version = version(Some(std::mem::take(&mut bundles.version)));
+            Ok(Some(Wish::Bundles { bundles: client.bundles(bundles)?, version }))
         }
+        Some(Event::RenewNow(RenewNow { within })) => Ok(Some(Wish::RenewNow { within: spread(within) })),
+        Some(Event::Entitlement(Entitlement { given, within, version: told })) => Ok(Some(match given {
+            true => Wish::Entitlement { within: spread(within) },
+            false => Wish::NotGiven { version: version(Some(told)) },
+        })),
         None => Ok(None),
     }
+}
+
+fn spread(within: Option<prost_types::Duration>) -> Duration {
+    within.and_then(|within| Duration::try_from(within).ok()).unwrap_or_default().min(MAX_SPREAD)
 }

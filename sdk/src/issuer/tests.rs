@@ -401,11 +401,15 @@ async fn bundles_of_the_stream_become_live_with_the_same_certificate() {
     // The same again is nothing new; a set that does not vouch for us is refused.
     let second = running.live.load().generation();
     issuer.wish_bundles(bundles);
-    issuer.wish_bundles(signet_proto::identity::v1::TrustBundles { bundles: vec![bundle("example.org", &[])] });
+    issuer.wish_bundles(signet_proto::identity::v1::TrustBundles {
+        bundles: vec![bundle("example.org", &[])],
+        version: vec![1],
+    });
     until(&mut events, refused).await;
     assert_eq!(running.live.load().generation(), second);
     issuer.wish_bundles(signet_proto::identity::v1::TrustBundles {
         bundles: vec![bundle("example.org", &[]), bundle("example.org", &[])],
+        version: vec![2],
     });
     let reason = until(&mut events, refused).await;
     assert!(reason.contains("two bundles"), "{reason}");

@@ -16,7 +16,7 @@ use signet_sdk::{
 use signet_test_pki::Authority;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, transport::Server};
+use tonic::{Request, Response, Status, Streaming, transport::Server};
 
 use crate::mesh::{CLIENT, LONG, SERVER, Workload};
 
@@ -37,14 +37,14 @@ impl IdentityService for WhoAmI {
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
         let peer = peer_identity(request.extensions()).unwrap();
         let chain = vec![peer.serial().to_string().into_bytes()];
-        let svid = X509Svid { spiffe_id: peer.id().to_string(), chain, not_before: None, not_after: None };
+        let svid = X509Svid { spiffe_id: peer.id().to_string(), chain, ..X509Svid::default() };
         tokio::time::sleep(Duration::from_millis(2)).await;
         Ok(Response::new(RenewResponse { svid: Some(svid), bundles: None }))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
 
-    async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(&self, _: Request<Streaming<WatchRequest>>) -> Result<Response<Self::WatchStream>, Status> {
         Ok(Response::new(Box::pin(stream::pending())))
     }
 }
@@ -155,7 +155,7 @@ async fn a_stream_ends_with_the_certificate_it_was_opened_with() {
     let client = Workload::start(&root, CLIENT, Duration::from_secs(2)).await;
     let address = tonic_server(&server).await;
     let mut calls = channel(&client, address);
-    let mut stream = calls.watch(WatchRequest {}).await.unwrap().into_inner();
+    let mut stream = calls.watch(stream::pending()).await.unwrap().into_inner();
     client.rotate(&root, LONG).await;
     let end = tokio::time::timeout(Duration::from_secs(5), stream.message()).await.expect("an end in time");
     assert!(!matches!(end, Ok(Some(_))));

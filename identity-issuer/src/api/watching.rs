@@ -1,0 +1,232 @@
+//! One Watch stream: what a client has, what it is to have, and what it says of that.
+//!
+//! A version is a hash of what it is of. So a client that comes back, to this issuer or to another, is sent what it lacks and nothing
+//! else, and nothing has to be remembered of it.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use signet_identity::{SharedClock, WorkloadId};
+use signet_proto::identity::v1::{
+    Entitlement, RenewNow, Resource as WireResource, WatchRequest, WatchResponse, watch_response,
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+
+use super::bundles;
+use crate::attestation::Subject;
+use crate::distribution::{Event, Resource, Subscription, Version};
+use crate::entitlement::entitle;
+use crate::metrics::Counted;
+use crate::policy::Policies;
+
+/// Who watches.
+#[derive(Debug)]
+pub(super) struct Holder {
+    pub(super) id: WorkloadId,
+    pub(super) subject: Subject,
+    pub(super) policies: Policies,
+    pub(super) clock: SharedClock,
+}
+
+#[derive(Debug)]
+pub(super) struct Watching {
+    holder: Holder,
+    subscription: Subscription,
+    /// The connection's end: it comes with its certificate's.
+    ending: CancellationToken,
+    policy_changes: watch::Receiver<u64>,
+    /// What the client says; none when it has no more to say.
+    saying: Option<Streaming<WatchRequest>>,
+    /// How often it has said something since it was last sent something.
+    said: usize,
+    /// What it has, or was sent.
+    bundles: Option<Version>,
+    entitlement: Option<Version>,
+    ready: VecDeque<WatchResponse>,
+    has_greeted: bool,
+    _counted: Counted,
+}
+
+/// For the first word of a client.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// For what it is sent, one word is enough.
+const MOST_WORDS: usize = 64;
+/// In bytes.
+const MOST_REASON: usize = 512;
+/// Over which those renew whose rule was changed.
+const SPREAD: Duration = Duration::from_secs(10);
+
+/// What comes next for a stream.
+enum Next {
+    Event(Event),
+    Policy,
+    Said(WatchRequest),
+    NothingMoreSaid,
+    End,
+}
+
+impl Watching {
+    pub(super) fn new(
+        holder: Holder,
+        subscription: Subscription,
+        saying: Streaming<WatchRequest>,
+        ending: CancellationToken,
+        counted: Counted,
+    ) -> Self {
+        Self {
+            policy_changes: holder.policies.changes(),
+            holder,
+            subscription,
+            ending,
+            saying: Some(saying),
+            said: 0,
+            bundles: None,
+            entitlement: None,
+            ready: VecDeque::new(),
+            has_greeted: false,
+            _counted: counted,
+        }
+    }
+
+    pub(super) async fn next(watching: Option<Self>) -> Option<(Result<WatchResponse, Status>, Option<Self>)> {
+        let mut watching = watching?;
+        if !watching.has_greeted {
+            watching.greet().await;
+        }
+        loop {
+            if let Some(response) = watching.ready.pop_front() {
+                watching.said = 0;
+                return Some((Ok(response), Some(watching)));
+            }
+            match watching.wait().await {
+                Next::Event(Event::Bundles) => watching.offer_bundles(),
+                Next::Event(Event::RenewNow(renew_now)) => {
+                    // Bounded by the administrator's API to far less than a Duration holds.
+                    let within = prost_types::Duration::try_from(renew_now.within).ok();
+                    watching.send(watch_response::Event::RenewNow(RenewNow { within }));
+                }
+                Next::Policy => watching.offer_entitlement(),
+                Next::Said(request) => {
+                    watching.said += 1;
+                    if watching.said > MOST_WORDS {
+                        let status = Status::resource_exhausted("too much is said of what was sent");
+                        return Some((Err(status), None));
+                    }
+                    watching.hear(request);
+                }
+                Next::NothingMoreSaid => watching.saying = None,
+                Next::End if watching.subscription.is_taken() => {
+                    return Some((Err(Status::permission_denied("it was banned or evicted")), None));
+                }
+                // An end that the caller can tell from a broken connection: it opens another stream.
+                Next::End => {
+                    return Some((Err(Status::unavailable("this connection ends; watch on a new one")), None));
+                }
+            }
+        }
+    }
+
+    /// Hears what the client has, and sends the rest; or a word that says that there is none.
+    async fn greet(&mut self) {
+        self.has_greeted = true;
+        let first = tokio::time::timeout(PATIENCE, next_of(&mut self.saying));
+        match self.ending.run_until_cancelled(first).await {
+            Some(Ok(Some(request))) => self.has(&request),
+            Some(Ok(None)) => self.saying = None,
+            Some(Err(_)) | None => {}
+        }
+        self.offer_bundles();
+        self.policy_changes.mark_unchanged();
+        self.offer_entitlement();
+        if self.ready.is_empty() {
+            self.ready.push_back(WatchResponse::default());
+        }
+    }
+
+    async fn wait(&mut self) -> Next {
+        tokio::select! {
+            biased;
+            () = self.ending.cancelled() => Next::End,
+            event = self.subscription.next() => event.map_or(Next::End, Next::Event),
+            changed = self.policy_changes.changed() => if changed.is_ok() { Next::Policy } else { Next::End },
+            said = next_of(&mut self.saying) => said.map_or(Next::NothingMoreSaid, Next::Said),
+        }
+    }
+
+    fn offer_bundles(&mut self) {
+        let bundles = bundles(&self.subscription.bundles());
+        let version = Version::read(&bundles.version);
+        if self.bundles != version {
+            self.bundles = version;
+            self.note_sent(Resource::Bundles, version);
+            self.send(watch_response::Event::Bundles(bundles));
+        }
+    }
+
+    fn offer_entitlement(&mut self) {
+        let Holder { id, subject, policies, clock } = &self.holder;
+        let entitled = entitle(&policies.current(), subject, Some(id), clock.now());
+        let given = entitled.is_ok();
+        let version = entitled.map_or_else(|_| Version::of(&[]), |entitlement| entitlement.version());
+        if self.entitlement != Some(version) {
+            self.entitlement = Some(version);
+            self.note_sent(Resource::Entitlement, Some(version));
+            let within = prost_types::Duration::try_from(SPREAD).ok();
+            let entitlement = Entitlement { given, within, version: version.to_vec() };
+            self.send(watch_response::Event::Entitlement(entitlement));
+        }
+    }
+
+    fn note_sent(&self, resource: Resource, version: Option<Version>) {
+        if let Some(version) = version {
+            self.subscription.sent(resource, version, self.holder.clock.now());
+        }
+    }
+
+    fn send(&mut self, event: watch_response::Event) {
+        self.ready.push_back(WatchResponse { event: Some(event) });
+    }
+
+    /// What the client had before.
+    fn has(&mut self, request: &WatchRequest) {
+        for applied in &request.applied {
+            let version = Version::read(&applied.version).filter(|_| applied.refused.is_empty());
+            match resource(applied.resource) {
+                Some(Resource::Bundles) => self.bundles = version,
+                Some(Resource::Entitlement) => self.entitlement = version,
+                None => {}
+            }
+        }
+    }
+
+    /// What the client says of what it was sent.
+    fn hear(&self, request: WatchRequest) {
+        for mut applied in request.applied.into_iter().take(2) {
+            let (Some(resource), Some(version)) = (resource(applied.resource), Version::read(&applied.version)) else {
+                continue;
+            };
+            applied.refused.truncate(applied.refused.floor_char_boundary(MOST_REASON));
+            applied.refused.retain(|character| !character.is_control());
+            self.subscription.applied(resource, version, applied.refused, self.holder.clock.now());
+        }
+    }
+}
+
+/// None for a newer kind that a client may know.
+fn resource(number: i32) -> Option<Resource> {
+    match WireResource::try_from(number).ok()? {
+        WireResource::Unspecified => None,
+        WireResource::Bundles => Some(Resource::Bundles),
+        WireResource::Entitlement => Some(Resource::Entitlement),
+    }
+}
+
+/// None when there is nothing more to come; never, when that was known before.
+async fn next_of(saying: &mut Option<Streaming<WatchRequest>>) -> Option<WatchRequest> {
+    match saying {
+        Some(stream) => stream.message().await.ok().flatten(),
+        None => std::future::pending().await,
+    }
+}
