@@ -132,8 +132,10 @@ pub enum PolicyLoadError {
 pub(crate) enum CatchUpError {
     #[error("it has gone back from revision {present} to {found}: was the database restored from a backup?")]
     Backwards { present: u64, found: u64 },
-    #[error("revision {revision} has {found} rules of {present}, and nobody has taken out so many")]
-    Lost { revision: u64, present: usize, found: usize },
+    #[error("revision {present} on record is another than the one in force: was the database restored from a backup?")]
+    Another { present: u64 },
+    #[error("in revision {revision}, {missing} of {present} rules are missing, and nobody has taken out so many")]
+    Lost { revision: u64, missing: u64, present: usize },
     #[error("revision {revision} does not go with this issuer's configuration: {cause}")]
     Policy { revision: u64, cause: PolicyError },
     #[error(transparent)]
@@ -257,14 +259,18 @@ impl Policies {
         let current = self.current();
         let present = current.revision.head.number;
         let (found, removed) = self.0.store.latest_revision(present).await?;
+        if found >= present && present > 0 && !self.0.store.is_on_record(&current.revision.head).await? {
+            return Err(CatchUpError::Another { present });
+        }
         if found <= present {
             return if found == present { Ok(None) } else { Err(CatchUpError::Backwards { present, found }) };
         }
         let Some(next) = self.0.store.revision(Some(found)).await? else { return Ok(None) };
-        let (before, after) = (current.revision.rules.len(), next.rules.len());
-        let missing = before.saturating_sub(after) as u64;
+        let before = current.revision.rules.len();
+        let names: HashSet<_> = next.rules.iter().map(|rule| &rule.name).collect();
+        let missing = current.revision.rules.iter().filter(|rule| !names.contains(&rule.name)).count() as u64;
         if missing > removed + before as u64 / MOST_LOST {
-            return Err(CatchUpError::Lost { revision: found, present: before, found: after });
+            return Err(CatchUpError::Lost { revision: found, missing, present: before });
         }
         let next = Current::compile(next, self.0.surroundings.clone()).await.map_err(CatchUpError::Task)?;
         let next = next.map_err(|cause| CatchUpError::Policy { revision: found, cause })?;

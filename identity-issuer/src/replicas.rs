@@ -76,8 +76,9 @@ impl Replica {
     }
 
     async fn catch_up(&self, seen: &mut OffsetDateTime) -> Result<(), StoreError> {
-        self.read_policy().await?;
-        self.read_standing(seen).await
+        // A policy that cannot be read keeps nobody's ban.
+        self.read_standing(seen).await?;
+        self.read_policy().await
     }
 
     /// What cannot be put in force leaves the policy as it is.
@@ -90,7 +91,7 @@ impl Replica {
                 self.metrics.policy_refused(false);
                 Ok(())
             }
-            Err(CatchUpError::Store(error)) => Err(error),
+            Err(CatchUpError::Store(error)) if !matches!(error, StoreError::Record { .. }) => Err(error),
             Err(error) => {
                 // Once for each time that it begins.
                 if self.metrics.policy_refused(true) {

@@ -359,11 +359,12 @@ impl Holder {
                 }
                 renewed = answer(&mut asking) => {
                     asking = None;
-                    let failed = renewed.as_ref().is_err_and(CallError::is_of_the_issuer);
+                    let connection_failed = renewed.as_ref().is_err_and(CallError::is_of_the_connection);
+                    let is_ours = renewed.as_ref().is_err_and(|error| !error.is_of_the_issuer());
                     if self.accept(renewed.map_err(|error| cause::whole(&error)), delivery) == Accepted::Yes {
                         return;
                     }
-                    if failed {
+                    if connection_failed || !is_ours && !endpoint.addresses.is_one() {
                         // The connection may be dead without a word, or the issuer: the next attempt makes another, perhaps elsewhere.
                         client.give_up();
                         client = connect();

@@ -181,6 +181,7 @@ impl DatabaseFile {
         PostgresUrl::new(&self.url, password_file).map_err(|error| {
             let fix = match error {
                 PostgresUrlError::Malformed => "write postgres://USER@HOST/DATABASE",
+                PostgresUrlError::Parameter => "leave it out, or set it at the database for its user",
                 PostgresUrlError::Password => "put the password into a file, and name that by `password_file`",
                 PostgresUrlError::Unverified => {
                     "leave `sslmode` out, or write `verify-full`; `sslrootcert` names the CA"

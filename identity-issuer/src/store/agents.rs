@@ -5,6 +5,7 @@ use signet_policy::{AttributeName, Attributes};
 use sqlx::AnyConnection;
 use time::OffsetDateTime;
 
+use super::database::in_time;
 use super::{Store, StoreError, Write, microseconds, time, tokens, workload_id};
 use crate::attestation::AttestationNumber;
 use crate::distribution::Holder;
@@ -63,12 +64,14 @@ impl Store {
 
     /// None for a certificate that is not on record here.
     pub(crate) async fn origin(&self, serial: &[u8]) -> Result<Option<Origin>, StoreError> {
-        let row: Option<(Option<i64>, Option<String>, Option<i64>)> = sqlx::query_as(
-            "SELECT attestation_number, attributes, evicted_at FROM issued \
+        let row: Option<(Option<i64>, Option<String>, Option<i64>)> = in_time(
+            sqlx::query_as(
+                "SELECT attestation_number, attributes, evicted_at FROM issued \
              LEFT JOIN attestations ON number = attestation_number WHERE serial = $1",
+            )
+            .bind(serial)
+            .fetch_optional(&self.database.readers),
         )
-        .bind(serial)
-        .fetch_optional(&self.database.readers)
         .await?;
         let Some((number, attributes, evicted_at)) = row else { return Ok(None) };
         let attributes = attributes.map(|text| attributes_of(&text)).transpose()?;
@@ -83,46 +86,54 @@ impl Store {
         limit: u32,
         now: OffsetDateTime,
     ) -> Result<Vec<AgentRecord>, StoreError> {
-        let rows: Vec<AgentRow> = sqlx::query_as(
-            "SELECT number, attestations.spiffe_id, method, attributes, attested_at, issued_at, not_after, serial \
+        let rows: Vec<AgentRow> = in_time(
+            sqlx::query_as(
+                "SELECT number, attestations.spiffe_id, method, attributes, attested_at, issued_at, not_after, serial \
              FROM attestations JOIN issued ON position = \
              (SELECT max(position) FROM issued WHERE attestation_number = number) \
              WHERE number > $1 AND evicted_at IS NULL AND not_after >= $2 \
              AND ($3 IS NULL OR attestations.spiffe_id = $3) ORDER BY number LIMIT $4",
+            )
+            .bind(after.0)
+            .bind(now.unix_timestamp())
+            .bind(id.map(|id| id.as_str()))
+            .bind(i64::from(limit))
+            .fetch_all(&self.database.lists),
         )
-        .bind(after.0)
-        .bind(now.unix_timestamp())
-        .bind(id.map(|id| id.as_str()))
-        .bind(i64::from(limit))
-        .fetch_all(&self.database.lists)
         .await?;
         rows.into_iter().map(agent).collect()
     }
 
     pub(crate) async fn attested_identity(&self, number: AttestationNumber) -> Result<Option<WorkloadId>, StoreError> {
-        let id: Option<String> = sqlx::query_scalar("SELECT spiffe_id FROM attestations WHERE number = $1")
-            .bind(number.0)
-            .fetch_optional(&self.database.readers)
-            .await?;
+        let id: Option<String> = in_time(
+            sqlx::query_scalar("SELECT spiffe_id FROM attestations WHERE number = $1")
+                .bind(number.0)
+                .fetch_optional(&self.database.readers),
+        )
+        .await?;
         id.map(|id| workload_id(&id)).transpose()
     }
 
     pub(crate) async fn is_banned(&self, id: &WorkloadId) -> Result<bool, StoreError> {
-        let bans: i64 = sqlx::query_scalar("SELECT count(*) FROM bans WHERE spiffe_id = $1")
-            .bind(id.as_str())
-            .fetch_one(&self.database.readers)
-            .await?;
+        let bans: i64 = in_time(
+            sqlx::query_scalar("SELECT count(*) FROM bans WHERE spiffe_id = $1")
+                .bind(id.as_str())
+                .fetch_one(&self.database.readers),
+        )
+        .await?;
         Ok(bans > 0)
     }
 
     /// In the order of their SPIFFE IDs.
     pub(crate) async fn bans(&self, after: &str, limit: u32) -> Result<Vec<Ban>, StoreError> {
-        let rows: Vec<(String, i64, String, String)> = sqlx::query_as(
-            "SELECT spiffe_id, banned_at, actor, reason FROM bans WHERE spiffe_id > $1 ORDER BY spiffe_id LIMIT $2",
+        let rows: Vec<(String, i64, String, String)> = in_time(
+            sqlx::query_as(
+                "SELECT spiffe_id, banned_at, actor, reason FROM bans WHERE spiffe_id > $1 ORDER BY spiffe_id LIMIT $2",
+            )
+            .bind(after)
+            .bind(i64::from(limit))
+            .fetch_all(&self.database.lists),
         )
-        .bind(after)
-        .bind(i64::from(limit))
-        .fetch_all(&self.database.lists)
         .await?;
         let ban = |(id, banned_at, actor, reason): (String, i64, String, String)| {
             let actor = Actor::of_record(actor);
@@ -136,14 +147,18 @@ impl Store {
     /// From whom something was taken at `since` or later.
     pub(crate) async fn taken_since(&self, since: OffsetDateTime) -> Result<Vec<Holder>, StoreError> {
         let since = microseconds(since);
-        let banned: Vec<String> = sqlx::query_scalar("SELECT spiffe_id FROM bans WHERE banned_at >= $1")
-            .bind(since)
-            .fetch_all(&self.database.lists)
-            .await?;
-        let evicted: Vec<i64> = sqlx::query_scalar("SELECT number FROM attestations WHERE evicted_at >= $1")
-            .bind(since)
-            .fetch_all(&self.database.lists)
-            .await?;
+        let banned: Vec<String> = in_time(
+            sqlx::query_scalar("SELECT spiffe_id FROM bans WHERE banned_at >= $1")
+                .bind(since)
+                .fetch_all(&self.database.lists),
+        )
+        .await?;
+        let evicted: Vec<i64> = in_time(
+            sqlx::query_scalar("SELECT number FROM attestations WHERE evicted_at >= $1")
+                .bind(since)
+                .fetch_all(&self.database.lists),
+        )
+        .await?;
         let banned = banned.iter().map(|id| Ok(Holder::Id(workload_id(id)?)));
         let evicted = evicted.into_iter().map(|number| Ok(Holder::Attestation(AttestationNumber(number))));
         banned.chain(evicted).collect()

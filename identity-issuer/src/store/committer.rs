@@ -8,7 +8,7 @@ use sqlx::{Any, Transaction};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::database::{Database, is_conflict};
+use super::database::{Database, in_time, is_conflict};
 use super::issued::{self, NotRecorded};
 use super::postgres::{self, Change};
 use super::{Logged, RecordRevisionError, STORE, StoreError, Write, agents, microseconds, policies, tokens};
@@ -63,6 +63,12 @@ impl Committer {
                 self.readiness.set(STORE, State::Ready);
                 batch.drain(..).zip(outcomes).for_each(|(write, outcome)| answer(write, outcome));
             }
+            // One of them may be made to conflict: the others are not held up by it.
+            Err(error) if is_conflict(&error) && batch.len() > 1 => {
+                for write in std::mem::take(batch) {
+                    Box::pin(self.settle(&mut vec![write])).await;
+                }
+            }
             Err(error) => {
                 tracing::error!(%error, requests = batch.len(), "nothing recorded: the commit failed");
                 self.readiness.set(STORE, State::NotReady { reason: format!("the last commit failed: {error}") });
@@ -75,7 +81,7 @@ impl Committer {
     async fn commit(&mut self, batch: &[Write]) -> Result<Vec<Outcome>, sqlx::Error> {
         let mut attempts = 0;
         loop {
-            match self.attempt(batch).await {
+            match in_time(self.attempt(batch)).await {
                 Err(error) if is_conflict(&error) && attempts < RETRIES => attempts += 1,
                 ended => return ended,
             }
@@ -119,6 +125,8 @@ impl Committer {
                 }
             }
         }
+        // In the same order at each issuer, so that no two transactions wait for each other.
+        rows.sort_unstable_by(|(_, one, _), (_, two, _)| one.key_hash.as_bytes().cmp(two.key_hash.as_bytes()));
         for (index, reason) in issued::renewals(&mut transaction, &rows).await? {
             outcomes[index] = Outcome::NotRecorded(reason);
         }

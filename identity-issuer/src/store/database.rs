@@ -14,7 +14,6 @@ use std::time::Duration;
 use signet_identity::TrustDomain;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
-use sqlx::postgres::PgConnectOptions;
 use sqlx::{Any, AnyConnection, AnyPool, Connection, SqlSafeStr, Transaction};
 
 use super::OpenError;
@@ -32,7 +31,7 @@ pub(crate) enum Location {
 #[derive(Clone, Debug)]
 pub(super) struct Database {
     pub(super) kind: Kind,
-    /// One connection, the committer's.
+    /// The committer's. It uses one connection at a time.
     pub(super) writer: AnyPool,
     /// For what a request waits for.
     pub(super) readers: AnyPool,
@@ -43,9 +42,11 @@ pub(super) struct Database {
 #[derive(Clone, Debug)]
 pub(super) enum Kind {
     Sqlite,
-    Postgres(Box<PgConnectOptions>),
+    Postgres(PostgresUrl),
 }
 
+/// How long anything may take that a database is asked for. A host that is gone without a word ends no connection.
+pub(super) const LIMIT: Duration = Duration::from_secs(12);
 /// How long a statement waits for a connection, or for another process that has the database open.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// SQLite databases up to this size are checked whole when opened; larger ones would delay the start.
@@ -78,8 +79,8 @@ impl Database {
                 (Kind::Sqlite, options("mode=rw")?, options("mode=ro")?)
             }
             Location::Postgres(url) => {
-                let (options, listening) = url.options().map_err(|source| opening.failed(source))?;
-                (Kind::Postgres(Box::new(listening)), options.clone(), options)
+                let options = url.options().map_err(|source| opening.failed(source))?;
+                (Kind::Postgres(url.clone()), options.clone(), options)
             }
         };
         // A pool would try until its patience ends, and not tell what is wrong.
@@ -88,15 +89,16 @@ impl Database {
         opening.check_integrity(&mut first).await?;
         opening.migrate(&kind, &mut first).await?;
         opening.claim(&mut first, trust_domain).await?;
-        let readers = match kind {
-            Kind::Sqlite => 2,
-            Kind::Postgres(_) => 4,
+        // A connection that hangs holds its place for long: of PostgreSQL there are more than are used at once.
+        let (writers, readers, lists) = match kind {
+            Kind::Sqlite => (1, 2, 1),
+            Kind::Postgres(_) => (4, 8, 4),
         };
         let pools = async {
             Ok(Self {
-                writer: kind.pool(1).connect_with(write).await?,
+                writer: kind.pool(writers).connect_with(write).await?,
                 readers: kind.pool(readers).connect_with(read.clone()).await?,
-                lists: kind.pool(1).connect_with(read).await?,
+                lists: kind.pool(lists).connect_with(read).await?,
                 kind,
             })
         };
@@ -132,9 +134,14 @@ impl Database {
 
     pub(super) async fn close(self) {
         // The connection that closes last moves SQLite's write-ahead log into the database: the writer's.
-        self.readers.close().await;
-        self.lists.close().await;
-        self.writer.close().await;
+        let closing = async {
+            self.readers.close().await;
+            self.lists.close().await;
+            self.writer.close().await;
+        };
+        if tokio::time::timeout(LIMIT, closing).await.is_err() {
+            tracing::warn!("the database does not close; the process ends without");
+        }
     }
 }
 
@@ -150,14 +157,20 @@ impl Kind {
 
     /// For each new connection.
     async fn prepare(&self, connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
-        let statements = match self {
+        let statements: &[&'static str] = match self {
             // What was written is there after a power cut.
-            Self::Sqlite => ["PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL"],
-            // A statement that hangs would hold up all that wait behind it.
-            Self::Postgres(_) => ["SET statement_timeout = '10s'", "SET idle_in_transaction_session_timeout = '30s'"],
+            Self::Sqlite => &["PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL"],
+            Self::Postgres(_) => &[
+                // A statement that hangs would hold up all that wait behind it.
+                "SET statement_timeout = '10s'",
+                "SET idle_in_transaction_session_timeout = '30s'",
+                // Whoever has waited for a ban sees it: its statements see what was committed before each of them.
+                "SET default_transaction_isolation = 'read committed'",
+                "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",
+            ],
         };
         for statement in statements {
-            sqlx::query(statement).fetch_optional(&mut *connection).await?;
+            sqlx::query(*statement).fetch_optional(&mut *connection).await?;
         }
         Ok(())
     }
@@ -166,9 +179,18 @@ impl Kind {
 fn file_options(path: &Path, mode: &str) -> Option<AnyConnectOptions> {
     let absolute = std::path::absolute(path).ok()?;
     let mut options = AnyConnectOptions::from_str("sqlite:///").ok()?;
-    options.database_url.set_path(absolute.to_str()?);
+    // It is decoded when it is read.
+    options.database_url.set_path(&absolute.to_str()?.replace('%', "%25"));
     options.database_url.set_query(Some(mode));
     Some(options)
+}
+
+/// What a database does, in time.
+pub(super) async fn in_time<T>(asked: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    match tokio::time::timeout(LIMIT, asked).await {
+        Ok(answered) => answered,
+        Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
+    }
 }
 
 /// Whether the transaction failed because of another one, so that it may succeed the next time.

@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use sqlx::{Any, AnyConnection, Connection, Transaction};
 use time::OffsetDateTime;
 
+use super::database::in_time;
 use super::{Counts, EXPIRING_TENTHS, LogError, Store, StoreError, microseconds, tokens};
 use crate::attestation::{AttestationNumber, Attested, Evidence, Subject};
 use crate::certificate::Certificate;
@@ -210,14 +211,16 @@ pub(super) async fn sweep(connection: &mut AnyConnection, now: i64) -> Result<()
 impl Store {
     pub(crate) async fn counts(&self, now: OffsetDateTime) -> Result<Counts, StoreError> {
         // Rows are only ever added, and numbered: the last number is about how many there are.
-        let (total, live, expiring): (i64, i64, i64) = sqlx::query_as(
-            "SELECT coalesce((SELECT max(position) FROM issued), 0), count(*), \
+        let (total, live, expiring): (i64, i64, i64) = in_time(
+            sqlx::query_as(
+                "SELECT coalesce((SELECT max(position) FROM issued), 0), count(*), \
              CAST(coalesce(sum(CASE WHEN ($1 - not_before) * 10 > (not_after - not_before) * $2 THEN 1 ELSE 0 END), 0) \
              AS BIGINT) FROM issued WHERE not_after >= $1",
+            )
+            .bind(now.unix_timestamp())
+            .bind(EXPIRING_TENTHS)
+            .fetch_one(&self.database.lists),
         )
-        .bind(now.unix_timestamp())
-        .bind(EXPIRING_TENTHS)
-        .fetch_one(&self.database.lists)
         .await?;
         let count = |number: i64| u64::try_from(number).unwrap_or(0);
         Ok(Counts { valid: count(live - expiring), expiring: count(expiring), expired: count(total - live) })

@@ -1,8 +1,11 @@
 //! The policies there were.
 
+use serde::Deserialize as _;
+use serde_json::Value;
 use signet_policy::Rule;
 use sqlx::AnyConnection;
 
+use super::database::in_time;
 use super::{Store, StoreError, Write, microseconds, time};
 use crate::policy::{Actor, Revision, RevisionHead};
 
@@ -18,14 +21,33 @@ pub(crate) enum RecordRevisionError {
 type Row = (i64, i64, String, String, i64);
 
 impl Store {
+    /// Whether this very revision is on record, and not another of its number.
+    pub(crate) async fn is_on_record(&self, head: &RevisionHead) -> Result<bool, StoreError> {
+        let same: i64 = in_time(
+            sqlx::query_scalar(
+                "SELECT count(*) FROM policy_revisions \
+                 WHERE revision = $1 AND created_at = $2 AND actor = $3 AND rule_count = $4",
+            )
+            .bind(head.number.cast_signed())
+            .bind(microseconds(head.created_at))
+            .bind(head.actor.as_str())
+            .bind(head.rules as i64)
+            .fetch_one(&self.database.lists),
+        )
+        .await?;
+        Ok(same == 1)
+    }
+
     /// The number of the latest, and how many rules were taken out by those behind `seen`.
     pub(crate) async fn latest_revision(&self, seen: u64) -> Result<(u64, u64), StoreError> {
-        let (latest, removed): (i64, i64) = sqlx::query_as(
-            "SELECT coalesce(max(revision), 0), \
+        let (latest, removed): (i64, i64) = in_time(
+            sqlx::query_as(
+                "SELECT coalesce(max(revision), 0), \
              CAST(coalesce(sum(CASE WHEN revision > $1 THEN removed ELSE 0 END), 0) AS BIGINT) FROM policy_revisions",
+            )
+            .bind(seen.cast_signed())
+            .fetch_one(&self.database.lists),
         )
-        .bind(seen.cast_signed())
-        .fetch_one(&self.database.lists)
         .await?;
         Ok((u64::try_from(latest).unwrap_or(0), u64::try_from(removed).unwrap_or(0)))
     }
@@ -40,15 +62,17 @@ impl Store {
     /// The one of this number, or the latest; none when there is none.
     pub(crate) async fn revision(&self, number: Option<u64>) -> Result<Option<Revision>, StoreError> {
         let number = number.map(|number| i64::try_from(number).unwrap_or(i64::MAX));
-        let row: Option<(i64, i64, String, String, i64, i64, String)> = sqlx::query_as(
-            "SELECT revision, created_at, actor, comment, rule_count, removed, rules FROM policy_revisions \
+        let row: Option<(i64, i64, String, String, i64, i64, String)> = in_time(
+            sqlx::query_as(
+                "SELECT revision, created_at, actor, comment, rule_count, removed, rules FROM policy_revisions \
              WHERE revision = coalesce($1, (SELECT max(revision) FROM policy_revisions))",
+            )
+            .bind(number)
+            .fetch_optional(&self.database.lists),
         )
-        .bind(number)
-        .fetch_optional(&self.database.lists)
         .await?;
         let Some((number, created_at, actor, comment, count, removed, rules)) = row else { return Ok(None) };
-        let rules: Vec<Rule> = serde_json::from_str(&rules).map_err(|_| StoreError::Record { what: "not a policy" })?;
+        let rules = rules_of(&rules)?;
         let head = head((number, created_at, actor, comment, count))?;
         if head.rules != rules.len() {
             return Err(StoreError::Record { what: "not all rules of a policy" });
@@ -59,15 +83,28 @@ impl Store {
     /// The latest first; only those before `before`.
     pub(crate) async fn revisions(&self, before: Option<u64>, limit: u32) -> Result<Vec<RevisionHead>, StoreError> {
         let before = before.map_or(i64::MAX, |before| i64::try_from(before).unwrap_or(i64::MAX));
-        let rows: Vec<Row> = sqlx::query_as(
-            "SELECT revision, created_at, actor, comment, rule_count FROM policy_revisions WHERE revision < $1 \
+        let rows: Vec<Row> = in_time(
+            sqlx::query_as(
+                "SELECT revision, created_at, actor, comment, rule_count FROM policy_revisions WHERE revision < $1 \
              ORDER BY revision DESC LIMIT $2",
+            )
+            .bind(before)
+            .bind(i64::from(limit))
+            .fetch_all(&self.database.lists),
         )
-        .bind(before)
-        .bind(i64::from(limit))
-        .fetch_all(&self.database.lists)
         .await?;
         rows.into_iter().map(head).collect()
+    }
+}
+
+fn rules_of(text: &str) -> Result<Vec<Rule>, StoreError> {
+    let wrong = || StoreError::Record { what: "not a policy, or one of a newer version" };
+    let written: Value = serde_json::from_str(text).map_err(|_| wrong())?;
+    let rules = Vec::<Rule>::deserialize(&written).map_err(|_| wrong())?;
+    // What is not known here would be left out, and might have been a condition.
+    match serde_json::to_value(&rules) {
+        Ok(understood) if understood == written => Ok(rules),
+        _ => Err(wrong()),
     }
 }
 

@@ -10,7 +10,7 @@ use sqlx::any::AnyConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions, PgSslMode};
 use zeroize::Zeroizing;
 
-use super::database::Kind;
+use super::database::{Kind, in_time};
 use super::{Store, StoreError};
 
 /// Where a database is, whose it is, and where the password is.
@@ -28,6 +28,8 @@ pub(crate) enum PostgresUrlError {
     Malformed,
     #[error("it holds a password")]
     Password,
+    #[error("it has a parameter that is none of {}", PARAMETERS.join(", "))]
+    Parameter,
     #[error("its sslmode lets anybody be the database")]
     Unverified,
 }
@@ -56,6 +58,20 @@ pub(crate) struct Changes {
     own: u64,
 }
 
+/// What a URL may say, beside what stands before the question mark.
+const PARAMETERS: [&str; 11] = [
+    "application_name",
+    "dbname",
+    "host",
+    "hostaddr",
+    "port",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslrootcert",
+    "ssl-mode",
+    "user",
+];
 const CHANNEL: &str = "signet";
 const MAX_PASSWORD: u64 = 4096;
 
@@ -70,6 +86,10 @@ impl PostgresUrl {
             || options.database_url.query_pairs().any(|(key, _)| key == "password")
         {
             return Err(PostgresUrlError::Password);
+        }
+        // Not repeated: it may be a secret that was written in a wrong place.
+        if !options.database_url.query_pairs().all(|(key, _)| PARAMETERS.contains(&&*key)) {
+            return Err(PostgresUrlError::Parameter);
         }
         let is_set = options.database_url.query_pairs().any(|(key, _)| matches!(&*key, "sslmode" | "ssl-mode"));
         if !is_set {
@@ -88,16 +108,27 @@ impl PostgresUrl {
     }
 
     /// With the password, as it stands in its file now.
-    pub(super) fn options(&self) -> Result<(AnyConnectOptions, PgConnectOptions), sqlx::Error> {
+    pub(super) fn options(&self) -> Result<AnyConnectOptions, sqlx::Error> {
         let mut options = AnyConnectOptions::from_str(&self.url)?;
         if let Some(file) = &self.password_file {
             let password = read_password(file).map_err(sqlx::Error::Io)?;
-            // Only a URL that can have no host cannot have a password.
-            let _ = options.database_url.set_password(Some(&password));
+            let encoded = Zeroizing::new(percent_encoded(&password));
+            // A URL without a host has no place for it.
+            if options.database_url.set_password(Some(&encoded)).is_err() {
+                options.database_url.query_pairs_mut().append_pair("password", &password);
+            }
         }
-        let listening = PgConnectOptions::from_url(&options.database_url)?;
-        Ok((options, listening))
+        Ok(options)
     }
+}
+
+/// The URL's own rules would leave a percent sign alone, which is then taken for the beginning of an encoded byte.
+fn percent_encoded(text: &str) -> String {
+    let encode = |byte: u8| match byte {
+        byte if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    };
+    text.bytes().map(encode).collect()
 }
 
 /// Whether it is a socket of this machine, or its loopback.
@@ -125,11 +156,15 @@ impl fmt::Display for PostgresUrl {
 impl Store {
     /// What other issuers change from now on; none where there can be no others.
     pub(crate) async fn changes(&self) -> Result<Option<Changes>, StoreError> {
-        let Kind::Postgres(options) = &self.database.kind else { return Ok(None) };
-        let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with((**options).clone());
-        let mut listener = PgListener::connect_with(&pool).await?;
-        listener.listen(CHANNEL).await?;
-        Ok(Some(Changes { listener, own: self.issuer }))
+        let Kind::Postgres(url) = &self.database.kind else { return Ok(None) };
+        let options = PgConnectOptions::from_url(&url.options()?.database_url)?;
+        let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(options);
+        let listening = async {
+            let mut listener = PgListener::connect_with(&pool).await?;
+            listener.listen(CHANNEL).await?;
+            Ok(listener)
+        };
+        Ok(Some(Changes { listener: in_time(listening).await?, own: self.issuer }))
     }
 
     pub(crate) fn is_shared(&self) -> bool {
@@ -138,8 +173,11 @@ impl Store {
 
     /// Tells the others.
     pub(crate) async fn announce(&self, change: Change) -> Result<(), StoreError> {
-        let mut connection = self.database.lists.acquire().await?;
-        Ok(tell(&self.database.kind, self.issuer, &mut connection, change).await?)
+        let telling = async {
+            let mut connection = self.database.lists.acquire().await?;
+            tell(&self.database.kind, self.issuer, &mut connection, change).await
+        };
+        Ok(in_time(telling).await?)
     }
 }
 
@@ -189,6 +227,8 @@ mod tests {
             ("db:5432", PostgresUrlError::Malformed),
             ("postgres://a:b@db/signet", PostgresUrlError::Password),
             ("postgres://a@db/signet?password=b", PostgresUrlError::Password),
+            ("postgres://a@db/signet?sslpassword=b", PostgresUrlError::Parameter),
+            ("postgres://a@db/signet?options=-c%20fsync=off", PostgresUrlError::Parameter),
             ("postgres://a@db/signet?sslmode=prefer", PostgresUrlError::Unverified),
             ("postgres://a@db/signet?sslmode=require", PostgresUrlError::Unverified),
             ("postgres://a@db/signet?sslmode=verify-ca", PostgresUrlError::Unverified),
@@ -201,6 +241,19 @@ mod tests {
             ["postgres://a@localhost/signet", "postgres://a@127.0.0.1/s", "postgres:///s?host=/run/postgresql&user=a"]
         {
             new(local).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_password_arrives_as_it_stands_in_its_file_and_is_shown_nowhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("password");
+        std::fs::write(&file, "a%41/@:?#&=é \n").unwrap();
+        for url in ["postgres://signet@localhost/signet", "postgres:///signet?host=/run/postgresql&user=signet"] {
+            let url = PostgresUrl::new(url, Some(file.clone())).unwrap();
+            assert!(!format!("{url} {url:?}").contains("41"));
+            let options = PgConnectOptions::from_url(&url.options().unwrap().database_url).unwrap();
+            assert!(format!("{options:?}").contains("a%41/@:?#&=é "), "{options:?}");
         }
     }
 }

@@ -4,6 +4,7 @@ use signet_identity::WorkloadId;
 use sqlx::AnyConnection;
 use time::OffsetDateTime;
 
+use super::database::in_time;
 use super::{Store, StoreError, TokenState, Write, microseconds, time, workload_id};
 use crate::attestation::{JoinTokenHash, NewJoinToken};
 
@@ -20,11 +21,12 @@ impl Store {
         hash: JoinTokenHash,
         now: OffsetDateTime,
     ) -> Result<Option<(WorkloadId, TokenState)>, StoreError> {
-        let row: Option<(String, i64, Option<i64>)> =
+        let row: Option<(String, i64, Option<i64>)> = in_time(
             sqlx::query_as("SELECT spiffe_id, expires_at, used_at FROM join_tokens WHERE token_sha256 = $1")
                 .bind(hash.as_bytes())
-                .fetch_optional(&self.database.readers)
-                .await?;
+                .fetch_optional(&self.database.readers),
+        )
+        .await?;
         let Some((id, expires_at, used_at)) = row else { return Ok(None) };
         let state = match used_at {
             Some(used_at) => TokenState::Used { used_at: time(used_at)? },

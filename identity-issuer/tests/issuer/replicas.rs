@@ -1,7 +1,5 @@
 //! Issuers that share a PostgreSQL database.
 
-use std::time::Duration;
-
 use signet_proto::admin::v1::{
     BanRequest, EvictAgentsRequest, GetPolicyRequest, ListAgentsRequest, RequestRenewalRequest,
     evict_agents_request::Agents,
@@ -115,28 +113,63 @@ async fn a_policy_that_goes_back_or_loses_rules_is_not_put_in_force() {
     one.apply(&rules(0..15)).await;
     eventually("fewer rules", async || revision(&two).await == 2).await;
 
-    sql(&url, "DELETE FROM policy_revisions WHERE revision = 2").await;
-    for issuer in [&one, &two] {
-        issuer.until_metric(REFUSED).await;
-        assert_eq!(revision(issuer).await, 2);
-    }
+    let told = async |metric: &str, number: u64| {
+        for issuer in [&one, &two] {
+            issuer.until_metric(metric).await;
+            assert_eq!(revision(issuer).await, number);
+        }
+    };
     sql(
         &url,
-        "INSERT INTO policy_revisions SELECT 2, created_at, actor, comment, rule_count, removed, rules FROM policy_revisions;
-         INSERT INTO policy_revisions SELECT 3, created_at, actor, comment, 1, 0, '[' || (rules::jsonb -> 0)::text || ']'
+        "CREATE TABLE kept AS SELECT * FROM policy_revisions WHERE revision = 2;
+         DELETE FROM policy_revisions WHERE revision = 2",
+    )
+    .await;
+    told(REFUSED, 2).await;
+    sql(&url, "INSERT INTO policy_revisions SELECT * FROM kept").await;
+    told(TAKEN, 2).await;
+
+    sql(
+        &url,
+        "INSERT INTO policy_revisions SELECT 3, created_at, actor, comment, 1, 0, '[' || (rules::jsonb -> 0)::text || ']'
          FROM policy_revisions WHERE revision = 2",
     )
     .await;
-    tokio::time::sleep(Duration::from_secs(6)).await;
-    for issuer in [&one, &two] {
-        issuer.until_metric(REFUSED).await;
-        assert_eq!(revision(issuer).await, 2);
-    }
+    told(REFUSED, 2).await;
     // The same with a record that they were taken out.
     sql(&url, "UPDATE policy_revisions SET removed = 14 WHERE revision = 3").await;
+    told(TAKEN, 3).await;
+    // One of the same number that somebody else has made, of an older state of the database.
+    sql(&url, "UPDATE policy_revisions SET actor = 'somebody else' WHERE revision = 3").await;
+    told(REFUSED, 3).await;
+    sql(
+        &url,
+        "INSERT INTO policy_revisions SELECT 4, created_at, actor, comment, rule_count, 0, rules
+         FROM policy_revisions WHERE revision = 3",
+    )
+    .await;
+    told(REFUSED, 3).await;
+    // A ban is heard all the same.
+    let banned = one.join(ID).await;
+    let mut stream = watch(&two, &banned).await;
+    one.admin().await.ban(BanRequest { spiffe_id: ID.to_owned(), reason: String::new() }).await.unwrap();
+    assert_eq!(stream.message().await.unwrap_err().code(), Code::PermissionDenied);
+    tokio::join!(one.stop(), two.stop());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_of_a_newer_version_are_not_put_in_force() {
+    let (url, [(_a, one), (_b, two)]) = two().await;
+    one.apply(&rules(0..2)).await;
+    sql(
+        &url,
+        "INSERT INTO policy_revisions SELECT 2, created_at, actor, comment, rule_count, 0,
+         jsonb_set(rules::jsonb, '{0,not_on_sundays}', 'true')::text FROM policy_revisions WHERE revision = 1",
+    )
+    .await;
     for issuer in [&one, &two] {
-        issuer.until_metric(TAKEN).await;
-        assert_eq!(revision(issuer).await, 3);
+        issuer.until_metric("signet_issuer_policy_refused 1").await;
+        assert_eq!(revision(issuer).await, 1);
     }
     tokio::join!(one.stop(), two.stop());
 }

@@ -33,12 +33,16 @@ struct Inner {
     /// Drawn at the start of the program.
     seed: [u8; 16],
     failed: Mutex<HashMap<SocketAddr, Instant>>,
+    /// What each name stood for when it was last found out.
+    known: Mutex<HashMap<Authority, Vec<SocketAddr>>>,
     /// By the last look.
     are_several: AtomicBool,
 }
 
 /// How long one that failed is asked last: drawn between this and twice as long, so that not all come back to it at once.
-const AWAY: Duration = Duration::from_secs(5);
+const AWAY: Duration = Duration::from_secs(30);
+/// How long a name may take to be found out; less than a holder's attempt to connect.
+const LOOK_UP: Duration = Duration::from_secs(1);
 /// How many there may be behind all names.
 const MOST: usize = 64;
 
@@ -48,7 +52,7 @@ impl Addresses {
         // Without randomness everything else fails too; all zeros are an order like any other.
         let _ = rand::fill(&mut seed);
         let are_several = AtomicBool::new(named.len() > 1);
-        Self(Arc::new(Inner { named, seed, failed: Mutex::default(), are_several }))
+        Self(Arc::new(Inner { named, seed, failed: Mutex::default(), known: Mutex::default(), are_several }))
     }
 
     /// Whether there is no second one to ask.
@@ -63,10 +67,24 @@ impl Addresses {
     pub(crate) async fn in_order(&self) -> io::Result<Vec<SocketAddr>> {
         let mut found = Vec::new();
         let mut failure = None;
-        for name in &self.0.named {
-            match tokio::net::lookup_host(name.as_str()).await {
-                Ok(addresses) => found.extend(addresses),
-                Err(error) => failure = Some(error),
+        let looking = self.0.named.iter().map(async |name| {
+            // One whose answer does not come keeps nobody from the others.
+            match tokio::time::timeout(LOOK_UP, tokio::net::lookup_host(name.as_str())).await {
+                Ok(found) => found.map(Iterator::collect::<Vec<_>>),
+                Err(_) => Err(io::ErrorKind::TimedOut.into()),
+            }
+        });
+        for (name, looked) in self.0.named.iter().zip(futures_util::future::join_all(looking).await) {
+            let mut known = self.0.known.lock().unwrap_or_else(PoisonError::into_inner);
+            match looked {
+                Ok(addresses) => {
+                    found.extend(&addresses);
+                    known.insert(name.clone(), addresses);
+                }
+                Err(error) => match known.get(name) {
+                    Some(addresses) => found.extend(addresses),
+                    None => failure = Some(error),
+                },
             }
         }
         if found.is_empty() {

@@ -66,15 +66,18 @@ impl CallError {
         matches!(self, Self::Refused { status, .. } if status.code() == Code::Unauthenticated)
     }
 
-    /// Whether another issuer, or another connection, may do better.
-    pub(super) fn is_of_the_issuer(&self) -> bool {
+    /// Whether another connection may do better.
+    pub(super) fn is_of_the_connection(&self) -> bool {
         match self {
             Self::Timeout { .. } | Self::Connect { .. } | Self::Ended { .. } => true,
-            Self::Refused { status, .. } => {
-                matches!(status.code(), Code::Unavailable | Code::ResourceExhausted | Code::Internal | Code::Unknown)
-            }
+            Self::Refused { status, .. } => matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded),
             Self::NorAgain { .. } | Self::Answer { .. } | Self::Key(_) | Self::Credential(_) => false,
         }
+    }
+
+    /// Whether another issuer may do better: one that refuses, or answers what is of no use, may have an old policy or a wrong clock.
+    pub(super) fn is_of_the_issuer(&self) -> bool {
+        !matches!(self, Self::Key(_) | Self::Credential(_))
     }
 
     /// Of an attestation: whether the issuer believes the proof, and the policy gives nothing for it yet.
@@ -196,6 +199,21 @@ struct Way {
     to: Arc<Mutex<Option<SocketAddr>>>,
 }
 
+/// One that was asked for a connection, and fails unless it answers.
+struct Asked<'a> {
+    addresses: &'a Addresses,
+    address: SocketAddr,
+    has_answered: bool,
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        if !self.has_answered {
+            self.addresses.failed_at(self.address);
+        }
+    }
+}
+
 impl Way {
     fn to(endpoint: &Endpoint) -> Self {
         let patience = if endpoint.addresses.is_one() { endpoint.timeouts.connect } else { ONE_OF_SEVERAL };
@@ -216,15 +234,17 @@ impl Way {
             let uri = Uri::builder().scheme("http").authority(address.to_string()).path_and_query("/").build();
             // An address of a socket is an authority.
             let Ok(uri) = uri else { continue };
+            // Also when whoever wants the connection has no patience left.
+            let mut asked = Asked { addresses: &self.addresses, address, has_answered: false };
             failure = match tokio::time::timeout(self.patience, dial(uri)).await {
                 Ok(Ok(connected)) => {
+                    asked.has_answered = true;
                     *self.last() = Some(address);
                     return Ok(connected);
                 }
                 Ok(Err(error)) => error,
                 Err(_) => ConnectError::Timeout { address: address.to_string(), limit: self.patience },
             };
-            self.addresses.failed_at(address);
         }
         Err(failure)
     }
