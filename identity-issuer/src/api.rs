@@ -9,6 +9,8 @@ mod identity;
 mod policy;
 mod watching;
 
+use std::time::Duration;
+
 use prost::Message as _;
 use signet_identity::{BundleSet, WorkloadId};
 use signet_proto::identity::v1 as wire;
@@ -18,6 +20,7 @@ use tonic::server::NamedService;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
+use crate::admission::Refused;
 use crate::agents::NoStanding;
 use crate::authority::CertifyError;
 use crate::certificate::Certificate;
@@ -81,6 +84,22 @@ impl From<NotEntitled> for Status {
     }
 }
 
+impl From<Refused> for Status {
+    fn from(refused: Refused) -> Self {
+        let mut status = Self::resource_exhausted(refused.to_string());
+        come_again(&mut status, refused.after);
+        status
+    }
+}
+
+/// Tells a client when to try again (gRPC A6, server pushback).
+fn come_again(status: &mut Status, after: Duration) {
+    let milliseconds = after.as_millis().to_string();
+    if let Ok(value) = milliseconds.parse() {
+        status.metadata_mut().insert("grpc-retry-pushback-ms", value);
+    }
+}
+
 impl From<NoStanding> for Status {
     fn from(error: NoStanding) -> Self {
         match error {
@@ -94,7 +113,11 @@ impl From<NoStanding> for Status {
 
 fn store_status(error: &StoreError) -> Status {
     match error {
-        StoreError::Busy => Status::resource_exhausted("too many requests at once; try again later"),
+        StoreError::Busy => {
+            let mut status = Status::resource_exhausted("too many requests at once; try again later");
+            come_again(&mut status, BUSY);
+            status
+        }
         // The committer has logged a failed commit once for all that were in it.
         StoreError::Closed | StoreError::Commit(_) => Status::unavailable("nothing was issued: it cannot be recorded"),
         StoreError::Database(_) | StoreError::Record { .. } | StoreError::Randomness => {
@@ -103,6 +126,9 @@ fn store_status(error: &StoreError) -> Status {
         }
     }
 }
+
+/// For the queue to the record.
+const BUSY: Duration = Duration::from_secs(1);
 
 fn report(error: &(dyn std::error::Error + 'static)) -> String {
     signet_process::start::Report::of(error).cause

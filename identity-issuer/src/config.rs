@@ -120,7 +120,11 @@ pub struct Limits {
     pub watchers: usize,
     /// Those of one SPIFFE ID.
     pub watchers_per_identity: usize,
-    /// Certificates that wait for the database.
+    /// Of one attestation.
+    pub renewals_per_minute: u32,
+    /// From one address (IPv6: one /64).
+    pub attestations_per_minute: u32,
+    /// Certificates that wait for the database. First ones are refused when half of them wait.
     pub pending: usize,
     pub keepalive_interval: Duration,
     pub keepalive_timeout: Duration,

@@ -11,6 +11,7 @@
 
 mod admin_socket;
 mod administration;
+mod admission;
 mod agents;
 mod api;
 mod attestation;

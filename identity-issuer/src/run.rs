@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin_socket::{AdminSocket, AdminSocketError, own_user};
 use crate::administration::Administrators;
+use crate::admission::Admission;
 use crate::agents::Agents;
 use crate::api::{AdminApi, Attestors, IdentityApi};
 use crate::attestation::{Challenges, JoinTokens};
@@ -294,6 +295,10 @@ impl Issuer {
             distribution: self.distribution.clone(),
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
+            admission: Admission::new(
+                self.config.limits.renewals_per_minute,
+                self.config.limits.attestations_per_minute,
+            ),
             longest_wait: self.config.limits.request_timeout * 4 / 5,
             refusals: LogLimit::new(),
         }

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::committer::Committer;
 use self::database::Database;
+use crate::attestation::Attestation;
 use crate::certificate::Certificate;
 
 pub(crate) use agents::{AgentRecord, Ban, Origin, StandingChange};
@@ -212,6 +213,12 @@ impl Store {
     /// Makes the record of `certificate` durable, and only then hands it back as one that may leave.
     pub(crate) async fn log(&self, certificate: Certificate) -> Result<Logged<Certificate>, LogError> {
         let (reply, outcome) = tokio::sync::oneshot::channel();
+        // The other half is for those who have an identity already.
+        if matches!(certificate.attestation, Attestation::First(_))
+            && self.writes.capacity() < self.writes.max_capacity() / 2
+        {
+            return Err(StoreError::Busy.into());
+        }
         self.submit(Write::Certificate { certificate, reply })?;
         outcome.await.map_err(|_| StoreError::Closed)?
     }

@@ -213,6 +213,7 @@ impl Source for IssuerSource {
             let shown = holder.credential.version().await;
             match holder.attest(&mut delivery).await {
                 Accepted::Yes => backoff.reset(),
+                Accepted::After(pause) => tokio::time::sleep(backoff.delay().max(drawn_after(pause))).await,
                 Accepted::NotYet => {
                     backoff.reset();
                     tokio::time::sleep(backoff.delay()).await;
@@ -239,7 +240,7 @@ struct Holder {
 impl Holder {
     /// Exchanges the credential for an SVID.
     async fn attest(&self, delivery: &mut Delivery) -> Accepted {
-        let mut waited = false;
+        let (mut waited, mut come_again) = (false, None);
         let attested = match self.credential.read().await {
             Ok(shown) => {
                 // Whoever had an identity wants none but that.
@@ -247,6 +248,7 @@ impl Holder {
                 let wanted = held.as_ref().or(self.wanted.as_ref());
                 let attested = client::attest(&self.endpoint, &self.clock, shown, wanted).await;
                 waited = attested.as_ref().is_err_and(CallError::is_not_given_yet);
+                come_again = attested.as_ref().err().and_then(CallError::come_again);
                 attested.map_err(|error| {
                     let remedy = if error.is_proof_refused() { Remedy::Credential } else { Remedy::TimeOrCredential };
                     self.explain(delivery, cause::whole(&error), remedy)
@@ -257,6 +259,7 @@ impl Holder {
         match self.accept(attested, delivery) {
             // The issuer has waited for the policy already.
             Accepted::No if waited => Accepted::NotYet,
+            Accepted::No if come_again.is_some() => Accepted::After(come_again.unwrap_or_default()),
             accepted => accepted,
         }
     }
@@ -360,6 +363,7 @@ impl Holder {
                 renewed = answer(&mut asking) => {
                     asking = None;
                     let connection_failed = renewed.as_ref().is_err_and(CallError::is_of_the_connection);
+                    let come_again = renewed.as_ref().err().and_then(CallError::come_again).unwrap_or_default();
                     let is_ours = renewed.as_ref().is_err_and(|error| !error.is_of_the_issuer());
                     if self.accept(renewed.map_err(|error| cause::whole(&error)), delivery) == Accepted::Yes {
                         return;
@@ -370,7 +374,7 @@ impl Holder {
                         client = connect();
                         following = follow(client.clone(), following.versions());
                     }
-                    due = Due::In(Instant::now() + backoff.delay());
+                    due = Due::In(Instant::now() + backoff.delay().max(drawn_after(come_again)));
                 }
                 wish = following.next() => match wish {
                     Wish::Bundles { bundles, version } => {
@@ -415,6 +419,13 @@ enum Accepted {
     No,
     /// The policy gives nothing yet: asking again is waiting.
     NotYet,
+    /// The issuer wants to be left alone for so long.
+    After(Duration),
+}
+
+/// Not before `pause`, and up to half of it later: those who were told the same do not come at once.
+fn drawn_after(pause: Duration) -> Duration {
+    pause.mul_f64(1.0 + random_fraction() / 2.0)
 }
 
 /// A renewal that the issuer has not answered yet.

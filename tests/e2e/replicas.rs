@@ -32,7 +32,7 @@ impl Mesh {
         let folder = tempfile::tempdir().unwrap();
         let server = Server::start(true);
         let url = server.database();
-        let database = format!("database: {{ url: \"{url}\" }}\n");
+        let database = format!("database: {{ url: \"{url}\" }}\nlimits: {{ renewals_per_minute: 1000000 }}\n");
         let (one, two) = (folder.path().join("one"), folder.path().join("two"));
         std::fs::create_dir(&one).unwrap();
         std::fs::create_dir(&two).unwrap();

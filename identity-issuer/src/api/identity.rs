@@ -20,6 +20,7 @@ use super::admin::GuardedAdmin;
 use super::attestors::Attestors;
 use super::watching::{Holder, Watching};
 use super::{bundles, companions, parse_id, report, store_status, svid, timestamp};
+use crate::admission::Admission;
 use crate::agents::Agents;
 use crate::attestation::{Attestation, Attested, Method, NotAttested, Subject, TokenError};
 use crate::distribution::Distribution;
@@ -36,6 +37,7 @@ pub(crate) struct IdentityApi {
     pub(crate) policies: Policies,
     pub(crate) issuance: Issuance,
     pub(crate) distribution: Distribution,
+    pub(crate) admission: Admission,
     pub(crate) metrics: Metrics,
     pub(crate) clock: SharedClock,
     /// For an identity that the policy does not give yet.
@@ -156,13 +158,20 @@ impl IdentityService for IdentityApi {
         let wait = wait.and_then(|wait| Duration::try_from(wait).ok()).unwrap_or_default().min(self.longest_wait);
         let proof = proof.ok_or_else(|| Status::invalid_argument("proof: missing"))?;
         let wanted = (!spiffe_id.is_empty()).then(|| parse_id(&spiffe_id, "spiffe_id")).transpose()?;
+        if let Some(address) = caller.address {
+            self.admission.attestation(address.ip())?;
+        }
+        let place = self.admission.first().await?;
         let attested = self.attest_by(&proof, &csr, &caller).await?;
+        // Whoever waits for a rule takes no place from others.
+        drop(place);
         let entitled = self.entitle_within(wait, &attested.subject, wanted.as_ref()).await;
         let method = attested.evidence.method();
         let entitlement = entitled.inspect_err(|error| {
             self.tell_refused(method, "not_entitled", &error.to_string(), &caller);
         })?;
         let version = entitlement.version();
+        let _place = self.admission.first().await?;
         let issued = self.issuance.issue(entitlement, Attestation::First(attested), &csr).await;
         let certificate = issued.map_err(|error| self.not_issued(method, error, &caller))?.release();
         let bundles = bundles(&self.distribution.bundles());
@@ -178,6 +187,7 @@ impl IdentityService for IdentityApi {
         let (peer, _) = self.peer(&request)?;
         let serial = serial_of(&peer);
         let origin = self.agents.standing(peer.id(), &serial).await?;
+        self.admission.renewal(origin.number)?;
         let subject = origin.attributes.map_or_else(|| Subject::Named(peer.id().clone()), Subject::Proved);
         let entitlement = entitle(&self.policies.current(), &subject, Some(peer.id()), self.clock.now())?;
         let version = entitlement.version();

@@ -78,6 +78,8 @@ struct LimitsFile {
     streams_per_connection: Located<u64>,
     watchers: Located<u64>,
     watchers_per_identity: Located<u64>,
+    renewals_per_minute: Located<u64>,
+    attestations_per_minute: Located<u64>,
     pending: Located<u64>,
     keepalive_interval: Located<config::Duration>,
     keepalive_timeout: Located<config::Duration>,
@@ -122,6 +124,8 @@ impl Default for LimitsFile {
             streams_per_connection: Located::nowhere(100),
             watchers: Located::nowhere(10_000),
             watchers_per_identity: Located::nowhere(256),
+            renewals_per_minute: Located::nowhere(600),
+            attestations_per_minute: Located::nowhere(6_000),
             pending: Located::nowhere(4_096),
             keepalive_interval: seconds(30),
             keepalive_timeout: seconds(20),
@@ -210,6 +214,8 @@ impl LimitsFile {
             Ok::<_, ConfigError>(usize::try_from(value).unwrap_or(usize::MAX))
         };
         let time = |value: &Located<config::Duration>, name, range| within(path, value, name, range);
+        let rate =
+            |value: &Located<u64>, name| number_within(path, value, name, 1..=60_000_000).map(|rate| rate as u32);
         Ok(Limits {
             connections: number(&self.connections, "connections", 1..=1_000_000)?,
             anonymous_connections: number(&self.anonymous_connections, "anonymous_connections", 1..=1_000_000)?,
@@ -232,6 +238,8 @@ impl LimitsFile {
             )? as u32,
             watchers: number(&self.watchers, "watchers", 1..=1_000_000)?,
             watchers_per_identity: number(&self.watchers_per_identity, "watchers_per_identity", 1..=1_000_000)?,
+            renewals_per_minute: rate(&self.renewals_per_minute, "renewals_per_minute")?,
+            attestations_per_minute: rate(&self.attestations_per_minute, "attestations_per_minute")?,
             pending: number(&self.pending, "pending", 1..=1_000_000)?,
             keepalive_interval: time(&self.keepalive_interval, "keepalive_interval", SECOND..=HOUR)?,
             keepalive_timeout: time(&self.keepalive_timeout, "keepalive_timeout", SECOND..=HOUR)?,
@@ -315,6 +323,8 @@ fn redacted(config: &Config, trust_bundle: &Path) -> String {
         ("  streams_per_connection", limits.streams_per_connection.to_string()),
         ("  watchers", limits.watchers.to_string()),
         ("  watchers_per_identity", limits.watchers_per_identity.to_string()),
+        ("  renewals_per_minute", limits.renewals_per_minute.to_string()),
+        ("  attestations_per_minute", limits.attestations_per_minute.to_string()),
         ("  pending", limits.pending.to_string()),
         ("  keepalive_interval", duration(limits.keepalive_interval)),
         ("  keepalive_timeout", duration(limits.keepalive_timeout)),

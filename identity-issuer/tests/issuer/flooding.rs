@@ -224,3 +224,29 @@ impl hyper::body::Body for NeverSent {
         Poll::Pending
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_asks_too_often_is_told_when_to_come_again_and_others_are_not_held_up() {
+    let place = Place::with("limits: { renewals_per_minute: 3, attestations_per_minute: 4 }");
+    let issuer = place.serve().await;
+    let (greedy, other) = (issuer.join(ID).await, issuer.join(ID).await);
+    let again_in = |refused: &tonic::Status| -> u64 {
+        assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused:?}");
+        refused.metadata().get("grpc-retry-pushback-ms").unwrap().to_str().unwrap().parse().unwrap()
+    };
+    let mut client = issuer.client_of(&greedy).await;
+    for _ in 0..3 {
+        renew(&mut client, csr(&new_key())).await.unwrap();
+    }
+    let after = again_in(&renew(&mut client, csr(&new_key())).await.unwrap_err());
+    assert!((10_000..=20_000).contains(&after), "{after}");
+    // Of the same SPIFFE ID, and another attestation.
+    renew(&mut issuer.client_of(&other).await, csr(&new_key())).await.unwrap();
+
+    issuer.join(ID).await;
+    issuer.join(ID).await;
+    let token = issuer.token(ID).await;
+    let refused = attest(&mut issuer.stranger().await, &token, csr(&new_key())).await.unwrap_err();
+    again_in(&refused);
+    issuer.stop().await;
+}

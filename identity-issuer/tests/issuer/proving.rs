@@ -20,18 +20,18 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use crate::harness::{Identity, Issuer, Place, csr, eventually, hello, new_key, renew, request};
 
 /// Somebody who makes tokens, with a key set in `keys.json`.
-struct TokenMaker {
+pub struct TokenMaker {
     key: KeyPair,
 }
 
-const TOKENS: &str = "attestation:
+pub const TOKENS: &str = "attestation:
   k8s_sa_token:
     - { cluster: prod, issuer: https://k8s.example, audience: signet, jwks: { file: keys.json } }
     - { cluster: lab, issuer: https://k8s.example, audience: signet, jwks: { file: keys.json }, once: false }
   oidc:
     - { provider: ci, issuer: https://ci.example, jwks: { file: keys.json } }";
 
-const PODS: &str = "rules:
+pub const PODS: &str = "rules:
   - name: pods
     match: { k8s.cluster: [prod, lab] }
     spiffe_id: spiffe://example.org/ns/{k8s.namespace}/sa/{k8s.service_account}
@@ -39,7 +39,7 @@ const PODS: &str = "rules:
     ttl: 10m";
 
 impl TokenMaker {
-    fn at(place: &Place) -> Self {
+    pub fn at(place: &Place) -> Self {
         let maker = Self { key: new_key() };
         maker.publish(place);
         maker
@@ -63,7 +63,7 @@ impl TokenMaker {
         encode(&header, &all, &EncodingKey::from_ec_der(&self.key.serialize_der())).unwrap()
     }
 
-    fn pod(&self, namespace: &str, account: &str) -> String {
+    pub fn pod(&self, namespace: &str, account: &str) -> String {
         self.sign(json!({
             "iss": "https://k8s.example", "aud": ["signet"], "sub": format!("system:serviceaccount:{namespace}:{account}"),
             "kubernetes.io": {
@@ -74,7 +74,7 @@ impl TokenMaker {
     }
 }
 
-fn of_cluster(cluster: &str, token: &str) -> Proof {
+pub fn of_cluster(cluster: &str, token: &str) -> Proof {
     Proof::K8sSaToken(KubernetesToken { cluster: cluster.to_owned(), token: token.to_owned() })
 }
 
@@ -83,7 +83,7 @@ async fn attest(issuer: &Issuer, request: AttestRequest) -> Result<X509Svid, Sta
     Ok(answer.into_inner().svid.unwrap())
 }
 
-async fn prove(issuer: &Issuer, proof: Proof) -> Result<Identity, Status> {
+pub async fn prove(issuer: &Issuer, proof: Proof) -> Result<Identity, Status> {
     let key = new_key();
     Ok(Identity::new(attest(issuer, request(proof, csr(&key))).await?, key))
 }

@@ -66,6 +66,17 @@ impl CallError {
         matches!(self, Self::Refused { status, .. } if status.code() == Code::Unauthenticated)
     }
 
+    /// How long the issuer wants to be left alone (gRPC A6); no longer than a minute is believed.
+    pub(super) fn come_again(&self) -> Option<Duration> {
+        let status = match self {
+            Self::Refused { status, .. } => status,
+            Self::NorAgain { source, .. } => return source.come_again(),
+            _ => return None,
+        };
+        let told = status.metadata().get("grpc-retry-pushback-ms")?.to_str().ok()?.parse().ok()?;
+        Some(Duration::from_millis(told).min(Duration::from_secs(60)))
+    }
+
     /// Whether another connection may do better.
     pub(super) fn is_of_the_connection(&self) -> bool {
         match self {

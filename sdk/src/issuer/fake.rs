@@ -60,6 +60,8 @@ pub(super) enum Misdeed {
     Unavailable,
     /// Of renewals alone: what the holder was attested as was taken from it.
     Evicted,
+    /// It has no time, and says when it will.
+    Busy,
 }
 
 #[derive(Clone)]
@@ -173,6 +175,11 @@ impl FakeIssuer {
         };
         match misdeed {
             Some(Misdeed::Silence) => std::future::pending().await,
+            Some(Misdeed::Busy) => {
+                let mut status = Status::resource_exhausted("too much at once");
+                status.metadata_mut().insert("grpc-retry-pushback-ms", "1500".parse().unwrap());
+                return Err(status);
+            }
             Some(Misdeed::Unavailable) => return Err(Status::unavailable("no authority yet")),
             _ => {}
         }

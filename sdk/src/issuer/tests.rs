@@ -334,6 +334,26 @@ async fn whoever_was_evicted_proves_itself_again_before_its_certificate_ends() {
     assert!(matches!(running.monitor.state(), State::Live { .. }));
 }
 
+#[tokio::test]
+async fn an_issuer_that_has_no_time_is_left_alone_for_as_long_as_it_says() {
+    let issuer = FakeIssuer::new(LONG);
+    let serving = issuer.serve().await;
+    let (_running, mut events) = joined(&issuer, &serving).await;
+    issuer.misbehave(Misdeed::Busy);
+    issuer.wish_renewal(1).await;
+    until(&mut events, failed).await;
+    let (asked, told) = (issuer.renewed.load(SeqCst), Instant::now());
+    let again = async {
+        while issuer.renewed.load(SeqCst) == asked {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(SOON, again).await.expect("once more");
+    assert!(told.elapsed() >= Duration::from_millis(1400), "{:?}", told.elapsed());
+    issuer.misbehave(None);
+    until(&mut events, rotated).await;
+}
+
 fn connected(event: &Event) -> Option<()> {
     matches!(event, Event::Connected).then_some(())
 }

@@ -1,0 +1,182 @@
+//! How much of the issuer one caller, and one kind of request, may take.
+//!
+//! Renewals come first: whoever has an identity keeps it. First certificates share half of the machine and half of the queue to the
+//! record, so that a fleet that starts anew holds up nobody who is there. What is refused is told when to come again.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use crate::attestation::AttestationNumber;
+
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Admission(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    renewals: Buckets<AttestationNumber>,
+    attestations: Buckets<IpAddr>,
+    /// First certificates that are worked on.
+    places: Arc<Semaphore>,
+    /// Those, and those that wait for a place.
+    line: Arc<Semaphore>,
+}
+
+/// To be asked again after this time.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{what}; come again in {} ms", .after.as_millis())]
+pub(crate) struct Refused {
+    what: &'static str,
+    pub(crate) after: Duration,
+}
+
+/// What it takes to work on a first certificate, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Place(#[expect(dead_code, reason = "held")] [OwnedSemaphorePermit; 2]);
+
+/// For a first certificate, beside those that are worked on.
+const LINE: usize = 512;
+/// For the end of the line to come up.
+const LINE_TAKES: Duration = Duration::from_secs(1);
+
+impl Admission {
+    /// `renewals` a minute of one attestation, `attestations` a minute from one address.
+    pub(crate) fn new(renewals: u32, attestations: u32) -> Self {
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let places = workers.div_ceil(2);
+        Self(Arc::new(Inner {
+            renewals: Buckets::new(renewals),
+            attestations: Buckets::new(attestations),
+            places: Arc::new(Semaphore::new(places)),
+            line: Arc::new(Semaphore::new(places + LINE)),
+        }))
+    }
+
+    /// None for what was issued before attestations were numbered.
+    pub(crate) fn renewal(&self, of: Option<AttestationNumber>) -> Result<(), Refused> {
+        let Some(of) = of else { return Ok(()) };
+        let taken = self.0.renewals.take(of, Instant::now());
+        taken.map_err(|after| Refused { what: "too many renewals of one certificate", after })
+    }
+
+    pub(crate) fn attestation(&self, from: IpAddr) -> Result<(), Refused> {
+        let taken = self.0.attestations.take(network_of(from), Instant::now());
+        taken.map_err(|after| Refused { what: "too many attestations from one address", after })
+    }
+
+    /// Waits its turn.
+    pub(crate) async fn first(&self) -> Result<Place, Refused> {
+        let full = Refused { what: "too many attestations at once", after: LINE_TAKES };
+        let in_line = Arc::clone(&self.0.line).try_acquire_owned().map_err(|_| full)?;
+        // Neither is ever closed.
+        let at_work = Arc::clone(&self.0.places).acquire_owned().await.map_err(|_| full)?;
+        Ok(Place([in_line, at_work]))
+    }
+}
+
+/// The /64 of an IPv6 address is one host's.
+fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+/// A token bucket for each key, as GCRA keeps it (ITU-T I.371): one moment a key, at which its bucket will be full again.
+#[derive(Debug)]
+struct Buckets<K> {
+    full_at: Mutex<HashMap<K, Instant>>,
+    /// Of one token.
+    interval: Duration,
+    /// From empty to full.
+    minute: Duration,
+}
+
+/// Above it, keys whose buckets are full are forgotten; where all are in use, what comes is let in.
+const MOST_KEYS: usize = 100_000;
+
+impl<K: Eq + Hash> Buckets<K> {
+    fn new(per_minute: u32) -> Self {
+        let minute = Duration::from_secs(60);
+        Self { full_at: Mutex::default(), interval: minute / per_minute.max(1), minute }
+    }
+
+    fn take(&self, key: K, now: Instant) -> Result<(), Duration> {
+        let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if full_at.len() >= MOST_KEYS {
+            full_at.retain(|_, full_at| *full_at > now);
+            if full_at.len() >= MOST_KEYS && !full_at.contains_key(&key) {
+                return Ok(());
+            }
+        }
+        let next = full_at.get(&key).map_or(now, |full_at| (*full_at).max(now)) + self.interval;
+        match (next - now).checked_sub(self.minute) {
+            Some(too_soon) if !too_soon.is_zero() => Err(too_soon),
+            _ => {
+                full_at.insert(key, next);
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_bucket_is_emptied_at_once_and_filled_over_a_minute() {
+        let (buckets, now) = (Buckets::new(60), Instant::now());
+        for _ in 0..60 {
+            buckets.take("a", now).unwrap();
+        }
+        assert_eq!(buckets.take("a", now), Err(Duration::from_secs(1)));
+        buckets.take("b", now).unwrap();
+        let later = now + Duration::from_millis(1500);
+        buckets.take("a", later).unwrap();
+        assert_eq!(buckets.take("a", later), Err(Duration::from_millis(500)));
+    }
+
+    #[test]
+    fn keys_are_forgotten_once_their_buckets_are_full() {
+        let (buckets, now) = (Buckets::new(60), Instant::now());
+        (0..MOST_KEYS).for_each(|key| buckets.take(key, now).unwrap());
+        // All are in use: nobody is refused for that, and nothing grows.
+        buckets.take(MOST_KEYS, now).unwrap();
+        assert_eq!(buckets.full_at.lock().unwrap().len(), MOST_KEYS);
+        buckets.take(MOST_KEYS, now + Duration::from_secs(2)).unwrap();
+        assert_eq!(buckets.full_at.lock().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_host_has_one_bucket_for_all_of_its_addresses() {
+        let network = |address: &str| network_of(address.parse().unwrap());
+        assert_eq!(network("2001:db8::1"), network("2001:db8::ffff:1"));
+        assert_ne!(network("2001:db8::1"), network("2001:db8:0:1::1"));
+        assert_eq!(network("::ffff:10.0.0.1"), network("10.0.0.1"));
+    }
+
+    #[tokio::test]
+    async fn first_certificates_wait_in_a_line_that_ends() {
+        let admission = Admission::new(1, 1);
+        let places = admission.0.places.available_permits();
+        let mut working = Vec::new();
+        for _ in 0..places {
+            working.push(admission.first().await.unwrap());
+        }
+        let mut waiting: Vec<_> = (0..LINE).map(|_| Box::pin(admission.first())).collect();
+        for waiting in &mut waiting {
+            assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        }
+        assert!(admission.first().await.is_err());
+        working.pop();
+        waiting.remove(0).await.unwrap();
+    }
+}
