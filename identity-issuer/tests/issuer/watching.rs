@@ -190,7 +190,7 @@ async fn a_rollback_reaches_a_thousand_clients() {
     let place = Place::with("limits: { unfinished_per_address: 2000 }");
     let maker = crate::proving::TokenMaker::at(&place);
     let mut place = place;
-    place.settings.push_str("\n");
+    place.settings.push('\n');
     place.settings.push_str(crate::proving::TOKENS);
     let issuer = place.serve().await;
     issuer.apply(crate::proving::PODS).await;
