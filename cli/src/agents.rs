@@ -111,7 +111,7 @@ struct AppliedLine {
 impl From<Applied> for AppliedLine {
     fn from(applied: Applied) -> Self {
         let Applied { current, since, refused } = applied;
-        Self { current, since: shown(since), refused, at: since.and_then(time_of) }
+        Self { current, since: output::shown(since), refused, at: since.and_then(output::time_of) }
     }
 }
 
@@ -142,13 +142,13 @@ impl From<Agent> for AgentLine {
             spiffe_id: agent.spiffe_id,
             method: agent.method,
             attributes: agent.attributes.into_iter().map(attribute).collect(),
-            attested_at: shown(agent.attested_at),
-            issued_at: shown(agent.issued_at),
-            not_after: shown(agent.not_after),
+            attested_at: output::shown(agent.attested_at),
+            issued_at: output::shown(agent.issued_at),
+            not_after: output::shown(agent.not_after),
             serial: agent.serial,
             connected: agent.connected,
             applied: agent.applied.map(AppliedLine::from),
-            expires: agent.not_after.and_then(time_of),
+            expires: agent.not_after.and_then(output::time_of),
         }
     }
 }
@@ -193,7 +193,7 @@ struct BanLine {
 
 impl From<Ban> for BanLine {
     fn from(ban: Ban) -> Self {
-        Self { spiffe_id: ban.spiffe_id, banned_at: shown(ban.banned_at), actor: ban.actor, reason: ban.reason }
+        Self { spiffe_id: ban.spiffe_id, banned_at: output::shown(ban.banned_at), actor: ban.actor, reason: ban.reason }
     }
 }
 
@@ -234,12 +234,4 @@ impl Report for Standing {
     fn rows(&self) -> Vec<(&'static str, String)> {
         vec![("SPIFFE ID", self.spiffe_id.clone()), ("banned", if self.banned { "yes" } else { "no" }.to_owned())]
     }
-}
-
-fn time_of(at: prost_types::Timestamp) -> Option<OffsetDateTime> {
-    OffsetDateTime::from_unix_timestamp(at.seconds).ok()
-}
-
-fn shown(at: Option<prost_types::Timestamp>) -> Option<String> {
-    at.and_then(time_of).map(output::timestamp)
 }

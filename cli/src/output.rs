@@ -62,7 +62,7 @@ pub(crate) fn serialized<S: Serialize>(format: Format, value: &S) -> Result<Stri
     }
 }
 
-fn table(columns: &[&str], lines: &[Vec<String>], nothing: &str) -> String {
+pub(crate) fn table(columns: &[&str], lines: &[Vec<String>], nothing: &str) -> String {
     if lines.is_empty() {
         return format!("{nothing}\n");
     }
@@ -92,6 +92,15 @@ fn render<R: Report>(format: Format, report: &R) -> Result<String, Failure> {
 pub(crate) fn timestamp(time: OffsetDateTime) -> String {
     let whole = time.replace_nanosecond(0).unwrap_or(time);
     whole.format(&Rfc3339).unwrap_or_else(|_| whole.to_string())
+}
+
+/// What an issuer sent as a time.
+pub(crate) fn time_of(at: prost_types::Timestamp) -> Option<OffsetDateTime> {
+    OffsetDateTime::from_unix_timestamp(at.seconds).ok()
+}
+
+pub(crate) fn shown(at: Option<prost_types::Timestamp>) -> Option<String> {
+    at.and_then(time_of).map(timestamp)
 }
 
 /// `in 3 d 4 h`, `in 12 s`, `5 min ago`: the two largest units.

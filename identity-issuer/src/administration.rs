@@ -114,6 +114,17 @@ impl Administrators {
         self.0.iter().any(|bound| bound.identities.matches(id))
     }
 
+    /// Who may see what is at a path.
+    pub(crate) fn who_see(&self, path: &str) -> impl Iterator<Item = Binding> {
+        let sees = |bound: &&Bound| bound.scope.covers(Target::Path(path));
+        self.0.iter().filter(sees).map(|bound| Binding {
+            role: bound.role,
+            scope: bound.scope.clone(),
+            users: bound.users.clone(),
+            identities: bound.identities.iter().cloned().collect(),
+        })
+    }
+
     fn held_by(&self, actor: Actor, holds: impl Fn(&Bound) -> bool) -> Option<Permissions> {
         let held: Vec<_> =
             self.0.iter().filter(|bound| holds(bound)).map(|bound| (bound.role, bound.scope.clone())).collect();

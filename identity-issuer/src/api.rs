@@ -5,6 +5,7 @@ mod agents;
 mod attestors;
 mod calls;
 mod doorkeeper;
+mod explanation;
 mod identity;
 mod policy;
 mod watching;

@@ -29,7 +29,7 @@ use self::database::Database;
 use crate::attestation::Attestation;
 use crate::certificate::Certificate;
 
-pub(crate) use agents::{AgentRecord, Ban, Origin, StandingChange};
+pub(crate) use agents::{AgentRecord, AttestationRecord, Ban, IssuedRecord, Origin, StandingChange};
 pub(crate) use database::Location;
 pub(crate) use policies::RecordRevisionError;
 pub(crate) use postgres::{Change, Changes, PostgresUrl, PostgresUrlError};

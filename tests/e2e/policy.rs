@@ -203,7 +203,7 @@ fn the_commands_of_the_pages_work() {
             if asks {
                 words.push("--yes".to_owned());
             }
-            if words[0] == "evict" {
+            if words[0] == "evict" || words[0] == "explain" && words[1] == "1" {
                 words[1].clone_from(&number);
             }
             operator.told(&words.iter().map(String::as_str).collect::<Vec<_>>());

@@ -56,7 +56,7 @@ pub(crate) struct UnbanOptions {
     pub(crate) issuer: IssuerOptions,
 }
 
-fn whose(text: &str) -> Result<Whose, String> {
+pub(super) fn whose(text: &str) -> Result<Whose, String> {
     match text.parse::<u64>() {
         Ok(number) => Ok(Whose::Number(number)),
         Err(_) => text.parse().map(Whose::Id).map_err(|error| format!("no number, and no SPIFFE ID: {error}")),

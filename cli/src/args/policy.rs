@@ -102,11 +102,12 @@ pub(crate) struct RollbackOptions {
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   signet explain spiffe://example.org/ns/shop/sa/cart
+  signet explain 17
   signet explain -a k8s.cluster=prod -a k8s.namespace=shop -a k8s.service_account=cart")]
 pub(crate) struct ExplainOptions {
-    /// Which rules could give this identity, and to whom
-    #[arg(required_unless_present = "attributes", conflicts_with = "attributes")]
-    pub(crate) spiffe_id: Option<signet_identity::WorkloadId>,
+    /// A SPIFFE ID: which rules could give it and to whom; or an agent's number: what its attributes come to. With what was issued
+    #[arg(required_unless_present = "attributes", conflicts_with = "attributes", value_name = "SPIFFE_ID|NUMBER", value_parser = super::agents::whose)]
+    pub(crate) whose: Option<super::Whose>,
     /// What a caller with these attributes may be, and what each rule says of it
     #[arg(short, long = "attribute", value_name = "NAME=VALUE", value_parser = attribute)]
     pub(crate) attributes: Vec<(String, String)>,

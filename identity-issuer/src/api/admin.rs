@@ -18,6 +18,7 @@ use tonic::{Code, Request, Response, Status};
 
 use super::calls::Call;
 use super::doorkeeper::{Bounded, Doorkeeper, MAX_POLICY, Places};
+use super::explanation::Explaining;
 use super::{agents, companions, parse_id, policy, store_status, timestamp};
 use crate::administration::{Administrators, Role, Target};
 use crate::agents::Agents;
@@ -187,8 +188,14 @@ impl AdminService for AdminApi {
         request: Request<ExplainPolicyRequest>,
     ) -> Result<Response<ExplainPolicyResponse>, Status> {
         let call = self.admit(&request, "ExplainPolicy", Role::Viewer, Target::Issuer).await?;
-        let permissions = call.permissions.clone();
-        let explained = policy::explain(&self.policies, permissions, request.into_inner(), self.clock.now()).await;
+        let explaining = Explaining {
+            policies: &self.policies,
+            agents: &self.agents,
+            administrators: &self.administrators,
+            permissions: &call.permissions,
+            now: self.clock.now(),
+        };
+        let explained = explaining.answer(request.into_inner()).await;
         call.end(explained)
     }
 

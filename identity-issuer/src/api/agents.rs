@@ -25,7 +25,7 @@ pub(super) async fn list(
 ) -> Result<ListAgentsResponse, Status> {
     let ListAgentsRequest { spiffe_id, after, limit } = request;
     let id = (!spiffe_id.is_empty()).then(|| parse_id(&spiffe_id, "spiffe_id")).transpose()?;
-    let (limit, mut after) = (page(limit)?, number(after));
+    let (limit, mut after) = (page(limit)?, number_of_wire(after));
     // A page of what the caller may see; the rest costs reading, and nothing of it is told.
     let mut seen = Vec::new();
     loop {
@@ -51,7 +51,7 @@ pub(super) async fn whose(
         None => Err(Status::invalid_argument("agents: missing; give a SPIFFE ID or a number")),
         Some(Which::SpiffeId(text)) => grantable(text),
         Some(Which::Number(of)) => {
-            let id = agents.identity_of(number(*of)).await.map_err(|error| store_status(&error))?;
+            let id = agents.identity_of(number_of_wire(*of)).await.map_err(|error| store_status(&error))?;
             id.ok_or_else(|| no_agent(*of))
         }
     }
@@ -75,7 +75,7 @@ pub(super) async fn evict(
     id: WorkloadId,
     request: &EvictAgentsRequest,
 ) -> Result<EvictAgentsResponse, Status> {
-    let whose = number_of(request).map_or(Whose::Id(id), |of| Whose::Number(number(of)));
+    let whose = number_of(request).map_or(Whose::Id(id), |of| Whose::Number(number_of_wire(of)));
     let evicted = agents.evict(whose).await.map_err(|error| store_status(&error))?;
     Ok(EvictAgentsResponse { agents: u32::try_from(evicted).unwrap_or(u32::MAX) })
 }
@@ -141,6 +141,6 @@ fn applied(progress: Progress) -> Applied {
     Applied { current: progress.is_current(), since: Some(timestamp(progress.since)), refused: progress.refused }
 }
 
-fn number(number: u64) -> AttestationNumber {
+pub(super) fn number_of_wire(number: u64) -> AttestationNumber {
     AttestationNumber(i64::try_from(number).unwrap_or(i64::MAX))
 }

@@ -2,20 +2,17 @@
 
 use std::path::Path;
 
-use signet_policy::{Attributes, Document, Outcome, Rule, render};
+use signet_policy::{Document, Rule, render};
 use signet_process::config::ConfigError;
 use signet_proto::admin::v1::{
-    ApplyPolicyRequest, ApplyPolicyResponse, AttributeConditions, ExplainPolicyRequest, ExplainPolicyResponse,
-    GetPolicyRequest, GetPolicyResponse, Granted, ListPolicyRevisionsRequest, ListPolicyRevisionsResponse, NoMatch,
-    PolicyFile, PolicyRevision, RollbackPolicyRequest, RuleChange, RuleOutcome, explain_policy_request::Subject,
-    rule_outcome,
+    ApplyPolicyRequest, ApplyPolicyResponse, GetPolicyRequest, GetPolicyResponse, ListPolicyRevisionsRequest,
+    ListPolicyRevisionsResponse, PolicyFile, PolicyRevision, RollbackPolicyRequest, RuleChange,
 };
-use time::OffsetDateTime;
 use tonic::{Code, Status};
 
-use super::{bounded_text, page, parse_id, store_status, timestamp};
+use super::{bounded_text, page, store_status, timestamp};
 use crate::administration::{Permissions, Role, Target};
-use crate::policy::{ChangeError, Current, Plan, Policies, Prune, RevisionHead, Wish, path_of};
+use crate::policy::{ChangeError, Plan, Policies, Prune, RevisionHead, Wish, path_of};
 
 /// In bytes.
 const MAX_COMMENT: usize = 1024;
@@ -108,76 +105,6 @@ pub(super) async fn history(
         head(revision, permissions)
     });
     Ok(ListPolicyRevisionsResponse { revisions: told.collect() })
-}
-
-/// Many rules take their time: not on a worker of the runtime.
-pub(super) async fn explain(
-    policies: &Policies,
-    permissions: Permissions,
-    request: ExplainPolicyRequest,
-    now: OffsetDateTime,
-) -> Result<ExplainPolicyResponse, Status> {
-    let current = policies.current();
-    let explaining = tokio::task::spawn_blocking(move || explain_by(&current, &permissions, request, now));
-    explaining.await.map_err(|_| Status::internal("explaining broke off"))?
-}
-
-fn explain_by(
-    current: &Current,
-    permissions: &Permissions,
-    request: ExplainPolicyRequest,
-    now: OffsetDateTime,
-) -> Result<ExplainPolicyResponse, Status> {
-    let outcomes = match request.subject {
-        None => return Err(Status::invalid_argument("subject: missing; give attributes or a SPIFFE ID")),
-        Some(Subject::Attributes(list)) => {
-            let pairs = list.attributes.into_iter().map(|attribute| {
-                let name = attribute.name.parse();
-                name.map(|name| (name, attribute.value)).map_err(|error: signet_policy::UnknownAttribute| {
-                    Status::invalid_argument(format!("attributes: {error}"))
-                })
-            });
-            let pairs = pairs.collect::<Result<Vec<_>, _>>()?;
-            let attributes =
-                Attributes::new(pairs).map_err(|error| Status::invalid_argument(format!("attributes: {error}")))?;
-            let outcomes = current.explain(&attributes, now, |rule| permissions.sees(path_of(rule)));
-            outcomes.into_iter().map(|(rule, outcome)| told(rule.as_str(), outcome)).collect()
-        }
-        Some(Subject::SpiffeId(id)) => {
-            let id = parse_id(&id, "spiffe_id")?;
-            current.rules_for(id.path()).filter(|rule| permissions.sees(path_of(rule))).map(possible).collect()
-        }
-    };
-    Ok(ExplainPolicyResponse { revision: current.revision.head.number, outcomes })
-}
-
-fn told(rule: &str, outcome: Outcome) -> RuleOutcome {
-    let outcome = match outcome {
-        Outcome::Granted(grant) => rule_outcome::Outcome::Granted(Granted {
-            spiffe_id: grant.id.to_string(),
-            dns_names: grant.dns_names,
-            ttl: grant.ttl.and_then(|ttl| prost_types::Duration::try_from(ttl).ok()),
-            profile: grant.profile.unwrap_or_default(),
-            hint: grant.hint.unwrap_or_default(),
-            federates_with: grant.federates_with.iter().map(ToString::to_string).collect(),
-        }),
-        Outcome::NoMatch { attribute, wanted, found } => {
-            rule_outcome::Outcome::NoMatch(NoMatch { attribute: attribute.to_string(), wanted, found })
-        }
-        Outcome::Expired { at } => rule_outcome::Outcome::ExpiredAt(timestamp(at)),
-        Outcome::Unrenderable(cause) => rule_outcome::Outcome::Unrenderable(cause.to_string()),
-    };
-    RuleOutcome { rule: rule.to_owned(), outcome: Some(outcome) }
-}
-
-fn possible(rule: &Rule) -> RuleOutcome {
-    let conditions = rule.matches.iter().map(|(attribute, wanted)| NoMatch {
-        attribute: attribute.clone(),
-        wanted: wanted.clone(),
-        found: Vec::new(),
-    });
-    let conditions = AttributeConditions { conditions: conditions.collect() };
-    RuleOutcome { rule: rule.name.to_string(), outcome: Some(rule_outcome::Outcome::Possible(conditions)) }
 }
 
 /// Who changed others' rules and why, is told to those alone who see everything.

@@ -143,7 +143,83 @@ impl Store {
     }
 }
 
+/// One attestation, live or not.
+#[derive(Clone, Debug)]
+pub(crate) struct AttestationRecord {
+    pub(crate) number: AttestationNumber,
+    pub(crate) id: WorkloadId,
+    pub(crate) method: String,
+    pub(crate) attributes: Option<Attributes>,
+    pub(crate) attested_at: OffsetDateTime,
+    pub(crate) evicted_at: Option<OffsetDateTime>,
+}
+
+/// One certificate on record.
+#[derive(Clone, Debug)]
+pub(crate) struct IssuedRecord {
+    pub(crate) serial: Vec<u8>,
+    pub(crate) issued_at: OffsetDateTime,
+    pub(crate) not_after: OffsetDateTime,
+    pub(crate) attestation: String,
+    pub(crate) authority: Vec<u8>,
+}
+
+type IssuedRow = (Vec<u8>, i64, i64, String, Vec<u8>);
+type AttestationRow = (i64, String, String, Option<String>, i64, Option<i64>);
+
 impl Store {
+    pub(crate) async fn attestation(&self, number: AttestationNumber) -> Result<Option<AttestationRecord>, StoreError> {
+        let row: Option<AttestationRow> = in_time(
+            sqlx::query_as(
+                "SELECT number, spiffe_id, method, attributes, attested_at, evicted_at FROM attestations \
+                 WHERE number = $1",
+            )
+            .bind(number.0)
+            .fetch_optional(&self.database.lists),
+        )
+        .await?;
+        let Some((number, id, method, attributes, attested_at, evicted_at)) = row else { return Ok(None) };
+        Ok(Some(AttestationRecord {
+            number: AttestationNumber(number),
+            id: workload_id(&id)?,
+            method,
+            attributes: attributes.map(|text| attributes_of(&text)).transpose()?,
+            attested_at: time(attested_at)?,
+            evicted_at: evicted_at.map(time).transpose()?,
+        }))
+    }
+
+    /// The latest first.
+    pub(crate) async fn issued_to(&self, whose: &Holder, limit: u32) -> Result<Vec<IssuedRecord>, StoreError> {
+        let rows: Vec<IssuedRow> = match whose {
+            Holder::Id(id) => {
+                let query = sqlx::query_as(
+                    "SELECT serial, issued_at, not_after, attestation, authority_key_id FROM issued \
+                     WHERE spiffe_id = $1 ORDER BY not_after DESC, position DESC LIMIT $2",
+                );
+                in_time(query.bind(id.as_str()).bind(i64::from(limit)).fetch_all(&self.database.lists)).await?
+            }
+            Holder::Attestation(number) => {
+                let query = sqlx::query_as(
+                    "SELECT serial, issued_at, not_after, attestation, authority_key_id FROM issued \
+                     WHERE attestation_number = $1 ORDER BY position DESC LIMIT $2",
+                );
+                in_time(query.bind(number.0).bind(i64::from(limit)).fetch_all(&self.database.lists)).await?
+            }
+        };
+        let record = |(serial, issued_at, not_after, attestation, authority): IssuedRow| {
+            let not_after = OffsetDateTime::from_unix_timestamp(not_after);
+            Ok(IssuedRecord {
+                serial,
+                issued_at: time(issued_at)?,
+                not_after: not_after.map_err(|_| StoreError::Record { what: "not a time" })?,
+                attestation,
+                authority,
+            })
+        };
+        rows.into_iter().map(record).collect()
+    }
+
     /// From whom something was taken at `since` or later.
     pub(crate) async fn taken_since(&self, since: OffsetDateTime) -> Result<Vec<Holder>, StoreError> {
         let since = microseconds(since);

@@ -93,6 +93,9 @@ async fn an_operator_bans_and_sees_in_its_own_part_only() {
     let foreign = all.iter().find(|agent| agent.spiffe_id.ends_with("/pay")).unwrap().number;
     // She is not told whose it is, nor that there is one.
     for number in [foreign, 4711] {
+        let subject = Some(explain_policy_request::Subject::Agent(number));
+        let refused = ann.explain_policy(ExplainPolicyRequest { subject }).await.unwrap_err();
+        assert_eq!(refused.message(), format!("number: there is no agent {number}"));
         let refused = ann.evict_agents(EvictAgentsRequest { agents: Some(Agents::Number(number)) }).await.unwrap_err();
         assert_eq!(refused.code(), Code::NotFound);
         assert_eq!(refused.message(), format!("number: there is no agent {number}"));
@@ -184,7 +187,7 @@ async fn an_operator_of_a_part_learns_nothing_of_others() {
     assert_eq!(seen.revision.unwrap().rules, 2);
     let subject = explain_policy_request::Subject::SpiffeId("spiffe://example.org/billing/other".to_owned());
     let explained = ann.explain_policy(ExplainPolicyRequest { subject: Some(subject) }).await.unwrap().into_inner();
-    assert!(explained.outcomes.is_empty());
+    assert!(explained.outcomes.is_empty() && explained.issued.is_empty() && explained.seen_by.is_empty());
     let pod = Attribute { name: "k8s.pod".to_owned(), value: "pay".to_owned() };
     let subject = explain_policy_request::Subject::Attributes(AttributeList { attributes: vec![pod] });
     let explained = ann.explain_policy(ExplainPolicyRequest { subject: Some(subject) }).await.unwrap().into_inner();

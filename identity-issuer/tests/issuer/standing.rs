@@ -1,7 +1,10 @@
 //! What is taken from those who attested themselves: eviction and bans.
 
 use signet_proto::admin::v1::evict_agents_request::Agents;
-use signet_proto::admin::v1::{BanRequest, EvictAgentsRequest, ListAgentsRequest, ListBansRequest, UnbanRequest};
+use signet_proto::admin::v1::explain_policy_request::Subject;
+use signet_proto::admin::v1::{
+    BanRequest, EvictAgentsRequest, ExplainPolicyRequest, ListAgentsRequest, ListBansRequest, UnbanRequest,
+};
 use signet_proto::identity::v1::WatchResponse;
 use tonic::{Code, Status, Streaming};
 
@@ -113,5 +116,39 @@ async fn the_issuer_itself_is_not_banned() {
     }
     let long = BanRequest { spiffe_id: ID.to_owned(), reason: "x".repeat(1025) };
     assert_eq!(issuer.admin().await.ban(long).await.unwrap_err().code(), Code::InvalidArgument);
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_is_explained_with_what_was_issued_and_who_may_see_it() {
+    let place = Place::with("administration: [{ role: viewer, scope: /shop, users: [4711] }]");
+    let issuer = place.serve().await;
+    let gateway = issuer.join(ID).await;
+    renew(&mut issuer.client_of(&gateway).await, csr(&new_key())).await.unwrap();
+    let explain =
+        async |subject| issuer.admin().await.explain_policy(ExplainPolicyRequest { subject: Some(subject) }).await;
+    let number =
+        issuer.admin().await.list_agents(ListAgentsRequest::default()).await.unwrap().into_inner().agents[0].number;
+    let told = explain(Subject::Agent(number)).await.unwrap().into_inner();
+    let attestation = told.attestation.unwrap();
+    assert_eq!(
+        (attestation.spiffe_id.as_str(), attestation.method.as_str(), attestation.banned),
+        (ID, "join_token", false)
+    );
+    assert_eq!(
+        told.issued.iter().map(|issued| issued.attestation.as_str()).collect::<Vec<_>>(),
+        ["x509_svid", "join_token"]
+    );
+    assert_eq!(told.issued[1].serial, gateway.svid.serial().to_string());
+    let seen_by: Vec<_> = told.seen_by.iter().map(|seer| (seer.role.as_str(), seer.scope.as_str())).collect();
+    assert_eq!(seen_by, [("administrator", "/"), ("viewer", "/shop")]);
+
+    evict(&issuer, Agents::Number(number)).await;
+    let told = explain(Subject::Agent(number)).await.unwrap().into_inner();
+    assert!(told.attestation.unwrap().evicted_at.is_some());
+    let of_id = explain(Subject::SpiffeId(ID.to_owned())).await.unwrap().into_inner();
+    assert_eq!((of_id.issued.len(), of_id.seen_by.len(), of_id.attestation), (2, 2, None));
+    let refused = explain(Subject::Agent(4711)).await.unwrap_err();
+    assert_eq!((refused.code(), refused.message()), (Code::NotFound, "number: there is no agent 4711"));
     issuer.stop().await;
 }
