@@ -1,5 +1,6 @@
 //! Issuing over the wire: a renewal through gRPC and mTLS, with policy, signature and the record that is on disk before the
-//! certificate leaves. The keys and requests are made beforehand; client and issuer share the machine.
+//! certificate leaves: in SQLite, and in a PostgreSQL on this machine, each waiting for the disk. The keys and requests are made
+//! beforehand; client and issuer share the machine.
 
 #![allow(clippy::expect_used)]
 
@@ -24,11 +25,20 @@ const AT_ONCE: usize = 64;
 const DAY: Duration = Duration::from_secs(86_400);
 
 fn issuance(criterion: &mut Criterion) {
+    let server = signet_test_postgres::Server::start(true);
+    let postgres = format!("database: {{ url: \"{}\" }}\n", server.database());
+    for (name, database) in [("SQLite", ""), ("PostgreSQL", &*postgres)] {
+        measure(criterion, name, database);
+    }
+}
+
+fn measure(criterion: &mut Criterion, name: &str, database: &str) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let folder = tempfile::tempdir().expect("a folder");
-    let client = runtime.block_on(attested_client(folder.path())).expect("an issuer and a client that it knows");
+    let client = attested_client(folder.path(), database);
+    let client = runtime.block_on(client).expect("an issuer and a client that it knows");
 
-    let mut group = criterion.benchmark_group("issuance");
+    let mut group = criterion.benchmark_group(format!("issuance, {name}"));
     group.throughput(Throughput::Elements(1));
     group.bench_function("renew, one at a time", |bencher| {
         bencher.iter_batched(request, |csr| runtime.block_on(renew(client.clone(), csr)), BatchSize::SmallInput);
@@ -62,7 +72,7 @@ fn request() -> Vec<u8> {
 }
 
 /// Starts an issuer as `signet dev` does, and attests to it by a join token.
-async fn attested_client(folder: &Path) -> anyhow::Result<IdentityServiceClient<MtlsChannel>> {
+async fn attested_client(folder: &Path, database: &str) -> anyhow::Result<IdentityServiceClient<MtlsChannel>> {
     let trust_domain = "example.org".parse()?;
     let root_folder = folder.join("root");
     let passphrase = Passphrase::read(&b"bench"[..])?;
@@ -74,8 +84,9 @@ trust_bundle: root/root.pem
 listen: 127.0.0.1:0
 admin: 127.0.0.1:0
 authority: { certificate: authority.pem, passphrase_file: passphrase }
+limits: { renewals_per_minute: 60000000 }
 ";
-    let config = Config::parse(&folder.join("issuer.yaml"), file)?;
+    let config = Config::parse(&folder.join("issuer.yaml"), &format!("{file}{database}"))?;
     let (announce, announced) = tokio::sync::oneshot::channel();
     let environment = Environment { clock: Arc::new(SystemClock), log: None };
     let announce = move |started: Started| drop(announce.send(started));
