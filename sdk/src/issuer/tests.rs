@@ -1,14 +1,19 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::{net::SocketAddr, sync::atomic::Ordering::SeqCst};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering::SeqCst},
+};
 
-use signet_identity::{ManualClock, SystemClock};
-use tokio::sync::broadcast;
+use signet_identity::{ManualClock, SharedClock, SystemClock, X509Svid};
+use time::OffsetDateTime;
+use tokio::{sync::broadcast, time::Instant};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::{
     fake::{FakeIssuer, Misdeed, Serving, WORKLOAD, bundle},
+    holder::{Due, renewal_of},
     *,
 };
 use crate::{Event, IssuerLink, RotationResult, Running, Starting, State, begin};

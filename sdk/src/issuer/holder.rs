@@ -1,0 +1,283 @@
+//! One SVID after the other: got by the credential, renewed by itself, and by the credential again where that is refused.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use signet_identity::{BundleSet, ClientKey, Clock, Material, SharedClock, Snapshot, WorkloadId, X509Svid};
+use signet_proto::identity::v1::Resource;
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use super::{
+    Credential, Endpoint,
+    answer::{Answered, Versions},
+    client::{self, CallError, IssuerClient},
+    follow::{Following, Wish},
+};
+use crate::{
+    Delivery,
+    backoff::{self, Backoff, random_fraction},
+    cause, wall_clock,
+};
+
+/// Who holds, or wants to hold, an SVID of this issuer.
+pub(super) struct Holder {
+    pub(super) clock: SharedClock,
+    pub(super) endpoint: Endpoint,
+    pub(super) credential: Credential,
+    pub(super) wanted: Option<WorkloadId>,
+    pub(super) key: ClientKey,
+    pub(super) in_force: Mutex<Versions>,
+}
+
+impl Holder {
+    /// Exchanges the credential for an SVID.
+    pub(super) async fn attest(&self, delivery: &mut Delivery) -> Accepted {
+        let (mut waited, mut come_again) = (false, None);
+        let attested = match self.credential.read().await {
+            Ok(shown) => {
+                // Whoever had an identity wants none but that.
+                let held = delivery.live().map(|live| live.load_full().svid().id().clone());
+                let wanted = held.as_ref().or(self.wanted.as_ref());
+                let attested = client::attest(&self.endpoint, &self.clock, shown, wanted).await;
+                waited = attested.as_ref().is_err_and(CallError::is_not_given_yet);
+                come_again = attested.as_ref().err().and_then(CallError::come_again);
+                attested.map_err(|error| {
+                    let remedy = if error.is_proof_refused() { Remedy::Credential } else { Remedy::TimeOrCredential };
+                    self.explain(delivery, cause::whole(&error), remedy)
+                })
+            }
+            Err(error) => Err(self.explain(delivery, cause::whole(&error), Remedy::TimeOrCredential)),
+        };
+        match self.accept(attested, delivery) {
+            // The issuer has waited for the policy already.
+            Accepted::No if waited => Accepted::NotYet,
+            Accepted::No if come_again.is_some() => Accepted::After(come_again.unwrap_or_default()),
+            accepted => accepted,
+        }
+    }
+
+    /// A successor of `held`: by itself, or by the credential where what it was attested as counts no more. So whoever was evicted
+    /// and can prove itself again never lacks an SVID.
+    async fn succeed(&self, client: IssuerClient, held: WorkloadId) -> Result<Answered, CallError> {
+        let refused = match client.renew().await {
+            Err(refused) if refused.is_standing_refused() => refused,
+            renewed => return renewed,
+        };
+        let again = match self.credential.read().await {
+            Ok(shown) => client::attest(&self.endpoint, &self.clock, shown, Some(&held)).await,
+            Err(error) => Err(error.into()),
+        };
+        again.map_err(|source| CallError::NorAgain { refused: Box::new(refused), source: Box::new(source) })
+    }
+
+    /// Why there is no SVID, and what an operator can do.
+    fn explain(&self, delivery: &Delivery, cause: Arc<str>, remedy: Remedy) -> Arc<str> {
+        let advice = match (self.credential.advice(), remedy) {
+            (None, _) => String::new(),
+            (Some(advice), Remedy::Credential) => format!("; waiting does not help: {advice}"),
+            (Some(advice), Remedy::TimeOrCredential) => format!("; if waiting does not help, {advice}"),
+        };
+        match (delivery.live(), remedy) {
+            (None, Remedy::TimeOrCredential) => cause,
+            (None, Remedy::Credential) => format!("{cause}{advice}").into(),
+            (Some(live), _) => {
+                let snapshot = live.load();
+                let (id, not_after) = (snapshot.svid().id(), wall_clock::written(&snapshot.svid().not_after()));
+                format!(
+                    "the certificate of {id} is not valid now (its end: {not_after}), so that it cannot renew itself: \
+                     {cause}{advice}"
+                )
+                .into()
+            }
+        }
+    }
+
+    /// Makes an answer live, if it is one and of the identity that is held.
+    fn accept(&self, answered: Result<Answered, Arc<str>>, delivery: &mut Delivery) -> Accepted {
+        let Answered { material, versions } = match answered {
+            Ok(answered) => answered,
+            Err(cause) => {
+                delivery.monitor().renewal_failed(cause);
+                return Accepted::No;
+            }
+        };
+        if let Some(live) = delivery.live()
+            && let Err(other) = same_identity(&material, &live.load())
+        {
+            delivery.monitor().refused(cause::whole(&other));
+            return Accepted::No;
+        }
+        match delivery.offer(material) {
+            Ok(_) => {
+                *self.versions() = versions;
+                Accepted::Yes
+            }
+            Err(_) => Accepted::No,
+        }
+    }
+
+    fn versions(&self) -> MutexGuard<'_, Versions> {
+        self.in_force.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Renews the live SVID and follows the issuer's stream. Returns when there is no valid SVID.
+    pub(super) async fn keep_alive(&self, delivery: &mut Delivery) {
+        while let Some(snapshot) = self.valid(delivery) {
+            self.keep(snapshot, delivery).await;
+        }
+    }
+
+    fn valid(&self, delivery: &Delivery) -> Option<Arc<Snapshot>> {
+        delivery.live().map(|live| live.load_full()).filter(|held| held.svid().is_valid_at(self.clock.now()))
+    }
+
+    /// Sees one SVID through its life: until it has a successor, or expires.
+    async fn keep(&self, held: Arc<Snapshot>, delivery: &mut Delivery) {
+        let Some(live) = delivery.live().cloned() else { return };
+        let (svid, clock) = (held.svid(), &*self.clock);
+        let life = Duration::try_from(svid.not_after() - svid.not_before()).unwrap_or_default();
+        let endpoint = self.endpoint.in_time_for(life);
+        let connect = || IssuerClient::new(&endpoint, live.clone(), self.key, self.clock.clone());
+        let mut client = connect();
+        let monitor = delivery.monitor().clone();
+        let follow = |client, versions| Following::new(client, monitor.clone(), Backoff::for_life(life), versions);
+        let mut following = follow(client.clone(), self.versions().clone());
+        let mut backoff = Backoff::for_life(life);
+        let mut due = Due::At(renewal_of(svid, clock.now()));
+        let mut asking: Option<Asking<'_>> = None;
+        let not_sooner = Instant::now() + backoff::FLOOR;
+
+        loop {
+            tokio::select! {
+                () = due.reached(clock), if asking.is_none() => {
+                    asking = Some(Box::pin(self.succeed(client.clone(), svid.id().clone())));
+                }
+                renewed = answer(&mut asking) => {
+                    asking = None;
+                    let connection_failed = renewed.as_ref().is_err_and(CallError::is_of_the_connection);
+                    let come_again = renewed.as_ref().err().and_then(CallError::come_again).unwrap_or_default();
+                    let is_ours = renewed.as_ref().is_err_and(|error| !error.is_of_the_issuer());
+                    if self.accept(renewed.map_err(|error| cause::whole(&error)), delivery) == Accepted::Yes {
+                        return;
+                    }
+                    if connection_failed || !is_ours && !endpoint.addresses.is_one() {
+                        // The connection may be dead without a word, or the issuer: the next attempt makes another, perhaps elsewhere.
+                        client.give_up();
+                        client = connect();
+                        following = follow(client.clone(), following.versions());
+                    }
+                    due = Due::In(Instant::now() + backoff.delay().max(drawn_after(come_again)));
+                }
+                wish = following.next() => match wish {
+                    Wish::Bundles { bundles, version } => {
+                        let replaced = self.replace_bundles(bundles, delivery);
+                        following.applied(Resource::Bundles, version, replaced);
+                        *self.versions() = following.versions();
+                    }
+                    // In force with the next certificate.
+                    Wish::Entitlement { within } => due = due.no_later_than(within, not_sooner, clock),
+                    Wish::NotGiven { version } => following.applied(Resource::Entitlement, version, Ok(())),
+                    Wish::RenewNow { within } => due = due.no_later_than(within, not_sooner, clock),
+                },
+                () = wall_clock::until(clock, svid.not_after()) => return,
+            }
+        }
+    }
+
+    /// A refusal is counted and logged; the stream goes on, and its next message may be better.
+    fn replace_bundles(&self, bundles: BundleSet, delivery: &mut Delivery) -> Result<(), String> {
+        let Some(current) = delivery.live().map(|live| live.load_full()) else { return Ok(()) };
+        if *current.bundles() == bundles {
+            return Ok(());
+        }
+        let offered = delivery.offer(Material { svid: current.svid().clone(), bundles });
+        offered.map(drop).map_err(|refused| cause::whole(&refused).to_string())
+    }
+}
+
+/// What may help whoever has no SVID.
+#[derive(Clone, Copy, Debug)]
+enum Remedy {
+    /// The issuer does not accept the proof that there is.
+    Credential,
+    /// The issuer may come back; after an expiry it wants proof all the same.
+    TimeOrCredential,
+}
+
+/// Whether there is a new SVID. If not, why has been told, and what is left to do is to wait.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) enum Accepted {
+    Yes,
+    No,
+    /// The policy gives nothing yet: asking again is waiting.
+    NotYet,
+    /// The issuer wants to be left alone for so long.
+    After(Duration),
+}
+
+/// Not before `pause`, and up to half of it later: those who were told the same do not come at once.
+pub(super) fn drawn_after(pause: Duration) -> Duration {
+    pause.mul_f64(1.0 + random_fraction() / 2.0)
+}
+
+/// A renewal that the issuer has not answered yet.
+type Asking<'a> = Pin<Box<dyn Future<Output = Result<Answered, CallError>> + Send + 'a>>;
+
+async fn answer(asking: &mut Option<Asking<'_>>) -> Result<Answered, CallError> {
+    match asking {
+        Some(asking) => asking.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// When to renew.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Due {
+    /// The point drawn for the certificate.
+    At(OffsetDateTime),
+    /// After a failure, or because the issuer wishes it.
+    In(Instant),
+}
+
+impl Due {
+    async fn reached(self, clock: &dyn Clock) {
+        match self {
+            Self::At(moment) => wall_clock::until(clock, moment).await,
+            Self::In(instant) => tokio::time::sleep_until(instant).await,
+        }
+    }
+
+    /// A moment drawn from the time that the issuer grants, unless this comes first. Not before `not_sooner`: an issuer
+    /// that wishes all the time shall not be asked all the time.
+    pub(super) fn no_later_than(self, within: Duration, not_sooner: Instant, clock: &dyn Clock) -> Self {
+        let drawn = Instant::now() + within.mul_f64(random_fraction());
+        let planned = match self {
+            Self::At(moment) => Instant::now() + wall_clock::remaining(clock, moment).unwrap_or_default(),
+            Self::In(instant) => instant,
+        };
+        if planned <= drawn { self } else { Self::In(drawn.max(not_sooner)) }
+    }
+}
+
+/// When to renew what was received `now`: at the point drawn for it, but not before a fifth of what is left of its life.
+/// Of a short life that was backdated far, the point may be over already, and so it would be with each successor.
+pub(super) fn renewal_of(svid: &X509Svid, now: OffsetDateTime) -> OffsetDateTime {
+    svid.renew_at().max(now + (svid.not_after() - now) / 5)
+}
+
+/// An issuer gave an SVID to somebody else's name.
+#[derive(Debug, thiserror::Error)]
+#[error("the issuer answered with a certificate of {got}, this is {held}")]
+struct OtherIdentity {
+    held: WorkloadId,
+    got: WorkloadId,
+}
+
+fn same_identity(material: &Material, held: &Snapshot) -> Result<(), OtherIdentity> {
+    let (got, held) = (material.svid.id(), held.svid().id());
+    if got == held { Ok(()) } else { Err(OtherIdentity { held: held.clone(), got: got.clone() }) }
+}
