@@ -60,7 +60,8 @@ fn two_minutes_of_load_over_rotating_identities_lose_no_request() {
     for gateway in [&mesh.inbound, &mesh.outbound] {
         let rotations = gateway.admin.sum("signet_svid_rotations_total", &[("result", "rotated")]);
         assert!(rotations >= 11.0, "{rotations} rotations of {}", gateway.process.name());
-        assert_eq!(failed_rotations(gateway), 0.0, "{}", gateway.process.name());
+        let told = gateway.process.lines_with(&["WARN"]);
+        assert_eq!(failed_rotations(gateway), 0.0, "{}: {told:?}", gateway.process.name());
         assert!(gateway.process.lines_with(&["panicked"]).is_empty());
     }
     // The log of nginx counts what the generators count.
