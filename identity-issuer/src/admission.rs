@@ -36,7 +36,7 @@ pub(crate) struct Refused {
     pub(crate) after: Duration,
 }
 
-/// What it takes to work on a first certificate, until it is dropped.
+/// What it takes to verify a proof, or to sign a first certificate, until it is dropped: a share of a processor, and no more than that.
 #[derive(Debug)]
 pub(crate) struct Place(#[expect(dead_code, reason = "held")] [OwnedSemaphorePermit; 2]);
 

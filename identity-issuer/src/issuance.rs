@@ -7,6 +7,7 @@ use signet_identity::{SharedClock, WorkloadId};
 use time::OffsetDateTime;
 use tokio::sync::broadcast;
 
+use crate::admission::Place;
 use crate::attestation::Attestation;
 use crate::authority::{Authorities, CertifyError};
 use crate::certificate::{ApprovedCsr, Certificate, NotPermitted};
@@ -71,15 +72,17 @@ impl Issuance {
         Self(Arc::new(parts))
     }
 
-    /// A certificate for the key of `csr` and an identity that its requester is entitled to, on record when this returns.
+    /// A certificate for the key of `csr` and an identity that its requester is entitled to, on record when this returns. The place is
+    /// given back when it is signed.
     pub(crate) async fn issue(
         &self,
         entitlement: Entitlement,
         attestation: Attestation,
         csr: &[u8],
+        place: Option<Place>,
     ) -> Result<Logged<Certificate>, IssueError> {
         let started = Instant::now();
-        let outcome = self.0.issue(entitlement, attestation, csr).await;
+        let outcome = self.0.issue(entitlement, attestation, csr, place).await;
         self.0.metrics.issue(IssueResult::of(&outcome), started.elapsed());
         outcome
     }
@@ -95,11 +98,14 @@ impl Parts {
         entitlement: Entitlement,
         attestation: Attestation,
         csr: &[u8],
+        place: Option<Place>,
     ) -> Result<Logged<Certificate>, IssueError> {
         let key = ProvenKey::from_csr(csr)?;
         let approved = ApprovedCsr::approve(entitlement, attestation, key, &self.issuer)?;
         let authority = self.authorities.active().ok_or(IssueError::NoAuthority)?;
         let certificate = authority.certify(approved, &self.profile, self.clock.now())?;
+        // To wait for the record takes no processor.
+        drop(place);
         let announcement = Issued::of(&certificate);
         let logged = self.store.log(certificate).await?;
         self.announce(announcement);

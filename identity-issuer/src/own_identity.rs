@@ -97,7 +97,7 @@ impl OwnIdentity {
         let key = P256Key::generate().map_err(|_| OwnIdentityError::Key)?;
         let csr = CertificateParams::default().serialize_request(&key).map_err(OwnIdentityError::Request)?;
         let myself = Entitlement::plain(self.issuance.issuer().clone());
-        let certificate = self.issuance.issue(myself, Attestation::Issuer, csr.der()).await?.release();
+        let certificate = self.issuance.issue(myself, Attestation::Issuer, csr.der(), None).await?.release();
         let pkcs8 = key.to_pkcs8().map_err(|_| OwnIdentityError::Key)?;
         let svid = X509Svid::from_der(certificate.chain, PrivatePkcs8KeyDer::from(pkcs8.as_ref().to_vec()).into())?;
         let material = Material { svid, bundles: self.bundles.clone() };
