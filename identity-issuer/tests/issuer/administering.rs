@@ -204,7 +204,8 @@ async fn what_an_administrator_says_is_bounded() {
     // Two bytes of a message each, and forty-eight of memory.
     let subject =
         explain_policy_request::Subject::Attributes(AttributeList { attributes: vec![Attribute::default(); 40_000] });
-    eve.explain_policy(ExplainPolicyRequest { subject: Some(subject) }).await.unwrap_err();
+    let refused = eve.explain_policy(ExplainPolicyRequest { subject: Some(subject) }).await.unwrap_err();
+    assert!(refused.message().contains("length limit exceeded"), "{refused:?}");
     // The places of what was refused are free again.
     for _ in 0..10 {
         eve.get_status(GetStatusRequest {}).await.unwrap();
