@@ -67,7 +67,8 @@ pub(crate) fn table(columns: &[&str], lines: &[Vec<String>], nothing: &str) -> S
         return format!("{nothing}\n");
     }
     let head: Vec<String> = columns.iter().map(|name| name.to_uppercase()).collect();
-    let rows: Vec<&Vec<String>> = std::iter::once(&head).chain(lines).collect();
+    let lines: Vec<Vec<String>> = lines.iter().map(|line| line.iter().map(|cell| harmless(cell)).collect()).collect();
+    let rows: Vec<&Vec<String>> = std::iter::once(&head).chain(&lines).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
     let widths: Vec<usize> = (0..columns.len()).map(width).collect();
     let line = |row: &&Vec<String>| {
@@ -77,12 +78,18 @@ pub(crate) fn table(columns: &[&str], lines: &[Vec<String>], nothing: &str) -> S
     rows.iter().map(line).collect()
 }
 
+/// On one line, and nothing that a terminal takes for a command: much of what is shown was written by strangers.
+pub(crate) fn harmless(text: &str) -> String {
+    let plain = |character: char| character.escape_debug().count() == 1 || matches!(character, '"' | '\'' | '\\');
+    text.chars().flat_map(|c| if plain(c) { vec![c] } else { c.escape_debug().collect() }).collect()
+}
+
 fn render<R: Report>(format: Format, report: &R) -> Result<String, Failure> {
     Ok(match format {
         Format::Table => {
             let rows = report.rows();
             let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
-            rows.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
+            rows.iter().map(|(name, value)| format!("{name:width$}  {}\n", harmless(value))).collect()
         }
         Format::Json | Format::Yaml => serialized(format, report)?,
     })
@@ -143,6 +150,14 @@ mod tests {
         fn rows(&self) -> Vec<(&'static str, String)> {
             vec![("SPIFFE ID", self.spiffe_id.to_owned()), ("x", "1".to_owned())]
         }
+    }
+
+    #[test]
+    fn what_strangers_wrote_drives_no_terminal() {
+        assert_eq!(harmless("a\n\u{1b}[2J\u{202e}b"), "a\\n\\u{1b}[2J\\u{202e}b");
+        assert_eq!(harmless("é \"quoted\" it's C:\\ 日本"), "é \"quoted\" it's C:\\ 日本");
+        let told = table(&["a"], &[vec!["x\ny".to_owned()]], "");
+        assert_eq!(told, "A\nx\\ny\n");
     }
 
     #[test]

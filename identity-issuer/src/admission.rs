@@ -21,11 +21,15 @@ pub(crate) struct Admission(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     renewals: Buckets<AttestationNumber>,
+    /// What it takes to look at the record for a certificate.
+    certificates: Buckets<Vec<u8>>,
     attestations: Buckets<IpAddr>,
     /// First certificates that are worked on.
     places: Arc<Semaphore>,
     /// Those, and those that wait for a place.
     line: Arc<Semaphore>,
+    /// Attested callers that wait for a rule.
+    waiting: Arc<Semaphore>,
 }
 
 /// To be asked again after this time.
@@ -40,6 +44,8 @@ pub(crate) struct Refused {
 #[derive(Debug)]
 pub(crate) struct Place(#[expect(dead_code, reason = "held")] [OwnedSemaphorePermit; 2]);
 
+/// Each holds its request: a few KiB, 32 at most.
+const WAITING: usize = 8192;
 /// For a first certificate, beside those that are worked on.
 const LINE: usize = 512;
 /// For the end of the line to come up.
@@ -52,9 +58,11 @@ impl Admission {
         let places = workers.div_ceil(2);
         Self(Arc::new(Inner {
             renewals: Buckets::new(renewals),
+            certificates: Buckets::new(renewals),
             attestations: Buckets::new(attestations),
             places: Arc::new(Semaphore::new(places)),
             line: Arc::new(Semaphore::new(places + LINE)),
+            waiting: Arc::new(Semaphore::new(WAITING)),
         }))
     }
 
@@ -65,9 +73,27 @@ impl Admission {
         taken.map_err(|after| Refused { what: "too many renewals of one certificate", after })
     }
 
+    /// By the serial number that its holder has proved in the handshake: before anything is looked up for it.
+    pub(crate) fn certificate(&self, serial: &[u8]) -> Result<(), Refused> {
+        let taken = self.0.certificates.take(serial.to_vec(), Instant::now());
+        taken.map_err(|after| Refused { what: "too many calls with one certificate", after })
+    }
+
+    /// Refused while others wait for a place, and not otherwise: behind an address there may be a whole fleet, and somebody who sends
+    /// rubbish.
     pub(crate) fn attestation(&self, from: IpAddr) -> Result<(), Refused> {
         let taken = self.0.attestations.take(network_of(from), Instant::now());
-        taken.map_err(|after| Refused { what: "too many attestations from one address", after })
+        match taken {
+            Err(after) if self.0.places.available_permits() == 0 => {
+                Err(Refused { what: "too many attestations from one address", after })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// For an attested caller to wait for a rule; none where too many do.
+    pub(crate) fn waiting(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0.waiting).try_acquire_owned().ok()
     }
 
     /// Waits its turn.
@@ -161,6 +187,21 @@ mod tests {
         assert_eq!(network("2001:db8::1"), network("2001:db8::ffff:1"));
         assert_ne!(network("2001:db8::1"), network("2001:db8:0:1::1"));
         assert_eq!(network("::ffff:10.0.0.1"), network("10.0.0.1"));
+    }
+
+    #[tokio::test]
+    async fn an_address_is_refused_only_while_others_wait() {
+        let (admission, address) = (Admission::new(1, 2), IpAddr::from([10, 0, 0, 1]));
+        (0..10).for_each(|_| admission.attestation(address).unwrap());
+        let places = admission.0.places.available_permits();
+        let mut working = Vec::new();
+        for _ in 0..places {
+            working.push(admission.first().await.unwrap());
+        }
+        assert!(admission.attestation(address).is_err());
+        admission.attestation(IpAddr::from([10, 0, 0, 2])).unwrap();
+        working.pop();
+        admission.attestation(address).unwrap();
     }
 
     #[tokio::test]

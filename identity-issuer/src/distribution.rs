@@ -71,11 +71,17 @@ pub(crate) enum Resource {
 #[derive(Clone, Debug)]
 pub(crate) struct Progress {
     /// What it has not put in force yet, by [`Resource`].
-    outstanding: [Option<Version>; 2],
-    /// Since when that is so.
-    pub(crate) since: OffsetDateTime,
-    /// Why it refuses the latest. Empty when it does not.
-    pub(crate) refused: String,
+    outstanding: [Option<Outstanding>; 2],
+    /// When it last put something in force, or came.
+    applied_at: OffsetDateTime,
+}
+
+#[derive(Clone, Debug)]
+struct Outstanding {
+    version: Version,
+    since: OffsetDateTime,
+    /// Why it refuses it. Empty when it does not.
+    refused: String,
 }
 
 /// Whose streams.
@@ -117,7 +123,7 @@ impl Distribution {
         now: OffsetDateTime,
     ) -> Result<Subscription, TooManyClients> {
         let (sender, renew_now) = watch::channel(None);
-        let progress = Progress { outstanding: [None; 2], since: now, refused: String::new() };
+        let progress = Progress { outstanding: [None, None], applied_at: now };
         let progress = Arc::new(Mutex::new(progress));
         let ended = CancellationToken::new();
         let mut bundles = self.bundles.subscribe();
@@ -175,24 +181,22 @@ impl Distribution {
 impl Subscription {
     /// Something was sent.
     pub(crate) fn sent(&self, resource: Resource, version: Version, now: OffsetDateTime) {
-        let mut progress = lock_progress(&self.progress);
-        progress.outstanding[resource as usize] = Some(version);
-        progress.since = now;
-        progress.refused.clear();
+        let outstanding = Outstanding { version, since: now, refused: String::new() };
+        lock_progress(&self.progress).outstanding[resource as usize] = Some(outstanding);
     }
 
-    /// The client says of something whether it is in force.
+    /// The client says of what it was sent whether it is in force. Of anything else it may say what it likes.
     pub(crate) fn applied(&self, resource: Resource, version: Version, refused: String, now: OffsetDateTime) {
         let mut progress = lock_progress(&self.progress);
-        // Of what it was sent before, it may say what it likes.
-        if progress.outstanding[resource as usize].is_some_and(|sent| sent != version) {
-            return;
-        }
+        let progress = &mut *progress;
+        let outstanding = &mut progress.outstanding[resource as usize];
+        let Some(sent) = outstanding.as_mut().filter(|sent| sent.version == version) else { return };
         if refused.is_empty() {
-            progress.outstanding[resource as usize] = None;
+            *outstanding = None;
+            progress.applied_at = now;
+        } else {
+            sent.refused = refused;
         }
-        progress.since = now;
-        progress.refused = refused;
     }
 
     pub(crate) fn bundles(&self) -> BundleSet {
@@ -229,6 +233,17 @@ impl Subscription {
 impl Progress {
     pub(crate) fn is_current(&self) -> bool {
         self.outstanding.iter().all(Option::is_none)
+    }
+
+    /// Since when it is behind, or when it last put something in force.
+    pub(crate) fn since(&self) -> OffsetDateTime {
+        self.outstanding.iter().flatten().map(|sent| sent.since).min().unwrap_or(self.applied_at)
+    }
+
+    /// Empty when it refuses nothing.
+    pub(crate) fn refused(&self) -> String {
+        let refused = self.outstanding.iter().flatten().map(|sent| &sent.refused);
+        refused.filter(|refused| !refused.is_empty()).cloned().collect::<Vec<_>>().join("; ")
     }
 }
 

@@ -72,7 +72,11 @@ impl Entitlement {
     pub(crate) fn version(&self) -> Version {
         let Self { id, dns_names, ttl, expires } = self;
         let expires = expires.map(OffsetDateTime::unix_timestamp);
-        Version::of(format!("{id:?} {dns_names:?} {ttl:?} {expires:?}").as_bytes())
+        // No DNS name and no SPIFFE ID has a space, and none is empty.
+        let ttl = ttl.map(|ttl| ttl.as_secs());
+        let time = |time: Option<u64>| time.map_or_else(|| "-".to_owned(), |time| time.to_string());
+        let expires = time(expires.map(i64::cast_unsigned));
+        Version::of(format!("1 {id} {} {expires} {}", time(ttl), dns_names.join(" ")).as_bytes())
     }
 
     fn of(grant: Grant) -> Self {

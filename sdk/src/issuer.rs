@@ -91,6 +91,11 @@ impl Endpoint {
         Self { timeouts: Timeouts { connect: connect.min(most), request: request.min(most) }, ..self.clone() }
     }
 
+    /// For a rule, in a call that attests: shorter than the call may take, so that the answer comes within it.
+    fn wait(&self) -> Duration {
+        self.timeouts.request * 3 / 5
+    }
+
     fn expected(&self) -> SpiffeIdPatterns {
         SpiffeIdPatterns::from(&self.id)
     }

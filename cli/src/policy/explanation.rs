@@ -153,7 +153,7 @@ impl Explanation {
     fn told(&self) -> String {
         let mut parts = Vec::new();
         if let Some(attested) = &self.attestation {
-            parts.push(attested.told());
+            parts.push(format!("{}\n", output::harmless(&attested.told())));
         }
         let by_token = self.attestation.as_ref().is_some_and(|attested| attested.attributes.is_empty());
         let nothing = if by_token {
@@ -210,6 +210,6 @@ impl Attested {
         let at = self.attested_at.as_deref().unwrap_or_default();
         let proved =
             if self.attributes.is_empty() { String::new() } else { format!(": {}", self.attributes.join(" ")) };
-        format!("agent {} is {}, attested at {at} by {}{proved}{standing}\n", self.number, self.spiffe_id, self.method)
+        format!("agent {} is {}, attested at {at} by {}{proved}{standing}", self.number, self.spiffe_id, self.method)
     }
 }

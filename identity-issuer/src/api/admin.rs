@@ -193,6 +193,7 @@ impl AdminService for AdminApi {
             agents: &self.agents,
             administrators: &self.administrators,
             permissions: &call.permissions,
+            place: call.place.clone(),
             now: self.clock.now(),
         };
         let explained = explaining.answer(request.into_inner()).await;

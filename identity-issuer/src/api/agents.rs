@@ -138,7 +138,7 @@ fn agent(record: AgentRecord, progress: Option<Progress>) -> Agent {
 }
 
 fn applied(progress: Progress) -> Applied {
-    Applied { current: progress.is_current(), since: Some(timestamp(progress.since)), refused: progress.refused }
+    Applied { current: progress.is_current(), since: Some(timestamp(progress.since())), refused: progress.refused() }
 }
 
 pub(super) fn number_of_wire(number: u64) -> AttestationNumber {

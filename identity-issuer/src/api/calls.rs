@@ -16,7 +16,7 @@ pub(super) struct Call {
     target: String,
     written: bool,
     /// Until it ends.
-    _place: Admitted,
+    pub(super) place: Admitted,
 }
 
 impl Call {
@@ -31,7 +31,7 @@ impl Call {
         let admitted = request.extensions().get::<Admitted>();
         let place = admitted.ok_or_else(|| Status::internal("a call without a caller"))?.clone();
         let permissions = place.permissions().clone();
-        let mut call = Self { permissions, action, target: target.to_string(), written: false, _place: place };
+        let mut call = Self { permissions, action, target: target.to_string(), written: false, place };
         match call.may(agents, request.extensions().get(), role, target).await {
             Ok(()) => Ok(call),
             Err(status) => {

@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 use tonic::Status;
 
 use super::agents::{no_agent, number_of_wire};
+use super::doorkeeper::Admitted;
 use super::{parse_id, store_status, timestamp};
 use crate::administration::{Administrators, Binding, Permissions, Role, Target};
 use crate::agents::Agents;
@@ -21,12 +22,18 @@ use crate::store::{AttestationRecord, IssuedRecord};
 /// Of the latest certificates.
 const MOST_ISSUED: u32 = 20;
 
+/// Of the values that do not match, and of each in characters: they are told for each rule.
+const MOST_FOUND: usize = 8;
+const MOST_SHOWN: usize = 128;
+
 /// What there is to look at.
 pub(super) struct Explaining<'a> {
     pub(super) policies: &'a Policies,
     pub(super) agents: &'a Agents,
     pub(super) administrators: &'a Administrators,
     pub(super) permissions: &'a Permissions,
+    /// Goes with what goes on when the caller leaves.
+    pub(super) place: Admitted,
     pub(super) now: OffsetDateTime,
 }
 
@@ -67,7 +74,9 @@ impl Explaining<'_> {
     /// Many rules take their time: not on a worker of the runtime.
     async fn attributes(&self, attributes: Attributes) -> Result<ExplainPolicyResponse, Status> {
         let (current, permissions, now) = (self.policies.current(), self.permissions.clone(), self.now);
+        let place = self.place.clone();
         let explaining = tokio::task::spawn_blocking(move || {
+            let _place = place;
             let outcomes = current.explain(&attributes, now, |rule| permissions.sees(path_of(rule)));
             let outcomes = outcomes.into_iter().map(|(rule, outcome)| told(rule.as_str(), outcome)).collect();
             response(&current, outcomes)
@@ -144,7 +153,8 @@ fn told(rule: &str, outcome: Outcome) -> RuleOutcome {
             federates_with: grant.federates_with.iter().map(ToString::to_string).collect(),
         }),
         Outcome::NoMatch { attribute, wanted, found } => {
-            rule_outcome::Outcome::NoMatch(NoMatch { attribute: attribute.to_string(), wanted, found })
+            let found = found.into_iter().take(MOST_FOUND).map(|value| value.chars().take(MOST_SHOWN).collect());
+            rule_outcome::Outcome::NoMatch(NoMatch { attribute: attribute.to_string(), wanted, found: found.collect() })
         }
         Outcome::Expired { at } => rule_outcome::Outcome::ExpiredAt(timestamp(at)),
         Outcome::Unrenderable(cause) => rule_outcome::Outcome::Unrenderable(cause.to_string()),

@@ -79,6 +79,7 @@ impl IdentityApi {
         wait: Duration,
         subject: &Subject,
         wanted: Option<&WorkloadId>,
+        ending: &CancellationToken,
     ) -> Result<Entitlement, NotEntitled> {
         let mut changes = self.policies.changes();
         let end = tokio::time::sleep(wait);
@@ -87,11 +88,13 @@ impl IdentityApi {
             changes.mark_unchanged();
             let entitled = entitle(&self.policies.current(), subject, wanted, self.clock.now());
             match &entitled {
-                Err(NotEntitled::NoRule { .. } | NotEntitled::NotGiven { .. }) if !end.is_elapsed() => {}
+                Err(NotEntitled::NoRule { .. } | NotEntitled::NotGiven { .. })
+                    if !end.is_elapsed() && !ending.is_cancelled() => {}
                 _ => return entitled,
             }
             tokio::select! {
                 () = &mut end => {}
+                () = ending.cancelled() => {}
                 // The sender lives in `policies`.
                 _ = changes.changed() => {}
             }
@@ -153,7 +156,7 @@ impl IdentityService for IdentityApi {
     async fn attest(&self, request: Request<AttestRequest>) -> Result<Response<AttestResponse>, Status> {
         let caller = request.extensions().get::<Caller>().cloned();
         let caller = caller.ok_or_else(|| Status::internal("a connection without a caller"))?;
-        let _working = caller.work.begin();
+        let working = caller.work.begin();
         let AttestRequest { proof, csr, spiffe_id, wait } = request.into_inner();
         let wait = wait.and_then(|wait| Duration::try_from(wait).ok()).unwrap_or_default().min(self.longest_wait);
         let proof = proof.ok_or_else(|| Status::invalid_argument("proof: missing"))?;
@@ -161,15 +164,15 @@ impl IdentityService for IdentityApi {
         if let Some(address) = caller.address {
             self.admission.attestation(address.ip())?;
         }
-        // A join token costs a look at the record, and no signature.
-        let place = match proof {
-            Proof::JoinToken(_) => None,
-            _ => Some(self.admission.first().await?),
-        };
+        let place = self.admission.first().await?;
         let attested = self.attest_by(&proof, &csr, &caller).await?;
-        // Whoever waits for a rule takes no place from others.
-        drop(place);
-        let entitled = self.entitle_within(wait, &attested.subject, wanted.as_ref()).await;
+        // Whoever waits for a rule takes no place from others, and gives way to them.
+        drop((place, proof, working));
+        let waiting = self.admission.waiting();
+        let wait = if waiting.is_some() { wait } else { Duration::ZERO };
+        let entitled = self.entitle_within(wait, &attested.subject, wanted.as_ref(), &caller.ending).await;
+        drop(waiting);
+        let _working = caller.work.begin();
         let method = attested.evidence.method();
         let entitlement = entitled.inspect_err(|error| {
             self.tell_refused(method, "not_entitled", &error.to_string(), &caller);
@@ -190,6 +193,7 @@ impl IdentityService for IdentityApi {
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
         let (peer, _) = self.peer(&request)?;
         let serial = serial_of(&peer);
+        self.admission.certificate(&serial)?;
         let origin = self.agents.standing(peer.id(), &serial).await?;
         self.admission.renewal(origin.number)?;
         let subject = origin.attributes.map_or_else(|| Subject::Named(peer.id().clone()), Subject::Proved);
@@ -204,6 +208,7 @@ impl IdentityService for IdentityApi {
     async fn watch(&self, request: Request<Streaming<WatchRequest>>) -> Result<Response<Self::WatchStream>, Status> {
         let (peer, ending) = self.peer(&request)?;
         let serial = serial_of(&peer);
+        self.admission.certificate(&serial)?;
         let origin = self.agents.standing(peer.id(), &serial).await?;
         let subscription = self
             .distribution

@@ -53,8 +53,8 @@ pub(super) struct Watching {
 const PATIENCE: Duration = Duration::from_secs(5);
 /// For what it is sent, one word is enough.
 const MOST_WORDS: usize = 64;
-/// In bytes.
-const MOST_REASON: usize = 512;
+/// In characters.
+const MOST_REASON: usize = 256;
 /// Over which those renew whose rule was changed.
 const SPREAD: Duration = Duration::from_secs(10);
 
@@ -203,13 +203,12 @@ impl Watching {
 
     /// What the client says of what it was sent.
     fn hear(&self, request: WatchRequest) {
-        for mut applied in request.applied.into_iter().take(2) {
+        for applied in request.applied.into_iter().take(2) {
             let (Some(resource), Some(version)) = (resource(applied.resource), Version::read(&applied.version)) else {
                 continue;
             };
-            applied.refused.truncate(applied.refused.floor_char_boundary(MOST_REASON));
-            applied.refused.retain(|character| !character.is_control());
-            self.subscription.applied(resource, version, applied.refused, self.holder.clock.now());
+            let reason = applied.refused.chars().take(MOST_REASON).flat_map(char::escape_debug).collect();
+            self.subscription.applied(resource, version, reason, self.holder.clock.now());
         }
     }
 }

@@ -185,6 +185,7 @@ async fn an_operator_of_a_part_learns_nothing_of_others() {
     }
     let seen = ann.get_policy(GetPolicyRequest::default()).await.unwrap().into_inner();
     assert_eq!(seen.revision.unwrap().rules, 2);
+    issuer.join("spiffe://example.org/billing/other").await;
     let subject = explain_policy_request::Subject::SpiffeId("spiffe://example.org/billing/other".to_owned());
     let explained = ann.explain_policy(ExplainPolicyRequest { subject: Some(subject) }).await.unwrap().into_inner();
     assert!(explained.outcomes.is_empty() && explained.issued.is_empty() && explained.seen_by.is_empty());

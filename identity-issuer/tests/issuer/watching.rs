@@ -163,7 +163,7 @@ async fn an_operator_sees_what_a_client_has_put_in_force() {
     client.say(applied(Resource::Entitlement, &entitlement.version, "")).await;
     client.say(applied(Resource::Bundles, b"another", "")).await;
     client.say(applied(Resource::Bundles, &bundles.version, "no room\u{1b}[2J")).await;
-    eventually("the refusal is heard", async || told().await.refused == "no room[2J").await;
+    eventually("the refusal is heard", async || told().await.refused == "no room\\u{1b}[2J").await;
     assert!(!told().await.current);
     client.say(applied(Resource::Bundles, &bundles.version, "")).await;
     eventually("all is in force", async || told().await.current).await;

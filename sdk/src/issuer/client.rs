@@ -171,7 +171,7 @@ async fn exchange(
     };
     let spiffe_id = wanted.map(ToString::to_string).unwrap_or_default();
     // Shorter than the call may take, so that the answer comes within it.
-    let wait = prost_types::Duration::try_from(endpoint.timeouts.request * 3 / 5).ok();
+    let wait = prost_types::Duration::try_from(endpoint.wait()).ok();
     let request = AttestRequest { proof: Some(proof), csr, spiffe_id, wait };
     let answer = within(endpoint, calls.attest(request)).await?.into_inner();
     material(endpoint, answer.svid, answer.bundles, key)

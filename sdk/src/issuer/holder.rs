@@ -42,8 +42,11 @@ impl Holder {
                 // Whoever had an identity wants none but that.
                 let held = delivery.live().map(|live| live.load_full().svid().id().clone());
                 let wanted = held.as_ref().or(self.wanted.as_ref());
+                let asked = Instant::now();
                 let attested = client::attest(&self.endpoint, &self.clock, shown, wanted).await;
-                waited = attested.as_ref().is_err_and(CallError::is_not_given_yet);
+                // Who is refused at once, for a ban or by an issuer that waits for nobody, is not to ask in a tight loop.
+                let was_held = asked.elapsed() >= self.endpoint.wait() / 2;
+                waited = was_held && attested.as_ref().is_err_and(CallError::is_not_given_yet);
                 come_again = attested.as_ref().err().and_then(CallError::come_again);
                 attested.map_err(|error| {
                     let remedy = if error.is_proof_refused() { Remedy::Credential } else { Remedy::TimeOrCredential };
@@ -149,7 +152,7 @@ impl Holder {
         let mut backoff = Backoff::for_life(life);
         let mut due = Due::At(renewal_of(svid, clock.now()));
         let mut asking: Option<Asking<'_>> = None;
-        let not_sooner = Instant::now() + backoff::FLOOR;
+        let mut not_sooner = Instant::now() + backoff::FLOOR;
 
         loop {
             tokio::select! {
@@ -170,7 +173,12 @@ impl Holder {
                         client = connect();
                         following = follow(client.clone(), following.versions());
                     }
-                    due = Due::In(Instant::now() + backoff.delay().max(drawn_after(come_again)));
+                    // Another issuer has not said that; and no issuer has anybody wait until it is too late.
+                    let left = wall_clock::remaining(clock, svid.not_after()).unwrap_or_default();
+                    let pause = if endpoint.addresses.is_one() { come_again.min(left / 4) } else { Duration::ZERO };
+                    let next = Instant::now() + backoff.delay().max(drawn_after(pause));
+                    not_sooner = not_sooner.max(next);
+                    due = Due::In(next);
                 }
                 wish = following.next() => match wish {
                     Wish::Bundles { bundles, version } => {
