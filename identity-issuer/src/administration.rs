@@ -74,10 +74,12 @@ pub(crate) struct Denied {
 impl Administrators {
     /// `own_user` is who this process runs as.
     pub(crate) fn new(bindings: &[Binding], own_user: u32) -> Self {
+        let mut users = vec![own_user, ROOT];
+        users.dedup();
         let owner = Bound {
             role: Role::Administrator,
             scope: Scope::default(),
-            users: vec![own_user, ROOT],
+            users,
             identities: SpiffeIdPatterns::default(),
         };
         let bound = bindings.iter().map(|binding| Bound {
