@@ -29,6 +29,7 @@ mod pem_files;
 mod policy;
 mod replicas;
 mod run;
+mod secret_file;
 mod serial;
 mod server;
 mod store;

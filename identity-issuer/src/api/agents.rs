@@ -1,6 +1,7 @@
 //! `signet.admin.v1`, as far as it is about those who attested themselves.
 
 use signet_identity::WorkloadId;
+use signet_policy::Attributes;
 use signet_proto::admin::v1::{
     Agent, Applied, Attribute, Ban, BanRequest, EvictAgentsRequest, EvictAgentsResponse, ListAgentsRequest,
     ListAgentsResponse, ListBansRequest, ListBansResponse, evict_agents_request::Agents as Which,
@@ -121,13 +122,11 @@ fn ban_told(ban: crate::store::Ban) -> Ban {
 }
 
 fn agent(record: AgentRecord, progress: Option<Progress>) -> Agent {
-    let attributes = record.attributes.iter();
-    let attributes = attributes.map(|(name, value)| Attribute { name: name.to_string(), value: value.to_owned() });
     Agent {
         number: record.number.0.cast_unsigned(),
         spiffe_id: record.id.to_string(),
         method: record.method,
-        attributes: attributes.collect(),
+        attributes: attributes_told(&record.attributes),
         attested_at: Some(timestamp(record.attested_at)),
         issued_at: Some(timestamp(record.issued_at)),
         not_after: Some(timestamp(record.not_after)),
@@ -139,6 +138,10 @@ fn agent(record: AgentRecord, progress: Option<Progress>) -> Agent {
 
 fn applied(progress: Progress) -> Applied {
     Applied { current: progress.is_current(), since: Some(timestamp(progress.since())), refused: progress.refused() }
+}
+
+pub(super) fn attributes_told(attributes: &Attributes) -> Vec<Attribute> {
+    attributes.iter().map(|(name, value)| Attribute { name: name.to_string(), value: value.to_owned() }).collect()
 }
 
 pub(super) fn number_of_wire(number: u64) -> AttestationNumber {

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use signet_policy::{Attributes, Outcome, Rule};
 use signet_proto::admin::v1::{
-    Attestation, Attribute, AttributeConditions, AttributeList, ExplainPolicyRequest, ExplainPolicyResponse, Granted,
-    Issued, NoMatch, RoleBinding, RuleOutcome, explain_policy_request::Subject, rule_outcome,
+    Attestation, AttributeConditions, AttributeList, ExplainPolicyRequest, ExplainPolicyResponse, Granted, Issued,
+    NoMatch, RoleBinding, RuleOutcome, explain_policy_request::Subject, rule_outcome,
 };
 use time::OffsetDateTime;
 use tonic::Status;
 
-use super::agents::{no_agent, number_of_wire};
+use super::agents::{attributes_told, no_agent, number_of_wire};
 use super::doorkeeper::Admitted;
 use super::{parse_id, store_status, timestamp};
 use crate::administration::{Administrators, Binding, Permissions, Role, Target};
@@ -119,14 +119,11 @@ fn issued_told(record: IssuedRecord) -> Issued {
 }
 
 fn attestation(record: AttestationRecord, banned: bool) -> Attestation {
-    let attributes = record.attributes.unwrap_or_default();
-    let attributes =
-        attributes.iter().map(|(name, value)| Attribute { name: name.to_string(), value: value.to_owned() });
     Attestation {
         number: record.number.0.cast_unsigned(),
         spiffe_id: record.id.to_string(),
         method: record.method,
-        attributes: attributes.collect(),
+        attributes: attributes_told(&record.attributes.unwrap_or_default()),
         attested_at: Some(timestamp(record.attested_at)),
         evicted_at: record.evicted_at.map(timestamp),
         banned,

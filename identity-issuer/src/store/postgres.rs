@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use super::database::{Kind, in_time};
 use super::{Store, StoreError};
+use crate::secret_file;
 
 /// Where a database is, whose it is, and where the password is.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -73,7 +74,7 @@ const PARAMETERS: [&str; 11] = [
     "user",
 ];
 const CHANNEL: &str = "signet";
-const MAX_PASSWORD: u64 = 4096;
+const MAX_PASSWORD: usize = 4096;
 
 impl PostgresUrl {
     /// TLS with a verified name is the default, and needed for any host but this one.
@@ -111,11 +112,12 @@ impl PostgresUrl {
     pub(super) fn options(&self) -> Result<AnyConnectOptions, sqlx::Error> {
         let mut options = AnyConnectOptions::from_str(&self.url)?;
         if let Some(file) = &self.password_file {
-            let password = read_password(file).map_err(sqlx::Error::Io)?;
-            let encoded = Zeroizing::new(percent_encoded(&password));
+            let text = secret_file::read(file, MAX_PASSWORD).map_err(sqlx::Error::Io)?;
+            let password = text.trim_end_matches(['\r', '\n']);
+            let encoded = Zeroizing::new(percent_encoded(password));
             // A URL without a host has no place for it.
             if options.database_url.set_password(Some(&encoded)).is_err() {
-                options.database_url.query_pairs_mut().append_pair("password", &password);
+                options.database_url.query_pairs_mut().append_pair("password", password);
             }
         }
         Ok(options)
@@ -138,13 +140,6 @@ fn is_local(options: &AnyConnectOptions) -> Result<bool, PostgresUrlError> {
     let is_loopback =
         host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
     Ok(is_loopback || host.starts_with('/') || read.get_socket().is_some())
-}
-
-fn read_password(file: &Path) -> std::io::Result<Zeroizing<String>> {
-    use std::io::Read as _;
-    let mut text = Zeroizing::new(String::with_capacity(MAX_PASSWORD as usize + 1));
-    std::fs::File::open(file)?.take(MAX_PASSWORD + 1).read_to_string(&mut text)?;
-    Ok(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()))
 }
 
 impl fmt::Display for PostgresUrl {

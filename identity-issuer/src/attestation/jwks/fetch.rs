@@ -16,6 +16,7 @@ use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
 use super::{JwksError, KeySet, MAX_SET};
+use crate::secret_file;
 
 /// Where to fetch from.
 #[derive(Clone, Debug)]
@@ -28,7 +29,7 @@ pub(crate) struct Remote {
 }
 
 const TIMEOUT: Duration = Duration::from_secs(10);
-const MAX_BEARER: u64 = 16 << 10;
+const MAX_BEARER: usize = 16 << 10;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -70,24 +71,13 @@ impl Remote {
         let mut request = Request::get(path).header(HOST, authority).header(ACCEPT, "application/json");
         if let Some(file) = &self.bearer_file {
             let file = file.clone();
-            let bearer = tokio::task::spawn_blocking(move || read_bearer(&file)).await??;
+            let bearer = tokio::task::spawn_blocking(move || secret_file::read(&file, MAX_BEARER)).await??;
             // hyper's copies of it are not wiped.
             let mut value = http::HeaderValue::try_from(&*Zeroizing::new(format!("Bearer {}", bearer.trim_ascii())))?;
             value.set_sensitive(true);
             request = request.header(AUTHORIZATION, value);
         }
         Ok(request.body(Empty::new())?)
-    }
-}
-
-fn read_bearer(path: &std::path::Path) -> std::io::Result<Zeroizing<String>> {
-    use std::io::Read as _;
-    // Does not grow, which would leave copies behind.
-    let mut text = Zeroizing::new(String::with_capacity(MAX_BEARER as usize + 1));
-    std::fs::File::open(path)?.take(MAX_BEARER + 1).read_to_string(&mut text)?;
-    match text.len() as u64 > MAX_BEARER {
-        true => Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, "the bearer token is larger than 16 KiB")),
-        false => Ok(text),
     }
 }
 

@@ -137,13 +137,3 @@ async fn a_publisher_that_says_nothing_is_given_up() {
     let publisher = Publisher::new().await;
     assert!(cause(publisher.remote("/keys").fetch().await).ends_with("no answer within 10 s"));
 }
-
-#[tokio::test]
-async fn a_bearer_token_that_is_too_long_is_not_cut() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("token");
-    std::fs::write(&path, "a".repeat(MAX_BEARER as usize)).unwrap();
-    assert_eq!(read_bearer(&path).unwrap().len(), MAX_BEARER as usize);
-    std::fs::write(&path, "a".repeat(MAX_BEARER as usize + 1)).unwrap();
-    assert!(read_bearer(&path).is_err());
-}
