@@ -84,7 +84,8 @@ impl Database {
             }
         };
         // A pool would try until its patience ends, and not tell what is wrong.
-        let mut first = AnyConnection::connect_with(&write).await.map_err(|source| opening.failed(source))?;
+        let connecting = in_time(AnyConnection::connect_with(&write));
+        let mut first = connecting.await.map_err(|source| opening.failed(source))?;
         kind.prepare(&mut first).await.map_err(|source| opening.failed(source))?;
         opening.check_integrity(&mut first).await?;
         opening.migrate(&kind, &mut first).await?;

@@ -378,6 +378,23 @@ async fn a_database_of_a_newer_version_or_another_trust_domain_is_left_alone(whi
     assert!(matches!(refused, OpenError::Newer { found: 4711, .. }), "{refused:?}");
 }
 
+/// Of a file there is one writer.
+#[tokio::test]
+async fn a_ban_is_told_to_be_on_record_when_nothing_that_was_begun_before_can_come_behind_it() {
+    let Opened { store, task, clock, location, _folder, .. } = opened(Which::Postgres, 10).await;
+    let Location::Postgres(url) = &location else { unreachable!() };
+    // Another issuer that is about to record a certificate, and has looked for bans already.
+    let mut other = AnyConnection::connect(&url.to_string()).await.unwrap();
+    let begin = format!("BEGIN; SELECT 1 FROM pg_advisory_xact_lock_shared({})", database::STANDING_LOCK);
+    sqlx::raw_sql(sqlx::AssertSqlSafe(begin)).execute(&mut other).await.unwrap();
+    let agents = agents(&store, &clock);
+    let mut banning = std::pin::pin!(agents.ban(id(), Actor::user(0), String::new()));
+    assert!(tokio::time::timeout(Duration::from_millis(300), banning.as_mut()).await.is_err());
+    sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
+    banning.await.unwrap();
+    task.finish().await;
+}
+
 /// Two issuers on one database.
 async fn of_two_who_record_one_proof_one_does(which: Which) {
     let Opened { store, task, clock, location, _folder, .. } = opened(which, 200).await;
