@@ -94,7 +94,7 @@ limits: { renewals_per_minute: 60000000 }
     let mut issuer = announced.await?;
 
     let csr = std::fs::read(&issuer.certificate_request)?;
-    let signed = root::sign(&root_folder, &passphrase, &csr, DAY, &SystemClock)?;
+    let signed = root::sign(&root_folder, &passphrase, &csr, 0, DAY, &SystemClock)?;
     std::fs::write(&issuer.certificate, signed.to_pem())?;
     issuer.phase.wait_for(|phase| *phase == identity_issuer::Phase::Serving).await?;
 

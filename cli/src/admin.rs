@@ -1,23 +1,16 @@
 //! The way to an issuer's administration: `signet.admin.v1` over its local socket, or over mTLS.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use signet_identity::{
-    BundleSet, ClientCredentials, ClientPolicy, Material, SharedClock, Snapshot, SpiffeIdPatterns, SystemClock,
-    TlsPolicies, TrustBundle, X509Svid, live,
-};
 use signet_proto::admin::v1::admin_service_client::AdminServiceClient;
-use signet_sdk::FilePaths;
-use signet_sdk::hyper::MtlsConnector;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
-use zeroize::Zeroizing;
 
 use crate::args::IssuerOptions;
 use crate::failure::Failure;
+use crate::network;
 
 /// Where an issuer's socket is looked for, in this order, when none is named.
 pub(crate) const SOCKETS: [&str; 2] = [".signet/issuer-admin.sock", "/run/signet/issuer-admin.sock"];
@@ -41,7 +34,10 @@ pub(crate) fn call<T>(
     runtime.block_on(async {
         let client = match &place {
             Place::Socket(socket) => connect(socket).await?,
-            Place::Network { address, identity } => connect_over_mtls(address, identity).await?,
+            Place::Network { address, identity } => {
+                let channel = network::connect(address, identity, PATIENCE).await?;
+                AdminServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER)
+            }
         };
         exchange(client).await.map_err(|status| refused(&status))
     })
@@ -60,47 +56,6 @@ pub(crate) async fn connect(socket: &Path) -> Result<AdminServiceClient<Channel>
         .await
         .map_err(|error| unreachable_issuer(socket, &error))?;
     Ok(AdminServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER))
-}
-
-/// A client of the issuer at `address`, as whoever the certificate in the folder is of. The issuer is the one of the same trust domain.
-async fn connect_over_mtls(address: &str, folder: &Path) -> Result<AdminServiceClient<Channel>, Failure> {
-    let material = read_identity(folder)?;
-    let domain = material.svid.id().trust_domain().clone();
-    let issuer = format!("{}/signet/issuer", domain.id());
-    let clock: SharedClock = Arc::new(SystemClock);
-    let mut policies = TlsPolicies::new(Arc::clone(&clock));
-    let key = policies.client(ClientPolicy {
-        alpn: vec![b"h2".to_vec()],
-        servers: SpiffeIdPatterns::from_iter([issuer.parse().map_err(|error| Failure::from_error(&error))?]),
-        credentials: ClientCredentials::Svid,
-    });
-    let snapshot = Snapshot::build(material, &policies, None).map_err(|error| Failure::from_error(&error))?;
-    let (_publisher, live) = live(snapshot);
-    let endpoint = Endpoint::from_shared(format!("http://{address}"));
-    let endpoint = endpoint.map_err(|_| Failure::new(format!("{address} is no host and port")))?;
-    let channel = endpoint
-        .connect_timeout(PATIENCE)
-        .timeout(PATIENCE)
-        .connect_with_connector(MtlsConnector::new(live, key, clock))
-        .await
-        .map_err(|error| {
-            let cause = Failure::from_error(&error);
-            Failure::new(format!("{address}: cannot reach the issuer ({})", cause.cause()))
-                .remedy("is it there, and is your certificate still valid?")
-        })?;
-    Ok(AdminServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER))
-}
-
-/// `svid.pem`, `svid.key` and `bundle.pem`.
-fn read_identity(folder: &Path) -> Result<Material, Failure> {
-    let FilePaths { certificate, key, bundle } = FilePaths::within(folder);
-    let read = |path: &Path| {
-        std::fs::read(path).map(Zeroizing::new).map_err(|error| Failure::new(format!("{}: {error}", path.display())))
-    };
-    let svid = X509Svid::from_pem(&read(&certificate)?, &read(&key)?).map_err(|error| Failure::from_error(&error))?;
-    let domain = svid.id().trust_domain().clone();
-    let bundle = TrustBundle::from_pem(domain, &read(&bundle)?).map_err(|error| Failure::from_error(&error))?;
-    Ok(Material { svid, bundles: BundleSet::from_iter([bundle]) })
 }
 
 /// What the issuer said, told as a failure of the command.
@@ -129,13 +84,13 @@ fn unreachable_issuer(socket: &Path, error: &tonic::transport::Error) -> Failure
 }
 
 /// Where an issuer is administered.
-enum Place {
+pub(crate) enum Place {
     Socket(PathBuf),
     Network { address: String, identity: PathBuf },
 }
 
 impl Place {
-    fn of(options: &IssuerOptions) -> Result<Self, Failure> {
+    pub(crate) fn of(options: &IssuerOptions) -> Result<Self, Failure> {
         let Some(named) = &options.issuer else { return socket().map(Self::Socket) };
         // A path with a colon can be written with a slash: ./a:1
         if named.contains('/') || !named.contains(':') {

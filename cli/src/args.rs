@@ -39,6 +39,8 @@ pub(crate) enum Command {
     /// Join tokens, with which a workload gets its first identity
     #[command(subcommand)]
     Token(TokenCommand),
+    /// A certificate for a key of your own: for a server, for code that you sign, for a CA below this one
+    Issue(IssueOptions),
     /// Make the rules of some files the policy: who may be what
     Apply(ApplyOptions),
     /// What an issuer has
@@ -184,6 +186,9 @@ pub(crate) struct CaSignOptions {
     /// Where to write the intermediate certificate, PEM; never overwrites
     #[arg(long, value_name = "FILE")]
     pub(crate) out: PathBuf,
+    /// How many CAs there may be below the intermediate; with 0 it signs workloads only
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=4))]
+    pub(crate) path_length: u8,
     /// Life of the intermediate
     #[arg(long, value_parser = duration, default_value = "90d", value_name = "DURATION")]
     pub(crate) life: Duration,
@@ -230,6 +235,37 @@ pub(crate) struct TokenCreateOptions {
     pub(crate) out: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) issuer: IssuerOptions,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  signet issue --profile code-signing --csr release.csr --out release.pem
+  signet issue --profile tls-server --csr db.csr --ttl 12h --issuer issuer.example.org:8081 --identity identity/
+
+It is given by the rules of that profile which match your identity, or what you were attested as: `signet explain` tells
+which do. The certificate and its intermediates are printed as PEM; the key never leaves you.")]
+pub(crate) struct IssueOptions {
+    /// What the certificate is for, as the policy's rules name it
+    #[arg(long, value_name = "NAME")]
+    pub(crate) profile: String,
+    /// Certificate request, PEM or DER. Only its public key counts
+    #[arg(long, value_name = "FILE")]
+    pub(crate) csr: PathBuf,
+    /// Which identity, where the policy gives several of this profile
+    #[arg(long, value_name = "ID")]
+    pub(crate) spiffe_id: Option<signet_identity::WorkloadId>,
+    /// Life of the certificate; as long as the policy allows where it is not given
+    #[arg(long, value_parser = duration, value_name = "DURATION")]
+    pub(crate) ttl: Option<Duration>,
+    /// Where to write the certificate and its intermediates, PEM; never overwrites
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// The issuer's HOST:PORT
+    #[arg(long, env = "SIGNET_ISSUER", value_name = "HOST:PORT")]
+    pub(crate) issuer: String,
+    /// Folder with your identity: svid.pem, svid.key and bundle.pem
+    #[arg(long, env = "SIGNET_IDENTITY", value_name = "DIR")]
+    pub(crate) identity: PathBuf,
 }
 
 /// `http://host:port`, which is all that a plain upstream is.

@@ -29,10 +29,10 @@ pub(crate) fn init(options: &CaInitOptions, format: Format) -> Result<(), Failur
 
 pub(crate) fn sign(options: &CaSignOptions, format: Format) -> Result<(), Failure> {
     let passphrase = passphrase::read(&options.passphrase)?;
-    let request = read_request(&options.csr)?;
+    let request = read_request(&options.csr, "the issuer writes its request when it starts")?;
     // Taken before anything is signed: a certificate that can't be kept should not exist.
     let mut out = create(&options.out)?;
-    let signed = root::sign(&options.dir, &passphrase, &request, options.life, &SystemClock)
+    let signed = root::sign(&options.dir, &passphrase, &request, options.path_length, options.life, &SystemClock)
         .map_err(|error| Failure::from_error(&error))
         .and_then(|signed| {
             let written = out.write_all(signed.to_pem().as_bytes()).and_then(|()| out.sync_all());
@@ -53,20 +53,19 @@ pub(crate) fn show(options: &CaShowOptions, format: Format) -> Result<(), Failur
     output::print(format, &Ca::new(&shown, None))
 }
 
-fn read_request(path: &Path) -> Result<Vec<u8>, Failure> {
-    let failure = |error: std::io::Error| {
-        Failure::new(format!("{}: {error}", path.display())).remedy("the issuer writes its request when it starts")
-    };
+pub(crate) fn read_request(path: &Path, remedy: &str) -> Result<Vec<u8>, Failure> {
+    let failure = |error: std::io::Error| Failure::new(format!("{}: {error}", path.display())).remedy(remedy);
     let mut request = Vec::new();
     File::open(path).map_err(failure)?.take(MAX_REQUEST_BYTES + 1).read_to_end(&mut request).map_err(failure)?;
     if request.len() as u64 > MAX_REQUEST_BYTES {
         return Err(Failure::new(format!("{}: too large for a certificate request", path.display()))
-            .remedy("give the file that the issuer wrote"));
+            .remedy("give a file that holds one request and nothing else"));
     }
     Ok(request)
 }
 
-fn create(path: &Path) -> Result<File, Failure> {
+/// A file for a certificate that was not there before.
+pub(crate) fn create(path: &Path) -> Result<File, Failure> {
     OpenOptions::new().write(true).create_new(true).mode(0o644).open(path).map_err(|error| {
         let failure = Failure::new(format!("{}: {error}", path.display()));
         match error.kind() {

@@ -164,7 +164,7 @@ impl Mesh<'_> {
         if !issuer.certificate.exists() {
             let request =
                 fs::read(&issuer.certificate_request).map_err(|error| damaged(&issuer.certificate_request, error))?;
-            let signed = root::sign(&self.state.root(), root_passphrase, &request, INTERMEDIATE_LIFE, &*self.clock)
+            let signed = root::sign(&self.state.root(), root_passphrase, &request, 0, INTERMEDIATE_LIFE, &*self.clock)
                 .map_err(|error| damaged(&self.state.root(), Failure::from_error(&error).cause()))?;
             fs::write(&issuer.certificate, signed.to_pem()).map_err(|error| damaged(&issuer.certificate, error))?;
         }

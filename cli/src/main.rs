@@ -9,6 +9,8 @@ mod ca;
 mod completions;
 mod dev;
 mod failure;
+mod issue;
+mod network;
 mod output;
 mod passphrase;
 mod policy;
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         Command::Ca(CaCommand::Sign(options)) => ca::sign(options, output),
         Command::Ca(CaCommand::Show(options)) => ca::show(options, output),
         Command::Token(TokenCommand::Create(options)) => token::create(options, output),
+        Command::Issue(options) => issue::run(options, output),
         Command::Apply(options) => policy::apply(options, output),
         Command::Get(GetCommand::Policy(options)) => policy::get(options, output),
         Command::Get(GetCommand::Rules(options)) => policy::rules(options, output),

@@ -68,8 +68,13 @@ impl Admission {
 
     /// None for what was issued before attestations were numbered.
     pub(crate) fn renewal(&self, of: Option<AttestationNumber>) -> Result<(), Refused> {
+        self.renewals(of, 1)
+    }
+
+    /// So many certificates at once.
+    pub(crate) fn renewals(&self, of: Option<AttestationNumber>, count: usize) -> Result<(), Refused> {
         let Some(of) = of else { return Ok(()) };
-        let taken = self.0.renewals.take(of, Instant::now());
+        let taken = self.0.renewals.take_several(of, count, Instant::now());
         taken.map_err(|after| Refused { what: "too many renewals of one certificate", after })
     }
 
@@ -134,6 +139,13 @@ impl<K: Eq + Hash> Buckets<K> {
     }
 
     fn take(&self, key: K, now: Instant) -> Result<(), Duration> {
+        self.take_several(key, 1, now)
+    }
+
+    /// All or none. A full bucket is enough for any number: otherwise more than it holds could never be had.
+    fn take_several(&self, key: K, tokens: usize, now: Instant) -> Result<(), Duration> {
+        let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
+        let interval = self.interval.saturating_mul(tokens).min(self.minute);
         let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
         if full_at.len() >= MOST_KEYS {
             full_at.retain(|_, full_at| *full_at > now);
@@ -141,7 +153,7 @@ impl<K: Eq + Hash> Buckets<K> {
                 return Ok(());
             }
         }
-        let next = full_at.get(&key).map_or(now, |full_at| (*full_at).max(now)) + self.interval;
+        let next = full_at.get(&key).map_or(now, |full_at| (*full_at).max(now)) + interval;
         match (next - now).checked_sub(self.minute) {
             Some(too_soon) if !too_soon.is_zero() => Err(too_soon),
             _ => {
@@ -165,6 +177,10 @@ mod tests {
         }
         assert_eq!(buckets.take("a", now), Err(Duration::from_secs(1)));
         buckets.take("b", now).unwrap();
+        assert_eq!(buckets.take_several("b", 60, now), Err(Duration::from_secs(1)));
+        buckets.take_several("b", 59, now).unwrap();
+        buckets.take_several("c", 1000, now).unwrap();
+        assert_eq!(buckets.take("c", now), Err(Duration::from_secs(1)));
         let later = now + Duration::from_millis(1500);
         buckets.take("a", later).unwrap();
         assert_eq!(buckets.take("a", later), Err(Duration::from_millis(500)));

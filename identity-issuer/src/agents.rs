@@ -51,8 +51,10 @@ impl Agents {
         if let Some(gone) = origin.attributes.as_ref().and_then(|attributes| self.sources.no_more(attributes)) {
             return Err(NoStanding::SourceGone { name: gone.to_owned() });
         }
-        if self.store.is_banned(id).await? {
-            return Err(NoStanding::Banned(id.clone()));
+        for id in [Some(id), origin.attested.as_ref().filter(|attested| *attested != id)].into_iter().flatten() {
+            if self.store.is_banned(id).await? {
+                return Err(NoStanding::Banned(id.clone()));
+            }
         }
         Ok(origin)
     }

@@ -7,6 +7,7 @@ mod calls;
 mod doorkeeper;
 mod explanation;
 mod identity;
+mod issuing;
 mod policy;
 mod watching;
 
@@ -26,7 +27,7 @@ use crate::agents::NoStanding;
 use crate::authority::CertifyError;
 use crate::certificate::Certificate;
 use crate::distribution::Version;
-use crate::entitlement::NotEntitled;
+use crate::entitlement::{Entitlement, NotEntitled};
 use crate::issuance::IssueError;
 use crate::store::StoreError;
 
@@ -59,6 +60,12 @@ impl From<IssueError> for Status {
             | IssueError::Banned
             | IssueError::Evicted
             | IssueError::Certify(CertifyError::EntitlementExpired { .. }) => Self::permission_denied(text),
+            IssueError::Certify(CertifyError::NoSubordinates) => Self::failed_precondition(text),
+            // Ours to mend: whoever asked can do nothing about it.
+            IssueError::Certify(CertifyError::Lint { .. }) => {
+                tracing::error!(cause = text, "nothing issued");
+                Self::internal(text)
+            }
             IssueError::NoAuthority => Self::unavailable(text),
             IssueError::Certify(CertifyError::AuthorityExpired { .. }) => {
                 tracing::error!(cause = text, "nothing issued");
@@ -78,6 +85,7 @@ impl From<NotEntitled> for Status {
         let text = format!("spiffe_id: {error}");
         match error {
             NotEntitled::Several { .. } => Self::invalid_argument(text),
+            NotEntitled::NoProfile { .. } => Self::invalid_argument(format!("profile: {error}")),
             NotEntitled::NoRule { .. } | NotEntitled::NotGiven { .. } | NotEntitled::OtherThanNamed { .. } => {
                 Self::permission_denied(text)
             }
@@ -162,13 +170,15 @@ fn bounded_text(text: String, field: &str, most: usize) -> Result<String, Status
     }
 }
 
-fn svid(certificate: Certificate, entitlement: Version) -> wire::X509Svid {
+fn svid(certificate: Certificate, entitlement: &Entitlement) -> wire::X509Svid {
     wire::X509Svid {
         spiffe_id: certificate.id.as_str().to_owned(),
         chain: certificate.chain.iter().map(|der| der.to_vec()).collect(),
         not_before: Some(timestamp(certificate.validity.not_before)),
         not_after: Some(timestamp(certificate.validity.not_after)),
-        entitlement_version: entitlement.to_vec(),
+        entitlement_version: entitlement.version().to_vec(),
+        hint: entitlement.hint.clone().unwrap_or_default(),
+        profile: entitlement.profile.name.to_string(),
     }
 }
 

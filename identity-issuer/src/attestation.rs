@@ -92,8 +92,8 @@ pub(crate) struct Sources(Arc<[(AttributeName, Vec<String>)]>);
 pub(crate) enum Attestation {
     /// The caller has proved who it is.
     First(Attested),
-    /// It shows its current SVID of the same identity, by the serial number.
-    Renewal { serial: Vec<u8>, of: Option<AttestationNumber> },
+    /// It shows its current SVID, by the serial number.
+    Svid { serial: Vec<u8>, of: Option<AttestationNumber> },
     /// The issuer asks itself for its own SVID.
     Issuer,
 }
@@ -160,7 +160,7 @@ impl Attestation {
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::First(attested) => attested.evidence.method().as_str(),
-            Self::Renewal { .. } => "x509_svid",
+            Self::Svid { .. } => "x509_svid",
             Self::Issuer => "issuer",
         }
     }
@@ -168,7 +168,7 @@ impl Attestation {
     pub(crate) fn evidence(&self) -> Option<&[u8]> {
         match self {
             Self::First(attested) => Some(attested.evidence.hash()),
-            Self::Renewal { serial, .. } => Some(serial),
+            Self::Svid { serial, .. } => Some(serial),
             Self::Issuer => None,
         }
     }

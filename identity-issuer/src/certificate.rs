@@ -1,5 +1,7 @@
 //! What the steps of issuing hand on: an approved request, then a signed certificate that is not on record yet.
 
+use std::sync::Arc;
+
 use rustls_pki_types::CertificateDer;
 use signet_identity::WorkloadId;
 use time::OffsetDateTime;
@@ -8,7 +10,7 @@ use crate::attestation::Attestation;
 use crate::authority::KeyId;
 use crate::csr::{KeyHash, ProvenKey};
 use crate::entitlement::Entitlement;
-use crate::leaf_profile::Validity;
+use crate::profile::{PermitError, Profile, Request, Validity};
 
 /// A proven key for an identity that its requester may have. Made by [`ApprovedCsr::approve`] alone.
 #[derive(Debug)]
@@ -24,6 +26,7 @@ pub(crate) struct ApprovedCsr {
 pub(crate) struct Certificate {
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) id: WorkloadId,
+    pub(crate) profile: Arc<Profile>,
     pub(crate) key_hash: KeyHash,
     pub(crate) serial: [u8; 16],
     pub(crate) validity: Validity,
@@ -38,6 +41,10 @@ pub enum NotPermitted {
     OtherTrustDomain { id: WorkloadId },
     #[error("{id} is reserved for the issuer itself")]
     Reserved { id: WorkloadId },
+    #[error("{id} and its DNS names are not such as the profile `{profile}` permits")]
+    Names { id: WorkloadId, profile: Box<str> },
+    #[error("the profile `{profile}` has no verdict on {id} and its DNS names: {cause}")]
+    NoVerdict { id: WorkloadId, profile: Box<str>, cause: PermitError },
 }
 
 impl ApprovedCsr {
@@ -55,13 +62,32 @@ impl ApprovedCsr {
         }
         match attestation {
             Attestation::Issuer => {}
-            Attestation::First(_) | Attestation::Renewal { .. } => {
+            Attestation::First(_) | Attestation::Svid { .. } => {
                 if is_reserved(id) {
                     return Err(NotPermitted::Reserved { id: id.clone() });
                 }
             }
         }
+        check_names(&entitlement, &key)?;
         Ok(Self { entitlement, key, attestation })
+    }
+}
+
+fn check_names(entitlement: &Entitlement, key: &ProvenKey) -> Result<(), NotPermitted> {
+    let Entitlement { id, dns_names, ttl, profile, .. } = entitlement;
+    let Some(permit) = &profile.permit else { return Ok(()) };
+    let request = Request {
+        spiffe_id: id.as_str(),
+        path: id.path(),
+        dns_names,
+        key_type: key.key_type().as_str(),
+        ttl_seconds: ttl.unwrap_or(profile.ttl).as_secs(),
+    };
+    let profile = profile.name.clone();
+    match permit.allows(request) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(NotPermitted::Names { id: id.clone(), profile }),
+        Err(cause) => Err(NotPermitted::NoVerdict { id: id.clone(), profile, cause }),
     }
 }
 
@@ -79,17 +105,28 @@ pub(crate) fn issuer_id(trust_domain: &signet_identity::TrustDomain) -> Option<W
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::key_type::KeyType;
+    use crate::profile::{Permit, Profiles};
+
+    fn profiles() -> Profiles {
+        Profiles::new((std::time::Duration::from_secs(60), std::time::Duration::ZERO), [])
+    }
 
     fn approve(id: &str, attestation: Attestation) -> Result<ApprovedCsr, NotPermitted> {
         let key = rcgen::KeyPair::generate().unwrap();
         let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap();
         let issuer = issuer_id(&"example.org".parse().unwrap()).unwrap();
-        let entitlement = Entitlement::plain(id.parse().unwrap());
-        ApprovedCsr::approve(entitlement, attestation, ProvenKey::from_csr(csr.der()).unwrap(), &issuer)
+        let entitlement = Entitlement::plain(id.parse().unwrap(), profiles().workload());
+        ApprovedCsr::approve(
+            entitlement,
+            attestation,
+            ProvenKey::from_csr(csr.der(), &KeyType::ELLIPTIC).unwrap(),
+            &issuer,
+        )
     }
 
     fn renewal() -> Attestation {
-        Attestation::Renewal { serial: vec![1], of: None }
+        Attestation::Svid { serial: vec![1], of: None }
     }
 
     #[test]
@@ -110,5 +147,27 @@ mod tests {
             let refused = approve("spiffe://other.org/shop", attestation).unwrap_err();
             assert!(matches!(refused, NotPermitted::OtherTrustDomain { .. }));
         }
+    }
+
+    #[test]
+    fn nobody_is_given_a_name_that_its_profile_does_not_permit() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap();
+        let issuer = issuer_id(&"example.org".parse().unwrap()).unwrap();
+        let approve = |permit: &str, dns_names: &[&str]| {
+            let mut profile = profiles().workload().as_ref().clone();
+            profile.permit = Some(Permit::parse(permit).unwrap());
+            let mut entitlement = Entitlement::plain("spiffe://example.org/web/a".parse().unwrap(), Arc::new(profile));
+            entitlement.dns_names = dns_names.iter().map(|name| (*name).to_owned()).collect();
+            let key = ProvenKey::from_csr(csr.der(), &KeyType::ELLIPTIC).unwrap();
+            ApprovedCsr::approve(entitlement, renewal(), key, &issuer).map(drop)
+        };
+        let web = "path.startsWith('/web/') && dns_names.all(name, name.endsWith('.web'))";
+        approve(web, &["a.web"]).unwrap();
+        assert!(matches!(approve(web, &["a.web", "bank"]), Err(NotPermitted::Names { .. })));
+        assert!(matches!(approve("ttl_seconds < 60", &[]), Err(NotPermitted::Names { .. })));
+        assert!(matches!(approve("key_type == 'p384'", &[]), Err(NotPermitted::Names { .. })));
+        // No verdict is none.
+        assert!(matches!(approve("dns_names[0] != 'x'", &[]), Err(NotPermitted::NoVerdict { .. })));
     }
 }

@@ -10,10 +10,12 @@
 //! authority:
 //!   certificate: authority.pem           # what `signet ca sign` wrote
 //!   passphrase_file: passphrase          # seals the issuer's key
+//!   path_length: 0                       # how many CAs there may be below it, for the profile `subordinate-ca`
 //! listen: 127.0.0.1:8081                 # gRPC over mTLS
 //! admin: 127.0.0.1:9902                  # metrics and health
 //! admin_socket: issuer-admin.sock        # gRPC for operators on this machine
 //! svid: { ttl: 1h, backdate: 60s }
+//! profiles: []                           # certificate templates beside the built-in ones; see [`profiles`]
 //! attestation: {}                        # who vouches for callers; see [`attestation`]
 //! administration: []                     # who may administer what; see [`administration`]
 //! ```
@@ -22,6 +24,7 @@
 mod administration;
 mod attestation;
 mod file;
+mod profiles;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -34,6 +37,7 @@ use signet_process::logging::LogHandle;
 use crate::administration::Binding;
 use crate::attestation::{Published, X509Authority};
 use crate::authority::SealStrength;
+use crate::profile::Profile;
 use crate::store::Location;
 
 /// What an issuer runs on; every value is in its range.
@@ -49,6 +53,7 @@ pub struct Config {
     pub admin: SocketAddr,
     pub admin_socket: PathBuf,
     pub svid: Svid,
+    pub(crate) profiles: Vec<Profile>,
     pub attestation: Attestation,
     pub(crate) administration: Vec<Binding>,
     pub limits: Limits,
@@ -62,6 +67,8 @@ pub struct Config {
 pub struct Authority {
     pub certificate: PathBuf,
     pub passphrase_file: PathBuf,
+    /// How many CAs there may be below its certificate; one with more is not taken.
+    pub path_length: u8,
     /// For a key that has yet to be made. Not in the file.
     pub seal_strength: SealStrength,
 }

@@ -4,28 +4,24 @@
 use std::fmt;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use rcgen::{PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PublicKeyData, SignatureAlgorithm};
+use rcgen::{PublicKeyData, SignatureAlgorithm};
 use x509_parser::certification_request::X509CertificationRequest;
-use x509_parser::oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_NIST_EC_P384};
+use x509_parser::oid_registry::{OID_PKCS1_SHA1WITHRSA, OID_SHA1_WITH_RSA};
 use x509_parser::prelude::FromDer;
-use x509_parser::x509::SubjectPublicKeyInfo;
+
+use crate::key_type::{KeyType, listed};
 
 /// A public key whose private half the requester has proved to hold.
 #[derive(Clone, Eq, PartialEq)]
 pub(crate) struct ProvenKey {
-    point: Vec<u8>,
-    curve: Curve,
+    /// The contents of subjectPublicKey.
+    bits: Vec<u8>,
+    key_type: KeyType,
 }
 
 /// SHA-256 of a key's SubjectPublicKeyInfo in its one DER form, whatever form the request had.
 #[derive(Copy, Clone, Eq, PartialEq, Hash)]
 pub(crate) struct KeyHash([u8; 32]);
-
-#[derive(Copy, Clone, Debug, Eq, PartialEq)]
-enum Curve {
-    P256,
-    P384,
-}
 
 #[derive(Debug, Eq, PartialEq, thiserror::Error)]
 pub enum CsrError {
@@ -35,8 +31,8 @@ pub enum CsrError {
     TooLarge { bytes: usize },
     #[error("is not a PKCS#10 request in DER")]
     Malformed,
-    #[error("is for another type of key: P-256 and P-384 are accepted")]
-    KeyType,
+    #[error("is for another type of key than those accepted: {accepted}")]
+    KeyType { accepted: String },
     #[error("is not signed by the key it is for")]
     Signature,
 }
@@ -44,7 +40,7 @@ pub enum CsrError {
 impl ProvenKey {
     pub(crate) const MAX_CSR_BYTES: usize = 4096;
 
-    pub(crate) fn from_csr(der: &[u8]) -> Result<Self, CsrError> {
+    pub(crate) fn from_csr(der: &[u8], accepted: &[KeyType]) -> Result<Self, CsrError> {
         match der.len() {
             0 => return Err(CsrError::Empty),
             1..=Self::MAX_CSR_BYTES => {}
@@ -56,30 +52,18 @@ impl ProvenKey {
             return Err(CsrError::Malformed);
         }
         // The key before the signature: no cryptography for keys that are refused anyway.
-        let key = Self::from_spki(&request.certification_request_info.subject_pki)?;
+        let spki = &request.certification_request_info.subject_pki;
+        let key_type = KeyType::of(spki).filter(|key_type| accepted.contains(key_type));
+        let key_type = key_type.ok_or_else(|| CsrError::KeyType { accepted: listed(accepted) })?;
+        if [OID_PKCS1_SHA1WITHRSA, OID_SHA1_WITH_RSA].contains(&request.signature_algorithm.algorithm) {
+            return Err(CsrError::Signature);
+        }
         request.verify_signature().map_err(|_| CsrError::Signature)?;
-        Ok(key)
+        Ok(Self { bits: spki.subject_public_key.data.to_vec(), key_type })
     }
 
-    fn from_spki(spki: &SubjectPublicKeyInfo<'_>) -> Result<Self, CsrError> {
-        if spki.algorithm.algorithm != OID_KEY_TYPE_EC_PUBLIC_KEY {
-            return Err(CsrError::KeyType);
-        }
-        let parameters = spki.algorithm.parameters.as_ref().ok_or(CsrError::KeyType)?;
-        let named = parameters.as_oid().map_err(|_| CsrError::KeyType)?;
-        let (curve, length) = if named == OID_EC_P256 {
-            (Curve::P256, 65)
-        } else if named == OID_NIST_EC_P384 {
-            (Curve::P384, 97)
-        } else {
-            return Err(CsrError::KeyType);
-        };
-        // Uncompressed only (RFC 5480 §2.2), so that one key has one form and one hash.
-        let point = &spki.subject_public_key.data;
-        if point.len() != length || point[0] != 4 {
-            return Err(CsrError::KeyType);
-        }
-        Ok(Self { point: point.to_vec(), curve })
+    pub(crate) fn key_type(&self) -> KeyType {
+        self.key_type
     }
 
     pub(crate) fn hash(&self) -> KeyHash {
@@ -89,20 +73,17 @@ impl ProvenKey {
 
 impl PublicKeyData for ProvenKey {
     fn der_bytes(&self) -> &[u8] {
-        &self.point
+        &self.bits
     }
 
     fn algorithm(&self) -> &'static SignatureAlgorithm {
-        match self.curve {
-            Curve::P256 => &PKCS_ECDSA_P256_SHA256,
-            Curve::P384 => &PKCS_ECDSA_P384_SHA384,
-        }
+        self.key_type.algorithm()
     }
 }
 
 impl fmt::Debug for ProvenKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ProvenKey({:?}, {:?})", self.curve, self.hash())
+        write!(f, "ProvenKey({}, {:?})", self.key_type, self.hash())
     }
 }
 
@@ -139,11 +120,19 @@ mod tests {
         KeyPair::generate_for(algorithm).unwrap()
     }
 
+    fn taken(der: &[u8]) -> Result<ProvenKey, CsrError> {
+        ProvenKey::from_csr(der, &KeyType::ELLIPTIC)
+    }
+
     #[test]
     fn only_the_public_key_is_taken() {
-        for algorithm in [&PKCS_ECDSA_P256_SHA256, &PKCS_ECDSA_P384_SHA384] {
-            let key = key(algorithm);
-            let proven = ProvenKey::from_csr(&request(&key)).unwrap();
+        for key_type in KeyType::ALL {
+            let key = match key_type {
+                KeyType::Rsa3072 | KeyType::Rsa4096 => continue,
+                key_type => key(key_type.algorithm()),
+            };
+            let proven = ProvenKey::from_csr(&request(&key), &KeyType::ALL).unwrap();
+            assert_eq!(proven.key_type(), key_type);
             assert_eq!(proven.subject_public_key_info(), key.subject_public_key_info());
             assert_eq!(proven.hash(), KeyHash::of_spki(&key.subject_public_key_info()));
         }
@@ -152,29 +141,30 @@ mod tests {
     #[test]
     fn other_types_of_key_are_refused() {
         for algorithm in [&rcgen::PKCS_ED25519, &rcgen::PKCS_ECDSA_P521_SHA512, &rcgen::PKCS_RSA_SHA256] {
-            assert_eq!(ProvenKey::from_csr(&request(&key(algorithm))), Err(CsrError::KeyType));
+            let refused = taken(&request(&key(algorithm)));
+            assert_eq!(refused, Err(CsrError::KeyType { accepted: "p256, p384".to_owned() }));
         }
     }
 
     #[test]
     fn a_request_signed_by_another_key_is_refused() {
-        let (mine, other) = (key(&PKCS_ECDSA_P256_SHA256), key(&PKCS_ECDSA_P256_SHA256));
+        let (mine, other) = (key(KeyType::P256.algorithm()), key(KeyType::P256.algorithm()));
         let mut forged = request(&mine);
         let (theirs, mine) = (other.der_bytes(), mine.der_bytes());
         let at = forged.windows(mine.len()).position(|window| window == mine).unwrap();
         forged[at..at + theirs.len()].copy_from_slice(theirs);
-        assert_eq!(ProvenKey::from_csr(&forged), Err(CsrError::Signature));
+        assert_eq!(taken(&forged), Err(CsrError::Signature));
     }
 
     #[test]
     fn an_altered_request_never_yields_another_key() {
-        let whole = request(&key(&PKCS_ECDSA_P256_SHA256));
-        let original = ProvenKey::from_csr(&whole).unwrap();
+        let whole = request(&key(KeyType::P256.algorithm()));
+        let original = taken(&whole).unwrap();
         for at in 0..whole.len() {
             for bit in 0..8 {
                 let mut altered = whole.clone();
                 altered[at] ^= 1 << bit;
-                let taken = ProvenKey::from_csr(&altered);
+                let taken = taken(&altered);
                 assert!(taken.is_err() || taken == Ok(original.clone()), "bit {bit} of byte {at}");
             }
         }
@@ -182,18 +172,18 @@ mod tests {
 
     #[test]
     fn anything_else_is_malformed() {
-        let whole = request(&key(&PKCS_ECDSA_P256_SHA256));
-        assert_eq!(ProvenKey::from_csr(&[]), Err(CsrError::Empty));
-        assert_eq!(ProvenKey::from_csr(&[0; 4097]), Err(CsrError::TooLarge { bytes: 4097 }));
-        assert_eq!(ProvenKey::from_csr(&whole[..whole.len() - 1]), Err(CsrError::Malformed));
-        assert_eq!(ProvenKey::from_csr(&[&whole[..], &[0]].concat()), Err(CsrError::Malformed));
-        assert_eq!(ProvenKey::from_csr(b"-----BEGIN CERTIFICATE REQUEST-----"), Err(CsrError::Malformed));
+        let whole = request(&key(KeyType::P256.algorithm()));
+        assert_eq!(taken(&[]), Err(CsrError::Empty));
+        assert_eq!(taken(&[0; 4097]), Err(CsrError::TooLarge { bytes: 4097 }));
+        assert_eq!(taken(&whole[..whole.len() - 1]), Err(CsrError::Malformed));
+        assert_eq!(taken(&[&whole[..], &[0]].concat()), Err(CsrError::Malformed));
+        assert_eq!(taken(b"-----BEGIN CERTIFICATE REQUEST-----"), Err(CsrError::Malformed));
     }
 
     proptest::proptest! {
         #[test]
         fn random_bytes_never_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..600)) {
-            let _ = ProvenKey::from_csr(&bytes);
+            let _ = ProvenKey::from_csr(&bytes, &KeyType::ALL);
         }
     }
 }

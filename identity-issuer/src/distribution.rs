@@ -33,6 +33,8 @@ struct Clients {
 #[derive(Debug)]
 struct Client {
     id: WorkloadId,
+    /// Who was attested, where that is another.
+    attested: Option<WorkloadId>,
     attestation: Option<AttestationNumber>,
     ended: CancellationToken,
     renew_now: watch::Sender<Option<RenewNow>>,
@@ -119,6 +121,7 @@ impl Distribution {
     pub(crate) fn subscribe(
         &self,
         id: WorkloadId,
+        attested: Option<WorkloadId>,
         attestation: Option<AttestationNumber>,
         now: OffsetDateTime,
     ) -> Result<Subscription, TooManyClients> {
@@ -140,8 +143,14 @@ impl Distribution {
         clients.per_identity.insert(id.clone(), of_identity + 1);
         let number = clients.next_number;
         clients.next_number += 1;
-        let client =
-            Client { id, attestation, ended: ended.clone(), renew_now: sender, progress: Arc::clone(&progress) };
+        let client = Client {
+            id,
+            attested,
+            attestation,
+            ended: ended.clone(),
+            renew_now: sender,
+            progress: Arc::clone(&progress),
+        };
         clients.by_number.insert(number, client);
         drop(clients);
         Ok(Subscription { number, clients: Arc::clone(&self.clients), bundles, renew_now, ended, progress })
@@ -267,7 +276,7 @@ impl Version {
 impl Client {
     fn is_of(&self, holder: &Holder) -> bool {
         match holder {
-            Holder::Id(id) => self.id == *id,
+            Holder::Id(id) => self.id == *id || self.attested.as_ref() == Some(id),
             Holder::Attestation(number) => self.attestation == Some(*number),
         }
     }
@@ -323,7 +332,7 @@ mod tests {
     #[test]
     fn the_first_event_is_the_full_state_and_then_there_is_silence() {
         let distribution = Distribution::new(BundleSet::default(), 10, 10);
-        let mut client = distribution.subscribe(id("/a"), None, OffsetDateTime::UNIX_EPOCH).unwrap();
+        let mut client = distribution.subscribe(id("/a"), None, None, OffsetDateTime::UNIX_EPOCH).unwrap();
         assert!(matches!(next_now(&mut client), Some(Event::Bundles)));
         assert!(next_now(&mut client).is_none());
     }
@@ -331,8 +340,8 @@ mod tests {
     #[test]
     fn only_holders_of_the_identity_are_asked_to_renew() {
         let distribution = Distribution::new(BundleSet::default(), 10, 10);
-        let mut clients =
-            ["/a", "/a", "/b"].map(|path| distribution.subscribe(id(path), None, OffsetDateTime::UNIX_EPOCH).unwrap());
+        let mut clients = ["/a", "/a", "/b"]
+            .map(|path| distribution.subscribe(id(path), None, None, OffsetDateTime::UNIX_EPOCH).unwrap());
         clients.iter_mut().for_each(|client| assert!(next_now(client).is_some()));
         assert_eq!(distribution.request_renewal(Some(&id("/a")), Duration::from_secs(5)), 2);
         assert!(
@@ -346,7 +355,7 @@ mod tests {
     #[test]
     fn a_slow_client_gets_the_latest_and_no_queue() {
         let distribution = Distribution::new(BundleSet::default(), 10, 10);
-        let mut client = distribution.subscribe(id("/a"), None, OffsetDateTime::UNIX_EPOCH).unwrap();
+        let mut client = distribution.subscribe(id("/a"), None, None, OffsetDateTime::UNIX_EPOCH).unwrap();
         next_now(&mut client);
         for seconds in 0..1000 {
             distribution.request_renewal(None, Duration::from_secs(seconds));
@@ -359,7 +368,8 @@ mod tests {
     fn the_streams_of_whoever_is_ended_end_and_no_others() {
         let distribution = Distribution::new(BundleSet::default(), 10, 10);
         let subscribe = |path, number| {
-            distribution.subscribe(id(path), Some(AttestationNumber(number)), OffsetDateTime::UNIX_EPOCH).unwrap()
+            let number = Some(AttestationNumber(number));
+            distribution.subscribe(id(path), Some(id("/agent")), number, OffsetDateTime::UNIX_EPOCH).unwrap()
         };
         let mut clients = [subscribe("/a", 1), subscribe("/a", 2), subscribe("/b", 3)];
         let live = |clients: &mut [Subscription]| {
@@ -371,30 +381,32 @@ mod tests {
         distribution.end(&Holder::Id(id("/a")));
         assert_eq!(live(&mut clients), [false, false, true]);
         assert_eq!(distribution.connected().len(), 3);
+        distribution.end(&Holder::Id(id("/agent")));
+        assert_eq!(live(&mut clients), [false, false, false]);
     }
 
     #[test]
     fn places_are_bounded_and_given_up_with_the_subscription() {
         let distribution = Distribution::new(BundleSet::default(), 1, 1);
-        let first = distribution.subscribe(id("/a"), None, OffsetDateTime::UNIX_EPOCH).unwrap();
+        let first = distribution.subscribe(id("/a"), None, None, OffsetDateTime::UNIX_EPOCH).unwrap();
         assert_eq!(
-            distribution.subscribe(id("/a"), None, OffsetDateTime::UNIX_EPOCH).unwrap_err(),
+            distribution.subscribe(id("/a"), None, None, OffsetDateTime::UNIX_EPOCH).unwrap_err(),
             TooManyClients::InAll { max: 1 }
         );
         drop(first);
         assert_eq!(distribution.client_count(), 0);
-        distribution.subscribe(id("/a"), None, OffsetDateTime::UNIX_EPOCH).unwrap();
+        distribution.subscribe(id("/a"), None, None, OffsetDateTime::UNIX_EPOCH).unwrap();
     }
 
     #[test]
     fn one_identity_leaves_places_to_others() {
         let distribution = Distribution::new(BundleSet::default(), 10, 2);
-        let taken = [(); 2].map(|()| distribution.subscribe(id("/a"), None, OffsetDateTime::UNIX_EPOCH).unwrap());
-        let refused = distribution.subscribe(id("/a"), None, OffsetDateTime::UNIX_EPOCH).unwrap_err();
+        let taken = [(); 2].map(|()| distribution.subscribe(id("/a"), None, None, OffsetDateTime::UNIX_EPOCH).unwrap());
+        let refused = distribution.subscribe(id("/a"), None, None, OffsetDateTime::UNIX_EPOCH).unwrap_err();
         assert_eq!(refused, TooManyClients::OfIdentity { id: id("/a"), max: 2 });
-        let _other = distribution.subscribe(id("/b"), None, OffsetDateTime::UNIX_EPOCH).unwrap();
+        let _other = distribution.subscribe(id("/b"), None, None, OffsetDateTime::UNIX_EPOCH).unwrap();
         drop(taken);
-        distribution.subscribe(id("/a"), None, OffsetDateTime::UNIX_EPOCH).unwrap();
+        distribution.subscribe(id("/a"), None, None, OffsetDateTime::UNIX_EPOCH).unwrap();
         assert_eq!(lock(&distribution.clients).per_identity.len(), 1);
     }
 }

@@ -1,14 +1,18 @@
 //! What a caller may be: the policy's word on what was attested, and that of a proof which names an identity itself.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use signet_identity::WorkloadId;
-use signet_policy::{Attributes, Grant};
+use signet_policy::{Attributes, DEFAULT_PROFILE, Grant};
+use signet_process::config;
 use time::OffsetDateTime;
 
 use crate::attestation::Subject;
 use crate::distribution::Version;
 use crate::policy::Current;
+use crate::profile::Profile;
+use crate::store::Origin;
 
 /// An identity that somebody is entitled to, and how it is to be made.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -19,6 +23,34 @@ pub(crate) struct Entitlement {
     pub(crate) ttl: Option<Duration>,
     /// No certificate lives longer than this.
     pub(crate) expires: Option<OffsetDateTime>,
+    pub(crate) profile: Arc<Profile>,
+    /// For a workload with several identities.
+    pub(crate) hint: Option<String>,
+}
+
+/// A life that was asked for, and is not between these.
+#[derive(Debug, Eq, PartialEq, thiserror::Error)]
+#[error("not between {} and {}", config::Duration(SHORTEST), config::Duration(*.most))]
+pub(crate) struct NotShorter {
+    most: Duration,
+}
+
+const SHORTEST: Duration = Duration::from_secs(10);
+
+/// What somebody asks for.
+#[derive(Copy, Clone, Debug, Default)]
+pub(crate) struct Wanted<'a> {
+    /// The only one there is, where none is named.
+    pub(crate) id: Option<&'a WorkloadId>,
+    /// Any that makes an identity, where none is named.
+    pub(crate) profile: Option<&'a str>,
+}
+
+impl<'a> Wanted<'a> {
+    /// To be somebody.
+    pub(crate) fn identity(id: Option<&'a WorkloadId>) -> Self {
+        Self { id, profile: None }
+    }
 }
 
 /// Its texts stay below 4 KiB.
@@ -32,63 +64,145 @@ pub enum NotEntitled {
     Several { given: String },
     #[error("the proof is for {named}")]
     OtherThanNamed { named: WorkloadId },
+    #[error("there is no profile `{name}`; there are {known}")]
+    NoProfile { name: String, known: String },
 }
 
-/// The one identity of a subject: the one it wants, or the only one there is.
+/// What an entitlement is decided by.
+#[derive(Clone, Debug)]
+pub(crate) enum Grounds {
+    /// A proof that names an identity itself.
+    Named(WorkloadId),
+    /// What the policy turns into identities; each by itself.
+    Proved(Vec<Attributes>),
+}
+
+impl Grounds {
+    /// Of a first certificate.
+    pub(crate) fn of_subject(subject: &Subject) -> Self {
+        match subject {
+            Subject::Named(id) => Self::Named(id.clone()),
+            Subject::Proved(attributes) => Self::Proved(vec![attributes.clone()]),
+        }
+    }
+
+    /// Of whoever shows an SVID and wants the same once more. What it was given beside the identity that it was attested for, it keeps
+    /// by the same rules as it got it.
+    pub(crate) fn to_keep(holder: &WorkloadId, origin: &Origin) -> Self {
+        match (&origin.attested, &origin.attributes) {
+            (Some(attested), _) if attested != holder => Self::to_have_more(attested, origin),
+            (_, Some(attributes)) => Self::Proved(vec![attributes.clone()]),
+            (_, None) => Self::Named(holder.clone()),
+        }
+    }
+
+    /// Of whoever shows an SVID and wants something else: what it was attested as, and the SVID's own name.
+    pub(crate) fn to_have_more(holder: &WorkloadId, origin: &Origin) -> Self {
+        let name = SVID_SPIFFE_ID.parse().ok();
+        // A name that is longer than an attribute may be gives nothing.
+        let by_name = name.and_then(|name| Attributes::new([(name, holder.to_string())]).ok());
+        Self::Proved(origin.attributes.clone().into_iter().chain(by_name).collect())
+    }
+}
+
+/// What `signet issue` is decided by, beside what was attested.
+const SVID_SPIFFE_ID: &str = "svid.spiffe_id";
+
+/// The one certificate that is wanted, or the only one there is.
 pub(crate) fn entitle(
     policy: &Current,
-    subject: &Subject,
-    wanted: Option<&WorkloadId>,
+    grounds: &Grounds,
+    wanted: Wanted<'_>,
     now: OffsetDateTime,
 ) -> Result<Entitlement, NotEntitled> {
-    let attributes = match subject {
-        Subject::Named(id) if wanted.is_none_or(|wanted| wanted == id) => return Ok(Entitlement::plain(id.clone())),
-        Subject::Named(id) => return Err(NotEntitled::OtherThanNamed { named: id.clone() }),
-        Subject::Proved(attributes) => attributes,
-    };
-    let revision = policy.revision.head.number;
-    let mut grants = policy.decide(attributes, now);
-    if grants.is_empty() {
-        return Err(NotEntitled::NoRule { revision, attributes: written(attributes) });
+    if let Some(name) = wanted.profile.filter(|name| policy.profiles().get(name).is_none()) {
+        let known = policy.profiles().names().collect::<Vec<_>>().join(", ");
+        return Err(NotEntitled::NoProfile { name: clipped(name), known: fitting(&known) });
     }
-    let chosen =
-        match wanted {
-            None if grants.len() == 1 => 0,
-            None => return Err(NotEntitled::Several { given: ids(&grants) }),
-            Some(wanted) => grants.iter().position(|grant| grant.id == *wanted).ok_or_else(|| {
-                NotEntitled::NotGiven { revision, attributes: written(attributes), given: ids(&grants) }
-            })?,
-        };
-    Ok(Entitlement::of(grants.swap_remove(chosen)))
+    match grounds {
+        Grounds::Named(id) if wanted.id.is_none_or(|wanted| wanted == id) => {
+            Ok(Entitlement::plain(id.clone(), policy.profiles().workload()))
+        }
+        Grounds::Named(id) => Err(NotEntitled::OtherThanNamed { named: id.clone() }),
+        Grounds::Proved(attributes) => choose(policy, attributes, wanted, now),
+    }
+}
+
+fn choose(
+    policy: &Current,
+    proved: &[Attributes],
+    wanted: Wanted<'_>,
+    now: OffsetDateTime,
+) -> Result<Entitlement, NotEntitled> {
+    let revision = policy.revision.head.number;
+    let attributes = || proved.iter().map(written).collect::<Vec<_>>().join(" ");
+    let grants = proved.iter().flat_map(|attributes| policy.decide(attributes, now));
+    let mut grants: Vec<_> = grants
+        .filter_map(|grant| {
+            let profile = policy.profiles().get(grant.profile.as_deref().unwrap_or(DEFAULT_PROFILE))?;
+            let is_it = wanted.profile.map_or_else(|| profile.is_identity(), |name| *profile.name == *name);
+            is_it.then(|| (grant, Arc::clone(profile)))
+        })
+        .collect();
+    if grants.is_empty() {
+        return Err(NotEntitled::NoRule { revision, attributes: fitting(&attributes()) });
+    }
+    let chosen = match wanted.id {
+        None if grants.len() == 1 => 0,
+        None => return Err(NotEntitled::Several { given: ids(&grants) }),
+        Some(wanted) => grants.iter().position(|(grant, _)| grant.id == *wanted).ok_or_else(|| {
+            NotEntitled::NotGiven { revision, attributes: fitting(&attributes()), given: ids(&grants) }
+        })?,
+    };
+    let (grant, profile) = grants.swap_remove(chosen);
+    Ok(Entitlement::of(grant, profile))
 }
 
 impl Entitlement {
     /// With nothing but a name.
-    pub(crate) fn plain(id: WorkloadId) -> Self {
-        Self { id, dns_names: Vec::new(), ttl: None, expires: None }
+    pub(crate) fn plain(id: WorkloadId, profile: Arc<Profile>) -> Self {
+        Self { id, dns_names: Vec::new(), ttl: None, expires: None, profile, hint: None }
+    }
+
+    /// Makes it shorter than it was.
+    ///
+    /// # Errors
+    /// It would be longer, or too short for anything.
+    pub(crate) fn shorten(&mut self, ttl: Duration) -> Result<(), NotShorter> {
+        let most = self.ttl.unwrap_or(self.profile.ttl).min(self.profile.max_ttl);
+        if !(SHORTEST..=most).contains(&ttl) {
+            return Err(NotShorter { most });
+        }
+        self.ttl = Some(ttl);
+        Ok(())
     }
 
     /// Tells it from others: certificates by entitlements of one version differ in nothing that the policy says.
     pub(crate) fn version(&self) -> Version {
-        let Self { id, dns_names, ttl, expires } = self;
+        // A hint is not in the certificate.
+        let Self { id, dns_names, ttl, expires, profile, hint: _ } = self;
         let expires = expires.map(OffsetDateTime::unix_timestamp);
         // No DNS name and no SPIFFE ID has a space, and none is empty.
         let ttl = ttl.map(|ttl| ttl.as_secs());
         let time = |time: Option<u64>| time.map_or_else(|| "-".to_owned(), |time| time.to_string());
         let expires = time(expires.map(i64::cast_unsigned));
-        Version::of(format!("1 {id} {} {expires} {}", time(ttl), dns_names.join(" ")).as_bytes())
+        let mut text = format!("1 {id} {} {expires} {}", time(ttl), dns_names.join(" "));
+        if !profile.is_default() {
+            text += &format!("\n{} {}", profile.name, hex::encode(profile.version().to_vec()));
+        }
+        Version::of(text.as_bytes())
     }
 
-    fn of(grant: Grant) -> Self {
-        let Grant { id, dns_names, ttl, expires, .. } = grant;
-        Self { id, dns_names, ttl, expires }
+    fn of(grant: Grant, profile: Arc<Profile>) -> Self {
+        let Grant { id, dns_names, ttl, expires, hint, .. } = grant;
+        Self { id, dns_names, ttl, expires, profile, hint }
     }
 }
 
 /// A status has to fit into a header.
-fn ids(grants: &[Grant]) -> String {
+fn ids(grants: &[(Grant, Arc<Profile>)]) -> String {
     const MOST: usize = 4;
-    let named: Vec<_> = grants.iter().take(MOST).map(|grant| grant.id.to_string()).collect();
+    let named: Vec<_> = grants.iter().take(MOST).map(|(grant, _)| grant.id.to_string()).collect();
     match grants.len().saturating_sub(MOST) {
         0 => fitting(&named.join(", ")),
         more => fitting(&format!("{} and {more} more", named.join(", "))),

@@ -13,7 +13,6 @@ use crate::authority::{Authorities, CertifyError};
 use crate::certificate::{ApprovedCsr, Certificate, NotPermitted};
 use crate::csr::{CsrError, ProvenKey};
 use crate::entitlement::Entitlement;
-use crate::leaf_profile::LeafProfile;
 use crate::metrics::{IssueResult, Metrics};
 use crate::store::{LogError, Logged, Store, StoreError};
 use crate::utc::Utc;
@@ -27,7 +26,6 @@ pub(crate) struct Parts {
     /// The issuer's own name.
     pub(crate) issuer: WorkloadId,
     pub(crate) authorities: Authorities,
-    pub(crate) profile: LeafProfile,
     pub(crate) store: Store,
     pub(crate) clock: SharedClock,
     pub(crate) metrics: Metrics,
@@ -38,6 +36,7 @@ pub(crate) struct Parts {
 #[derive(Clone, Debug)]
 pub struct Issued {
     pub spiffe_id: WorkloadId,
+    pub profile: String,
     /// Lower-case hexadecimal.
     pub serial: String,
     pub not_after: OffsetDateTime,
@@ -82,8 +81,9 @@ impl Issuance {
         place: Option<Place>,
     ) -> Result<Logged<Certificate>, IssueError> {
         let started = Instant::now();
+        let profile = Arc::clone(&entitlement.profile);
         let outcome = self.0.issue(entitlement, attestation, csr, place).await;
-        self.0.metrics.issue(IssueResult::of(&outcome), started.elapsed());
+        self.0.metrics.issue(&profile.name, IssueResult::of(&outcome), started.elapsed());
         outcome
     }
 
@@ -100,10 +100,10 @@ impl Parts {
         csr: &[u8],
         place: Option<Place>,
     ) -> Result<Logged<Certificate>, IssueError> {
-        let key = ProvenKey::from_csr(csr)?;
+        let key = ProvenKey::from_csr(csr, &entitlement.profile.keys)?;
         let approved = ApprovedCsr::approve(entitlement, attestation, key, &self.issuer)?;
         let authority = self.authorities.active().ok_or(IssueError::NoAuthority)?;
-        let certificate = authority.certify(approved, &self.profile, self.clock.now())?;
+        let certificate = authority.certify(approved, self.clock.now())?;
         // To wait for the record takes no processor.
         drop(place);
         let announcement = Issued::of(&certificate);
@@ -114,7 +114,7 @@ impl Parts {
 
     fn announce(&self, issued: Issued) {
         tracing::info!(
-            spiffe_id = %issued.spiffe_id, serial = issued.serial, not_after = %Utc(issued.not_after),
+            spiffe_id = %issued.spiffe_id, profile = issued.profile, serial = issued.serial, not_after = %Utc(issued.not_after),
             attestation = issued.attestation, "certificate issued"
         );
         // Mostly nobody listens.
@@ -126,6 +126,7 @@ impl Issued {
     fn of(certificate: &Certificate) -> Self {
         Self {
             spiffe_id: certificate.id.clone(),
+            profile: certificate.profile.name.to_string(),
             serial: hex::encode(certificate.serial),
             not_after: certificate.validity.not_after,
             attestation: certificate.attestation.kind(),
@@ -156,7 +157,7 @@ impl IssueResult {
                 | IssueError::Banned
                 | IssueError::Evicted
                 | IssueError::NotPermitted(_)
-                | IssueError::Certify(CertifyError::EntitlementExpired { .. }),
+                | IssueError::Certify(CertifyError::EntitlementExpired { .. } | CertifyError::NoSubordinates),
             ) => Self::Refused,
             Err(IssueError::Store(StoreError::Busy)) => Self::Shed,
             Err(IssueError::NoAuthority | IssueError::Certify(_) | IssueError::Store(_)) => Self::Failed,

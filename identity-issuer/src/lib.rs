@@ -1,7 +1,7 @@
 //! Mints short-lived workload certificates from an intermediate CA.
 //!
 //! A certificate is issued on one path: `attestation` says who asks, `entitlement` by the `policy` what they may be; then, in
-//! `issuance`, `certificate` approves it, `authority` signs the `leaf_profile`, the `store` commits the record, and only then the certificate
+//! `issuance`, `certificate` approves it, `authority` signs what its `profile` says, the `store` commits the record, and only then the certificate
 //! leaves. `distribution` tells connected clients of new bundles and when to renew. `api` is the gRPC in front of
 //! it, served by `server` over mTLS with the issuer's `own_identity`. [`run()`] puts them together.
 //!
@@ -22,11 +22,12 @@ mod distribution;
 mod entitlement;
 mod issuance;
 mod key;
-mod leaf_profile;
+mod key_type;
 mod metrics;
 mod own_identity;
 mod pem_files;
 mod policy;
+mod profile;
 mod replicas;
 mod run;
 mod secret_file;

@@ -9,6 +9,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use crate::authority::Authorities;
+use crate::profile::Profiles;
 use crate::store::Counts;
 
 #[derive(Clone)]
@@ -36,11 +37,12 @@ pub(crate) enum IssueResult {
     Shed,
 }
 
-/// The one profile of today.
-const PROFILE: &str = "workload";
-
 impl Metrics {
-    pub(crate) fn register(registry: &Registry, authorities: Authorities) -> Result<Self, prometheus::Error> {
+    pub(crate) fn register(
+        registry: &Registry,
+        authorities: Authorities,
+        profiles: &Profiles,
+    ) -> Result<Self, prometheus::Error> {
         let counters = |name: &str, help: &str, labels: &[&str]| {
             let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
             registry.register(Box::new(counters.clone()))?;
@@ -56,8 +58,8 @@ impl Metrics {
             "Requests for certificates, by profile and by how they ended.",
             &["profile", "result"],
         )?;
-        for result in IssueResult::ALL {
-            issued.with_label_values(&[PROFILE, result.label()]);
+        for (profile, result) in profiles.names().flat_map(|name| IssueResult::ALL.map(|result| (name, result))) {
+            issued.with_label_values(&[profile, result.label()]);
         }
         let issue_duration = Histogram::with_opts(
             HistogramOpts::new(
@@ -108,8 +110,8 @@ impl Metrics {
         })
     }
 
-    pub(crate) fn issue(&self, result: IssueResult, duration: Duration) {
-        self.issued.with_label_values(&[PROFILE, result.label()]).inc();
+    pub(crate) fn issue(&self, profile: &str, result: IssueResult, duration: Duration) {
+        self.issued.with_label_values(&[profile, result.label()]).inc();
         if result == IssueResult::Issued {
             self.issue_duration.observe(duration.as_secs_f64());
         }

@@ -1,6 +1,7 @@
 //! The issuer's own SVID: issued by its own authority through the same path as everybody's, record included, and
 //! renewed by itself.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::CertificateParams;
@@ -15,10 +16,12 @@ use crate::attestation::Attestation;
 use crate::entitlement::Entitlement;
 use crate::issuance::{Issuance, IssueError};
 use crate::key::P256Key;
+use crate::profile::Profile;
 
 #[derive(Debug)]
 pub(crate) struct OwnIdentity {
     issuance: Issuance,
+    profile: Arc<Profile>,
     bundles: BundleSet,
     policies: TlsPolicies,
     metrics: IdentityMetrics,
@@ -45,12 +48,13 @@ const ATTEMPT: Duration = Duration::from_secs(1);
 impl OwnIdentity {
     pub(crate) fn new(
         issuance: Issuance,
+        profile: Arc<Profile>,
         bundles: BundleSet,
         policies: TlsPolicies,
         metrics: IdentityMetrics,
         clock: SharedClock,
     ) -> Self {
-        Self { issuance, bundles, policies, metrics, clock }
+        Self { issuance, profile, bundles, policies, metrics, clock }
     }
 
     pub(crate) async fn first(&self) -> Result<(IdentityPublisher, LiveIdentity), OwnIdentityError> {
@@ -96,7 +100,7 @@ impl OwnIdentity {
     async fn next(&self, previous: Option<&Snapshot>) -> Result<Snapshot, OwnIdentityError> {
         let key = P256Key::generate().map_err(|_| OwnIdentityError::Key)?;
         let csr = CertificateParams::default().serialize_request(&key).map_err(OwnIdentityError::Request)?;
-        let myself = Entitlement::plain(self.issuance.issuer().clone());
+        let myself = Entitlement::plain(self.issuance.issuer().clone(), Arc::clone(&self.profile));
         let certificate = self.issuance.issue(myself, Attestation::Issuer, csr.der(), None).await?.release();
         let pkcs8 = key.to_pkcs8().map_err(|_| OwnIdentityError::Key)?;
         let svid = X509Svid::from_der(certificate.chain, PrivatePkcs8KeyDer::from(pkcs8.as_ref().to_vec()).into())?;

@@ -6,12 +6,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use signet_identity::{SharedClock, WorkloadId};
+use signet_identity::{SharedClock, SpiffeIdPattern, TrustDomain, WorkloadId};
 use signet_policy::{Attributes, Grant, Outcome, Policy, PolicyError, Rule, RuleName, Surroundings};
 use time::OffsetDateTime;
 use tokio::sync::{Mutex, Semaphore, watch};
 
 use crate::administration::{Denied, Permissions, Role, Target};
+use crate::profile::Profiles;
 use crate::store::{RecordRevisionError, Store, StoreError};
 
 pub(crate) use plan::Plan;
@@ -31,6 +32,7 @@ struct Inner {
     /// The number of the revision in force.
     changed: watch::Sender<u64>,
     surroundings: Surroundings,
+    profiles: Profiles,
     store: Store,
     clock: SharedClock,
 }
@@ -40,6 +42,7 @@ struct Inner {
 pub(crate) struct Current {
     pub(crate) revision: Revision,
     policy: Policy,
+    profiles: Profiles,
 }
 
 /// One policy that was applied.
@@ -147,19 +150,32 @@ pub(crate) enum CatchUpError {
 impl Policies {
     /// With the latest revision on record in force.
     pub(crate) async fn load(
-        surroundings: Surroundings,
+        trust_domain: TrustDomain,
+        protected: Vec<SpiffeIdPattern>,
+        profiles: Profiles,
         store: Store,
         clock: SharedClock,
     ) -> Result<Self, PolicyLoadError> {
+        let surroundings = Surroundings { trust_domain, protected, profiles: profiles.terms() };
         let revision = store.revision(None).await.map_err(PolicyLoadError::Store)?;
         let revision = revision.unwrap_or_else(Revision::without_rules);
         let number = revision.head.number;
-        let current = Current::compile(revision, surroundings.clone()).await.map_err(PolicyLoadError::Task)?;
+        let compiling = Current::compile(revision, surroundings.clone(), profiles.clone());
+        let current = compiling.await.map_err(PolicyLoadError::Task)?;
         let current = current.map_err(|cause| PolicyLoadError::Policy { revision: number, cause })?;
         let changed = watch::Sender::new(current.revision.head.number);
         let current = ArcSwap::from_pointee(current);
         let places = Arc::new(Semaphore::new(MAX_CHANGES));
-        Ok(Self(Arc::new(Inner { current, changing: Mutex::default(), places, changed, surroundings, store, clock })))
+        Ok(Self(Arc::new(Inner {
+            current,
+            changing: Mutex::default(),
+            places,
+            changed,
+            surroundings,
+            profiles,
+            store,
+            clock,
+        })))
     }
 
     fn put_in_force(&self, next: Current) {
@@ -220,6 +236,9 @@ impl Policies {
                 if is_confined && change.gives_other_dns_names() {
                     return Err(ChangeError::BeyondScope { rule: rule.name.clone(), what: DNS_NAMES });
                 }
+                if is_confined && change.gives_other_profile() {
+                    return Err(ChangeError::BeyondScope { rule: rule.name.clone(), what: PROFILES });
+                }
             }
         }
         if plan.rules.len() > MAX_RULES {
@@ -234,7 +253,7 @@ impl Policies {
         };
         let removed = plan.changes.iter().filter(|change| change.after.is_none()).count();
         let revision = Revision { head, removed, rules: plan.rules.clone() };
-        let mut next = Current::compile(revision, self.0.surroundings.clone()).await.map_err(ChangeError::Task)??;
+        let mut next = self.compile(revision).await.map_err(ChangeError::Task)??;
         if is_confined {
             let permissions = wish.permissions.clone();
             next = next.keeps_to_its_callers(&plan, permissions).await?;
@@ -272,10 +291,14 @@ impl Policies {
         if missing > removed + before as u64 / MOST_LOST {
             return Err(CatchUpError::Lost { revision: found, missing, present: before });
         }
-        let next = Current::compile(next, self.0.surroundings.clone()).await.map_err(CatchUpError::Task)?;
+        let next = self.compile(next).await.map_err(CatchUpError::Task)?;
         let next = next.map_err(|cause| CatchUpError::Policy { revision: found, cause })?;
         self.put_in_force(next);
         Ok(Some(found))
+    }
+
+    async fn compile(&self, revision: Revision) -> Result<Result<Current, PolicyError>, tokio::task::JoinError> {
+        Current::compile(revision, self.0.surroundings.clone(), self.0.profiles.clone()).await
     }
 
     /// The rules of an earlier revision; the one before the present one where none is named.
@@ -306,10 +329,11 @@ impl Current {
     async fn compile(
         revision: Revision,
         surroundings: Surroundings,
+        profiles: Profiles,
     ) -> Result<Result<Self, PolicyError>, tokio::task::JoinError> {
         tokio::task::spawn_blocking(move || {
             let policy = Policy::compile(&revision.rules, &surroundings)?;
-            Ok(Self { revision, policy })
+            Ok(Self { revision, policy, profiles })
         })
         .await
     }
@@ -331,6 +355,11 @@ impl Current {
             (current, Ok(None)) => Ok(current),
             (_, Ok(Some(rule))) => Err(ChangeError::BeyondScope { rule, what: OVERLAP }),
         }
+    }
+
+    /// Those that its rules choose among.
+    pub(crate) fn profiles(&self) -> &Profiles {
+        &self.profiles
     }
 
     /// What a caller may be.
@@ -395,6 +424,7 @@ pub(crate) fn path_of(rule: &Rule) -> &str {
 }
 
 const DNS_NAMES: &str = "DNS names are given by operators";
+const PROFILES: &str = "profiles other than `workload` are given by operators";
 const OVERLAP: &str =
     "its `match` could hold for callers of rules that are not yours: narrow it, or leave it to operators";
 

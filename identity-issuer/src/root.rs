@@ -24,6 +24,7 @@ use crate::authority::hierarchy::{Level, ca_certificate, ca_validity};
 use crate::authority::{KeyFileError, Passphrase, SealStrength};
 use crate::csr::{CsrError, ProvenKey};
 use crate::key::P256Key;
+use crate::key_type::KeyType;
 use crate::pem_files;
 use crate::utc::Utc;
 
@@ -115,13 +116,15 @@ pub fn init(
     show(folder)
 }
 
-/// Turns an issuer's request (PEM) into an intermediate that signs leaves only, of `life`, cut off at the root's end.
+/// Turns an issuer's request (PEM) into an intermediate of `life`, cut off at the root's end, with `path_length` CAs below it: with 0 it
+/// signs leaves only.
 ///
 /// Of the request only the public key is taken, after its signature proved possession.
 pub fn sign(
     folder: &Path,
     passphrase: &Passphrase,
     request: &[u8],
+    path_length: u8,
     life: Duration,
     clock: &dyn Clock,
 ) -> Result<CaSummary, RootError> {
@@ -138,8 +141,8 @@ pub fn sign(
         return Err(RootError::Certificate { path: certificate_path, what: "it is not of the key beside it" });
     }
     let validity = ca_validity(now, life, Some(certificate.not_after));
-    let params =
-        ca_certificate(Level::Intermediate, &trust_domain, &requested, validity).map_err(RootError::Certify)?;
+    let params = ca_certificate(Level::Intermediate { path_length }, &trust_domain, &requested, validity)
+        .map_err(RootError::Certify)?;
     let issuer = rcgen::Issuer::from_ca_cert_der(&certificate.der, key).map_err(RootError::Certify)?;
     let intermediate = params.signed_by(&requested, &issuer).map_err(RootError::Certify)?;
     let intermediate = CaCertificate::parse(intermediate.der().to_vec()).map_err(malformed(&certificate_path))?;
@@ -195,7 +198,7 @@ fn read_root(folder: &Path) -> Result<(CaCertificate, TrustDomain), RootError> {
 fn read_request(text: &[u8]) -> Result<ProvenKey, RequestFault> {
     let blocks = pem_files::decode(pem_files::REQUEST, text).map_err(|_| RequestFault::NotOneRequest)?;
     let [der] = <[Vec<u8>; 1]>::try_from(blocks).map_err(|_| RequestFault::NotOneRequest)?;
-    ProvenKey::from_csr(&der).map_err(RequestFault::Csr)
+    ProvenKey::from_csr(&der, &KeyType::ELLIPTIC).map_err(RequestFault::Csr)
 }
 
 fn paths(folder: &Path) -> (PathBuf, PathBuf) {
@@ -273,7 +276,7 @@ mod tests {
     fn an_intermediate_signs_leaves_only_and_does_not_outlive_its_root() {
         let folder = tempfile::tempdir().unwrap();
         let root = init_in(folder.path()).unwrap();
-        let signed = sign(folder.path(), &passphrase(), request().as_bytes(), 2 * YEAR, &SystemClock).unwrap();
+        let signed = sign(folder.path(), &passphrase(), request().as_bytes(), 0, 2 * YEAR, &SystemClock).unwrap();
         assert_eq!(signed.not_after, root.not_after);
         let (rest, certificate) = x509_parser::parse_x509_certificate(&signed.certificate).unwrap();
         assert!(rest.is_empty());
@@ -291,7 +294,8 @@ mod tests {
     fn two_intermediates_never_share_a_subject() {
         let folder = tempfile::tempdir().unwrap();
         init_in(folder.path()).unwrap();
-        let subject = || sign(folder.path(), &passphrase(), request().as_bytes(), YEAR, &SystemClock).unwrap().subject;
+        let subject =
+            || sign(folder.path(), &passphrase(), request().as_bytes(), 0, YEAR, &SystemClock).unwrap().subject;
         assert_ne!(subject(), subject());
     }
 
@@ -302,7 +306,7 @@ mod tests {
         let key = KeyPair::generate().unwrap();
         let params = rcgen::CertificateParams::new(["evil.example".to_owned()]).unwrap();
         let request = params.serialize_request(&key).unwrap().pem().unwrap();
-        let signed = sign(folder.path(), &passphrase(), request.as_bytes(), YEAR, &SystemClock).unwrap();
+        let signed = sign(folder.path(), &passphrase(), request.as_bytes(), 0, YEAR, &SystemClock).unwrap();
         assert!(!signed.certificate.windows(4).any(|window| window == b"evil"));
     }
 
@@ -311,7 +315,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let request = request();
         let sign_with = |passphrase: &Passphrase, request: &str, life| {
-            sign(folder.path(), passphrase, request.as_bytes(), life, &SystemClock).unwrap_err()
+            sign(folder.path(), passphrase, request.as_bytes(), 0, life, &SystemClock).unwrap_err()
         };
         assert!(matches!(sign_with(&passphrase(), &request, YEAR), RootError::Missing { .. }));
         init_in(folder.path()).unwrap();
@@ -329,7 +333,7 @@ mod tests {
         init_in(one.path()).unwrap();
         init_in(other.path()).unwrap();
         std::fs::copy(other.path().join("root.pem"), one.path().join("root.pem")).unwrap();
-        let error = sign(one.path(), &passphrase(), request().as_bytes(), YEAR, &SystemClock).unwrap_err();
+        let error = sign(one.path(), &passphrase(), request().as_bytes(), 0, YEAR, &SystemClock).unwrap_err();
         assert!(matches!(error, RootError::Certificate { .. }), "{error}");
         std::fs::write(one.path().join("root.pem"), "").unwrap();
         assert!(matches!(show(one.path()), Err(RootError::Certificate { .. })));

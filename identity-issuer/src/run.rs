@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use prometheus::Registry;
 use signet_identity::{BundleSet, ClientAuthentication, ServerPolicy, SharedClock, TlsPolicies};
-use signet_policy::Surroundings;
 use signet_process::admin::{AdminBuilder, AdminError, AdminServer, Readiness, State};
 use signet_process::identity_metrics::IdentityMetrics;
 use signet_process::identity_slot::IdentitySlot;
@@ -32,10 +31,10 @@ use crate::config::{Config, Environment};
 use crate::distribution::Distribution;
 use crate::issuance::{Issuance, Issued, Parts};
 use crate::key::P256Key;
-use crate::leaf_profile::LeafProfile;
 use crate::metrics::Metrics;
 use crate::own_identity::OwnIdentity;
 use crate::policy::{Policies, PolicyLoadError};
+use crate::profile::Profiles;
 use crate::replicas::Replica;
 use crate::server::Server;
 use crate::store::{Location, OpenError, STORE, Store, StoreTask};
@@ -106,10 +105,6 @@ const COUNT_INTERVAL: Duration = Duration::from_secs(15);
 const RETRY: Duration = Duration::from_secs(1);
 const ANNOUNCEMENTS: usize = 64;
 const BACKLOG: u32 = 1024;
-/// The one certificate profile.
-const WORKLOAD: &str = "workload";
-/// What a rule may give at most.
-const MAX_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// Runs an issuer until `shutdown`. `started` is told once everything is in place that needs no authority.
 pub async fn run(
@@ -144,6 +139,7 @@ struct Issuer {
     store: Store,
     store_task: StoreTask,
     policies: Policies,
+    profiles: Profiles,
     issuance: Issuance,
     distribution: Distribution,
     announce: broadcast::Sender<Issued>,
@@ -161,7 +157,8 @@ impl Issuer {
         let readiness = Readiness::awaiting([AUTHORITY, STORE, LISTENER]);
         let identity = IdentitySlot::new(clock.clone());
         let authorities = Authorities::none_yet();
-        let metrics = Metrics::register(&registry, authorities.clone())?;
+        let profiles = Profiles::new((config.svid.ttl, config.svid.backdate), config.profiles.clone());
+        let metrics = Metrics::register(&registry, authorities.clone(), &profiles)?;
         let identity_metrics = IdentityMetrics::register(&registry, identity.clone())?;
         let admin = AdminBuilder {
             process: "identity-issuer",
@@ -182,6 +179,7 @@ impl Issuer {
             key: config.state.join("authority.key"),
             request: config.state.join("authority.csr"),
             certificate: config.authority.certificate.clone(),
+            path_length: config.authority.path_length,
         };
         let database = config.database.clone();
         let pending = config.limits.pending;
@@ -194,19 +192,15 @@ impl Issuer {
         }
         let (store, store_task) =
             Store::open(&database, &config.trust_domain, pending, clock.clone(), readiness.clone()).await?;
-        let surroundings = Surroundings {
-            trust_domain: config.trust_domain.clone(),
-            protected: administrators.identities().cloned().collect(),
-            profiles: vec![WORKLOAD.to_owned()],
-            max_ttl: config.svid.ttl.max(MAX_TTL),
-        };
-        let policies = Policies::load(surroundings, store.clone(), clock.clone()).await?;
+        let protected = administrators.identities().cloned().collect();
+        let loading =
+            Policies::load(config.trust_domain.clone(), protected, profiles.clone(), store.clone(), clock.clone());
+        let policies = loading.await?;
         let key = open_key(&config, files.clone()).await?;
         let announce = broadcast::Sender::new(ANNOUNCEMENTS);
         let issuance = Issuance::new(Parts {
             issuer: issuer_id,
             authorities: authorities.clone(),
-            profile: LeafProfile::new(config.svid.ttl, config.svid.backdate),
             store: store.clone(),
             clock: clock.clone(),
             metrics: metrics.clone(),
@@ -233,6 +227,7 @@ impl Issuer {
             store,
             store_task,
             policies,
+            profiles,
             issuance,
             distribution,
             announce,
@@ -323,6 +318,7 @@ impl Issuer {
             policies.server(ServerPolicy { alpn: vec![b"h2".to_vec()], clients: ClientAuthentication::Optional });
         let own = OwnIdentity::new(
             self.issuance,
+            self.profiles.workload(),
             self.distribution.bundles(),
             policies,
             self.identity_metrics,

@@ -13,6 +13,8 @@ pub enum Family {
     Kubernetes,
     Oidc,
     X509,
+    /// The X.509-SVID that a caller shows: by it, whoever was attested already is given more.
+    Svid,
 }
 
 /// A name that no attestor proves.
@@ -60,6 +62,7 @@ impl AttributeName {
         match self.0.split('.').next() {
             Some("k8s") => Family::Kubernetes,
             Some("oidc") => Family::Oidc,
+            Some("svid") => Family::Svid,
             // The list below has no other.
             _ => Family::X509,
         }
@@ -157,6 +160,7 @@ const KNOWN: &[(&str, &str)] = &[
     ("k8s.service_account", "the pod's service account"),
     ("oidc.provider", "the provider, by the name that the issuer's configuration gives it"),
     ("oidc.subject", "the token's `sub`"),
+    ("svid.spiffe_id", "the SPIFFE ID of the certificate that the caller shows, for `signet issue`"),
     ("x509.authority", "the registered CA that vouches for the certificate, by its name"),
     ("x509.common_name", "the certificate's common name"),
     ("x509.dns", "a DNS name of the certificate"),
@@ -191,6 +195,7 @@ mod tests {
                 "k8s" => Family::Kubernetes,
                 "oidc" => Family::Oidc,
                 "x509" => Family::X509,
+                "svid" => Family::Svid,
                 other => panic!("{other}"),
             };
             assert_eq!(name.parse::<AttributeName>().unwrap().family(), family);

@@ -5,12 +5,12 @@ use std::collections::{HashMap, HashSet};
 
 use signet_identity::{PatternSegment, SpiffeIdPattern};
 
-use crate::attributes::AttributeName;
+use crate::attributes::{AttributeName, Family};
 use crate::policy::{Compiled, PolicyError};
 use crate::rule::Field;
 use crate::template::Template;
 
-/// No two rules may give one caller the same identity: which TTL or profile would it have?
+/// No two rules may give one caller the same identity for the same use: which TTL would it have?
 ///
 /// Each is compared with those alone that have the same first segment and number of segments, as far as [`ToldApart`] leaves any.
 pub(crate) fn check(rules: &[Compiled]) -> Result<(), PolicyError> {
@@ -139,7 +139,9 @@ fn values(rule: &Compiled) -> impl Iterator<Item = (&AttributeName, Vec<&str>)> 
 
 fn collide(one: &Compiled, two: &Compiled, budget: &Budget) -> bool {
     budget.spend(1);
-    one.family() == two.family()
+    let of_one_caller = one.family() == two.family() || [one.family(), two.family()].contains(&Family::Svid);
+    of_one_caller
+        && one.use_as == two.use_as
         && one.path.segments().iter().zip(two.path.segments()).all(|(one, two)| one.may_equal(two))
         && may_both_match(one, two, budget)
 }

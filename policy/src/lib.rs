@@ -26,6 +26,6 @@ pub use attributes::{AttributeError, AttributeName, Attributes, AttributesError,
 pub use decision::{Grant, Outcome, Unrenderable};
 pub use document::{Document, render};
 pub use pattern::Pattern;
-pub use policy::{Policy, PolicyError, Surroundings};
+pub use policy::{DEFAULT_PROFILE, Policy, PolicyError, ProfileTerms, Surroundings};
 pub use rule::{Field, Rule, RuleName, Settings};
 pub use template::{Template, TemplateError};

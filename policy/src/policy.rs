@@ -33,9 +33,19 @@ pub(crate) struct Compiled {
     pub(crate) dns_names: Vec<Template>,
     pub(crate) ttl: Option<Duration>,
     pub(crate) profile: Option<String>,
+    pub(crate) use_as: Use,
     pub(crate) hint: Option<String>,
     pub(crate) federates_with: Vec<TrustDomain>,
     pub(crate) expires: Option<OffsetDateTime>,
+}
+
+/// What a profile's certificates are for. A caller may have several certificates of one name, each for another use.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Use {
+    /// To be somebody: whatever the profile, there is one for a name.
+    Identity,
+    /// What the profile says.
+    Of(String),
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -58,11 +68,22 @@ pub struct Surroundings {
     pub trust_domain: TrustDomain,
     /// Names that no rule may give: an administrator's.
     pub protected: Vec<SpiffeIdPattern>,
-    /// The profiles that there are.
-    pub profiles: Vec<String>,
-    /// The longest that any identity may live.
-    pub max_ttl: Duration,
+    /// The profiles that there are, [`DEFAULT_PROFILE`] among them.
+    pub profiles: Vec<ProfileTerms>,
 }
+
+/// What rules have to know of a profile.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ProfileTerms {
+    pub name: String,
+    /// The longest that its certificates may live.
+    pub max_ttl: Duration,
+    /// Whether its certificates prove to an issuer who their holder is.
+    pub is_identity: bool,
+}
+
+/// Of rules that name none.
+pub const DEFAULT_PROFILE: &str = "workload";
 
 /// Why rules do not compile.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -160,17 +181,16 @@ impl Compiled {
             let name = Template::parse(text, DNS).map_err(|error| wrong(Field::DnsName(number), error.to_string()))?;
             dns_names.push(name);
         }
-        let ttl = rule.settings.ttl.map(Duration::from_secs);
-        if ttl.is_some_and(|ttl| ttl < MIN_TTL || ttl > surroundings.max_ttl) {
-            let most = signet_process::config::Duration(surroundings.max_ttl);
-            return Err(wrong(Field::Ttl, format!("it is not between {}s and {most}", MIN_TTL.as_secs())));
-        }
-        if let Some(profile) = &rule.settings.profile
-            && !surroundings.profiles.contains(profile)
-        {
-            let known = surroundings.profiles.join(", ");
+        let profile = rule.settings.profile.as_deref().unwrap_or(DEFAULT_PROFILE);
+        let Some(terms) = surroundings.profiles.iter().find(|terms| terms.name == profile) else {
+            let known: Vec<_> = surroundings.profiles.iter().map(|terms| terms.name.as_str()).collect();
             return Err(wrong(Field::Profile, format!("there is no profile `{}`", profile.escape_debug()))
-                .fix(format!("known profiles: {known}")));
+                .fix(format!("known profiles: {}", known.join(", "))));
+        };
+        let ttl = rule.settings.ttl.map(Duration::from_secs);
+        if ttl.is_some_and(|ttl| ttl < MIN_TTL || ttl > terms.max_ttl) {
+            let most = signet_process::config::Duration(terms.max_ttl);
+            return Err(wrong(Field::Ttl, format!("it is not between {}s and {most}", MIN_TTL.as_secs())));
         }
         if rule.settings.hint.as_ref().is_some_and(|hint| hint.is_empty() || hint.len() > MAX_HINT) {
             return Err(wrong(Field::Hint, format!("it is empty or longer than {MAX_HINT} bytes")));
@@ -189,6 +209,7 @@ impl Compiled {
             dns_names,
             ttl,
             profile: rule.settings.profile.clone(),
+            use_as: if terms.is_identity { Use::Identity } else { Use::Of(terms.name.clone()) },
             hint: rule.settings.hint.clone(),
             federates_with,
             expires,

@@ -69,6 +69,7 @@ struct IssuedLine {
     not_after: Option<String>,
     attestation: String,
     authority: String,
+    profile: String,
 }
 
 #[derive(Serialize)]
@@ -96,9 +97,9 @@ impl From<Attestation> for Attested {
 
 impl From<Issued> for IssuedLine {
     fn from(told: Issued) -> Self {
-        let Issued { serial, issued_at, not_after, attestation, authority } = told;
+        let Issued { serial, issued_at, not_after, attestation, authority, profile } = told;
         let (issued_at, not_after) = (output::shown(issued_at), output::shown(not_after));
-        Self { serial, issued_at, not_after, attestation, authority }
+        Self { serial, issued_at, not_after, attestation, authority, profile }
     }
 }
 
@@ -169,12 +170,13 @@ impl Explanation {
                     issued.serial.clone(),
                     time(&issued.issued_at),
                     time(&issued.not_after),
+                    issued.profile.clone(),
                     issued.attestation.clone(),
                     issued.authority.clone(),
                 ]
             };
             let lines: Vec<_> = self.issued.iter().map(line).collect();
-            parts.push(output::table(&["serial", "issued", "expires", "by", "authority"], &lines, ""));
+            parts.push(output::table(&["serial", "issued", "expires", "profile", "by", "authority"], &lines, ""));
         }
         if !self.seen_by.is_empty() {
             let line = |seer: &Seer| {

@@ -115,6 +115,7 @@ fn issued_told(record: IssuedRecord) -> Issued {
         not_after: Some(timestamp(record.not_after)),
         attestation: record.attestation,
         authority: hex::encode(record.authority),
+        profile: record.profile,
     }
 }
 

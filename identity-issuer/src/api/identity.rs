@@ -9,8 +9,8 @@ use signet_identity::{PeerIdentity, SharedClock, WorkloadId};
 use signet_process::log_limit::LogLimit;
 use signet_proto::identity::v1::identity_service_server::{IdentityService, IdentityServiceServer};
 use signet_proto::identity::v1::{
-    AttestRequest, AttestResponse, ChallengeRequest, ChallengeResponse, RenewRequest, RenewResponse, WatchRequest,
-    WatchResponse, attest_request::Proof,
+    AttestRequest, AttestResponse, ChallengeRequest, ChallengeResponse, IssueRequest, IssueResponse, RenewRequest,
+    RenewResponse, WatchRequest, WatchResponse, attest_request::Proof,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -22,9 +22,9 @@ use super::watching::{Holder, Watching};
 use super::{bundles, companions, parse_id, report, store_status, svid, timestamp};
 use crate::admission::Admission;
 use crate::agents::Agents;
-use crate::attestation::{Attestation, Attested, Method, NotAttested, Subject, TokenError};
+use crate::attestation::{Attestation, Attested, Method, NotAttested, TokenError};
 use crate::distribution::Distribution;
-use crate::entitlement::{Entitlement, NotEntitled, entitle};
+use crate::entitlement::{Entitlement, Grounds, NotEntitled, Wanted, entitle};
 use crate::issuance::{Issuance, IssueError};
 use crate::metrics::Metrics;
 use crate::policy::Policies;
@@ -58,7 +58,7 @@ impl IdentityApi {
     }
 
     /// Who calls, by the certificate of the connection, which must not have expired since its handshake.
-    fn peer<T>(&self, request: &Request<T>) -> Result<(Arc<PeerIdentity>, CancellationToken), Status> {
+    pub(super) fn peer<T>(&self, request: &Request<T>) -> Result<(Arc<PeerIdentity>, CancellationToken), Status> {
         let caller = request.extensions().get::<Caller>();
         let caller = caller.ok_or_else(|| Status::unauthenticated("a client certificate is needed"))?;
         let peer = caller.peer.clone().ok_or_else(|| Status::unauthenticated("a client certificate is needed"))?;
@@ -77,7 +77,7 @@ impl IdentityApi {
     async fn entitle_within(
         &self,
         wait: Duration,
-        subject: &Subject,
+        grounds: &Grounds,
         wanted: Option<&WorkloadId>,
         ending: &CancellationToken,
     ) -> Result<Entitlement, NotEntitled> {
@@ -86,7 +86,7 @@ impl IdentityApi {
         let mut end = std::pin::pin!(end);
         loop {
             changes.mark_unchanged();
-            let entitled = entitle(&self.policies.current(), subject, wanted, self.clock.now());
+            let entitled = entitle(&self.policies.current(), grounds, Wanted::identity(wanted), self.clock.now());
             match &entitled {
                 Err(NotEntitled::NoRule { .. } | NotEntitled::NotGiven { .. })
                     if !end.is_elapsed() && !ending.is_cancelled() => {}
@@ -170,19 +170,20 @@ impl IdentityService for IdentityApi {
         drop((place, proof, working));
         let waiting = self.admission.waiting();
         let wait = if waiting.is_some() { wait } else { Duration::ZERO };
-        let entitled = self.entitle_within(wait, &attested.subject, wanted.as_ref(), &caller.ending).await;
+        let grounds = Grounds::of_subject(&attested.subject);
+        let entitled = self.entitle_within(wait, &grounds, wanted.as_ref(), &caller.ending).await;
         drop(waiting);
         let _working = caller.work.begin();
         let method = attested.evidence.method();
         let entitlement = entitled.inspect_err(|error| {
             self.tell_refused(method, "not_entitled", &error.to_string(), &caller);
         })?;
-        let version = entitlement.version();
+        let told = entitlement.clone();
         let place = self.admission.first().await?;
         let issued = self.issuance.issue(entitlement, Attestation::First(attested), &csr, Some(place)).await;
         let certificate = issued.map_err(|error| self.not_issued(method, error, &caller))?.release();
         let bundles = bundles(&self.distribution.bundles());
-        Ok(Response::new(AttestResponse { svid: Some(svid(certificate, version)), bundles: Some(bundles) }))
+        Ok(Response::new(AttestResponse { svid: Some(svid(certificate, &told)), bundles: Some(bundles) }))
     }
 
     async fn challenge(&self, _: Request<ChallengeRequest>) -> Result<Response<ChallengeResponse>, Status> {
@@ -196,13 +197,17 @@ impl IdentityService for IdentityApi {
         self.admission.certificate(&serial)?;
         let origin = self.agents.standing(peer.id(), &serial).await?;
         self.admission.renewal(origin.number)?;
-        let subject = origin.attributes.map_or_else(|| Subject::Named(peer.id().clone()), Subject::Proved);
-        let entitlement = entitle(&self.policies.current(), &subject, Some(peer.id()), self.clock.now())?;
-        let version = entitlement.version();
-        let renewal = Attestation::Renewal { serial, of: origin.number };
+        let (grounds, wanted) = (Grounds::to_keep(peer.id(), &origin), Wanted::identity(Some(peer.id())));
+        let entitlement = entitle(&self.policies.current(), &grounds, wanted, self.clock.now())?;
+        let told = entitlement.clone();
+        let renewal = Attestation::Svid { serial, of: origin.number };
         let certificate = self.issuance.issue(entitlement, renewal, &request.into_inner().csr, None).await?.release();
         let bundles = bundles(&self.distribution.bundles());
-        Ok(Response::new(RenewResponse { svid: Some(svid(certificate, version)), bundles: Some(bundles) }))
+        Ok(Response::new(RenewResponse { svid: Some(svid(certificate, &told)), bundles: Some(bundles) }))
+    }
+
+    async fn issue(&self, request: Request<IssueRequest>) -> Result<Response<IssueResponse>, Status> {
+        self.issue_all(request).await
     }
 
     async fn watch(&self, request: Request<Streaming<WatchRequest>>) -> Result<Response<Self::WatchStream>, Status> {
@@ -210,15 +215,15 @@ impl IdentityService for IdentityApi {
         let serial = serial_of(&peer);
         self.admission.certificate(&serial)?;
         let origin = self.agents.standing(peer.id(), &serial).await?;
+        let grounds = Grounds::to_keep(peer.id(), &origin);
         let subscription = self
             .distribution
-            .subscribe(peer.id().clone(), origin.number, self.clock.now())
+            .subscribe(peer.id().clone(), origin.attested, origin.number, self.clock.now())
             .map_err(|full| Status::resource_exhausted(full.to_string()))?;
         // Once more: whoever lost its standing before it had a place was not among those whose streams were ended.
         self.agents.standing(peer.id(), &serial).await?;
-        let subject = origin.attributes.map_or_else(|| Subject::Named(peer.id().clone()), Subject::Proved);
         let holder =
-            Holder { id: peer.id().clone(), subject, policies: self.policies.clone(), clock: self.clock.clone() };
+            Holder { id: peer.id().clone(), grounds, policies: self.policies.clone(), clock: self.clock.clone() };
         let watching = Watching::new(holder, subscription, request.into_inner(), ending, self.metrics.client());
         Ok(Response::new(Box::pin(futures_util::stream::unfold(Some(watching), Watching::next))))
     }

@@ -15,9 +15,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use super::bundles;
-use crate::attestation::Subject;
 use crate::distribution::{Event, Resource, Subscription, Version};
-use crate::entitlement::entitle;
+use crate::entitlement::{Grounds, Wanted, entitle};
 use crate::metrics::Counted;
 use crate::policy::Policies;
 
@@ -25,7 +24,7 @@ use crate::policy::Policies;
 #[derive(Debug)]
 pub(super) struct Holder {
     pub(super) id: WorkloadId,
-    pub(super) subject: Subject,
+    pub(super) grounds: Grounds,
     pub(super) policies: Policies,
     pub(super) clock: SharedClock,
 }
@@ -166,8 +165,8 @@ impl Watching {
     }
 
     fn offer_entitlement(&mut self) {
-        let Holder { id, subject, policies, clock } = &self.holder;
-        let entitled = entitle(&policies.current(), subject, Some(id), clock.now());
+        let Holder { id, grounds, policies, clock } = &self.holder;
+        let entitled = entitle(&policies.current(), grounds, Wanted::identity(Some(id)), clock.now());
         let given = entitled.is_ok();
         let version = entitled.map_or_else(|_| Version::of(&[]), |entitlement| entitlement.version());
         if self.entitlement != Some(version) {

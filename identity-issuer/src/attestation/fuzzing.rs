@@ -14,6 +14,7 @@ use super::jwt::{Claims, TokenVerifier};
 use super::oidc::Provider;
 use super::{k8s_sa_token, x509_pop};
 use crate::csr::ProvenKey;
+use crate::key_type::KeyType;
 
 /// The key of RFC 7515 A.3, whose private half signs nothing here.
 const KEYS: &[u8] = br#"{"keys": [{"kty": "EC", "crv": "P-256", "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
@@ -24,7 +25,7 @@ pub fn attestation(bytes: &[u8]) {
     let Some((&kind, bytes)) = bytes.split_first() else { return };
     match kind % 5 {
         0 => drop(KeySet::parse(bytes)),
-        1 => drop(ProvenKey::from_csr(bytes)),
+        1 => drop(ProvenKey::from_csr(bytes, &KeyType::ALL)),
         2 => x509_pop::read(&[bytes.to_vec()]),
         3 => assert!(verifier().verify(&String::from_utf8_lossy(bytes)).is_err(), "a forged token is believed"),
         _ => claims(bytes),

@@ -16,8 +16,10 @@ const BACKDATE: Duration = Duration::minutes(5);
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Level {
     Root,
-    /// Signs leaves only (pathLen 0).
-    Intermediate,
+    /// With so many CAs below it; without any, it signs leaves only.
+    Intermediate {
+        path_length: u8,
+    },
 }
 
 /// A CA certificate to be signed, of `life` from now, cut off at the end of the one above it.
@@ -33,7 +35,7 @@ pub(crate) fn ca_certificate(
     let key_id = params.key_identifier(key);
     let (name, constraint) = match level {
         Level::Root => ("root", BasicConstraints::Unconstrained),
-        Level::Intermediate => ("intermediate", BasicConstraints::Constrained(0)),
+        Level::Intermediate { path_length } => ("intermediate", BasicConstraints::Constrained(path_length)),
     };
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::OrganizationName, "Signet");

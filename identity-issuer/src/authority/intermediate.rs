@@ -36,7 +36,7 @@ pub(crate) enum IntermediateError {
     OtherTrustDomain { found: String, expected: TrustDomain },
     #[error("`{subject}` is not a CA certificate with critical basicConstraints and keyCertSign")]
     NotCa { subject: String },
-    #[error("has no pathLen 0, so that what it signs could sign on")]
+    #[error("has no pathLen, or a larger one than `authority.path_length` allows, so that what it signs could sign on")]
     PathLength,
     #[error("has no subject key identifier")]
     NoKeyId,
@@ -52,11 +52,13 @@ pub(crate) enum IntermediateError {
     Subject,
 }
 
-/// Reads the PEM that `signet ca sign` wrote, and checks it against the key and the roots it has to fit.
+/// Reads the PEM that `signet ca sign` wrote, and checks it against the key and the roots it has to fit. `path_length` is how many CAs
+/// there may be below it.
 pub(crate) fn check(
     pem: &[u8],
     own_spki: &[u8],
     bundle: &TrustBundle,
+    path_length: u8,
     now: OffsetDateTime,
 ) -> Result<CheckedChain, IntermediateError> {
     let blocks = pem_files::decode(pem_files::CERTIFICATE, pem).map_err(IntermediateError::NotPem)?;
@@ -71,12 +73,17 @@ pub(crate) fn check(
         return Err(IntermediateError::NoCertificate);
     }
     let own = chain.remove(0);
-    check_own(&own, own_spki, bundle.trust_domain())?;
+    check_own(&own, own_spki, bundle.trust_domain(), path_length)?;
     let not_after = check_path(&own, &chain, bundle, now)?;
     Ok(CheckedChain { own, above: chain, not_after })
 }
 
-fn check_own(own: &CaCertificate, spki: &[u8], trust_domain: &TrustDomain) -> Result<(), IntermediateError> {
+fn check_own(
+    own: &CaCertificate,
+    spki: &[u8],
+    trust_domain: &TrustDomain,
+    path_length: u8,
+) -> Result<(), IntermediateError> {
     if own.spki != spki {
         return Err(IntermediateError::OtherKey);
     }
@@ -85,7 +92,7 @@ fn check_own(own: &CaCertificate, spki: &[u8], trust_domain: &TrustDomain) -> Re
         return Err(IntermediateError::NoKeyId);
     }
     match own.constraint {
-        Constraint::PathLength(0) => Ok(()),
+        Constraint::PathLength(length) if length <= u32::from(path_length) => Ok(()),
         Constraint::PathLength(_) | Constraint::Unconstrained => Err(IntermediateError::PathLength),
         Constraint::NoCa | Constraint::NotCritical => Err(IntermediateError::NotCa { subject: own.subject.clone() }),
     }
@@ -183,13 +190,14 @@ mod tests {
     fn signed(root: &Root, key: &KeyPair, change: impl FnOnce(&mut CertificateParams)) -> Vec<u8> {
         let life = std::time::Duration::from_secs(86_400);
         let validity = ca_validity(now(), life, None);
-        let mut params = ca_certificate(Level::Intermediate, root.bundle.trust_domain(), key, validity).unwrap();
+        let level = Level::Intermediate { path_length: 0 };
+        let mut params = ca_certificate(level, root.bundle.trust_domain(), key, validity).unwrap();
         change(&mut params);
         params.signed_by(key, &root.issuer).unwrap().pem().into_bytes()
     }
 
     fn verdict(pem: &[u8], key: &KeyPair, root: &Root) -> Result<CheckedChain, IntermediateError> {
-        check(pem, &key.subject_public_key_info(), &root.bundle, now())
+        check(pem, &key.subject_public_key_info(), &root.bundle, 0, now())
     }
 
     #[test]

@@ -1,22 +1,31 @@
 //! An authority that signs leaves: a key and the checked chain above it.
 
 use std::fmt;
+use std::sync::Arc;
 
 use rcgen::{Issuer, PublicKeyData, SigningKey};
 use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::certificate::Constraint;
 use super::intermediate::{CheckedChain, IntermediateError};
 use crate::certificate::{ApprovedCsr, Certificate};
 use crate::key::P256Key;
-use crate::leaf_profile::LeafProfile;
+use crate::profile::Form;
+use crate::profile::lint::{Above, Expected, Finding, LintedCertificate};
 use crate::utc::Utc;
 
 /// Ready to sign. Its `Debug` shows no key.
 #[derive(Debug)]
 pub(crate) struct Authority {
-    issuer: Issuer<'static, P256Key>,
+    key: P256Key,
+    /// Writes what is to be signed.
+    template: Issuer<'static, Unsigned>,
+    /// Its subject, DER.
+    subject: Vec<u8>,
+    /// How many CAs there may be below it.
+    path_length: u8,
     chain: Vec<CertificateDer<'static>>,
     key_id: KeyId,
     not_before: OffsetDateTime,
@@ -33,18 +42,30 @@ pub enum CertifyError {
     AuthorityExpired { not_after: OffsetDateTime },
     #[error("the rule that gives it ends at {}", Utc(*at))]
     EntitlementExpired { at: OffsetDateTime },
+    #[error("this issuer's authority has pathLen 0: it signs no CA")]
+    NoSubordinates,
+    #[error("a certificate that breaks its profile `{profile}` was not signed: {finding}")]
+    Lint { profile: Box<str>, finding: Finding },
     #[error("the cryptographic library refused to make the certificate")]
     Cryptography(#[source] Option<rcgen::Error>),
 }
 
 impl Authority {
     pub(crate) fn new(key: P256Key, checked: CheckedChain) -> Result<Self, IntermediateError> {
-        check_writable_subject(&checked.own.der, &key)?;
-        let issuer = Issuer::from_ca_cert_der(&checked.own.der, key).map_err(|_| IntermediateError::Subject)?;
+        let unsigned = Unsigned { point: key.der_bytes().to_vec() };
+        let template = Issuer::from_ca_cert_der(&checked.own.der, unsigned).map_err(|_| IntermediateError::Subject)?;
+        check_writable_subject(&checked.own.der, &key, &template)?;
         let key_id = checked.own.key_id.ok_or(IntermediateError::NoKeyId)?;
         let above = checked.above.into_iter().map(|certificate| certificate.der);
+        let path_length = match checked.own.constraint {
+            Constraint::PathLength(length) => u8::try_from(length).map_err(|_| IntermediateError::PathLength)?,
+            _ => return Err(IntermediateError::PathLength),
+        };
         Ok(Self {
-            issuer,
+            key,
+            template,
+            subject: checked.own.subject_der,
+            path_length,
             key_id,
             not_before: checked.own.not_before,
             not_after: checked.not_after,
@@ -52,35 +73,55 @@ impl Authority {
         })
     }
 
-    /// Signs the leaf that `approved` asks for. It may leave the process only as
+    /// Signs what `approved` asks for. It may leave the process only as
     /// [`Logged`](crate::store::Logged).
-    pub(crate) fn certify(
-        &self,
-        approved: ApprovedCsr,
-        profile: &LeafProfile,
-        now: OffsetDateTime,
-    ) -> Result<Certificate, CertifyError> {
+    pub(crate) fn certify(&self, approved: ApprovedCsr, now: OffsetDateTime) -> Result<Certificate, CertifyError> {
         let ApprovedCsr { entitlement, key, attestation } = approved;
-        let profile = profile.with_ttl(entitlement.ttl);
+        let profile = Arc::clone(&entitlement.profile);
+        if matches!(profile.form, Form::SubordinateCa) && self.path_length == 0 {
+            return Err(CertifyError::NoSubordinates);
+        }
         let end = entitlement.expires.map_or(self.not_after, |expires| expires.min(self.not_after));
-        let validity = profile.validity(now, end).ok_or(match end < self.not_after {
+        let validity = profile.lifetime(entitlement.ttl).validity(now, end).ok_or(match end < self.not_after {
             true => CertifyError::EntitlementExpired { at: end },
             false => CertifyError::AuthorityExpired { not_after: self.not_after },
         })?;
         let serial = crate::serial::random_serial().map_err(|_| CertifyError::Cryptography(None))?;
-        let params =
-            profile.params(&entitlement, &serial, validity).map_err(|error| CertifyError::Cryptography(Some(error)))?;
-        let leaf = params.signed_by(&key, &self.issuer).map_err(|error| CertifyError::Cryptography(Some(error)))?;
+        let cryptography = |error| CertifyError::Cryptography(Some(error));
+        let params = profile.params(&entitlement, &key, &serial, validity, self.path_length).map_err(cryptography)?;
+        let unsigned = params.signed_by(&key, &self.template).map_err(cryptography)?;
+        let expected = Expected {
+            profile: &profile,
+            entitlement: &entitlement,
+            key_type: key.key_type(),
+            spki: &key.subject_public_key_info(),
+            serial: &serial,
+            validity,
+            authority: self.above(),
+        };
+        let linted = LintedCertificate::check(unsigned.der(), &expected)
+            .map_err(|finding| CertifyError::Lint { profile: profile.name.clone(), finding })?;
+        let certificate = linted.sign(&self.key).map_err(cryptography)?;
         Ok(Certificate {
-            chain: std::iter::once(leaf.into()).chain(self.chain.iter().cloned()).collect(),
+            chain: std::iter::once(certificate).chain(self.chain.iter().cloned()).collect(),
             key_hash: key.hash(),
             id: entitlement.id,
+            profile,
             attestation,
             serial,
             validity,
             issued_at: now,
             authority: self.key_id.clone(),
         })
+    }
+
+    fn above(&self) -> Above<'_> {
+        Above {
+            subject: &self.subject,
+            key_id: self.key_id.as_bytes(),
+            not_after: self.not_after,
+            path_length: self.path_length,
+        }
     }
 
     pub(crate) fn key_id(&self) -> &KeyId {
@@ -99,13 +140,16 @@ impl Authority {
 
 /// rcgen keeps one attribute of each type and one in each RDN. A subject that does not come out as it went in would
 /// make leaves whose issuer nobody finds. The probe is never signed.
-fn check_writable_subject(der: &CertificateDer<'_>, key: &P256Key) -> Result<(), IntermediateError> {
+fn check_writable_subject(
+    der: &CertificateDer<'_>,
+    key: &P256Key,
+    template: &Issuer<'_, Unsigned>,
+) -> Result<(), IntermediateError> {
     let (_, certificate) = X509Certificate::from_der(der).map_err(|_| IntermediateError::Subject)?;
     if certificate.subject().iter_rdn().any(|rdn| rdn.iter().count() != 1) {
         return Err(IntermediateError::Subject);
     }
-    let issuer = Issuer::from_ca_cert_der(der, Unsigned(key)).map_err(|_| IntermediateError::Subject)?;
-    let probe = rcgen::CertificateParams::default().signed_by(key, &issuer).map_err(|_| IntermediateError::Subject)?;
+    let probe = rcgen::CertificateParams::default().signed_by(key, template).map_err(|_| IntermediateError::Subject)?;
     let (_, probe) = X509Certificate::from_der(probe.der()).map_err(|_| IntermediateError::Subject)?;
     match probe.issuer().as_raw() == certificate.subject().as_raw() {
         true => Ok(()),
@@ -113,20 +157,23 @@ fn check_writable_subject(der: &CertificateDer<'_>, key: &P256Key) -> Result<(),
     }
 }
 
-/// Writes certificates with nothing for a signature.
-struct Unsigned<'a>(&'a P256Key);
+/// Writes certificates with nothing for a signature: what is signed goes by the lint first.
+#[derive(Debug)]
+struct Unsigned {
+    point: Vec<u8>,
+}
 
-impl PublicKeyData for Unsigned<'_> {
+impl PublicKeyData for Unsigned {
     fn der_bytes(&self) -> &[u8] {
-        self.0.der_bytes()
+        &self.point
     }
 
     fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
-        self.0.algorithm()
+        &rcgen::PKCS_ECDSA_P256_SHA256
     }
 }
 
-impl SigningKey for Unsigned<'_> {
+impl SigningKey for Unsigned {
     fn sign(&self, _: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
         Ok(Vec::new())
     }

@@ -26,6 +26,8 @@ pub(crate) struct AuthorityFiles {
     pub(crate) key: PathBuf,
     pub(crate) request: PathBuf,
     pub(crate) certificate: PathBuf,
+    /// How many CAs the certificate may allow below it.
+    pub(crate) path_length: u8,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -164,7 +166,7 @@ fn examine(
 ) -> Result<Authority, String> {
     let path = files.certificate.display();
     match found {
-        Ok(pem) => intermediate::check(pem, spki, bundle, clock.now())
+        Ok(pem) => intermediate::check(pem, spki, bundle, files.path_length, clock.now())
             .and_then(|checked| Authority::new(key.clone(), checked))
             .map_err(|error| format!("the intermediate {path} {error}")),
         Err(std::io::ErrorKind::NotFound) => Err(format!(

@@ -12,6 +12,7 @@ use signet_process::config::{self, ConfigError, Located, Parsed};
 
 use super::administration::{self, BindingFile};
 use super::attestation::{self, AttestationFile};
+use super::profiles::{self, ProfileFile};
 use super::{Authority, Config, Limits, Svid};
 use crate::authority::SealStrength;
 use crate::store::{Location, PostgresUrl, PostgresUrlError};
@@ -31,6 +32,8 @@ pub(super) struct File {
     admin_socket: Option<PathBuf>,
     #[serde(default)]
     svid: SvidFile,
+    #[serde(default)]
+    profiles: Vec<ProfileFile>,
     #[serde(default)]
     attestation: AttestationFile,
     #[serde(default)]
@@ -54,6 +57,8 @@ struct DatabaseFile {
 struct AuthorityFile {
     certificate: PathBuf,
     passphrase_file: PathBuf,
+    #[serde(default = "no_ca_below")]
+    path_length: Located<u64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -89,6 +94,10 @@ struct LimitsFile {
 #[serde(default, deny_unknown_fields)]
 struct ShutdownFile {
     drain: Located<config::Duration>,
+}
+
+fn no_ca_below() -> Located<u64> {
+    Located::nowhere(0)
 }
 
 fn default_listen() -> SocketAddr {
@@ -154,18 +163,21 @@ impl File {
             None => Location::File(state.join("issuer.db")),
             Some(database) => Location::Postgres(database.resolve(path)?),
         };
+        let svid = self.svid.resolve(path)?;
         let mut config = Config {
             database,
             trust_bundle,
             authority: Authority {
                 certificate: beside(&self.authority.certificate),
                 passphrase_file: beside(&self.authority.passphrase_file),
+                path_length: number_within(path, &self.authority.path_length, "path_length", 0..=4)? as u8,
                 seal_strength: SealStrength::STANDARD,
             },
             listen: self.listen,
             admin: self.admin,
             admin_socket: self.admin_socket.as_deref().map_or_else(|| state.join("issuer-admin.sock"), beside),
-            svid: self.svid.resolve(path)?,
+            svid,
+            profiles: profiles::resolve(path, self.profiles, (svid.ttl, svid.backdate))?,
             attestation: self.attestation.resolve(path, &trust_domain)?,
             administration: administration::resolve(path, self.administration, &trust_domain)?,
             limits: self.limits.resolve(path)?,
@@ -268,7 +280,7 @@ fn read_bundle(path: &Path, file: &Located<PathBuf>, trust_domain: &TrustDomain)
     }
 }
 
-fn within(
+pub(super) fn within(
     path: &Path,
     value: &Located<config::Duration>,
     name: &str,
@@ -306,6 +318,7 @@ fn redacted(config: &Config, trust_bundle: &Path) -> String {
         ("trust_bundle", quoted(trust_bundle)),
         ("authority:\n  certificate", quoted(&authority.certificate)),
         ("  passphrase_file", quoted(&authority.passphrase_file)),
+        ("  path_length", authority.path_length.to_string()),
         ("listen", config.listen.to_string()),
         ("admin", config.admin.to_string()),
         ("admin_socket", quoted(&config.admin_socket)),
@@ -336,6 +349,7 @@ fn redacted(config: &Config, trust_bundle: &Path) -> String {
         text
     });
     text + &database_shown(&config.database)
+        + &profiles::shown(&config.profiles)
         + &attestation::shown(&config.attestation)
         + &administration::shown(&config.administration)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use signet_policy::{Rule, RuleName};
+use signet_policy::{DEFAULT_PROFILE, Rule, RuleName};
 
 /// The next rules, and what they change.
 #[derive(Clone, Debug)]
@@ -73,6 +73,16 @@ impl RuleChange {
         let after = self.after.as_ref()?;
         let is_other = self.before.as_ref().is_none_or(|before| before.matches != after.matches);
         is_other.then_some(&after.name)
+    }
+
+    /// Whether the rule gives certificates for another use than it did. Every workload has an identity; what else an authority signs
+    /// for is for those to say who answer for all of it.
+    pub(crate) fn gives_other_profile(&self) -> bool {
+        let profile = |rule: &Rule| rule.settings.profile.clone().unwrap_or_else(|| DEFAULT_PROFILE.to_owned());
+        let given = |rule: &Rule| (rule.matches.clone(), profile(rule));
+        self.after.as_ref().is_some_and(|after| {
+            profile(after) != DEFAULT_PROFILE && self.before.as_ref().is_none_or(|before| given(before) != given(after))
+        })
     }
 
     /// Whether what the rule gives beside a name, or whom it gives it to, is not what it was.

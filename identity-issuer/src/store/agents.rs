@@ -16,6 +16,8 @@ use crate::policy::Actor;
 pub(crate) struct Origin {
     /// None for what was issued before attestations were kept.
     pub(crate) number: Option<AttestationNumber>,
+    /// Who was attested: whoever was may hold certificates of other names too.
+    pub(crate) attested: Option<WorkloadId>,
     /// What was proved; none where the proof named the identity.
     pub(crate) attributes: Option<Attributes>,
     pub(crate) evicted: bool,
@@ -52,6 +54,7 @@ pub(crate) enum StandingChange {
     EvictId(WorkloadId, OffsetDateTime),
 }
 
+type OriginRow = (Option<i64>, Option<String>, Option<String>, Option<i64>);
 type AgentRow = (i64, String, String, Option<String>, i64, i64, i64, Vec<u8>);
 
 impl Store {
@@ -64,18 +67,22 @@ impl Store {
 
     /// None for a certificate that is not on record here.
     pub(crate) async fn origin(&self, serial: &[u8]) -> Result<Option<Origin>, StoreError> {
-        let row: Option<(Option<i64>, Option<String>, Option<i64>)> = in_time(
+        let row: Option<OriginRow> = in_time(
             sqlx::query_as(
-                "SELECT attestation_number, attributes, evicted_at FROM issued \
+                "SELECT attestation_number, attestations.spiffe_id, attributes, evicted_at FROM issued \
              LEFT JOIN attestations ON number = attestation_number WHERE serial = $1",
             )
             .bind(serial)
             .fetch_optional(&self.database.readers),
         )
         .await?;
-        let Some((number, attributes, evicted_at)) = row else { return Ok(None) };
-        let attributes = attributes.map(|text| attributes_of(&text)).transpose()?;
-        Ok(Some(Origin { number: number.map(AttestationNumber), attributes, evicted: evicted_at.is_some() }))
+        let Some((number, attested, attributes, evicted_at)) = row else { return Ok(None) };
+        Ok(Some(Origin {
+            number: number.map(AttestationNumber),
+            attested: attested.map(|id| workload_id(&id)).transpose()?,
+            attributes: attributes.map(|text| attributes_of(&text)).transpose()?,
+            evicted: evicted_at.is_some(),
+        }))
     }
 
     /// In the order in which they attested themselves.
@@ -90,7 +97,8 @@ impl Store {
             sqlx::query_as(
                 "SELECT number, attestations.spiffe_id, method, attributes, attested_at, issued_at, not_after, serial \
              FROM attestations JOIN issued ON position = \
-             (SELECT max(position) FROM issued WHERE attestation_number = number) \
+             (SELECT max(position) FROM issued WHERE attestation_number = number \
+             AND issued.spiffe_id = attestations.spiffe_id) \
              WHERE number > $1 AND evicted_at IS NULL AND not_after >= $2 \
              AND ($3 IS NULL OR attestations.spiffe_id = $3) ORDER BY number LIMIT $4",
             )
@@ -162,9 +170,10 @@ pub(crate) struct IssuedRecord {
     pub(crate) not_after: OffsetDateTime,
     pub(crate) attestation: String,
     pub(crate) authority: Vec<u8>,
+    pub(crate) profile: String,
 }
 
-type IssuedRow = (Vec<u8>, i64, i64, String, Vec<u8>);
+type IssuedRow = (Vec<u8>, i64, i64, String, Vec<u8>, String);
 type AttestationRow = (i64, String, String, Option<String>, i64, Option<i64>);
 
 impl Store {
@@ -194,20 +203,20 @@ impl Store {
         let rows: Vec<IssuedRow> = match whose {
             Holder::Id(id) => {
                 let query = sqlx::query_as(
-                    "SELECT serial, issued_at, not_after, attestation, authority_key_id FROM issued \
+                    "SELECT serial, issued_at, not_after, attestation, authority_key_id, profile FROM issued \
                      WHERE spiffe_id = $1 ORDER BY not_after DESC, position DESC LIMIT $2",
                 );
                 in_time(query.bind(id.as_str()).bind(i64::from(limit)).fetch_all(&self.database.lists)).await?
             }
             Holder::Attestation(number) => {
                 let query = sqlx::query_as(
-                    "SELECT serial, issued_at, not_after, attestation, authority_key_id FROM issued \
+                    "SELECT serial, issued_at, not_after, attestation, authority_key_id, profile FROM issued \
                      WHERE attestation_number = $1 ORDER BY position DESC LIMIT $2",
                 );
                 in_time(query.bind(number.0).bind(i64::from(limit)).fetch_all(&self.database.lists)).await?
             }
         };
-        let record = |(serial, issued_at, not_after, attestation, authority): IssuedRow| {
+        let record = |(serial, issued_at, not_after, attestation, authority, profile): IssuedRow| {
             let not_after = OffsetDateTime::from_unix_timestamp(not_after);
             Ok(IssuedRecord {
                 serial,
@@ -215,6 +224,7 @@ impl Store {
                 not_after: not_after.map_err(|_| StoreError::Record { what: "not a time" })?,
                 attestation,
                 authority,
+                profile,
             })
         };
         rows.into_iter().map(record).collect()

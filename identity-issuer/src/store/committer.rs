@@ -112,7 +112,7 @@ impl Committer {
                             outcomes[index] = Outcome::NotRecorded(reason);
                         }
                     }
-                    Attestation::Renewal { of, .. } => rows.push((index, certificate, *of)),
+                    Attestation::Svid { of, .. } => rows.push((index, certificate, *of)),
                     Attestation::Issuer => rows.push((index, certificate, None)),
                 },
                 Write::Token { token, .. } => tokens::add(&mut transaction, token).await?,

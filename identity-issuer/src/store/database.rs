@@ -61,9 +61,12 @@ const SQLITE_MIGRATIONS: &[(i64, &str, &str)] = &[
     (3, "attestations", include_str!("../../migrations/sqlite/0003_attestations.sql")),
     (4, "join tokens by maker", include_str!("../../migrations/sqlite/0004_join_tokens_by_maker.sql")),
     (5, "removed rules", include_str!("../../migrations/sqlite/0005_removed_rules.sql")),
+    (6, "profiles", include_str!("../../migrations/sqlite/0006_profiles.sql")),
 ];
-const POSTGRES_MIGRATIONS: &[(i64, &str, &str)] =
-    &[(1, "store", include_str!("../../migrations/postgres/0001_store.sql"))];
+const POSTGRES_MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "store", include_str!("../../migrations/postgres/0001_store.sql")),
+    (2, "profiles", include_str!("../../migrations/postgres/0002_profiles.sql")),
+];
 
 impl Database {
     /// Opens or makes it, and brings it to this version.

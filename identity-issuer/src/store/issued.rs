@@ -151,7 +151,8 @@ async fn insert(
             .bind(certificate.attestation.evidence())
             .bind(certificate.authority.as_bytes())
             .bind(certificate.chain.first().map(|leaf| leaf.as_ref()))
-            .bind(number.map(|number| number.0));
+            .bind(number.map(|number| number.0))
+            .bind(&*certificate.profile.name);
     }
     let serials: Vec<Vec<u8>> = statement.fetch_all(connection).await?;
     Ok(serials.into_iter().filter_map(|serial| serial.try_into().ok()).collect())
@@ -164,7 +165,7 @@ fn insertion(certificates: usize) -> &'static str {
     let size = SIZES.iter().position(|size| *size == certificates).unwrap_or(SIZES.len() - 1);
     MADE[size].get_or_init(|| {
         let mut sql = "INSERT INTO issued (serial, spiffe_id, key_sha256, not_before, not_after, issued_at, attestation, evidence, \
-                       authority_key_id, certificate, attestation_number) SELECT * FROM (VALUES "
+                       authority_key_id, certificate, attestation_number, profile) SELECT * FROM (VALUES "
             .to_owned();
         for row in 0..certificates {
             let parameters: Vec<String> = (1..=COLUMNS).map(|column| format!("${}", row * COLUMNS + column)).collect();
@@ -174,7 +175,8 @@ fn insertion(certificates: usize) -> &'static str {
         // The columns of VALUES have no other names.
         sql.push_str(
             ") AS asked WHERE NOT EXISTS (SELECT 1 FROM bans WHERE bans.spiffe_id = asked.column2) \
-             AND NOT EXISTS (SELECT 1 FROM attestations WHERE number = asked.column11 AND evicted_at IS NOT NULL) \
+             AND NOT EXISTS (SELECT 1 FROM attestations WHERE number = asked.column11 AND (evicted_at IS NOT NULL \
+             OR EXISTS (SELECT 1 FROM bans WHERE bans.spiffe_id = attestations.spiffe_id))) \
              ON CONFLICT (key_sha256) DO NOTHING RETURNING serial",
         );
         sql
@@ -188,7 +190,8 @@ async fn why(
     number: Option<AttestationNumber>,
 ) -> Result<NotRecorded, sqlx::Error> {
     let (banned, evicted): (i64, i64) = sqlx::query_as(
-        "SELECT (SELECT count(*) FROM bans WHERE spiffe_id = $1), \
+        "SELECT (SELECT count(*) FROM bans WHERE spiffe_id = $1 \
+         OR spiffe_id = (SELECT spiffe_id FROM attestations WHERE number = $2)), \
          (SELECT count(*) FROM attestations WHERE number = $2 AND evicted_at IS NOT NULL)",
     )
     .bind(certificate.id.as_str())
@@ -229,7 +232,7 @@ impl Store {
 
 /// In microseconds: a clock that jumped ahead and is set back makes no used proof good again.
 const KEPT_AFTER_EXPIRY: i64 = 7 * 86_400 * 1_000_000;
-const COLUMNS: usize = 11;
+const COLUMNS: usize = 12;
 /// Statements of three sizes only, so that the database has prepared them all before.
 const SIZES: [usize; 3] = [64, 8, 1];
 

@@ -17,8 +17,8 @@ use crate::authority::KeyId;
 use crate::certificate::Certificate;
 use crate::csr::KeyHash;
 use crate::distribution::Distribution;
-use crate::leaf_profile::Validity;
 use crate::policy::Actor;
+use crate::profile::Validity;
 
 #[derive(Clone, Copy)]
 enum Which {
@@ -69,7 +69,7 @@ fn id() -> WorkloadId {
 }
 
 fn renewal(of: Option<AttestationNumber>) -> Attestation {
-    Attestation::Renewal { serial: vec![7], of }
+    Attestation::Svid { serial: vec![7], of }
 }
 
 /// A proof that is good once.
@@ -90,6 +90,7 @@ fn certificate(number: u8, now: OffsetDateTime, attestation: Attestation) -> Cer
     Certificate {
         chain: vec![vec![number].into()],
         id: id(),
+        profile: crate::profile::Profiles::new((Duration::from_secs(100), Duration::ZERO), []).workload(),
         key_hash: KeyHash::of_spki(&[number]),
         serial: [number; 16],
         validity: Validity { not_before: now, not_after: now + Duration::from_secs(100) },

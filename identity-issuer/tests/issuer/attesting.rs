@@ -125,7 +125,7 @@ async fn a_csr_that_is_refused_names_its_field_and_costs_no_token() {
         (Vec::new(), "csr: is empty"),
         (vec![0x30; 4097], "csr: is 4097 bytes long, and may be 4096 at most"),
         (vec![0x30; 64], "csr: is not a PKCS#10 request in DER"),
-        (csr(&rsa), "csr: is for another type of key: P-256 and P-384 are accepted"),
+        (csr(&rsa), "csr: is for another type of key than those accepted: p256, p384"),
         (forged, "csr: is not signed by the key it is for"),
     ] {
         let refused = attest(&mut client, &token, wrong).await.unwrap_err();

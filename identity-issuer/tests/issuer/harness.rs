@@ -31,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Place {
     folder: tempfile::TempDir,
     pub settings: String,
+    /// How many CAs there may be below its intermediate.
+    pub path_length: u8,
 }
 
 pub struct Issuer {
@@ -56,7 +58,7 @@ impl Place {
     pub fn with(settings: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("passphrase"), "open sesame\n").unwrap();
-        let place = Self { folder, settings: settings.to_owned() };
+        let place = Self { folder, settings: settings.to_owned(), path_length: 0 };
         place.make_root("root", "example.org");
         place
     }
@@ -70,7 +72,7 @@ impl Place {
             std::fs::copy(self.path("root").join(&name), folder.path().join("root").join(&name)).unwrap();
         }
         std::fs::copy(self.path("passphrase"), folder.path().join("passphrase")).unwrap();
-        Self { folder, settings: self.settings.clone() }
+        Self { folder, settings: self.settings.clone(), path_length: 0 }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -91,9 +93,9 @@ impl Place {
     pub fn config(&self) -> Config {
         let text = format!(
             "trust_domain: example.org\nstate: state\ntrust_bundle: root/root.pem\n\
-             authority: {{ certificate: authority.pem, passphrase_file: passphrase }}\n\
+             authority: {{ certificate: authority.pem, passphrase_file: passphrase, path_length: {} }}\n\
              listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\n{}\n",
-            self.settings
+            self.path_length, self.settings
         );
         let mut config = Config::parse(&self.path("issuer.yaml"), &text).unwrap();
         config.authority.seal_strength = SealStrength::MINIMAL;
@@ -103,7 +105,8 @@ impl Place {
     /// Signs the issuer's request with the root in `folder`.
     pub fn sign_with(&self, folder: &str, life: Duration) {
         let request = std::fs::read(self.path("state/authority.csr")).unwrap();
-        let signed = root::sign(&self.path(folder), &self.passphrase(), &request, life, &SystemClock).unwrap();
+        let signed =
+            root::sign(&self.path(folder), &self.passphrase(), &request, self.path_length, life, &SystemClock).unwrap();
         std::fs::write(self.path("authority.pem.new"), signed.to_pem()).unwrap();
         std::fs::rename(self.path("authority.pem.new"), self.path("authority.pem")).unwrap();
     }
@@ -235,6 +238,21 @@ impl Issuer {
         let bundles = BundleSet::from_iter([self.bundle.clone(), bundle]);
         let snapshot = Snapshot::build(Material { svid, bundles }, &policies, None).unwrap();
         self.connect(Arc::clone(snapshot.client(key))).await
+    }
+
+    /// Somebody who shows these certificates and holds their key, whatever they are.
+    pub async fn channel_showing(
+        &self,
+        chain: Vec<Vec<u8>>,
+        key: &KeyPair,
+    ) -> Result<Channel, tonic::transport::Error> {
+        let chain = chain.into_iter().map(CertificateDer::from).collect();
+        let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+        let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).unwrap();
+        let mut config = self.stranger_config().as_ref().clone();
+        let shown = rustls::sign::CertifiedKey::new(chain, key);
+        config.client_auth_cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(shown));
+        self.connect(Arc::new(config)).await
     }
 
     async fn connect(&self, config: Arc<rustls::ClientConfig>) -> Result<Channel, tonic::transport::Error> {

@@ -8,6 +8,7 @@ mod administering;
 mod attesting;
 mod faults;
 mod flooding;
+mod issuing;
 mod operating;
 mod proving;
 mod renewing;

@@ -12,8 +12,13 @@ fn surroundings() -> Surroundings {
     Surroundings {
         trust_domain: "example.org".parse().unwrap(),
         protected: vec!["spiffe://example.org/ops/*".parse().unwrap()],
-        profiles: vec!["workload".to_owned(), "device".to_owned()],
-        max_ttl: Duration::from_secs(24 * 3600),
+        profiles: [("workload", 1, true), ("device", 7, true), ("tls-server", 90, false)]
+            .map(|(name, days, is_identity)| ProfileTerms {
+                name: name.to_owned(),
+                max_ttl: Duration::from_secs(days * 24 * 3600),
+                is_identity,
+            })
+            .to_vec(),
     }
 }
 
@@ -207,9 +212,10 @@ fn what_is_wrong_is_told_with_its_place_and_what_to_do() {
              a caller is attested by one: write a rule for each",
         ),
         (rule(&format!("{id}  ttl: 2d\n")), "policy.yaml:5:8: ttl: it is not between 10s and 1d"),
+        (rule(&format!("{id}  ttl: 8d\n  profile: device\n")), "policy.yaml:5:8: ttl: it is not between 10s and 7d"),
         (
             rule(&format!("{id}  profile: gold\n")),
-            "policy.yaml:5:12: profile: there is no profile `gold`\nknown profiles: workload, device",
+            "policy.yaml:5:12: profile: there is no profile `gold`\nknown profiles: workload, device, tls-server",
         ),
         (rule(&format!("{id}  dns_names: [a, B]\n")), "policy.yaml:5:18: dns_names[1]: 'B' may not be in a DNS label"),
         (
@@ -248,6 +254,32 @@ fn what_is_wrong_is_told_with_its_place_and_what_to_do() {
         assert_eq!(refused(&text), told, "{text}");
     }
     assert!(refused(&rule(&format!("{id}  tll: 1h\n"))).contains("unknown key `tll`"));
+}
+
+#[test]
+fn one_name_may_be_given_once_for_each_use() {
+    let rule = |name: &str, matches: &str, profile: &str| {
+        format!(
+            "- {{name: {name}, match: {{{matches}}}, spiffe_id: 'spiffe://example.org/shop/x', profile: {profile}}}\n"
+        )
+    };
+    let together =
+        |rules: &[String]| Policy::compile(&document(&format!("rules:\n{}", rules.concat())).rules, &surroundings());
+    let (pod, svid) = ("k8s.pod: a", "svid.spiffe_id: 'spiffe://example.org/*'");
+    together(&[rule("a", pod, "workload"), rule("b", pod, "tls-server")]).unwrap();
+    together(&[rule("a", pod, "workload"), rule("b", "x509.authority: a", "workload")]).unwrap();
+    together(&[rule("a", pod, "tls-server"), rule("b", svid, "device")]).unwrap();
+    for refused in [
+        // Of the two identities, which is renewed?
+        [rule("a", pod, "workload"), rule("b", pod, "device")],
+        [rule("a", pod, "tls-server"), rule("b", pod, "tls-server")],
+        // Whoever was attested as that pod may have that SVID too.
+        [rule("a", pod, "tls-server"), rule("b", svid, "tls-server")],
+        [rule("a", svid, "workload"), rule("b", pod, "workload")],
+    ] {
+        let error = together(&refused).unwrap_err();
+        assert!(error.what.contains("could get the same identity"), "{error}");
+    }
 }
 
 #[test]

@@ -19,8 +19,8 @@ use signet_identity::{
     live,
 };
 use signet_proto::identity::v1::{
-    self, AttestRequest, AttestResponse, ChallengeRequest, ChallengeResponse, RenewNow, RenewRequest, RenewResponse,
-    WatchRequest, WatchResponse,
+    self, AttestRequest, AttestResponse, ChallengeRequest, ChallengeResponse, IssueRequest, IssueResponse, RenewNow,
+    RenewRequest, RenewResponse, WatchRequest, WatchResponse,
     attest_request::Proof,
     identity_service_server::{IdentityService, IdentityServiceServer},
     watch_response::Event,
@@ -267,6 +267,10 @@ impl IdentityService for FakeIssuer {
         known.ok_or_else(|| Status::unauthenticated(""))?;
         let (svid, bundles) = self.answer(WORKLOAD, &csr).await?;
         Ok(Response::new(AttestResponse { svid, bundles }))
+    }
+
+    async fn issue(&self, _: Request<IssueRequest>) -> Result<Response<IssueResponse>, Status> {
+        Err(Status::unimplemented(""))
     }
 
     async fn challenge(&self, _: Request<ChallengeRequest>) -> Result<Response<ChallengeResponse>, Status> {

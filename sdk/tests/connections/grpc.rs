@@ -4,8 +4,8 @@ use std::{net::SocketAddr, pin::Pin, time::Duration};
 
 use futures_util::{Stream, stream};
 use signet_proto::identity::v1::{
-    AttestRequest, AttestResponse, ChallengeRequest, ChallengeResponse, RenewRequest, RenewResponse, WatchRequest,
-    WatchResponse, X509Svid,
+    AttestRequest, AttestResponse, ChallengeRequest, ChallengeResponse, IssueRequest, IssueResponse, RenewRequest,
+    RenewResponse, WatchRequest, WatchResponse, X509Svid,
     identity_service_client::IdentityServiceClient,
     identity_service_server::{IdentityService, IdentityServiceServer},
 };
@@ -40,6 +40,10 @@ impl IdentityService for WhoAmI {
         let svid = X509Svid { spiffe_id: peer.id().to_string(), chain, ..X509Svid::default() };
         tokio::time::sleep(Duration::from_millis(2)).await;
         Ok(Response::new(RenewResponse { svid: Some(svid), bundles: None }))
+    }
+
+    async fn issue(&self, _: Request<IssueRequest>) -> Result<Response<IssueResponse>, Status> {
+        Err(Status::unimplemented(""))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;

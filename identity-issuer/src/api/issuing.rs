@@ -1,0 +1,73 @@
+//! `signet.identity.v1.IdentityService.Issue`: certificates for keys that their holder brings, for somebody who has an identity already.
+
+use futures_util::future::join_all;
+use signet_proto::identity::v1::{
+    CertificateRequest, IssueRequest, IssueResponse, IssueResult, Refusal, X509Svid, issue_result,
+};
+use tonic::{Request, Response, Status};
+
+use super::identity::{IdentityApi, serial_of};
+use super::{parse_id, svid};
+use crate::attestation::{Attestation, AttestationNumber};
+use crate::entitlement::{Grounds, Wanted, entitle};
+
+/// One message holds them all.
+const MOST_REQUESTS: usize = 100;
+
+/// Who asks, and by which certificate.
+struct Holder {
+    serial: Vec<u8>,
+    attestation: Option<AttestationNumber>,
+    grounds: Grounds,
+}
+
+impl IdentityApi {
+    pub(super) async fn issue_all(&self, request: Request<IssueRequest>) -> Result<Response<IssueResponse>, Status> {
+        let (peer, _) = self.peer(&request)?;
+        let serial = serial_of(&peer);
+        self.admission.certificate(&serial)?;
+        let requests = request.into_inner().requests;
+        if requests.is_empty() || requests.len() > MOST_REQUESTS {
+            return Err(Status::invalid_argument(format!("requests: not between 1 and {MOST_REQUESTS}")));
+        }
+        let origin = self.agents.standing(peer.id(), &serial).await?;
+        self.admission.renewals(origin.number, requests.len())?;
+        let grounds = Grounds::to_have_more(peer.id(), &origin);
+        let holder = Holder { serial, attestation: origin.number, grounds };
+        // All of them wait for the record together: one commit serves many.
+        let issuing = requests.into_iter().enumerate().map(|(index, request)| self.issue_one(&holder, index, request));
+        let results = join_all(issuing).await.into_iter().enumerate().map(|(index, result)| {
+            let result = match result {
+                Ok(svid) => issue_result::Result::Certificate(svid),
+                Err(status) => issue_result::Result::Refusal(refusal(index, &status)),
+            };
+            IssueResult { result: Some(result) }
+        });
+        Ok(Response::new(IssueResponse { results: results.collect() }))
+    }
+
+    async fn issue_one(&self, holder: &Holder, index: usize, request: CertificateRequest) -> Result<X509Svid, Status> {
+        // Signing takes a processor: others get theirs in between.
+        if index > 0 {
+            tokio::task::yield_now().await;
+        }
+        let CertificateRequest { csr, profile, spiffe_id, ttl } = request;
+        let id = (!spiffe_id.is_empty()).then(|| parse_id(&spiffe_id, "spiffe_id")).transpose()?;
+        let wanted = Wanted { id: id.as_ref(), profile: (!profile.is_empty()).then_some(profile.as_str()) };
+        let (policy, now) = (self.policies.current(), self.clock.now());
+        let mut entitlement = entitle(&policy, &holder.grounds, wanted, now)?;
+        if let Some(ttl) = ttl {
+            let shorter = std::time::Duration::try_from(ttl).map_err(|_| Status::invalid_argument("ttl: negative"))?;
+            entitlement.shorten(shorter).map_err(|error| Status::invalid_argument(format!("ttl: {error}")))?;
+        }
+        let told = entitlement.clone();
+        let shown = Attestation::Svid { serial: holder.serial.clone(), of: holder.attestation };
+        let certificate = self.issuance.issue(entitlement, shown, &csr, None).await?.release();
+        Ok(svid(certificate, &told))
+    }
+}
+
+/// The status that a request by itself would have had.
+fn refusal(index: usize, status: &Status) -> Refusal {
+    Refusal { code: status.code().into(), message: format!("requests[{index}]: {}", status.message()) }
+}

@@ -1,0 +1,212 @@
+//! Certificate profiles: what a certificate is for, and so what is in it.
+//!
+//! A profile is the issuer's word on what its authority signs; the policy's rules choose among profiles. So whoever may change the
+//! policy cannot have anything signed that no profile describes. What is signed in the end is checked against the profile once more
+//! ([`lint`]).
+
+mod builtin;
+pub(crate) mod lint;
+mod permit;
+mod validity;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rcgen::{
+    CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose,
+    PublicKeyData, SanType, SerialNumber,
+};
+use signet_identity::TrustDomain;
+use signet_policy::{DEFAULT_PROFILE, ProfileTerms};
+
+use crate::authority::hierarchy::{Level, ca_certificate};
+use crate::csr::ProvenKey;
+use crate::distribution::Version;
+use crate::entitlement::Entitlement;
+use crate::key_type::KeyType;
+
+pub(crate) use builtin::{BUILTIN, builtin};
+pub(crate) use permit::{Permit, PermitError, Request};
+pub(crate) use validity::{Lifetime, Validity};
+
+#[derive(Clone, Debug)]
+pub(crate) struct Profile {
+    pub(crate) name: Box<str>,
+    pub(crate) form: Form,
+    pub(crate) keys: Vec<KeyType>,
+    /// Where a rule says nothing.
+    pub(crate) ttl: Duration,
+    pub(crate) max_ttl: Duration,
+    pub(crate) backdate: Duration,
+    /// What the names must be like.
+    pub(crate) permit: Option<Permit>,
+    /// Of one that is written in the configuration: how, so that a change of it is one.
+    pub(crate) written: Option<Box<str>>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Form {
+    Leaf(Leaf),
+    /// Signs certificates of the same trust domain.
+    SubordinateCa,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Leaf {
+    pub(crate) key_usages: Vec<KeyUsagePurpose>,
+    pub(crate) extended_key_usages: Vec<ExtendedKeyUsagePurpose>,
+    /// Empty for most: the SPIFFE ID is the name.
+    pub(crate) subject: Vec<(DnType, String)>,
+    /// Beyond those that a leaf has anyway.
+    pub(crate) extensions: Vec<CustomExtension>,
+}
+
+/// All that there are. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Profiles {
+    by_name: Arc<BTreeMap<Box<str>, Arc<Profile>>>,
+    default: Arc<Profile>,
+}
+
+impl Profiles {
+    /// Those that every issuer has, and these. `identities` is the life of what workloads renew.
+    pub(crate) fn new(identities: (Duration, Duration), custom: impl IntoIterator<Item = Profile>) -> Self {
+        let (ttl, backdate) = identities;
+        let built_in = BUILTIN.into_iter().filter_map(|name| builtin(name, ttl, backdate));
+        let all = built_in.chain(custom).map(|profile| (profile.name.clone(), Arc::new(profile)));
+        let default = Arc::new(builtin::workload(ttl, backdate));
+        Self { by_name: Arc::new(all.collect()), default }
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&Arc<Profile>> {
+        self.by_name.get(name)
+    }
+
+    /// That of whoever is given a name and nothing else.
+    pub(crate) fn workload(&self) -> Arc<Profile> {
+        Arc::clone(&self.default)
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.by_name.keys().map(|name| &**name)
+    }
+
+    /// What rules have to know of them.
+    pub(crate) fn terms(&self) -> Vec<ProfileTerms> {
+        let terms = |profile: &Arc<Profile>| ProfileTerms {
+            name: profile.name.to_string(),
+            max_ttl: profile.max_ttl,
+            is_identity: profile.is_identity(),
+        };
+        self.by_name.values().map(terms).collect()
+    }
+}
+
+impl Profile {
+    /// Whether its certificates are X.509-SVIDs (X509-SVID §4.4: of servers and clients both): with one of them its holder is known
+    /// to every peer, and to the issuer, where it renews it.
+    pub(crate) fn is_identity(&self) -> bool {
+        let both = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        match &self.form {
+            Form::Leaf(leaf) => both.iter().all(|purpose| leaf.extended_key_usages.contains(purpose)),
+            Form::SubordinateCa => false,
+        }
+    }
+
+    pub(crate) fn is_default(&self) -> bool {
+        *self.name == *DEFAULT_PROFILE
+    }
+
+    pub(crate) fn lifetime(&self, ttl: Option<Duration>) -> Lifetime {
+        Lifetime::new(ttl.unwrap_or(self.ttl).min(self.max_ttl), self.backdate)
+    }
+
+    /// Tells it from what it was before.
+    pub(crate) fn version(&self) -> Version {
+        Version::of(self.written.as_deref().unwrap_or(&self.name).as_bytes())
+    }
+
+    /// keyUsage, for a key of this type (RFC 5280 §4.2.1.3).
+    pub(crate) fn key_usages(&self, key: KeyType) -> Vec<KeyUsagePurpose> {
+        match &self.form {
+            Form::SubordinateCa => vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign],
+            Form::Leaf(leaf) => {
+                let mut usages = leaf.key_usages.clone();
+                let serves = leaf.extended_key_usages.contains(&ExtendedKeyUsagePurpose::ServerAuth);
+                // The key exchange of TLS 1.2 in which the client encrypts to the server's key.
+                if key.is_rsa() && serves && !usages.contains(&KeyUsagePurpose::KeyEncipherment) {
+                    usages.push(KeyUsagePurpose::KeyEncipherment);
+                }
+                usages
+            }
+        }
+    }
+
+    /// What is to be signed. `path_length` is that of the authority: for a CA below it there is one less.
+    pub(crate) fn params(
+        &self,
+        entitlement: &Entitlement,
+        key: &ProvenKey,
+        serial: &[u8],
+        validity: Validity,
+        path_length: u8,
+    ) -> Result<CertificateParams, rcgen::Error> {
+        let mut params = match &self.form {
+            Form::SubordinateCa => subordinate(entitlement.id.trust_domain(), key, validity, path_length)?,
+            Form::Leaf(leaf) => leaf.params(entitlement)?,
+        };
+        params.key_usages = self.key_usages(key.key_type());
+        params.use_authority_key_identifier_extension = true;
+        params.serial_number = Some(SerialNumber::from_slice(serial));
+        params.not_before = validity.not_before;
+        params.not_after = validity.not_after;
+        Ok(params)
+    }
+}
+
+impl Leaf {
+    fn params(&self, entitlement: &Entitlement) -> Result<CertificateParams, rcgen::Error> {
+        let mut params = CertificateParams::default();
+        // An empty subject makes rcgen write the SAN as critical (RFC 5280 §4.2.1.6).
+        params.distinguished_name = DistinguishedName::new();
+        for (attribute, value) in &self.subject {
+            params.distinguished_name.push(attribute.clone(), value.as_str());
+        }
+        params.subject_alt_names = vec![SanType::URI(entitlement.id.as_str().try_into()?)];
+        for name in &entitlement.dns_names {
+            params.subject_alt_names.push(SanType::DnsName(name.as_str().try_into()?));
+        }
+        // Written out: SPIFFE libraries in Rust and Python refuse leaves without basicConstraints.
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.extended_key_usages = self.extended_key_usages.clone();
+        params.custom_extensions = self.extensions.clone();
+        Ok(params)
+    }
+}
+
+/// A CA certificate names its trust domain and no path (X509-SVID §3); whose it is, the record tells.
+fn subordinate(
+    trust_domain: &TrustDomain,
+    key: &impl PublicKeyData,
+    validity: Validity,
+    path_length: u8,
+) -> Result<CertificateParams, rcgen::Error> {
+    let level = Level::Intermediate { path_length: path_length.saturating_sub(1) };
+    ca_certificate(level, trust_domain, key, (validity.not_before, validity.not_after))
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl PartialEq for Profile {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name && self.version() == other.version()
+    }
+}
+
+impl Eq for Profile {}

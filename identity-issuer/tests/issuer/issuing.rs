@@ -1,0 +1,347 @@
+//! Certificates for keys that their holder brings: what each profile makes, to whom it is given, and what it is no good for.
+
+use rcgen::{CertificateParams, KeyPair, PKCS_ED25519, PKCS_RSA_SHA256, RsaKeySize};
+use signet_proto::admin::v1::BanRequest;
+use signet_proto::identity::v1::identity_service_client::IdentityServiceClient;
+use signet_proto::identity::v1::{CertificateRequest, IssueRequest, IssueResult, Refusal, X509Svid, issue_result};
+use tonic::{Code, Status};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use crate::harness::{ID, Identity, Issuer, Place, csr, hello, new_key, renew};
+
+const RULES: &str = "rules:
+  - name: release
+    match: { svid.spiffe_id: spiffe://example.org/shop/cart }
+    spiffe_id: spiffe://example.org/signing/shop
+    profile: code-signing
+    ttl: 1h
+  - name: database
+    match: { svid.spiffe_id: 'spiffe://example.org/shop/*' }
+    spiffe_id: spiffe://example.org/shop/db
+    dns_names: [db.shop.example.org]
+    profile: tls-server
+  - name: legacy
+    match: { svid.spiffe_id: spiffe://example.org/shop/cart }
+    spiffe_id: spiffe://example.org/shop/legacy
+    profile: tls-client
+  - name: machine
+    match: { svid.spiffe_id: spiffe://example.org/shop/cart }
+    spiffe_id: spiffe://example.org/shop/machine
+    profile: device
+  - name: web
+    match: { svid.spiffe_id: spiffe://example.org/shop/cart }
+    spiffe_id: spiffe://example.org/shop/web
+    dns_names: [web.example.org]
+    profile: web
+  - name: region
+    match: { svid.spiffe_id: spiffe://example.org/shop/cart }
+    spiffe_id: spiffe://example.org/region/eu
+    profile: subordinate-ca
+    ttl: 30m";
+
+const WEB: &str = "profiles:
+  - { name: web, like: tls-server, keys: [p256], permit: 'dns_names.all(name, name.endsWith(\".web.example.org\"))' }";
+
+async fn issue(
+    issuer: &Issuer,
+    holder: &Identity,
+    requests: Vec<CertificateRequest>,
+) -> Result<Vec<IssueResult>, Status> {
+    Ok(issuer.client_of(holder).await.issue(IssueRequest { requests }).await?.into_inner().results)
+}
+
+fn asks(profile: &str, csr: Vec<u8>) -> CertificateRequest {
+    CertificateRequest { csr, profile: profile.to_owned(), ..CertificateRequest::default() }
+}
+
+/// What comes of one request.
+async fn one(issuer: &Issuer, holder: &Identity, request: CertificateRequest) -> Result<X509Svid, Refusal> {
+    let result = issue(issuer, holder, vec![request]).await.unwrap().pop().unwrap();
+    match result.result.unwrap() {
+        issue_result::Result::Certificate(certificate) => Ok(certificate),
+        issue_result::Result::Refusal(refusal) => Err(refusal),
+    }
+}
+
+fn parsed(svid: &X509Svid) -> X509Certificate<'_> {
+    X509Certificate::from_der(&svid.chain[0]).unwrap().1
+}
+
+fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let names = certificate.subject_alternative_name().unwrap().unwrap();
+    let name = |name: &GeneralName<'_>| match name {
+        GeneralName::URI(name) | GeneralName::DNSName(name) => (*name).to_owned(),
+        other => panic!("{other:?}"),
+    };
+    names.value.general_names.iter().map(name).collect()
+}
+
+async fn serving(settings: &str) -> (Place, Issuer, Identity) {
+    let mut place = Place::with(&format!("{settings}\n{WEB}"));
+    place.path_length = 1;
+    let issuer = place.serve().await;
+    issuer.apply(RULES).await;
+    let holder = issuer.join(ID).await;
+    (place, issuer, holder)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_profile_makes_what_it_is_for_and_nothing_else() {
+    let (place, issuer, holder) = serving("").await;
+    let signing = one(&issuer, &holder, asks("code-signing", csr(&new_key()))).await.unwrap();
+    let usage = parsed(&signing);
+    let usage = usage.extended_key_usage().unwrap().unwrap().value;
+    assert!(usage.code_signing && !usage.any && !usage.client_auth && !usage.server_auth);
+    assert_eq!(names(&parsed(&signing)), ["spiffe://example.org/signing/shop"]);
+    assert_eq!(signing.not_after.unwrap().seconds - signing.not_before.unwrap().seconds, 3600);
+    assert_eq!(signing.profile, "code-signing");
+
+    let rsa = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
+    let server = one(&issuer, &holder, asks("tls-server", csr(&rsa))).await.unwrap();
+    let certificate = parsed(&server);
+    assert_eq!(names(&certificate), ["spiffe://example.org/shop/db", "db.shop.example.org"]);
+    let usage = certificate.key_usage().unwrap().unwrap().value;
+    assert!(usage.digital_signature() && usage.key_encipherment() && !usage.key_cert_sign());
+    let usage = certificate.extended_key_usage().unwrap().unwrap().value;
+    assert!(usage.server_auth && !usage.client_auth);
+    assert_eq!(
+        place.count("SELECT count(*) FROM issued WHERE profile = 'tls-server' AND attestation = 'x509_svid'").await,
+        1
+    );
+    issuer.until_metric("signet_issuer_issued_total{profile=\"code-signing\",result=\"issued\"} 1").await;
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_identity_opens_no_way_to_the_issuer() {
+    let (_place, issuer, holder) = serving("").await;
+    let refused = async |svid: X509Svid, key: &KeyPair| match issuer.channel_showing(svid.chain, key).await {
+        // In TLS 1.3 the server's refusal comes only with the first answer.
+        Ok(channel) => renew(&mut IdentityServiceClient::new(channel), csr(&new_key())).await.is_err(),
+        Err(_) => true,
+    };
+    for profile in ["code-signing", "tls-server", "tls-client", "subordinate-ca"] {
+        let key = new_key();
+        let svid = one(&issuer, &holder, asks(profile, csr(&key))).await.unwrap();
+        assert!(refused(svid, &key).await, "{profile}");
+    }
+    // One that is, does: it is attested by whom it came from.
+    let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
+    let device = one(&issuer, &holder, asks("device", csr(&key))).await.unwrap();
+    let device = Identity::new(device, key);
+    issuer.client_of(&device).await.watch(hello()).await.unwrap();
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_given_what_no_rule_of_the_profile_gives() {
+    let (_place, issuer, holder) = serving("").await;
+    let other = issuer.join("spiffe://example.org/shop/other").await;
+    let stranger = issuer.join("spiffe://example.org/billing/x").await;
+    one(&issuer, &other, asks("tls-server", csr(&new_key()))).await.unwrap();
+    let denied = i32::from(Code::PermissionDenied);
+    let wrong = i32::from(Code::InvalidArgument);
+    for (who, request, code, told) in [
+        (
+            &other,
+            asks("code-signing", csr(&new_key())),
+            denied,
+            "no rule for svid.spiffe_id=spiffe://example.org/shop/other",
+        ),
+        (&stranger, asks("tls-server", csr(&new_key())), denied, "no rule for"),
+        // A rule for another use is none for an identity.
+        (&other, asks("", csr(&new_key())), denied, "no rule for"),
+        (
+            &holder,
+            asks("gold", csr(&new_key())),
+            wrong,
+            "profile: there is no profile `gold`; there are code-signing, device,",
+        ),
+        (&holder, asks("web", csr(&new_key())), denied, "not such as the profile `web` permits"),
+        (&holder, asks("web", csr(&KeyPair::generate_for(&PKCS_ED25519).unwrap())), wrong, "those accepted: p256"),
+        (
+            &holder,
+            asks("code-signing", csr(&KeyPair::generate_for(&PKCS_ED25519).unwrap())),
+            wrong,
+            "those accepted: p256, p384, rsa3072",
+        ),
+        (&holder, asks("tls-server", Vec::new()), wrong, "csr: is empty"),
+        (&holder, asks("tls-server", csr(&holder.key)), wrong, "its key was certified before"),
+        (
+            &holder,
+            CertificateRequest { spiffe_id: ID.to_owned(), ..asks("tls-server", csr(&new_key())) },
+            denied,
+            "only spiffe://example.org/shop/db",
+        ),
+        (
+            &holder,
+            CertificateRequest {
+                ttl: Some(prost_types::Duration { seconds: 3601, nanos: 0 }),
+                ..asks("code-signing", csr(&new_key()))
+            },
+            wrong,
+            "ttl: not between 10s and 1h",
+        ),
+        (
+            &holder,
+            CertificateRequest {
+                ttl: Some(prost_types::Duration { seconds: -1, nanos: 0 }),
+                ..asks("code-signing", csr(&new_key()))
+            },
+            wrong,
+            "ttl: negative",
+        ),
+    ] {
+        let refused = one(&issuer, who, request).await.unwrap_err();
+        assert!(refused.code == code && refused.message.contains(told), "{told}: {refused:?}");
+    }
+    let shorter = CertificateRequest {
+        ttl: Some(prost_types::Duration { seconds: 60, nanos: 0 }),
+        ..asks("code-signing", csr(&new_key()))
+    };
+    let short = one(&issuer, &holder, shorter).await.unwrap();
+    assert_eq!(short.not_after.unwrap().seconds - short.not_before.unwrap().seconds, 60);
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_a_profile_permits_are_given() {
+    let (_place, issuer, holder) = serving("").await;
+    issuer.apply(&RULES.replace("[web.example.org]", "[shop.web.example.org]")).await;
+    let web = one(&issuer, &holder, asks("web", csr(&new_key()))).await.unwrap();
+    assert_eq!(names(&parsed(&web)), ["spiffe://example.org/shop/web", "shop.web.example.org"]);
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_request_of_many_that_is_refused_holds_up_no_other() {
+    let (place, issuer, holder) = serving("").await;
+    let twice = csr(&new_key());
+    let mut requests: Vec<_> = (0..98).map(|_| asks("tls-server", csr(&new_key()))).collect();
+    requests.insert(50, asks("tls-server", vec![0; 10]));
+    requests.push(asks("tls-server", twice.clone()));
+    let results = issue(&issuer, &holder, requests).await.unwrap();
+    assert_eq!(results.len(), 100);
+    for (index, result) in results.into_iter().enumerate() {
+        match result.result.unwrap() {
+            issue_result::Result::Certificate(_) => assert_ne!(index, 50),
+            issue_result::Result::Refusal(refusal) => {
+                assert_eq!(index, 50);
+                assert_eq!(refusal.message, "requests[50]: csr: is not a PKCS#10 request in DER");
+            }
+        }
+    }
+    assert_eq!(place.count("SELECT count(*) FROM issued WHERE profile = 'tls-server'").await, 99);
+
+    let both = issue(&issuer, &holder, vec![asks("tls-server", csr(&new_key())), asks("tls-server", twice)]).await;
+    let certified = both.unwrap().into_iter().map(|result| result.result.unwrap());
+    let certified = certified.filter(|result| matches!(result, issue_result::Result::Certificate(_))).count();
+    assert_eq!(certified, 1, "a key that was certified before");
+    for wrong in [0, 101] {
+        let requests = (0..wrong).map(|_| asks("tls-server", Vec::new())).collect();
+        let refused = issue(&issuer, &holder, requests).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+    }
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_requests_at_once_take_as_many_turns() {
+    let (_place, issuer, holder) = serving("limits: { renewals_per_minute: 20 }").await;
+    let many = |count| (0..count).map(|_| asks("tls-server", csr(&new_key()))).collect();
+    issue(&issuer, &holder, many(12)).await.unwrap();
+    let refused = issue(&issuer, &holder, many(12)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.metadata().get("grpc-retry-pushback-ms").is_some());
+    issue(&issuer, &holder, many(5)).await.unwrap();
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_banned_takes_along_what_it_was_given_beside_its_identity() {
+    let (_place, issuer, holder) = serving("").await;
+    let key = new_key();
+    let device = Identity::new(one(&issuer, &holder, asks("device", csr(&key))).await.unwrap(), key);
+    let mut stream = issuer.client_of(&device).await.watch(hello()).await.unwrap().into_inner();
+    assert!(stream.message().await.unwrap().is_some());
+    let ban = BanRequest { spiffe_id: ID.to_owned(), reason: "stolen".to_owned() };
+    issuer.admin().await.ban(ban).await.unwrap();
+    while let Ok(Some(_)) = stream.message().await {}
+    let refused = issuer.client_of(&device).await.watch(hello()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    let refused = issue(&issuer, &holder, vec![asks("tls-server", csr(&new_key()))]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_issuer_below_another_one_is_believed_by_the_same_root() {
+    let (place, issuer, holder) = serving("").await;
+    let below = place.beside();
+    let waiting = below.start().await.unwrap();
+    let request = std::fs::read(below.path("state/authority.csr")).unwrap();
+    let request = pem::parse(request).unwrap().into_contents();
+    let ca = one(&issuer, &holder, asks("subordinate-ca", request)).await.unwrap();
+    assert_eq!(names(&parsed(&ca)), ["spiffe://example.org"]);
+    let constraints = parsed(&ca);
+    let constraints = constraints.basic_constraints().unwrap().unwrap();
+    assert!(constraints.value.ca && constraints.value.path_len_constraint == Some(0));
+    let chain: String = ca.chain.iter().map(|der| pem::encode(&pem::Pem::new("CERTIFICATE", der.clone()))).collect();
+    std::fs::write(below.path("authority.pem.new"), chain).unwrap();
+    std::fs::rename(below.path("authority.pem.new"), below.path("authority.pem")).unwrap();
+    let mut nested = waiting;
+    nested.serving().await;
+    // A member of the one is known to the other, by a chain of three.
+    let member = nested.join("spiffe://example.org/shop/nested").await;
+    assert_eq!(member.svid.chain().len(), 3);
+    let refused = renew(&mut issuer.client_of(&member).await, csr(&new_key())).await.unwrap_err();
+    assert!(refused.message().contains("not on record at this issuer"), "{}", refused.message());
+    nested.stop().await;
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authority_that_may_sign_no_ca_signs_none() {
+    let place = Place::with(WEB);
+    let issuer = place.serve().await;
+    issuer.apply(RULES).await;
+    let holder = issuer.join(ID).await;
+    let refused = one(&issuer, &holder, asks("subordinate-ca", csr(&new_key()))).await.unwrap_err();
+    assert_eq!(refused.code, i32::from(Code::FailedPrecondition));
+    assert_eq!(place.count("SELECT count(*) FROM issued WHERE profile = 'subordinate-ca'").await, 0);
+    issuer.stop().await;
+}
+
+/// Of what a request says, only the key is taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_and_usages_in_a_request_do_not_count() {
+    let (_place, issuer, holder) = serving("").await;
+    let mut params = CertificateParams::new(["bank.example".to_owned()]).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
+    let hostile = params.serialize_request(&new_key()).unwrap().der().to_vec();
+    let server = one(&issuer, &holder, asks("tls-server", hostile)).await.unwrap();
+    let certificate = parsed(&server);
+    assert!(!certificate.basic_constraints().unwrap().unwrap().value.ca);
+    assert!(!certificate.key_usage().unwrap().unwrap().value.key_cert_sign());
+    assert_eq!(names(&certificate), ["spiffe://example.org/shop/db", "db.shop.example.org"]);
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_was_given_more_is_renewed_for_as_long_as_the_rule_is_there() {
+    let (_place, issuer, holder) = serving("").await;
+    let key = new_key();
+    let device = Identity::new(one(&issuer, &holder, asks("", csr(&key))).await.unwrap(), key);
+    assert_eq!(device.svid.id().to_string(), "spiffe://example.org/shop/machine");
+    let key = new_key();
+    let renewed = renew(&mut issuer.client_of(&device).await, csr(&key)).await.unwrap().into_inner().svid.unwrap();
+    assert_eq!(renewed.profile, "device");
+    let device = Identity::new(renewed, key);
+    // The holder's own identity came by a token, and needs no rule. This one has nothing else.
+    issuer.apply("rules: []").await;
+    let refused = renew(&mut issuer.client_of(&device).await, csr(&new_key())).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    renew(&mut issuer.client_of(&holder).await, csr(&new_key())).await.unwrap();
+    issuer.stop().await;
+}
