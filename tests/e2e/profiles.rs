@@ -1,0 +1,255 @@
+//! `signet issue`: certificates for keys that were made elsewhere, judged by OpenSSL, curl and a gateway.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use signet_tests::address::Host;
+use signet_tests::{Issuer, Recipe, Workload, pages, program, secs};
+use tempfile::TempDir;
+
+const RULES: &str = "rules:
+  - name: release
+    match: { svid.spiffe_id: 'spiffe://example.org/ci/*' }
+    spiffe_id: spiffe://example.org/signing/shop
+    profile: code-signing
+    ttl: 10m
+  - name: database
+    match: { svid.spiffe_id: 'spiffe://example.org/ci/*' }
+    spiffe_id: spiffe://example.org/db/orders
+    dns_names: [db.shop.example.org]
+    profile: tls-server
+";
+
+/// A CI job with an identity in files, at an issuer with these rules.
+struct Job {
+    folder: TempDir,
+    issuer: Issuer,
+}
+
+impl Job {
+    fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        let issuer = Issuer::start(folder.path(), "example.org", secs(600));
+        let rules = folder.path().join("rules.yaml");
+        fs::write(&rules, RULES).unwrap();
+        issuer.operate(&["apply", "--yes", "-f", rules.to_str().unwrap()]);
+        let mut job = Workload::of(issuer.address);
+        job.attest(&issuer.join_token("spiffe://example.org/ci/shop-deploy")).unwrap();
+        let identity = folder.path().join("identity");
+        fs::create_dir(&identity).unwrap();
+        fs::write(identity.join("svid.pem"), job.svid().chain_pem()).unwrap();
+        fs::write(identity.join("svid.key"), job.svid().key_pem()).unwrap();
+        fs::copy(&issuer.bundle, identity.join("bundle.pem")).unwrap();
+        Self { folder, issuer }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A key and a request for it: `NAME.key`, `NAME.csr`.
+    fn request(&self, name: &str, algorithm: &[&str]) {
+        let (key, csr) = (format!("{name}.key"), format!("{name}.csr"));
+        let words = ["req", "-new", "-nodes", "-subj", "/CN=whatever", "-keyout", &key, "-out", &csr];
+        openssl(self.folder.path(), &[&words[..], algorithm].concat());
+    }
+
+    fn signet(&self, words: &[&str]) -> Output {
+        let mut command = Command::new(program::ours("signet"));
+        command.args(words).current_dir(self.folder.path());
+        command.env("SIGNET_ISSUER", self.issuer.address.to_string()).env("SIGNET_IDENTITY", self.path("identity"));
+        command.output().unwrap()
+    }
+
+    #[track_caller]
+    fn told(&self, words: &[&str]) -> String {
+        let output = self.signet(words);
+        assert!(output.status.success(), "signet {words:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    #[track_caller]
+    fn refused(&self, words: &[&str]) -> String {
+        let output = self.signet(words);
+        assert_eq!(output.status.code(), Some(1), "signet {words:?}: {}", text(&output.stdout));
+        text(&output.stderr)
+    }
+
+    /// Whether OpenSSL takes the certificates in a file for this purpose, under the issuer's root.
+    fn is_good_for(&self, purpose: &str, certificates: &str) -> bool {
+        let mut command = Command::new(program::third_party("openssl"));
+        command.args(["verify", "-x509_strict", "-purpose", purpose, "-CAfile"]).arg(&self.issuer.bundle);
+        command.args(["-untrusted", certificates, certificates]).current_dir(self.folder.path());
+        command.output().unwrap().status.success()
+    }
+}
+
+const EC: [&str; 4] = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[track_caller]
+fn openssl(folder: &Path, words: &[&str]) -> String {
+    let output = Command::new(program::third_party("openssl")).args(words).current_dir(folder).output().unwrap();
+    assert!(output.status.success(), "openssl {words:?}: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+#[test]
+fn a_server_that_knows_nothing_of_spiffe_is_believed_by_curl() {
+    let job = Job::new();
+    job.request("db", &["-newkey", "rsa:3072"]);
+    job.told(&["issue", "--profile", "tls-server", "--csr", "db.csr", "--ttl", "1h", "--out", "db.pem"]);
+    assert!(job.is_good_for("sslserver", "db.pem") && !job.is_good_for("sslclient", "db.pem"));
+
+    let host = Host::new();
+    let address = host.free();
+    let mut server = Recipe::new("s_server", program::third_party("openssl"), job.folder.path())
+        .args(["s_server", "-www", "-accept"])
+        .arg(address.to_string())
+        .args(["-cert", "db.pem", "-cert_chain", "db.pem", "-key", "db.key"])
+        .start();
+    server.wait_until("listening", secs(10), |_| std::net::TcpStream::connect(address).is_ok());
+    let get = |name: &str| {
+        let mut curl = Command::new(program::third_party("curl"));
+        curl.args(["--silent", "--show-error", "--max-time", "10", "--cacert"]).arg(&job.issuer.bundle);
+        curl.arg("--resolve").arg(format!("{name}:{}:{}", address.port(), address.ip()));
+        curl.arg(format!("https://{name}:{}/", address.port())).output().unwrap()
+    };
+    let believed = get("db.shop.example.org");
+    assert!(believed.status.success(), "{}", text(&believed.stderr));
+    // CURLE_PEER_FAILED_VERIFICATION
+    assert_eq!(get("bank.example").status.code(), Some(60));
+}
+
+#[test]
+fn what_was_signed_with_a_certificate_for_code_is_verified_by_openssl() {
+    let job = Job::new();
+    job.request("release", &EC);
+    let told = job.told(&["issue", "--profile", "code-signing", "--csr", "release.csr", "-o", "json"]);
+    let issued: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(issued["spiffe_id"], "spiffe://example.org/signing/shop");
+    let pem = issued["pem"].as_str().unwrap();
+    let (_, intermediates) = pem.split_once("-----END CERTIFICATE-----\n").unwrap();
+    fs::write(job.path("release.pem"), pem).unwrap();
+    fs::write(job.path("intermediates.pem"), intermediates).unwrap();
+    for purpose in ["sslserver", "sslclient", "smimesign"] {
+        assert!(!job.is_good_for(purpose, "release.pem"), "{purpose}");
+    }
+    assert!(job.is_good_for("any", "release.pem"));
+    let shown = openssl(
+        job.folder.path(),
+        &["x509", "-in", "release.pem", "-noout", "-ext", "extendedKeyUsage,basicConstraints"],
+    );
+    assert!(shown.contains("Code Signing") && shown.contains("CA:FALSE"), "{shown}");
+
+    fs::write(job.path("program"), "#!/bin/sh\n").unwrap();
+    let sign = [
+        "cms",
+        "-sign",
+        "-binary",
+        "-in",
+        "program",
+        "-signer",
+        "release.pem",
+        "-certfile",
+        "intermediates.pem",
+        "-inkey",
+        "release.key",
+        "-outform",
+        "DER",
+        "-out",
+        "program.sig",
+    ];
+    openssl(job.folder.path(), &sign);
+    let root = job.issuer.bundle.to_str().unwrap();
+    let verify = [
+        "cms",
+        "-verify",
+        "-binary",
+        "-content",
+        "program",
+        "-in",
+        "program.sig",
+        "-inform",
+        "DER",
+        "-CAfile",
+        root,
+        "-purpose",
+        "any",
+        "-out",
+        "verified",
+    ];
+    openssl(job.folder.path(), &verify);
+
+    // It says whose it is, and is not taken for an identity all the same.
+    let identity = job.path("identity");
+    fs::copy(job.path("release.pem"), identity.join("svid.pem")).unwrap();
+    fs::copy(job.path("release.key"), identity.join("svid.key")).unwrap();
+    job.request("second", &EC);
+    job.refused(&["issue", "--profile", "code-signing", "--csr", "second.csr"]);
+}
+
+#[test]
+fn what_is_not_given_is_refused_with_the_reason_and_leaves_no_file() {
+    let job = Job::new();
+    job.request("a", &EC);
+    job.request("ed25519", &["-newkey", "ed25519"]);
+    fs::write(job.path("no.csr"), "-----BEGIN NOTHING-----\n-----END NOTHING-----\n").unwrap();
+    fs::write(job.path("taken.pem"), "mine").unwrap();
+    for (words, told) in [
+        (
+            &["issue", "--profile", "device", "--csr", "a.csr", "--out", "a.pem"][..],
+            "no rule for svid.spiffe_id=spiffe://example.org/ci/shop-deploy",
+        ),
+        (&["issue", "--profile", "gold", "--csr", "a.csr", "--out", "a.pem"], "there is no profile `gold`"),
+        (
+            &["issue", "--profile", "code-signing", "--csr", "ed25519.csr", "--out", "a.pem"],
+            "p256, p384, rsa3072, rsa4096",
+        ),
+        (
+            &["issue", "--profile", "code-signing", "--csr", "a.csr", "--ttl", "11m", "--out", "a.pem"],
+            "ttl: not between 10s and 10m",
+        ),
+        (
+            &["issue", "--profile", "code-signing", "--csr", "no.csr", "--out", "a.pem"],
+            "not one PEM block `CERTIFICATE REQUEST`",
+        ),
+        (&["issue", "--profile", "code-signing", "--csr", "a.csr", "--out", "taken.pem"], "nothing is overwritten"),
+        (&["issue", "--profile", "code-signing", "--csr", "nowhere.csr"], "openssl req -new"),
+    ] {
+        let refused = job.refused(words);
+        assert!(refused.contains(told), "{words:?}: {refused}");
+        assert!(!job.path("a.pem").exists());
+    }
+    assert_eq!(fs::read_to_string(job.path("taken.pem")).unwrap(), "mine");
+    assert_eq!(job.issuer.query("SELECT count(*) FROM issued WHERE profile <> 'workload'"), ["0"]);
+}
+
+#[test]
+fn the_commands_of_the_page_work() {
+    let job = Job::new();
+    for name in ["release", "db", "authority"] {
+        job.request(name, &EC);
+    }
+    let mut ran = 0;
+    for words in pages::commands("profiles.md") {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        match words[0] {
+            "issue" => drop(job.told(&words)),
+            "explain" => assert!(job.issuer.operate(&words).contains("granted")),
+            // The root and its passphrase are where the issuer was made.
+            "ca" => drop(job.told(&words)),
+            other => panic!("{other}"),
+        }
+        ran += 1;
+    }
+    assert_eq!(ran, 4);
+    let shown = openssl(job.folder.path(), &["x509", "-in", "authority.pem", "-noout", "-ext", "basicConstraints"]);
+    assert!(shown.contains("CA:TRUE, pathlen:1"), "{shown}");
+}
