@@ -21,6 +21,8 @@ pub(crate) struct Admission(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     renewals: Buckets<AttestationNumber>,
+    /// Of what is asked for beside an identity: whoever asks for too much keeps that all the same.
+    beside: Buckets<AttestationNumber>,
     /// What it takes to look at the record for a certificate.
     certificates: Buckets<Vec<u8>>,
     attestations: Buckets<IpAddr>,
@@ -58,6 +60,7 @@ impl Admission {
         let places = workers.div_ceil(2);
         Self(Arc::new(Inner {
             renewals: Buckets::new(renewals),
+            beside: Buckets::new(renewals),
             certificates: Buckets::new(renewals),
             attestations: Buckets::new(attestations),
             places: Arc::new(Semaphore::new(places)),
@@ -66,15 +69,14 @@ impl Admission {
         }))
     }
 
-    /// None for what was issued before attestations were numbered.
-    pub(crate) fn renewal(&self, of: Option<AttestationNumber>) -> Result<(), Refused> {
-        self.renewals(of, 1)
+    /// So many certificates beside an identity, at once.
+    pub(crate) fn beside(&self, of: AttestationNumber, count: usize) -> Result<(), Refused> {
+        let taken = self.0.beside.take_several(of, count, Instant::now());
+        taken.map_err(|after| Refused { what: "too many certificates for one identity", after })
     }
 
-    /// So many certificates at once.
-    pub(crate) fn renewals(&self, of: Option<AttestationNumber>, count: usize) -> Result<(), Refused> {
-        let Some(of) = of else { return Ok(()) };
-        let taken = self.0.renewals.take_several(of, count, Instant::now());
+    pub(crate) fn renewal(&self, of: AttestationNumber) -> Result<(), Refused> {
+        let taken = self.0.renewals.take(of, Instant::now());
         taken.map_err(|after| Refused { what: "too many renewals of one certificate", after })
     }
 

@@ -3,7 +3,7 @@
 //! A change is on record before anybody is told of it. The record decides over renewals and first certificates; streams are ended
 //! here.
 
-use signet_identity::{SharedClock, WorkloadId};
+use signet_identity::{PeerIdentity, SharedClock, WorkloadId};
 
 use crate::attestation::{AttestationNumber, Sources};
 use crate::distribution::{Distribution, Holder, Progress};
@@ -43,15 +43,24 @@ pub(crate) enum NoStanding {
 
 impl Agents {
     /// What the holder of a certificate was attested as, unless that was taken from it.
-    pub(crate) async fn standing(&self, id: &WorkloadId, serial: &[u8]) -> Result<Origin, NoStanding> {
-        let origin = self.store.origin(serial).await?.ok_or(NoStanding::NotOnRecord)?;
+    pub(crate) async fn standing(&self, peer: &PeerIdentity) -> Result<Origin, NoStanding> {
+        self.standing_of(peer.id(), peer.serial().as_bytes(), peer.leaf_sha256()).await
+    }
+
+    pub(crate) async fn standing_of(
+        &self,
+        id: &WorkloadId,
+        serial: &[u8],
+        sha256: &[u8; 32],
+    ) -> Result<Origin, NoStanding> {
+        let origin = self.store.origin(serial, sha256).await?.ok_or(NoStanding::NotOnRecord)?;
         if origin.evicted {
             return Err(NoStanding::Evicted);
         }
         if let Some(gone) = origin.attributes.as_ref().and_then(|attributes| self.sources.no_more(attributes)) {
             return Err(NoStanding::SourceGone { name: gone.to_owned() });
         }
-        for id in [Some(id), origin.attested.as_ref().filter(|attested| *attested != id)].into_iter().flatten() {
+        for id in [Some(id), Some(&origin.attested).filter(|attested| *attested != id)].into_iter().flatten() {
             if self.store.is_banned(id).await? {
                 return Err(NoStanding::Banned(id.clone()));
             }

@@ -92,8 +92,10 @@ pub(crate) struct Sources(Arc<[(AttributeName, Vec<String>)]>);
 pub(crate) enum Attestation {
     /// The caller has proved who it is.
     First(Attested),
-    /// It shows its current SVID, by the serial number.
-    Svid { serial: Vec<u8>, of: Option<AttestationNumber> },
+    /// It shows its current SVID, by the serial number, for its successor.
+    Renewal { serial: Vec<u8>, of: AttestationNumber },
+    /// The same, for something beside it.
+    Beside { serial: Vec<u8>, of: AttestationNumber },
     /// The issuer asks itself for its own SVID.
     Issuer,
 }
@@ -160,7 +162,8 @@ impl Attestation {
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::First(attested) => attested.evidence.method().as_str(),
-            Self::Svid { .. } => "x509_svid",
+            Self::Renewal { .. } => "x509_svid",
+            Self::Beside { .. } => "x509_svid_beside",
             Self::Issuer => "issuer",
         }
     }
@@ -168,7 +171,7 @@ impl Attestation {
     pub(crate) fn evidence(&self) -> Option<&[u8]> {
         match self {
             Self::First(attested) => Some(attested.evidence.hash()),
-            Self::Svid { serial, .. } => Some(serial),
+            Self::Renewal { serial, .. } | Self::Beside { serial, .. } => Some(serial),
             Self::Issuer => None,
         }
     }

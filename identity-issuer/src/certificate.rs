@@ -10,7 +10,7 @@ use crate::attestation::Attestation;
 use crate::authority::KeyId;
 use crate::csr::{KeyHash, ProvenKey};
 use crate::entitlement::Entitlement;
-use crate::profile::{PermitError, Profile, Request, Validity};
+use crate::profile::{Form, PermitError, Profile, Request, Validity, fits_common_name};
 
 /// A proven key for an identity that its requester may have. Made by [`ApprovedCsr::approve`] alone.
 #[derive(Debug)]
@@ -41,6 +41,10 @@ pub enum NotPermitted {
     OtherTrustDomain { id: WorkloadId },
     #[error("{id} is reserved for the issuer itself")]
     Reserved { id: WorkloadId },
+    #[error(
+        "{id} has more than 64 characters, which a certificate of the profile `{profile}` cannot have for its name"
+    )]
+    TooLong { id: WorkloadId, profile: Box<str> },
     #[error("{id} and its DNS names are not such as the profile `{profile}` permits")]
     Names { id: WorkloadId, profile: Box<str> },
     #[error("the profile `{profile}` has no verdict on {id} and its DNS names: {cause}")]
@@ -62,7 +66,7 @@ impl ApprovedCsr {
         }
         match attestation {
             Attestation::Issuer => {}
-            Attestation::First(_) | Attestation::Svid { .. } => {
+            Attestation::First(_) | Attestation::Renewal { .. } | Attestation::Beside { .. } => {
                 if is_reserved(id) {
                     return Err(NotPermitted::Reserved { id: id.clone() });
                 }
@@ -75,6 +79,9 @@ impl ApprovedCsr {
 
 fn check_names(entitlement: &Entitlement, key: &ProvenKey) -> Result<(), NotPermitted> {
     let Entitlement { id, dns_names, ttl, profile, .. } = entitlement;
+    if matches!(profile.form, Form::Leaf(_)) && !profile.is_identity() && !fits_common_name(id) {
+        return Err(NotPermitted::TooLong { id: id.clone(), profile: profile.name.clone() });
+    }
     let Some(permit) = &profile.permit else { return Ok(()) };
     let request = Request {
         spiffe_id: id.as_str(),
@@ -105,6 +112,7 @@ pub(crate) fn issuer_id(trust_domain: &signet_identity::TrustDomain) -> Option<W
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::attestation::AttestationNumber;
     use crate::key_type::KeyType;
     use crate::profile::{Permit, Profiles};
 
@@ -126,7 +134,7 @@ mod tests {
     }
 
     fn renewal() -> Attestation {
-        Attestation::Svid { serial: vec![1], of: None }
+        Attestation::Renewal { serial: vec![1], of: AttestationNumber(1) }
     }
 
     #[test]

@@ -33,9 +33,9 @@ struct Clients {
 #[derive(Debug)]
 struct Client {
     id: WorkloadId,
-    /// Who was attested, where that is another.
-    attested: Option<WorkloadId>,
-    attestation: Option<AttestationNumber>,
+    /// Who was attested; it may be another.
+    attested: WorkloadId,
+    attestation: AttestationNumber,
     ended: CancellationToken,
     renew_now: watch::Sender<Option<RenewNow>>,
     progress: Arc<Mutex<Progress>>,
@@ -121,8 +121,8 @@ impl Distribution {
     pub(crate) fn subscribe(
         &self,
         id: WorkloadId,
-        attested: Option<WorkloadId>,
-        attestation: Option<AttestationNumber>,
+        attested: WorkloadId,
+        attestation: AttestationNumber,
         now: OffsetDateTime,
     ) -> Result<Subscription, TooManyClients> {
         let (sender, renew_now) = watch::channel(None);
@@ -168,7 +168,7 @@ impl Distribution {
         let mut numbers: Vec<_> = clients.by_number.iter().collect();
         numbers.sort_unstable_by_key(|(number, _)| **number);
         let progress = |client: &Client| lock_progress(&client.progress).clone();
-        numbers.into_iter().filter_map(|(_, client)| Some((client.attestation?, progress(client)))).collect()
+        numbers.into_iter().map(|(_, client)| (client.attestation, progress(client))).collect()
     }
 
     /// Asks the connected holders of `id`, or everybody, to renew; returns how many were asked.
@@ -276,8 +276,8 @@ impl Version {
 impl Client {
     fn is_of(&self, holder: &Holder) -> bool {
         match holder {
-            Holder::Id(id) => self.id == *id || self.attested.as_ref() == Some(id),
-            Holder::Attestation(number) => self.attestation == Some(*number),
+            Holder::Id(id) => self.id == *id || self.attested == *id,
+            Holder::Attestation(number) => self.attestation == *number,
         }
     }
 }
@@ -322,6 +322,10 @@ mod tests {
         format!("spiffe://example.org{path}").parse().unwrap()
     }
 
+    fn subscribe(distribution: &Distribution, id: WorkloadId) -> Result<Subscription, TooManyClients> {
+        distribution.subscribe(id.clone(), id, AttestationNumber(1), OffsetDateTime::UNIX_EPOCH)
+    }
+
     fn next_now(subscription: &mut Subscription) -> Option<Event> {
         match pin!(subscription.next()).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(event) => event,
@@ -332,7 +336,7 @@ mod tests {
     #[test]
     fn the_first_event_is_the_full_state_and_then_there_is_silence() {
         let distribution = Distribution::new(BundleSet::default(), 10, 10);
-        let mut client = distribution.subscribe(id("/a"), None, None, OffsetDateTime::UNIX_EPOCH).unwrap();
+        let mut client = subscribe(&distribution, id("/a")).unwrap();
         assert!(matches!(next_now(&mut client), Some(Event::Bundles)));
         assert!(next_now(&mut client).is_none());
     }
@@ -340,8 +344,7 @@ mod tests {
     #[test]
     fn only_holders_of_the_identity_are_asked_to_renew() {
         let distribution = Distribution::new(BundleSet::default(), 10, 10);
-        let mut clients = ["/a", "/a", "/b"]
-            .map(|path| distribution.subscribe(id(path), None, None, OffsetDateTime::UNIX_EPOCH).unwrap());
+        let mut clients = ["/a", "/a", "/b"].map(|path| subscribe(&distribution, id(path)).unwrap());
         clients.iter_mut().for_each(|client| assert!(next_now(client).is_some()));
         assert_eq!(distribution.request_renewal(Some(&id("/a")), Duration::from_secs(5)), 2);
         assert!(
@@ -355,7 +358,7 @@ mod tests {
     #[test]
     fn a_slow_client_gets_the_latest_and_no_queue() {
         let distribution = Distribution::new(BundleSet::default(), 10, 10);
-        let mut client = distribution.subscribe(id("/a"), None, None, OffsetDateTime::UNIX_EPOCH).unwrap();
+        let mut client = subscribe(&distribution, id("/a")).unwrap();
         next_now(&mut client);
         for seconds in 0..1000 {
             distribution.request_renewal(None, Duration::from_secs(seconds));
@@ -368,8 +371,8 @@ mod tests {
     fn the_streams_of_whoever_is_ended_end_and_no_others() {
         let distribution = Distribution::new(BundleSet::default(), 10, 10);
         let subscribe = |path, number| {
-            let number = Some(AttestationNumber(number));
-            distribution.subscribe(id(path), Some(id("/agent")), number, OffsetDateTime::UNIX_EPOCH).unwrap()
+            let number = AttestationNumber(number);
+            distribution.subscribe(id(path), id("/agent"), number, OffsetDateTime::UNIX_EPOCH).unwrap()
         };
         let mut clients = [subscribe("/a", 1), subscribe("/a", 2), subscribe("/b", 3)];
         let live = |clients: &mut [Subscription]| {
@@ -388,25 +391,22 @@ mod tests {
     #[test]
     fn places_are_bounded_and_given_up_with_the_subscription() {
         let distribution = Distribution::new(BundleSet::default(), 1, 1);
-        let first = distribution.subscribe(id("/a"), None, None, OffsetDateTime::UNIX_EPOCH).unwrap();
-        assert_eq!(
-            distribution.subscribe(id("/a"), None, None, OffsetDateTime::UNIX_EPOCH).unwrap_err(),
-            TooManyClients::InAll { max: 1 }
-        );
+        let first = subscribe(&distribution, id("/a")).unwrap();
+        assert_eq!(subscribe(&distribution, id("/a")).unwrap_err(), TooManyClients::InAll { max: 1 });
         drop(first);
         assert_eq!(distribution.client_count(), 0);
-        distribution.subscribe(id("/a"), None, None, OffsetDateTime::UNIX_EPOCH).unwrap();
+        subscribe(&distribution, id("/a")).unwrap();
     }
 
     #[test]
     fn one_identity_leaves_places_to_others() {
         let distribution = Distribution::new(BundleSet::default(), 10, 2);
-        let taken = [(); 2].map(|()| distribution.subscribe(id("/a"), None, None, OffsetDateTime::UNIX_EPOCH).unwrap());
-        let refused = distribution.subscribe(id("/a"), None, None, OffsetDateTime::UNIX_EPOCH).unwrap_err();
+        let taken = [(); 2].map(|()| subscribe(&distribution, id("/a")).unwrap());
+        let refused = subscribe(&distribution, id("/a")).unwrap_err();
         assert_eq!(refused, TooManyClients::OfIdentity { id: id("/a"), max: 2 });
-        let _other = distribution.subscribe(id("/b"), None, None, OffsetDateTime::UNIX_EPOCH).unwrap();
+        let _other = subscribe(&distribution, id("/b")).unwrap();
         drop(taken);
-        distribution.subscribe(id("/a"), None, None, OffsetDateTime::UNIX_EPOCH).unwrap();
+        subscribe(&distribution, id("/a")).unwrap();
         assert_eq!(lock(&distribution.clients).per_identity.len(), 1);
     }
 }

@@ -71,41 +71,29 @@ pub enum NotEntitled {
 /// What an entitlement is decided by.
 #[derive(Clone, Debug)]
 pub(crate) enum Grounds {
-    /// A proof that names an identity itself.
-    Named(WorkloadId),
-    /// What the policy turns into identities; each by itself.
-    Proved(Vec<Attributes>),
+    /// What was attested.
+    Attested(Subject),
+    /// The same, and the identity that it was attested for, for something beside that.
+    Beside { identity: WorkloadId, attributes: Option<Attributes> },
 }
 
 impl Grounds {
-    /// Of a first certificate.
-    pub(crate) fn of_subject(subject: &Subject) -> Self {
-        match subject {
-            Subject::Named(id) => Self::Named(id.clone()),
-            Subject::Proved(attributes) => Self::Proved(vec![attributes.clone()]),
-        }
-    }
-
-    /// Of whoever shows an SVID and wants the same once more. What it was given beside the identity that it was attested for, it keeps
-    /// by the same rules as it got it.
+    /// Of whoever shows an SVID and wants its successor. What it was given beside the identity that it was attested for, it keeps by
+    /// the same rules as it got it.
     pub(crate) fn to_keep(holder: &WorkloadId, origin: &Origin) -> Self {
-        match (&origin.attested, &origin.attributes) {
-            (Some(attested), _) if attested != holder => Self::to_have_more(attested, origin),
-            (_, Some(attributes)) => Self::Proved(vec![attributes.clone()]),
-            (_, None) => Self::Named(holder.clone()),
+        match &origin.attributes {
+            _ if origin.attested != *holder => Self::beside(origin),
+            Some(attributes) => Self::Attested(Subject::Proved(attributes.clone())),
+            None => Self::Attested(Subject::Named(holder.clone())),
         }
     }
 
-    /// Of whoever shows an SVID and wants something else: what it was attested as, and the SVID's own name.
-    pub(crate) fn to_have_more(holder: &WorkloadId, origin: &Origin) -> Self {
-        let name = SVID_SPIFFE_ID.parse().ok();
-        // A name that is longer than an attribute may be gives nothing.
-        let by_name = name.and_then(|name| Attributes::new([(name, holder.to_string())]).ok());
-        Self::Proved(origin.attributes.clone().into_iter().chain(by_name).collect())
+    pub(crate) fn beside(origin: &Origin) -> Self {
+        Self::Beside { identity: origin.attested.clone(), attributes: origin.attributes.clone() }
     }
 }
 
-/// What `signet issue` is decided by, beside what was attested.
+/// What is decided by beside what was attested: the name of the identity that was given for it.
 const SVID_SPIFFE_ID: &str = "svid.spiffe_id";
 
 /// The one certificate that is wanted, or the only one there is.
@@ -120,12 +108,33 @@ pub(crate) fn entitle(
         return Err(NotEntitled::NoProfile { name: clipped(name), known: fitting(&known) });
     }
     match grounds {
-        Grounds::Named(id) if wanted.id.is_none_or(|wanted| wanted == id) => {
+        Grounds::Attested(Subject::Named(id)) if wanted.id.is_none_or(|wanted| wanted == id) => {
             Ok(Entitlement::plain(id.clone(), policy.profiles().workload()))
         }
-        Grounds::Named(id) => Err(NotEntitled::OtherThanNamed { named: id.clone() }),
-        Grounds::Proved(attributes) => choose(policy, attributes, wanted, now),
+        Grounds::Attested(Subject::Named(id)) => Err(NotEntitled::OtherThanNamed { named: id.clone() }),
+        Grounds::Attested(Subject::Proved(attributes)) => choose(policy, std::slice::from_ref(attributes), wanted, now),
+        Grounds::Beside { identity, attributes } => beside(policy, identity, attributes.as_ref(), wanted, now),
     }
+}
+
+/// Something beside an identity, for as long as that is given.
+fn beside(
+    policy: &Current,
+    identity: &WorkloadId,
+    attributes: Option<&Attributes>,
+    wanted: Wanted<'_>,
+    now: OffsetDateTime,
+) -> Result<Entitlement, NotEntitled> {
+    let itself = attributes
+        .map(|attributes| choose(policy, std::slice::from_ref(attributes), Wanted::identity(Some(identity)), now));
+    let until = itself.transpose()?.and_then(|itself| itself.expires);
+    let name = SVID_SPIFFE_ID.parse().ok();
+    // A name that is longer than an attribute may be gives nothing.
+    let by_name = name.and_then(|name| Attributes::new([(name, identity.to_string())]).ok());
+    let proved: Vec<_> = attributes.cloned().into_iter().chain(by_name).collect();
+    let mut entitlement = choose(policy, &proved, wanted, now)?;
+    entitlement.expires = [entitlement.expires, until].into_iter().flatten().min();
+    Ok(entitlement)
 }
 
 fn choose(

@@ -236,8 +236,17 @@ impl Policies {
                 if is_confined && change.gives_other_dns_names() {
                     return Err(ChangeError::BeyondScope { rule: rule.name.clone(), what: DNS_NAMES });
                 }
-                if is_confined && change.gives_other_profile() {
+                if is_confined && change.touches_a_profile() {
                     return Err(ChangeError::BeyondScope { rule: rule.name.clone(), what: PROFILES });
+                }
+                // A pattern is in a part when its beginning is, as it is written. In a trust domain, `*` could stand for a path too.
+                let begin = format!("{}/", self.0.surroundings.trust_domain.id());
+                let is_own = |pattern: &str| {
+                    pattern.starts_with(&begin)
+                        && wish.permissions.may(Role::Operator, Target::Path(path_of_id(pattern)))
+                };
+                if is_confined && !change.gives_to().all(is_own) {
+                    return Err(ChangeError::BeyondScope { rule: rule.name.clone(), what: OTHERS_SVIDS });
                 }
             }
         }
@@ -419,12 +428,19 @@ impl Actor {
 
 /// Where a rule's identities are, as far as it is written; an attribute adds no segment to it.
 pub(crate) fn path_of(rule: &Rule) -> &str {
-    let id = rule.spiffe_id.strip_prefix("spiffe://").unwrap_or(&rule.spiffe_id);
+    path_of_id(&rule.spiffe_id)
+}
+
+/// Of an identity, a template or a pattern.
+fn path_of_id(id: &str) -> &str {
+    let id = id.strip_prefix("spiffe://").unwrap_or(id);
     id.find('/').map_or("", |slash| &id[slash..])
 }
 
 const DNS_NAMES: &str = "DNS names are given by operators";
 const PROFILES: &str = "profiles other than `workload` are given by operators";
+const OTHERS_SVIDS: &str =
+    "`svid.spiffe_id` matches identities that are not yours; such rules are written by operators";
 const OVERLAP: &str =
     "its `match` could hold for callers of rules that are not yours: narrow it, or leave it to operators";
 

@@ -14,14 +14,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use rcgen::{
-    CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose,
-    PublicKeyData, SanType, SerialNumber,
+    CertificateParams, CustomExtension, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa,
+    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
-use signet_identity::TrustDomain;
+use signet_identity::{TrustDomain, WorkloadId};
 use signet_policy::{DEFAULT_PROFILE, ProfileTerms};
 
-use crate::authority::hierarchy::{Level, ca_certificate};
+use crate::authority::hierarchy::{self, INTERMEDIATE, Level, ca_certificate};
 use crate::csr::ProvenKey;
 use crate::distribution::Version;
 use crate::entitlement::Entitlement;
@@ -57,7 +58,7 @@ pub(crate) enum Form {
 pub(crate) struct Leaf {
     pub(crate) key_usages: Vec<KeyUsagePurpose>,
     pub(crate) extended_key_usages: Vec<ExtendedKeyUsagePurpose>,
-    /// Empty for most: the SPIFFE ID is the name.
+    /// Beside the name.
     pub(crate) subject: Vec<(DnType, String)>,
     /// Beyond those that a leaf has anyway.
     pub(crate) extensions: Vec<CustomExtension>,
@@ -155,7 +156,7 @@ impl Profile {
     ) -> Result<CertificateParams, rcgen::Error> {
         let mut params = match &self.form {
             Form::SubordinateCa => subordinate(entitlement.id.trust_domain(), key, validity, path_length)?,
-            Form::Leaf(leaf) => leaf.params(entitlement)?,
+            Form::Leaf(leaf) => self.leaf(leaf, entitlement)?,
         };
         params.key_usages = self.key_usages(key.key_type());
         params.use_authority_key_identifier_extension = true;
@@ -166,24 +167,56 @@ impl Profile {
     }
 }
 
-impl Leaf {
-    fn params(&self, entitlement: &Entitlement) -> Result<CertificateParams, rcgen::Error> {
+impl Profile {
+    /// For a holder's key, as DER (SubjectPublicKeyInfo). Empty for most: the SPIFFE ID is the name.
+    ///
+    /// What is no identity has no SPIFFE ID for a name: some that verify X.509-SVIDs look at no purpose, and would take it for one.
+    pub(crate) fn subject(&self, entitlement: &Entitlement, spki: &[u8]) -> Vec<(DnType, String)> {
+        match &self.form {
+            Form::Leaf(leaf) => {
+                let mut subject = leaf.subject.clone();
+                if !self.is_identity() {
+                    subject.push((DnType::CommonName, common_name(&entitlement.id)));
+                }
+                subject
+            }
+            Form::SubordinateCa => hierarchy::subject(INTERMEDIATE, digest(&SHA256, spki).as_ref()).to_vec(),
+        }
+    }
+
+    fn leaf(&self, leaf: &Leaf, entitlement: &Entitlement) -> Result<CertificateParams, rcgen::Error> {
         let mut params = CertificateParams::default();
         // An empty subject makes rcgen write the SAN as critical (RFC 5280 §4.2.1.6).
         params.distinguished_name = DistinguishedName::new();
-        for (attribute, value) in &self.subject {
-            params.distinguished_name.push(attribute.clone(), value.as_str());
+        for (attribute, value) in self.subject(entitlement, &[]) {
+            let value = match attribute {
+                DnType::CountryName => DnValue::PrintableString(value.as_str().try_into()?),
+                _ => value.into(),
+            };
+            params.distinguished_name.push(attribute, value);
         }
-        params.subject_alt_names = vec![SanType::URI(entitlement.id.as_str().try_into()?)];
+        if self.is_identity() {
+            params.subject_alt_names = vec![SanType::URI(entitlement.id.as_str().try_into()?)];
+        }
         for name in &entitlement.dns_names {
             params.subject_alt_names.push(SanType::DnsName(name.as_str().try_into()?));
         }
         // Written out: SPIFFE libraries in Rust and Python refuse leaves without basicConstraints.
         params.is_ca = IsCa::ExplicitNoCa;
-        params.extended_key_usages = self.extended_key_usages.clone();
-        params.custom_extensions = self.extensions.clone();
+        params.extended_key_usages = leaf.extended_key_usages.clone();
+        params.custom_extensions = leaf.extensions.clone();
         Ok(params)
     }
+}
+
+/// A SPIFFE ID without its scheme, for a certificate that is to be none.
+fn common_name(id: &WorkloadId) -> String {
+    format!("{}{}", id.trust_domain(), id.path())
+}
+
+/// Whether it is no longer than ub-common-name (RFC 5280, appendix A.1), in characters.
+pub(crate) fn fits_common_name(id: &WorkloadId) -> bool {
+    common_name(id).chars().count() <= 64
 }
 
 /// A CA certificate names its trust domain and no path (X509-SVID §3); whose it is, the record tells.

@@ -213,8 +213,8 @@ impl Store {
     /// Makes the record of `certificate` durable, and only then hands it back as one that may leave.
     pub(crate) async fn log(&self, certificate: Certificate) -> Result<Logged<Certificate>, LogError> {
         let (reply, outcome) = tokio::sync::oneshot::channel();
-        // The other half is for those who have an identity already.
-        if matches!(certificate.attestation, Attestation::First(_))
+        // The other half is for those who keep an identity that they have.
+        if matches!(certificate.attestation, Attestation::First(_) | Attestation::Beside { .. })
             && self.writes.capacity() < self.writes.max_capacity() / 2
         {
             return Err(StoreError::Busy.into());

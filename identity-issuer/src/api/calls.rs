@@ -3,7 +3,6 @@
 use tonic::{Request, Response, Status};
 
 use super::doorkeeper::Admitted;
-use super::identity::serial_of;
 use crate::administration::{Permissions, Role, Target};
 use crate::agents::Agents;
 use crate::server::Caller;
@@ -49,7 +48,7 @@ impl Call {
         target: Target<'_>,
     ) -> Result<(), Status> {
         if let Some(peer) = caller.and_then(|caller| caller.peer.as_ref()) {
-            agents.standing(peer.id(), &serial_of(peer)).await?;
+            agents.standing(peer).await?;
         }
         self.permissions.need(role, target).map_err(|denied| Status::permission_denied(denied.to_string()))
     }

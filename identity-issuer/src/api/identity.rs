@@ -170,7 +170,7 @@ impl IdentityService for IdentityApi {
         drop((place, proof, working));
         let waiting = self.admission.waiting();
         let wait = if waiting.is_some() { wait } else { Duration::ZERO };
-        let grounds = Grounds::of_subject(&attested.subject);
+        let grounds = Grounds::Attested(attested.subject.clone());
         let entitled = self.entitle_within(wait, &grounds, wanted.as_ref(), &caller.ending).await;
         drop(waiting);
         let _working = caller.work.begin();
@@ -195,12 +195,12 @@ impl IdentityService for IdentityApi {
         let (peer, _) = self.peer(&request)?;
         let serial = serial_of(&peer);
         self.admission.certificate(&serial)?;
-        let origin = self.agents.standing(peer.id(), &serial).await?;
+        let origin = self.agents.standing(&peer).await?;
         self.admission.renewal(origin.number)?;
         let (grounds, wanted) = (Grounds::to_keep(peer.id(), &origin), Wanted::identity(Some(peer.id())));
         let entitlement = entitle(&self.policies.current(), &grounds, wanted, self.clock.now())?;
         let told = entitlement.clone();
-        let renewal = Attestation::Svid { serial, of: origin.number };
+        let renewal = Attestation::Renewal { serial, of: origin.number };
         let certificate = self.issuance.issue(entitlement, renewal, &request.into_inner().csr, None).await?.release();
         let bundles = bundles(&self.distribution.bundles());
         Ok(Response::new(RenewResponse { svid: Some(svid(certificate, &told)), bundles: Some(bundles) }))
@@ -214,14 +214,14 @@ impl IdentityService for IdentityApi {
         let (peer, ending) = self.peer(&request)?;
         let serial = serial_of(&peer);
         self.admission.certificate(&serial)?;
-        let origin = self.agents.standing(peer.id(), &serial).await?;
+        let origin = self.agents.standing(&peer).await?;
         let grounds = Grounds::to_keep(peer.id(), &origin);
         let subscription = self
             .distribution
             .subscribe(peer.id().clone(), origin.attested, origin.number, self.clock.now())
             .map_err(|full| Status::resource_exhausted(full.to_string()))?;
         // Once more: whoever lost its standing before it had a place was not among those whose streams were ended.
-        self.agents.standing(peer.id(), &serial).await?;
+        self.agents.standing(&peer).await?;
         let holder =
             Holder { id: peer.id().clone(), grounds, policies: self.policies.clone(), clock: self.clock.clone() };
         let watching = Watching::new(holder, subscription, request.into_inner(), ending, self.metrics.client());

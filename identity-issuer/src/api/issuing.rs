@@ -1,6 +1,6 @@
 //! `signet.identity.v1.IdentityService.Issue`: certificates for keys that their holder brings, for somebody who has an identity already.
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt as _, stream};
 use signet_proto::identity::v1::{
     CertificateRequest, IssueRequest, IssueResponse, IssueResult, Refusal, X509Svid, issue_result,
 };
@@ -13,11 +13,13 @@ use crate::entitlement::{Grounds, Wanted, entitle};
 
 /// One message holds them all.
 const MOST_REQUESTS: usize = 100;
+/// So many are signed one after the other before others have the processor again.
+const AT_ONCE: usize = 16;
 
 /// Who asks, and by which certificate.
 struct Holder {
     serial: Vec<u8>,
-    attestation: Option<AttestationNumber>,
+    attestation: AttestationNumber,
     grounds: Grounds,
 }
 
@@ -30,13 +32,17 @@ impl IdentityApi {
         if requests.is_empty() || requests.len() > MOST_REQUESTS {
             return Err(Status::invalid_argument(format!("requests: not between 1 and {MOST_REQUESTS}")));
         }
-        let origin = self.agents.standing(peer.id(), &serial).await?;
-        self.admission.renewals(origin.number, requests.len())?;
-        let grounds = Grounds::to_have_more(peer.id(), &origin);
-        let holder = Holder { serial, attestation: origin.number, grounds };
-        // All of them wait for the record together: one commit serves many.
+        let origin = self.agents.standing(&peer).await?;
+        // What was given beside an identity gives nothing more: a ban of any of them would have to follow it.
+        if origin.attested != *peer.id() {
+            return Err(Status::permission_denied(format!("ask as {}, which was attested", origin.attested)));
+        }
+        self.admission.beside(origin.number, requests.len())?;
+        let holder = Holder { serial, attestation: origin.number, grounds: Grounds::beside(&origin) };
+        // Some of them wait for the record together, so that one commit serves many.
         let issuing = requests.into_iter().enumerate().map(|(index, request)| self.issue_one(&holder, index, request));
-        let results = join_all(issuing).await.into_iter().enumerate().map(|(index, result)| {
+        let results: Vec<_> = stream::iter(issuing).buffered(AT_ONCE).collect().await;
+        let results = results.into_iter().enumerate().map(|(index, result)| {
             let result = match result {
                 Ok(svid) => issue_result::Result::Certificate(svid),
                 Err(status) => issue_result::Result::Refusal(refusal(index, &status)),
@@ -57,11 +63,14 @@ impl IdentityApi {
         let (policy, now) = (self.policies.current(), self.clock.now());
         let mut entitlement = entitle(&policy, &holder.grounds, wanted, now)?;
         if let Some(ttl) = ttl {
+            if entitlement.profile.is_identity() {
+                return Err(Status::invalid_argument("ttl: an identity lives as long as its rule says"));
+            }
             let shorter = std::time::Duration::try_from(ttl).map_err(|_| Status::invalid_argument("ttl: negative"))?;
             entitlement.shorten(shorter).map_err(|error| Status::invalid_argument(format!("ttl: {error}")))?;
         }
         let told = entitlement.clone();
-        let shown = Attestation::Svid { serial: holder.serial.clone(), of: holder.attestation };
+        let shown = Attestation::Beside { serial: holder.serial.clone(), of: holder.attestation };
         let certificate = self.issuance.issue(entitlement, shown, &csr, None).await?.release();
         Ok(svid(certificate, &told))
     }

@@ -34,12 +34,13 @@ pub(crate) fn ca_certificate(
     let mut params = CertificateParams::default();
     let key_id = params.key_identifier(key);
     let (name, constraint) = match level {
-        Level::Root => ("root", BasicConstraints::Unconstrained),
-        Level::Intermediate { path_length } => ("intermediate", BasicConstraints::Constrained(path_length)),
+        Level::Root => (ROOT, BasicConstraints::Unconstrained),
+        Level::Intermediate { path_length } => (INTERMEDIATE, BasicConstraints::Constrained(path_length)),
     };
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::OrganizationName, "Signet");
-    params.distinguished_name.push(DnType::CommonName, format!("{name} {}", hex::encode(&key_id[..16])));
+    for (attribute, value) in subject(name, &key_id) {
+        params.distinguished_name.push(attribute, value);
+    }
     params.subject_alt_names = vec![SanType::URI(trust_domain.id().as_str().try_into()?)];
     params.is_ca = IsCa::Ca(constraint);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -49,6 +50,15 @@ pub(crate) fn ca_certificate(
     (params.not_before, params.not_after) = validity;
     Ok(params)
 }
+
+/// Of the CA of a key, whose identifier has 20 octets.
+pub(crate) fn subject(name: &str, key_id: &[u8]) -> [(DnType, String); 2] {
+    let common_name = format!("{name} {}", hex::encode(&key_id[..16]));
+    [(DnType::OrganizationName, "Signet".to_owned()), (DnType::CommonName, common_name)]
+}
+
+const ROOT: &str = "root";
+pub(crate) const INTERMEDIATE: &str = "intermediate";
 
 /// From a little before `now`, for `life`, in whole seconds, and not beyond `end`.
 pub(crate) fn ca_validity(
@@ -66,8 +76,9 @@ pub(crate) fn intermediate_request(trust_domain: &TrustDomain, key: &P256Key) ->
     let mut params = CertificateParams::default();
     let key_id = params.key_identifier(key);
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::OrganizationName, "Signet");
-    params.distinguished_name.push(DnType::CommonName, format!("intermediate {}", hex::encode(&key_id[..16])));
+    for (attribute, value) in subject(INTERMEDIATE, &key_id) {
+        params.distinguished_name.push(attribute, value);
+    }
     params.subject_alt_names = vec![SanType::URI(trust_domain.id().as_str().try_into()?)];
     Ok(params.serialize_request(key)?.der().to_vec())
 }

@@ -233,16 +233,21 @@ impl Reading<'_> {
     fn subject(&self, subject: &Located<SubjectFile>) -> Result<Vec<(DnType, String)>, ConfigError> {
         let SubjectFile { organization, organizational_unit, country } = subject.value.clone();
         let attributes = [
-            (DnType::CountryName, country, 2..=2),
-            (DnType::OrganizationName, organization, 1..=MAX_SUBJECT),
-            (DnType::OrganizationalUnitName, organizational_unit, 1..=MAX_SUBJECT),
+            (DnType::CountryName, country),
+            (DnType::OrganizationName, organization),
+            (DnType::OrganizationalUnitName, organizational_unit),
         ];
         let mut written = Vec::new();
-        for (attribute, value, lengths) in attributes {
+        for (attribute, value) in attributes {
             let Some(value) = value else { continue };
-            if !lengths.contains(&value.len()) || value.chars().any(char::is_control) {
+            let is_good = match attribute {
+                // ISO 3166.
+                DnType::CountryName => value.len() == 2 && value.bytes().all(|byte| byte.is_ascii_uppercase()),
+                _ => (1..=MAX_SUBJECT).contains(&value.chars().count()) && !value.chars().any(char::is_control),
+            };
+            if !is_good {
                 let what = format!("`{}` cannot stand in a subject", value.escape_debug());
-                let fix = "write a country of two letters, and names of 1 to 64 bytes";
+                let fix = "write a country of two capital letters, and names of 1 to 64 characters";
                 return Err(subject.error(self.path, what, fix));
             }
             written.push((attribute, value));

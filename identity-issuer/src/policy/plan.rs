@@ -75,14 +75,17 @@ impl RuleChange {
         is_other.then_some(&after.name)
     }
 
-    /// Whether the rule gives certificates for another use than it did. Every workload has an identity; what else an authority signs
-    /// for is for those to say who answer for all of it.
-    pub(crate) fn gives_other_profile(&self) -> bool {
-        let profile = |rule: &Rule| rule.settings.profile.clone().unwrap_or_else(|| DEFAULT_PROFILE.to_owned());
-        let given = |rule: &Rule| (rule.matches.clone(), profile(rule));
-        self.after.as_ref().is_some_and(|after| {
-            profile(after) != DEFAULT_PROFILE && self.before.as_ref().is_none_or(|before| given(before) != given(after))
-        })
+    /// Whether it changes what is given for another use than to be a workload, other than by taking it away. What else an authority
+    /// signs for is for those to say who answer for all of it: to whom, under which name and for how long.
+    pub(crate) fn touches_a_profile(&self) -> bool {
+        let is_other = |rule: &Rule| rule.settings.profile.as_ref().is_some_and(|profile| profile != DEFAULT_PROFILE);
+        self.after.is_some() && self.rules().any(is_other)
+    }
+
+    /// Whom it gives something beside their identity: patterns of SPIFFE IDs.
+    pub(crate) fn gives_to(&self) -> impl Iterator<Item = &str> {
+        let patterns = self.after.iter().filter_map(|after| after.matches.get("svid.spiffe_id"));
+        patterns.flatten().map(String::as_str)
     }
 
     /// Whether what the rule gives beside a name, or whom it gives it to, is not what it was.

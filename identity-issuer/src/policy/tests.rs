@@ -120,6 +120,7 @@ async fn an_operator_of_a_part_gives_others_callers_nothing_and_its_own_no_dns_n
         "/",
         "- {name: billing, match: {k8s.cluster: prod, k8s.namespace: billing}, spiffe_id: 'spiffe://example.org/billing/{k8s.pod}'}
 - {name: ci, match: {oidc.claim.repository: x}, spiffe_id: 'spiffe://example.org/ci/x'}
+- {name: release, match: {k8s.namespace: release}, spiffe_id: 'spiffe://example.org/shop/release', profile: code-signing, ttl: 10m}
 - {name: named, match: {k8s.namespace: named}, spiffe_id: 'spiffe://example.org/shop/named', dns_names: [named.example.org]}\n",
     );
     policies.change(everything).await.unwrap();
@@ -135,6 +136,12 @@ async fn an_operator_of_a_part_gives_others_callers_nothing_and_its_own_no_dns_n
         ("k8s.namespace: shop", ", profile: code-signing"),
         ("svid.spiffe_id: spiffe://example.org/shop/x", ", profile: subordinate-ca"),
         ("k8s.namespace: shop", ", profile: device"),
+        // Names of others, whatever they are given.
+        ("svid.spiffe_id: '*'", ""),
+        ("svid.spiffe_id: 'spiffe://example.org/*'", ""),
+        ("svid.spiffe_id: 'spiffe://example.org/shop*'", ""),
+        ("svid.spiffe_id: 'spiffe://*/shop/x'", ""),
+        ("svid.spiffe_id: [spiffe://example.org/shop/x, spiffe://example.org/billing/x]", ""),
     ] {
         let rule = format!("- {{name: new, match: {{{matches}}}, spiffe_id: 'spiffe://example.org/shop/a'{more}}}\n");
         let refused = policies.change(by_operator_of("/shop", &rule)).await;
@@ -144,6 +151,7 @@ async fn an_operator_of_a_part_gives_others_callers_nothing_and_its_own_no_dns_n
         ("k8s.namespace: shop", ""),
         ("k8s.cluster: test", ""),
         ("x509.authority: dc-1", ""),
+        ("svid.spiffe_id: 'spiffe://example.org/shop/*'", ""),
         ("k8s.namespace: named", ", ttl: 30m"),
     ] {
         let name = if matches.ends_with("named") { "named" } else { "new" };
@@ -151,6 +159,20 @@ async fn an_operator_of_a_part_gives_others_callers_nothing_and_its_own_no_dns_n
             format!("- {{name: {name}, match: {{{matches}}}, spiffe_id: 'spiffe://example.org/shop/{name}'{more}}}\n");
         policies.change(by_operator_of("/shop", &rule)).await.unwrap();
     }
+    // What it may not give it may not change either, but it may take it away.
+    for changed in ["profile: code-signing, ttl: 10h", "profile: code-signing", "ttl: 10m", "profile: device, ttl: 10m"]
+    {
+        let rule = format!(
+            "- {{name: release, match: {{k8s.namespace: release}}, spiffe_id: 'spiffe://example.org/shop/release', {changed}}}\n"
+        );
+        let refused = policies.change(by_operator_of("/shop", &rule)).await;
+        assert!(matches!(refused, Err(ChangeError::BeyondScope { .. })), "{rule}: {refused:?}");
+    }
+    let mut without =
+        by_operator_of("/shop", "- {name: x, match: {k8s.pod: x}, spiffe_id: spiffe://example.org/shop/x}");
+    without.rules.clear();
+    (without.prune, without.dry_run) = (Prune::Own, true);
+    assert!(policies.change(without).await.unwrap().1.changes.len() > 1);
     let told = "- {name: named, match: {k8s.namespace: [named, n2]}, spiffe_id: 'spiffe://example.org/shop/named', dns_names: [named.example.org]}\n";
     let refused = policies.change(by_operator_of("/shop", told)).await;
     assert!(matches!(refused, Err(ChangeError::BeyondScope { .. })), "{refused:?}");

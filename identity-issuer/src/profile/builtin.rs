@@ -40,7 +40,7 @@ pub(crate) fn builtin(name: &str, ttl: Duration, backdate: Duration) -> Option<P
         // A signature is checked when its certificate is long gone, by its time stamp.
         "code-signing" => profile(&[Purpose::CodeSigning], strong, HOUR, 90 * DAY),
         "subordinate-ca" => {
-            Profile { form: Form::SubordinateCa, ..profile(&[], KeyType::ELLIPTIC.to_vec(), 30 * DAY, 366 * DAY) }
+            Profile { form: Form::SubordinateCa, ..profile(&[], KeyType::ELLIPTIC.to_vec(), 7 * DAY, 90 * DAY) }
         }
         _ => return None,
     })

@@ -3,15 +3,13 @@
 //!
 //! The bytes that were looked at are the bytes that are signed. Whoever made them may have been wrong, or a library that changed.
 
-use rcgen::{ExtendedKeyUsagePurpose, KeyUsagePurpose, SigningKey};
+use aws_lc_rs::digest::{SHA256, digest};
+use rcgen::{DnType, ExtendedKeyUsagePurpose, KeyUsagePurpose, SigningKey};
 use rustls_pki_types::CertificateDer;
-use x509_parser::extensions::{BasicConstraints, ExtendedKeyUsage, GeneralName, KeyUsage, ParsedExtension};
-use x509_parser::oid_registry::{
-    OID_SIG_ECDSA_WITH_SHA256, OID_X509_EXT_AUTHORITY_KEY_IDENTIFIER, OID_X509_EXT_BASIC_CONSTRAINTS,
-    OID_X509_EXT_EXTENDED_KEY_USAGE, OID_X509_EXT_KEY_USAGE, OID_X509_EXT_SUBJECT_ALT_NAME,
-    OID_X509_EXT_SUBJECT_KEY_IDENTIFIER, Oid,
-};
-use x509_parser::prelude::{FromDer, X509Certificate, X509Extension, X509Version};
+use x509_parser::oid_registry::OID_SIG_ECDSA_WITH_SHA256;
+use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
+use yasna::Tag;
+use yasna::models::{GeneralizedTime, ObjectIdentifier, UTCTime};
 
 use super::{Form, Profile, Validity};
 use crate::entitlement::Entitlement;
@@ -68,8 +66,12 @@ impl LintedCertificate {
             X509Certificate::from_der(unsigned).map_err(|_| finding("it is no certificate in DER", "RFC 5280 §4.1"))?;
         require(rest.is_empty(), "something follows it", "RFC 5280 §4.1")?;
         basic_fields(&certificate, expected)?;
-        extensions(&certificate, expected)?;
-        Ok(Self { tbs: certificate.tbs_certificate.as_ref().to_vec() })
+        let wanted = wanted_extensions(expected);
+        extensions(&certificate, &wanted, expected)?;
+        // Whatever a parser overlooks.
+        let tbs = certificate.tbs_certificate.as_ref();
+        require(tbs == encoded(expected, &wanted), "it is encoded in another way than DER's", "X.690 §10")?;
+        Ok(Self { tbs: tbs.to_vec() })
     }
 
     /// ECDSA with SHA-256 (RFC 5758 §3.2).
@@ -78,9 +80,7 @@ impl LintedCertificate {
         let der = yasna::construct_der(|writer| {
             writer.write_sequence(|writer| {
                 writer.next().write_der(&self.tbs);
-                writer.next().write_sequence(|writer| {
-                    writer.next().write_oid(&yasna::models::ObjectIdentifier::from_slice(&[1, 2, 840, 10045, 4, 3, 2]));
-                });
+                ecdsa_with_sha256(writer.next());
                 writer.next().write_bitvec_bytes(&signature, signature.len() * 8);
             });
         });
@@ -98,18 +98,16 @@ fn require(holds: bool, what: &'static str, source_of: &'static str) -> Result<(
 
 fn basic_fields(certificate: &X509Certificate<'_>, expected: &Expected<'_>) -> Result<(), Finding> {
     let Validity { not_before, not_after } = expected.validity;
+    let tbs = &certificate.tbs_certificate;
     require(certificate.version() == X509Version::V3, "it is not of version 3", "RFC 5280 §4.1.2.1")?;
     let serial = certificate.raw_serial();
     require(serial == expected.serial, "its serial number is another", "RFC 5280 §4.1.2.2")?;
     let is_positive = serial.first().is_some_and(|first| (1..0x80).contains(first)) && serial.len() <= 20;
     require(is_positive, "its serial number is not positive, or longer than 20 octets", "RFC 5280 §4.1.2.2")?;
-    let algorithm = &certificate.tbs_certificate.signature.algorithm;
-    require(*algorithm == OID_SIG_ECDSA_WITH_SHA256, "it names another signature algorithm", "RFC 5280 §4.1.2.3")?;
-    require(
-        certificate.issuer().as_raw() == expected.authority.subject,
-        "it names another issuer",
-        "RFC 5280 §4.1.2.4",
-    )?;
+    let is_ecdsa = tbs.signature.algorithm == OID_SIG_ECDSA_WITH_SHA256 && tbs.signature.parameters.is_none();
+    require(is_ecdsa, "it names another signature algorithm", "RFC 5758 §3.2")?;
+    let issuer = certificate.issuer().as_raw();
+    require(issuer == expected.authority.subject, "it names another issuer", "RFC 5280 §4.1.2.4")?;
     let validity = certificate.validity();
     let (begin, end) = (validity.not_before.to_datetime(), validity.not_after.to_datetime());
     require((begin, end) == (not_before, not_after), "its validity is another", "RFC 5280 §4.1.2.5")?;
@@ -117,181 +115,205 @@ fn basic_fields(certificate: &X509Certificate<'_>, expected: &Expected<'_>) -> R
     let longest = expected.profile.max_ttl;
     require(end - begin <= longest, "it lives longer than its profile allows", "profile")?;
     require(end <= expected.authority.not_after, "it outlives its authority", "X.509 profile §1")?;
+    require(certificate.subject().as_raw() == subject(expected), "its subject is not its profile's", "profile")?;
     require(certificate.public_key().raw == expected.spki, "it is for another key", "RFC 5280 §4.1.2.7")?;
-    require(
-        expected.profile.keys.contains(&expected.key_type),
-        "its key is of a type that its profile has not",
-        "profile",
-    )
+    let has_key = expected.profile.keys.contains(&expected.key_type);
+    require(has_key, "its key is of a type that its profile has not", "profile")?;
+    let has_unique_ids = tbs.issuer_uid.is_some() || tbs.subject_uid.is_some();
+    require(!has_unique_ids, "it has a unique identifier", "RFC 5280 §4.1.2.8")
 }
 
-/// Each extension once, and each looked at.
-fn extensions(certificate: &X509Certificate<'_>, expected: &Expected<'_>) -> Result<(), Finding> {
-    let is_unique = certificate.extensions_map().is_ok();
-    require(is_unique, "an extension is there twice", "RFC 5280 §4.2")?;
-    let found = |oid: &Oid<'_>| certificate.extensions().iter().find(|extension| extension.oid == *oid);
-    names(certificate, found(&OID_X509_EXT_SUBJECT_ALT_NAME), expected)?;
-    basic_constraints(found(&OID_X509_EXT_BASIC_CONSTRAINTS), expected)?;
-    key_usage(found(&OID_X509_EXT_KEY_USAGE), expected)?;
-    extended_key_usage(found(&OID_X509_EXT_EXTENDED_KEY_USAGE), expected)?;
-    key_ids(found(&OID_X509_EXT_AUTHORITY_KEY_IDENTIFIER), found(&OID_X509_EXT_SUBJECT_KEY_IDENTIFIER), expected)?;
-    let known = [
-        OID_X509_EXT_SUBJECT_ALT_NAME,
-        OID_X509_EXT_BASIC_CONSTRAINTS,
-        OID_X509_EXT_KEY_USAGE,
-        OID_X509_EXT_EXTENDED_KEY_USAGE,
-        OID_X509_EXT_AUTHORITY_KEY_IDENTIFIER,
-        OID_X509_EXT_SUBJECT_KEY_IDENTIFIER,
-    ];
-    let mut others = certificate.extensions().iter().filter(|extension| !known.contains(&extension.oid));
-    let mut wanted = match &expected.profile.form {
-        Form::Leaf(leaf) => leaf.extensions.iter(),
-        Form::SubordinateCa => [].iter(),
-    };
-    loop {
-        match (others.next(), wanted.next()) {
-            (None, None) => return Ok(()),
-            (Some(found), Some(wanted)) => {
-                let is_it = found.value == wanted.content()
-                    && found.critical == wanted.criticality()
-                    && found.oid.iter().is_some_and(|arcs| arcs.eq(wanted.oid_components()));
-                require(is_it, "an extension is not as its profile has it", "profile")?;
-            }
-            (Some(_), None) => return Err(finding("an extension is there that its profile has not", "profile")),
-            (None, Some(_)) => return Err(finding("an extension of its profile is missing", "profile")),
+/// Each extension that belongs there, once, as it should be; and no other.
+fn extensions(certificate: &X509Certificate<'_>, wanted: &[Wanted], expected: &Expected<'_>) -> Result<(), Finding> {
+    let may_have_no_ca_below = expected.authority.path_length == 0;
+    let is_ca = matches!(expected.profile.form, Form::SubordinateCa);
+    require(!(is_ca && may_have_no_ca_below), "its authority may have no CA below it", "RFC 5280 §4.2.1.9")?;
+    for Wanted { oid, name, critical, value } in wanted {
+        let is_it = |found: &&x509_parser::prelude::X509Extension<'_>| {
+            found.oid.iter().is_some_and(|arcs| arcs.eq(oid.iter().copied()))
+        };
+        let mut found = certificate.extensions().iter().filter(is_it);
+        let (Some(only), None) = (found.next(), found.next()) else {
+            return Err(finding(name.once, "RFC 5280 §4.2"));
+        };
+        require(only.critical == *critical && only.value == value, name.differs, name.source_of)?;
+    }
+    let has_others = certificate.extensions().len() != wanted.len();
+    require(!has_others, "an extension is there that its profile has not", "profile")
+}
+
+struct Wanted {
+    oid: Vec<u64>,
+    name: &'static Name,
+    critical: bool,
+    /// DER.
+    value: Vec<u8>,
+}
+
+/// What is said of an extension.
+struct Name {
+    once: &'static str,
+    differs: &'static str,
+    source_of: &'static str,
+}
+
+macro_rules! name {
+    ($name:literal, $source:literal) => {
+        &Name {
+            once: concat!("its ", $name, " is missing, or there twice"),
+            differs: concat!("its ", $name, " is not what it should be"),
+            source_of: $source,
         }
+    };
+}
+
+/// In the order in which rcgen writes them.
+fn wanted_extensions(expected: &Expected<'_>) -> Vec<Wanted> {
+    let id_ce = |last| vec![2, 5, 29, last];
+    let mut wanted = Vec::new();
+    let mut want = |oid, name, critical, value| wanted.push(Wanted { oid, name, critical, value });
+    let authority_key_id = yasna::construct_der(|writer| {
+        writer
+            .write_sequence(|writer| tagged(writer.next(), 0, |writer| writer.write_bytes(expected.authority.key_id)));
+    });
+    want(id_ce(35), name!("authorityKeyIdentifier", "RFC 5280 §4.2.1.1"), false, authority_key_id);
+    if let Some(names) = names(expected) {
+        let has_no_subject = expected.profile.subject(expected.entitlement, expected.spki).is_empty();
+        want(id_ce(17), name!("subjectAltName", "X509-SVID §2"), has_no_subject, names);
+    }
+    want(id_ce(15), name!("keyUsage", "RFC 5280 §4.2.1.3"), true, key_usage(expected));
+    if let Form::Leaf(leaf) = &expected.profile.form {
+        let purposes = yasna::construct_der(|writer| {
+            writer.write_sequence(|writer| {
+                for purpose in &leaf.extended_key_usages {
+                    writer.next().write_oid(&ObjectIdentifier::new(arcs(purpose)));
+                }
+            });
+        });
+        want(id_ce(37), name!("extKeyUsage", "RFC 5280 §4.2.1.12"), false, purposes);
+    }
+    // Method (1) of RFC 7093 §2: the leftmost 160 bits.
+    let key_id = &digest(&SHA256, expected.spki).as_ref()[..20].to_vec();
+    let key_id = yasna::construct_der(|writer| writer.write_bytes(key_id));
+    want(id_ce(14), name!("subjectKeyIdentifier", "RFC 5280 §4.2.1.2"), false, key_id);
+    want(id_ce(19), name!("basicConstraints", "RFC 5280 §4.2.1.9"), true, basic_constraints(expected));
+    if let Form::Leaf(leaf) = &expected.profile.form {
+        for extension in &leaf.extensions {
+            let oid = extension.oid_components().collect();
+            want(oid, name!("extension", "profile"), extension.criticality(), extension.content().to_vec());
+        }
+    }
+    wanted
+}
+
+/// TBSCertificate (RFC 5280 §4.1.2), written once more, by other code than that which made the certificate.
+fn encoded(expected: &Expected<'_>, extensions: &[Wanted]) -> Vec<u8> {
+    let Validity { not_before, not_after } = expected.validity;
+    yasna::construct_der(|writer| {
+        writer.write_sequence(|writer| {
+            // v3
+            writer.next().write_tagged(Tag::context(0), |writer| writer.write_u8(2));
+            writer.next().write_bigint_bytes(expected.serial, true);
+            ecdsa_with_sha256(writer.next());
+            writer.next().write_der(expected.authority.subject);
+            writer.next().write_sequence(|writer| [not_before, not_after].map(|at| time(writer.next(), at)));
+            writer.next().write_der(&subject(expected));
+            writer.next().write_der(expected.spki);
+            writer.next().write_tagged(Tag::context(3), |writer| {
+                writer.write_sequence(|writer| {
+                    for Wanted { oid, critical, value, .. } in extensions {
+                        writer.next().write_sequence(|writer| {
+                            writer.next().write_oid(&ObjectIdentifier::from_slice(oid));
+                            if *critical {
+                                writer.next().write_bool(true);
+                            }
+                            writer.next().write_bytes(value);
+                        });
+                    }
+                });
+            });
+        });
+    })
+}
+
+fn ecdsa_with_sha256(writer: yasna::DERWriter<'_>) {
+    writer.write_sequence(|writer| {
+        writer.next().write_oid(&ObjectIdentifier::from_slice(&[1, 2, 840, 10045, 4, 3, 2]));
+    });
+}
+
+/// UTCTime until 2049, GeneralizedTime from then on (RFC 5280 §4.1.2.5).
+fn time(writer: yasna::DERWriter<'_>, at: time::OffsetDateTime) {
+    match at.year() {
+        1950..2050 => writer.write_utctime(&UTCTime::from_datetime(at)),
+        _ => writer.write_generalized_time(&GeneralizedTime::from_datetime(at)),
     }
 }
 
-/// subjectAltName: one SPIFFE ID, the DNS names, nothing else.
-fn names(
-    certificate: &X509Certificate<'_>,
-    extension: Option<&X509Extension<'_>>,
-    expected: &Expected<'_>,
-) -> Result<(), Finding> {
-    const SOURCE: &str = "RFC 5280 §4.2.1.6";
-    let extension = extension.ok_or_else(|| finding("it has no subjectAltName", SOURCE))?;
-    let ParsedExtension::SubjectAlternativeName(names) = extension.parsed_extension() else {
-        return Err(finding("its subjectAltName is malformed", SOURCE));
-    };
-    let has_subject = certificate.subject().iter().next().is_some();
-    require(extension.critical != has_subject, "its subjectAltName is critical, or not, against its subject", SOURCE)?;
-    let id = &expected.entitlement.id;
+fn tagged(writer: yasna::DERWriter<'_>, tag: u64, write: impl FnOnce(yasna::DERWriter<'_>)) {
+    writer.write_tagged_implicit(Tag::context(tag), write);
+}
+
+/// GeneralNames (RFC 5280 §4.2.1.6); none where the subject is the only name.
+fn names(expected: &Expected<'_>) -> Option<Vec<u8>> {
+    const DNS_NAME: u64 = 2;
+    const URI: u64 = 6;
+    let Entitlement { id, dns_names, .. } = expected.entitlement;
     let domain = id.trust_domain().id();
     let (uri, dns_names) = match &expected.profile.form {
-        Form::Leaf(leaf) => {
-            require(has_subject != leaf.subject.is_empty(), "its subject is not its profile's", "profile")?;
-            (id.as_str(), &expected.entitlement.dns_names[..])
-        }
-        Form::SubordinateCa => {
-            require(has_subject, "a CA has no subject", "RFC 5280 §4.1.2.6")?;
-            (domain.as_str(), &[][..])
-        }
+        Form::Leaf(_) if expected.profile.is_identity() => (Some(id.as_str()), &dns_names[..]),
+        Form::Leaf(_) => (None, &dns_names[..]),
+        Form::SubordinateCa => (Some(domain.as_str()), &[][..]),
     };
-    let mut found = names.general_names.iter();
-    let is_id = matches!(found.next(), Some(GeneralName::URI(found)) if *found == uri);
-    require(is_id, "its first name is not its SPIFFE ID", "X509-SVID §2")?;
-    let others = found.map(|name| match name {
-        GeneralName::DNSName(name) => Some(*name),
-        _ => None,
-    });
-    let are_these = others.eq(dns_names.iter().map(|name| Some(name.as_str())));
-    require(are_these, "it has a name that nobody gave it, or lacks one", "X509-SVID §2")
+    (uri.is_some() || !dns_names.is_empty()).then(|| {
+        yasna::construct_der(|writer| {
+            writer.write_sequence(|writer| {
+                let uri = uri.map(|uri| (URI, uri));
+                for (tag, name) in uri.into_iter().chain(dns_names.iter().map(|name| (DNS_NAME, name.as_str()))) {
+                    tagged(writer.next(), tag, |writer| writer.write_ia5_string(name));
+                }
+            });
+        })
+    })
 }
 
-fn basic_constraints(extension: Option<&X509Extension<'_>>, expected: &Expected<'_>) -> Result<(), Finding> {
-    const SOURCE: &str = "RFC 5280 §4.2.1.9";
-    let extension = extension.ok_or_else(|| finding("it has no basicConstraints", SOURCE))?;
-    let ParsedExtension::BasicConstraints(BasicConstraints { ca, path_len_constraint }) = extension.parsed_extension()
-    else {
-        return Err(finding("its basicConstraints are malformed", SOURCE));
-    };
-    require(extension.critical, "its basicConstraints are not critical", SOURCE)?;
-    match expected.profile.form {
-        Form::Leaf(_) => require(!ca && path_len_constraint.is_none(), "a leaf is a CA", SOURCE),
-        Form::SubordinateCa => {
-            let allowed = expected.authority.path_length.checked_sub(1).map(u32::from);
-            let fits = *ca && allowed.is_some() && *path_len_constraint == allowed;
-            require(fits, "a CA reaches further than its authority allows", SOURCE)
-        }
-    }
+/// Bit 0 is the first, and no zeros stand behind the last that is set (X.690 §11.2.2).
+fn key_usage(expected: &Expected<'_>) -> Vec<u8> {
+    let usages = expected.profile.key_usages(expected.key_type);
+    let bits: Vec<usize> = usages.into_iter().map(bit).collect();
+    let count = bits.iter().max().map_or(0, |last| last + 1);
+    let mut bytes = vec![0_u8; count.div_ceil(8)];
+    bits.iter().for_each(|bit| bytes[bit / 8] |= 0x80 >> (bit % 8));
+    yasna::construct_der(|writer| writer.write_bitvec_bytes(&bytes, count))
 }
 
-fn key_usage(extension: Option<&X509Extension<'_>>, expected: &Expected<'_>) -> Result<(), Finding> {
-    const SOURCE: &str = "RFC 5280 §4.2.1.3";
-    let extension = extension.ok_or_else(|| finding("it has no keyUsage", SOURCE))?;
-    let ParsedExtension::KeyUsage(KeyUsage { flags }) = extension.parsed_extension() else {
-        return Err(finding("its keyUsage is malformed", SOURCE));
-    };
-    require(extension.critical, "its keyUsage is not critical", SOURCE)?;
-    let wanted = expected.profile.key_usages(expected.key_type).iter().fold(0, |flags, usage| flags | flag(*usage));
-    require(*flags == wanted, "its keyUsage is not its profile's", "profile")?;
-    let signs = flags & (flag(KeyUsagePurpose::KeyCertSign) | flag(KeyUsagePurpose::CrlSign)) != 0;
-    let may_sign = matches!(expected.profile.form, Form::SubordinateCa);
-    require(signs == may_sign, "a leaf may sign certificates or CRLs", "X509-SVID §4.3")
-}
-
-/// As x509-parser numbers the bits.
-fn flag(usage: KeyUsagePurpose) -> u16 {
+fn bit(usage: KeyUsagePurpose) -> usize {
     match usage {
-        KeyUsagePurpose::DigitalSignature => 1,
-        KeyUsagePurpose::ContentCommitment => 1 << 1,
-        KeyUsagePurpose::KeyEncipherment => 1 << 2,
-        KeyUsagePurpose::DataEncipherment => 1 << 3,
-        KeyUsagePurpose::KeyAgreement => 1 << 4,
-        KeyUsagePurpose::KeyCertSign => 1 << 5,
-        KeyUsagePurpose::CrlSign => 1 << 6,
-        KeyUsagePurpose::EncipherOnly => 1 << 7,
-        KeyUsagePurpose::DecipherOnly => 1 << 8,
+        KeyUsagePurpose::DigitalSignature => 0,
+        KeyUsagePurpose::ContentCommitment => 1,
+        KeyUsagePurpose::KeyEncipherment => 2,
+        KeyUsagePurpose::DataEncipherment => 3,
+        KeyUsagePurpose::KeyAgreement => 4,
+        KeyUsagePurpose::KeyCertSign => 5,
+        KeyUsagePurpose::CrlSign => 6,
+        KeyUsagePurpose::EncipherOnly => 7,
+        KeyUsagePurpose::DecipherOnly => 8,
     }
 }
 
-fn extended_key_usage(extension: Option<&X509Extension<'_>>, expected: &Expected<'_>) -> Result<(), Finding> {
-    const SOURCE: &str = "RFC 5280 §4.2.1.12";
-    let wanted = match &expected.profile.form {
-        Form::Leaf(leaf) => &leaf.extended_key_usages[..],
-        Form::SubordinateCa => &[],
-    };
-    let Some(extension) = extension else {
-        return require(wanted.is_empty(), "it has no extKeyUsage, and so is good for everything", SOURCE);
-    };
-    let ParsedExtension::ExtendedKeyUsage(found) = extension.parsed_extension() else {
-        return Err(finding("its extKeyUsage is malformed", SOURCE));
-    };
-    require(
-        purposes(found).is_some_and(|found| found == purposes_of(wanted)),
-        "its extKeyUsage is not its profile's",
-        "profile",
-    )
+fn basic_constraints(expected: &Expected<'_>) -> Vec<u8> {
+    yasna::construct_der(|writer| {
+        writer.write_sequence(|writer| match (&expected.profile.form, expected.authority.path_length.checked_sub(1)) {
+            (Form::SubordinateCa, Some(below)) => {
+                writer.next().write_bool(true);
+                writer.next().write_u8(below);
+            }
+            (Form::Leaf(_), _) | (Form::SubordinateCa, None) => {}
+        });
+    })
 }
 
-/// In their order; None where it is good for any.
-fn purposes(found: &ExtendedKeyUsage<'_>) -> Option<Vec<Vec<u64>>> {
-    if found.any {
-        return None;
-    }
-    let named = [
-        (found.server_auth, ExtendedKeyUsagePurpose::ServerAuth),
-        (found.client_auth, ExtendedKeyUsagePurpose::ClientAuth),
-        (found.code_signing, ExtendedKeyUsagePurpose::CodeSigning),
-        (found.email_protection, ExtendedKeyUsagePurpose::EmailProtection),
-        (found.time_stamping, ExtendedKeyUsagePurpose::TimeStamping),
-        (found.ocsp_signing, ExtendedKeyUsagePurpose::OcspSigning),
-    ];
-    let named = named.iter().filter(|(is_there, _)| *is_there).map(|(_, purpose)| arcs(purpose));
-    let others = found.other.iter().map(|oid| oid.iter().map(Iterator::collect));
-    let mut all = named.map(Some).chain(others).collect::<Option<Vec<Vec<u64>>>>()?;
-    all.sort();
-    Some(all)
-}
-
-fn purposes_of(wanted: &[ExtendedKeyUsagePurpose]) -> Vec<Vec<u64>> {
-    let mut all: Vec<_> = wanted.iter().map(arcs).collect();
-    all.sort();
-    all
-}
-
-/// The OID.
+/// The OID (RFC 5280 §4.2.1.12).
 fn arcs(purpose: &ExtendedKeyUsagePurpose) -> Vec<u64> {
     let id_kp = |last| vec![1, 3, 6, 1, 5, 5, 7, 3, last];
     match purpose {
@@ -306,26 +328,31 @@ fn arcs(purpose: &ExtendedKeyUsagePurpose) -> Vec<u64> {
     }
 }
 
-fn key_ids(
-    authority: Option<&X509Extension<'_>>,
-    subject: Option<&X509Extension<'_>>,
-    expected: &Expected<'_>,
-) -> Result<(), Finding> {
-    let authority = match authority.map(|extension| (extension.critical, extension.parsed_extension())) {
-        Some((false, ParsedExtension::AuthorityKeyIdentifier(found))) => found.key_identifier.as_ref().map(|id| id.0),
-        _ => None,
-    };
-    require(
-        authority == Some(expected.authority.key_id),
-        "its authority's key identifier is another",
-        "RFC 5280 §4.2.1.1",
-    )?;
-    let subject = match subject.map(|extension| (extension.critical, extension.parsed_extension())) {
-        Some((false, ParsedExtension::SubjectKeyIdentifier(found))) => Some(found.0),
-        _ => None,
-    };
-    let has_one = subject.is_some_and(|id| !id.is_empty() && id != expected.authority.key_id);
-    require(has_one, "it has no key identifier of its own", "RFC 5280 §4.2.1.2")
+/// A Name with one attribute in each RDN (RFC 5280 §4.1.2.6).
+fn subject(expected: &Expected<'_>) -> Vec<u8> {
+    yasna::construct_der(|writer| {
+        writer.write_sequence(|writer| {
+            for (attribute, value) in expected.profile.subject(expected.entitlement, expected.spki) {
+                let last = match attribute {
+                    DnType::CommonName => 3,
+                    DnType::CountryName => 6,
+                    DnType::OrganizationName => 10,
+                    DnType::OrganizationalUnitName => 11,
+                    // Of those no profile has any: the certificate is refused for what it has instead.
+                    _ => 0,
+                };
+                writer.next().write_set(|writer| {
+                    writer.next().write_sequence(|writer| {
+                        writer.next().write_oid(&ObjectIdentifier::from_slice(&[2, 5, 4, last]));
+                        match attribute {
+                            DnType::CountryName => writer.next().write_printable_string(&value),
+                            _ => writer.next().write_utf8_string(&value),
+                        }
+                    });
+                });
+            }
+        });
+    })
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Who attested themselves, and who may not.
 
+use aws_lc_rs::digest::{SHA256, digest};
 use signet_identity::WorkloadId;
 use signet_policy::{AttributeName, Attributes};
 use sqlx::AnyConnection;
@@ -14,10 +15,9 @@ use crate::policy::Actor;
 /// What a certificate on record was issued for.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Origin {
-    /// None for what was issued before attestations were kept.
-    pub(crate) number: Option<AttestationNumber>,
+    pub(crate) number: AttestationNumber,
     /// Who was attested: whoever was may hold certificates of other names too.
-    pub(crate) attested: Option<WorkloadId>,
+    pub(crate) attested: WorkloadId,
     /// What was proved; none where the proof named the identity.
     pub(crate) attributes: Option<Attributes>,
     pub(crate) evicted: bool,
@@ -54,7 +54,7 @@ pub(crate) enum StandingChange {
     EvictId(WorkloadId, OffsetDateTime),
 }
 
-type OriginRow = (Option<i64>, Option<String>, Option<String>, Option<i64>);
+type OriginRow = (Vec<u8>, i64, String, Option<String>, Option<i64>);
 type AgentRow = (i64, String, String, Option<String>, i64, i64, i64, Vec<u8>);
 
 impl Store {
@@ -65,21 +65,25 @@ impl Store {
         outcome.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// None for a certificate that is not on record here.
-    pub(crate) async fn origin(&self, serial: &[u8]) -> Result<Option<Origin>, StoreError> {
+    /// None for a certificate that is not on record here for somebody who was attested. Whoever signs below this issuer's authority
+    /// chooses serial numbers as it likes: what counts is the certificate.
+    pub(crate) async fn origin(&self, serial: &[u8], sha256: &[u8; 32]) -> Result<Option<Origin>, StoreError> {
         let row: Option<OriginRow> = in_time(
             sqlx::query_as(
-                "SELECT attestation_number, attestations.spiffe_id, attributes, evicted_at FROM issued \
-             LEFT JOIN attestations ON number = attestation_number WHERE serial = $1",
+                "SELECT certificate, number, attestations.spiffe_id, attributes, evicted_at FROM issued \
+             JOIN attestations ON number = attestation_number WHERE serial = $1",
             )
             .bind(serial)
             .fetch_optional(&self.database.readers),
         )
         .await?;
-        let Some((number, attested, attributes, evicted_at)) = row else { return Ok(None) };
+        let Some((certificate, number, attested, attributes, evicted_at)) = row else { return Ok(None) };
+        if digest(&SHA256, &certificate).as_ref() != sha256 {
+            return Ok(None);
+        }
         Ok(Some(Origin {
-            number: number.map(AttestationNumber),
-            attested: attested.map(|id| workload_id(&id)).transpose()?,
+            number: AttestationNumber(number),
+            attested: workload_id(&attested)?,
             attributes: attributes.map(|text| attributes_of(&text)).transpose()?,
             evicted: evicted_at.is_some(),
         }))
@@ -97,8 +101,9 @@ impl Store {
             sqlx::query_as(
                 "SELECT number, attestations.spiffe_id, method, attributes, attested_at, issued_at, not_after, serial \
              FROM attestations JOIN issued ON position = \
-             (SELECT max(position) FROM issued WHERE attestation_number = number \
-             AND issued.spiffe_id = attestations.spiffe_id) \
+             coalesce((SELECT max(position) FROM issued WHERE attestation_number = number AND not_after >= $2 \
+             AND issued.spiffe_id = attestations.spiffe_id), \
+             (SELECT max(position) FROM issued WHERE attestation_number = number AND not_after >= $2)) \
              WHERE number > $1 AND evicted_at IS NULL AND not_after >= $2 \
              AND ($3 IS NULL OR attestations.spiffe_id = $3) ORDER BY number LIMIT $4",
             )
@@ -297,9 +302,14 @@ pub(super) async fn change(connection: &mut AnyConnection, change: &StandingChan
                 .bind(number.0)
         }
         StandingChange::EvictId(id, at) => {
-            sqlx::query("UPDATE attestations SET evicted_at = $1 WHERE spiffe_id = $2 AND evicted_at IS NULL")
-                .bind(microseconds(*at))
-                .bind(id.as_str())
+            // What somebody was given beside its identity is taken with what it was attested for.
+            sqlx::query(
+                "UPDATE attestations SET evicted_at = $1 WHERE evicted_at IS NULL AND (spiffe_id = $2 OR number IN \
+                 (SELECT attestation_number FROM issued WHERE issued.spiffe_id = $2 AND not_after >= $3))",
+            )
+            .bind(microseconds(*at))
+            .bind(id.as_str())
+            .bind(at.unix_timestamp())
         }
     };
     Ok(statement.execute(connection).await?.rows_affected())

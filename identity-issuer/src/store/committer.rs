@@ -112,7 +112,9 @@ impl Committer {
                             outcomes[index] = Outcome::NotRecorded(reason);
                         }
                     }
-                    Attestation::Svid { of, .. } => rows.push((index, certificate, *of)),
+                    Attestation::Renewal { of, .. } | Attestation::Beside { of, .. } => {
+                        rows.push((index, certificate, Some(*of)));
+                    }
                     Attestation::Issuer => rows.push((index, certificate, None)),
                 },
                 Write::Token { token, .. } => tokens::add(&mut transaction, token).await?,

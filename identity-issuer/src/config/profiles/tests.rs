@@ -93,6 +93,7 @@ fn what_is_no_profile_is_refused_with_its_place_and_the_fix() {
         ("{ name: web, like: tls-server, extended_key_usage: [1.40.3] }", "is no purpose"),
         ("{ name: web, like: tls-server, extended_key_usage: [1.2.03] }", "is no purpose"),
         ("{ name: web, like: tls-server, subject: { country: Germany } }", "`Germany` cannot stand in a subject"),
+        ("{ name: web, like: tls-server, subject: { country: é } }", "`é` cannot stand in a subject"),
         ("{ name: web, like: tls-server, subject: { common_name: x } }", "unknown key `common_name`"),
         ("{ name: web, like: tls-server, extensions: [{ oid: 2.5.29.19, value: '0500' }] }", "is for X.509 itself"),
         (

@@ -27,6 +27,10 @@ struct Bench {
 }
 
 const SERIAL: [u8; 16] = [0x41; 16];
+const NAMES: &str = "its subjectAltName is not what it should be";
+const CONSTRAINTS: &str = "its basicConstraints is not what it should be";
+const USAGE: &str = "its keyUsage is not what it should be";
+const PURPOSES: &str = "its extKeyUsage is not what it should be";
 
 fn now() -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap()
@@ -119,47 +123,51 @@ fn what_is_signed_is_what_was_looked_at_and_verifies() {
 #[test]
 fn a_leaf_with_a_fault_is_not_signed() {
     type Fault = (&'static str, fn(&mut CertificateParams));
-    let faults: [Fault; 28] = [
+    let faults: [Fault; 30] = [
         ("its serial number is another", |p| p.serial_number = Some(SerialNumber::from_slice(&[1; 16]))),
         ("its validity is another", |p| p.not_after += Duration::from_secs(1)),
         ("its validity is another", |p| p.not_before -= Duration::from_secs(1)),
-        ("its first name is not its SPIFFE ID", |p| drop(p.subject_alt_names.remove(0))),
-        ("its first name is not its SPIFFE ID", |p| {
+        (NAMES, |p| drop(p.subject_alt_names.remove(0))),
+        (NAMES, |p| {
             p.subject_alt_names[0] = SanType::URI("spiffe://example.org/shop/admin".try_into().unwrap());
         }),
-        ("it has a name that nobody gave it, or lacks one", |p| {
+        (NAMES, |p| {
             p.subject_alt_names.push(SanType::URI("spiffe://example.org/a".try_into().unwrap()));
         }),
-        ("it has a name that nobody gave it, or lacks one", |p| {
+        (NAMES, |p| {
             p.subject_alt_names.push(SanType::DnsName("bank.example".try_into().unwrap()));
         }),
-        ("it has a name that nobody gave it, or lacks one", |p| {
+        (NAMES, |p| {
             p.subject_alt_names.push(SanType::Rfc822Name("a@b.example".try_into().unwrap()));
         }),
-        ("it has a name that nobody gave it, or lacks one", |p| {
+        (NAMES, |p| {
             p.subject_alt_names.push(SanType::IpAddress([10, 0, 0, 1].into()));
         }),
-        ("it has a name that nobody gave it, or lacks one", |p| drop(p.subject_alt_names.pop())),
-        ("it has no subjectAltName", |p| p.subject_alt_names.clear()),
+        (NAMES, |p| drop(p.subject_alt_names.pop())),
+        ("its subjectAltName is missing, or there twice", |p| p.subject_alt_names.clear()),
         ("its subject is not its profile's", |p| p.distinguished_name.push(DnType::CommonName, "root")),
-        ("it has no basicConstraints", |p| p.is_ca = IsCa::NoCa),
-        ("a leaf is a CA", |p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
-        ("a leaf is a CA", |p| p.is_ca = IsCa::Ca(BasicConstraints::Constrained(0))),
-        ("it has no keyUsage", |p| p.key_usages.clear()),
-        ("its keyUsage is not its profile's", |p| p.key_usages.push(KeyUsagePurpose::KeyCertSign)),
-        ("its keyUsage is not its profile's", |p| p.key_usages.push(KeyUsagePurpose::KeyAgreement)),
-        ("it has no extKeyUsage, and so is good for everything", |p| p.extended_key_usages.clear()),
-        ("its extKeyUsage is not its profile's", |p| drop(p.extended_key_usages.pop())),
-        ("its extKeyUsage is not its profile's", |p| p.extended_key_usages.push(ExtendedKeyUsagePurpose::CodeSigning)),
-        ("its extKeyUsage is not its profile's", |p| p.extended_key_usages.push(ExtendedKeyUsagePurpose::Any)),
-        ("its extKeyUsage is not its profile's", |p| {
+        ("its subjectKeyIdentifier is not what it should be", |p| {
+            p.key_identifier_method = rcgen::KeyIdMethod::PreSpecified(vec![1; 20]);
+        }),
+        (PURPOSES, |p| p.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth)),
+        ("its subjectKeyIdentifier is missing, or there twice", |p| p.is_ca = IsCa::NoCa),
+        (CONSTRAINTS, |p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
+        (CONSTRAINTS, |p| p.is_ca = IsCa::Ca(BasicConstraints::Constrained(0))),
+        ("its keyUsage is missing, or there twice", |p| p.key_usages.clear()),
+        (USAGE, |p| p.key_usages.push(KeyUsagePurpose::KeyCertSign)),
+        (USAGE, |p| p.key_usages.push(KeyUsagePurpose::KeyAgreement)),
+        ("its extKeyUsage is missing, or there twice", |p| p.extended_key_usages.clear()),
+        (PURPOSES, |p| drop(p.extended_key_usages.pop())),
+        (PURPOSES, |p| p.extended_key_usages.push(ExtendedKeyUsagePurpose::CodeSigning)),
+        (PURPOSES, |p| p.extended_key_usages.push(ExtendedKeyUsagePurpose::Any)),
+        (PURPOSES, |p| {
             p.extended_key_usages.push(ExtendedKeyUsagePurpose::Other(vec![1, 2, 3]));
         }),
-        ("its authority's key identifier is another", |p| p.use_authority_key_identifier_extension = false),
+        ("its authorityKeyIdentifier is missing, or there twice", |p| p.use_authority_key_identifier_extension = false),
         ("an extension is there that its profile has not", |p| {
             p.custom_extensions.push(CustomExtension::from_oid_content(&[1, 2, 3], vec![5, 0]));
         }),
-        ("an extension is there twice", |p| {
+        ("its keyUsage is missing, or there twice", |p| {
             // keyUsage once more, with everything.
             p.custom_extensions.push(CustomExtension::from_oid_content(&[2, 5, 29, 15], vec![3, 2, 0, 0xff]));
         }),
@@ -184,15 +192,17 @@ fn a_leaf_with_a_fault_is_not_signed() {
 fn a_ca_with_a_fault_is_not_signed() {
     type Fault = (&'static str, fn(&mut CertificateParams));
     let faults: [Fault; 7] = [
-        ("a CA reaches further than its authority allows", |p| p.is_ca = IsCa::Ca(BasicConstraints::Constrained(1))),
-        ("a CA reaches further than its authority allows", |p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
-        ("a CA reaches further than its authority allows", |p| p.is_ca = IsCa::ExplicitNoCa),
-        ("its keyUsage is not its profile's", |p| p.key_usages.push(KeyUsagePurpose::DigitalSignature)),
-        ("its extKeyUsage is not its profile's", |p| p.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth)),
-        ("its first name is not its SPIFFE ID", |p| {
+        (CONSTRAINTS, |p| p.is_ca = IsCa::Ca(BasicConstraints::Constrained(1))),
+        (CONSTRAINTS, |p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
+        (CONSTRAINTS, |p| p.is_ca = IsCa::ExplicitNoCa),
+        (USAGE, |p| p.key_usages.push(KeyUsagePurpose::DigitalSignature)),
+        ("an extension is there that its profile has not", |p| {
+            p.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+        }),
+        (NAMES, |p| {
             p.subject_alt_names[0] = SanType::URI("spiffe://other.org".try_into().unwrap());
         }),
-        ("a CA has no subject", |p| p.distinguished_name = DistinguishedName::new()),
+        ("its subject is not its profile's", |p| p.distinguished_name = DistinguishedName::new()),
     ];
     let mut bench = bench("subordinate-ca");
     for (told, fault) in faults {
@@ -201,7 +211,7 @@ fn a_ca_with_a_fault_is_not_signed() {
     // Whatever the profile says, what its authority may not sign is not signed.
     bench.path_length = 0;
     let told = bench.judge(|_| {}).err().map(|finding| finding.what);
-    assert_eq!(told, Some("a CA reaches further than its authority allows"));
+    assert_eq!(told, Some("its authority may have no CA below it"));
 }
 
 #[test]
@@ -214,7 +224,10 @@ fn what_another_authority_key_or_profile_would_have_is_not_signed() {
         LintedCertificate::check(made.der(), &expected).err().map(|finding| finding.what)
     };
     assert_eq!(judge(|expected| expected.authority.subject = b"0\0"), Some("it names another issuer"));
-    assert_eq!(judge(|expected| expected.authority.key_id = b"1"), Some("its authority's key identifier is another"));
+    assert_eq!(
+        judge(|expected| expected.authority.key_id = b"1"),
+        Some("its authorityKeyIdentifier is not what it should be")
+    );
     assert_eq!(judge(|expected| expected.authority.not_after = now()), Some("it outlives its authority"));
     assert_eq!(judge(|expected| expected.spki = b"0\0"), Some("it is for another key"));
     let not_allowed = Some("its key is of a type that its profile has not");
@@ -235,8 +248,8 @@ fn an_extension_of_the_profile_is_there_as_the_profile_has_it() {
     let bench = Bench::of(profile);
     bench.judge(|_| {}).unwrap();
     let judged = |fault: fn(&mut CertificateParams)| bench.judge(fault).err().map(|finding| finding.what);
-    assert_eq!(judged(|p| p.custom_extensions.clear()), Some("an extension of its profile is missing"));
-    let other = Some("an extension is not as its profile has it");
+    assert_eq!(judged(|p| p.custom_extensions.clear()), Some("its extension is missing, or there twice"));
+    let other = Some("its extension is not what it should be");
     assert_eq!(judged(|p| p.custom_extensions[0].set_criticality(true)), other);
     let replaced = |p: &mut CertificateParams| {
         p.custom_extensions[0] = CustomExtension::from_oid_content(&[1, 2, 3], vec![1, 1, 0]);
@@ -245,24 +258,18 @@ fn an_extension_of_the_profile_is_there_as_the_profile_has_it() {
     assert_eq!(judged(|p| p.distinguished_name = DistinguishedName::new()), Some("its subject is not its profile's"));
 }
 
-proptest::proptest! {
-    /// Nothing that was altered by a bit is signed as it is, and nothing panics.
-    #[test]
-    fn what_is_altered_is_not_signed(at in 4_usize..300, bit in 0_u8..8) {
-        let bench = bench("workload");
-        let made = bench.params().signed_by(&bench.key, &bench.authority).unwrap();
-        let (_, certificate) = X509Certificate::from_der(made.der()).unwrap();
-        let tbs = certificate.tbs_certificate.as_ref().len();
-        let mut altered = made.der().to_vec();
-        let at = at % (tbs + 4);
-        altered[at] ^= 1 << bit;
-        if let Ok(linted) = LintedCertificate::check(&altered, &bench.expected()) {
-            // Its own key identifier is anything: whoever looks for it finds nothing by it.
-            let own = bench.key.subject_public_key_info();
-            let differs: Vec<_> = linted.tbs.iter().zip(certificate.tbs_certificate.as_ref()).filter(|(a, b)| a != b).collect();
-            proptest::prop_assert!(!own.is_empty() && differs.len() <= 1);
-            let (_, again) = X509Certificate::from_der(&altered).unwrap();
-            proptest::prop_assert_eq!(again.public_key().raw, certificate.public_key().raw);
+/// What was altered by a bit is not signed, wherever that is.
+#[test]
+fn what_is_altered_is_not_signed() {
+    let bench = bench("workload");
+    let made = bench.params().signed_by(&bench.key, &bench.authority).unwrap();
+    let (_, certificate) = X509Certificate::from_der(made.der()).unwrap();
+    let tbs = certificate.tbs_certificate.as_ref().len();
+    for at in 4..tbs + 4 {
+        for bit in 0..8 {
+            let mut altered = made.der().to_vec();
+            altered[at] ^= 1 << bit;
+            assert!(LintedCertificate::check(&altered, &bench.expected()).is_err(), "bit {bit} of byte {at}");
         }
     }
 }
