@@ -44,6 +44,11 @@ impl Pattern {
         value.ends_with(last)
     }
 
+    /// What is before the first `*`.
+    pub(crate) fn beginning(&self) -> &str {
+        self.0.split('*').next().unwrap_or_default()
+    }
+
     /// What is before the first `*`, and behind the last.
     fn ends(&self) -> (&str, &str) {
         let (head, rest) = self.0.split_once('*').unwrap_or_default();

@@ -326,6 +326,9 @@ fn the_example_is_good_and_gives_what_it_says() {
     assert!(ids(&policy, &caller(&job[..2])).is_empty());
     let machine = [("x509.authority", "datacenter-1"), ("x509.common_name", "rack4-07")];
     assert_eq!(ids(&policy, &caller(&machine)), ["spiffe://example.org/machine/rack4-07"]);
+    let sensor = [("x509.authority", "acme-devices"), ("x509.common_name", "sensor-7"), ("x509.serial", "0a17")];
+    let [grant] = &policy.decide(&caller(&sensor), now())[..] else { panic!("one grant") };
+    assert_eq!((grant.id.path(), grant.profile.as_deref()), ("/device/acme/0a17", Some("device")));
 }
 
 #[test]
@@ -398,6 +401,31 @@ proptest! {
         let pairs = (0..rules.len()).flat_map(|one| (0..one).map(move |two| (two, one)));
         let each_with_each = pairs.into_iter().all(|(two, one)| together(&[&rules[two], &rules[one]]));
         prop_assert_eq!(together(&rules.iter().collect::<Vec<_>>()), each_with_each);
+    }
+}
+
+proptest! {
+    /// What is not looked at does not match.
+    #[test]
+    fn a_decision_is_what_all_rules_together_say(
+        patterns in prop::collection::vec(("[ab*é]{1,3}", "[ab*]{1,3}", any::<bool>()), 1..12),
+        namespace in "[abé]{0,4}",
+        pod in "[ab]{0,4}",
+    ) {
+        let is_good = |pattern: &str| pattern.parse::<Pattern>().is_ok();
+        let rules: String = patterns.iter().filter(|(one, two, _)| is_good(one) && is_good(two)).enumerate().map(
+            |(number, (one, two, both))| {
+                let second = if *both { format!(", k8s.pod: ['{two}', c]") } else { String::new() };
+                format!("- {{name: r{number}, match: {{k8s.namespace: '{one}'{second}}}, spiffe_id: 'spiffe://example.org/r{number}'}}\n")
+            },
+        ).collect();
+        prop_assume!(!rules.is_empty());
+        let policy = policy(&format!("rules:\n{rules}"));
+        let caller = caller(&[("k8s.namespace", &namespace), ("k8s.pod", &pod)]);
+        let decided: Vec<_> = policy.decide(&caller, now()).into_iter().map(|grant| grant.rule).collect();
+        let all = policy.explain(&caller, now(), |_| true).into_iter();
+        let granted: Vec<_> = all.filter_map(|(_, outcome)| outcome.granted()).map(|grant| grant.rule).collect();
+        prop_assert_eq!(decided, granted);
     }
 }
 
