@@ -12,6 +12,10 @@ use identity_issuer::{Config, Environment, Passphrase};
 use signet_identity::SystemClock;
 use signet_process::{logging, shutdown, start};
 
+/// Thousands of connections that do nothing are many small pieces of memory of one age: measured 6 KiB less for each.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Issues short-lived certificates to workloads
 #[derive(Debug, Parser)]
 #[command(

@@ -12,7 +12,7 @@ mod unfinished;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,7 +69,8 @@ pub(crate) struct Caller {
 
 /// A connection that passed its handshake.
 struct Authenticated {
-    stream: tokio_rustls::server::TlsStream<TcpStream>,
+    /// In a box, which each step hands on.
+    stream: Box<tokio_rustls::server::TlsStream<TcpStream>>,
     peer: Option<Arc<PeerIdentity>>,
     /// Of one without a certificate.
     place: Option<AnonymousPlace>,
@@ -168,7 +169,9 @@ impl Server {
             return self.refuse(address, &Refused::TooManyConnections);
         };
         // What is not done with its handshake at shutdown has nothing to finish.
-        let Some(outcome) = stop.run_until_cancelled(self.authenticate(tcp, address)).await else { return };
+        // In a box: what a handshake needs is large, and a connection that is served would keep it.
+        let authenticating = Box::pin(self.authenticate(tcp, address));
+        let Some(outcome) = stop.run_until_cancelled(authenticating).await else { return };
         let Authenticated { stream, peer, place } = match outcome {
             Ok(authenticated) => authenticated,
             Err(refused) => return self.refuse(address, &refused),
@@ -212,7 +215,7 @@ impl Server {
             Some(_) => None,
             None => Some(self.anonymous.enter().ok_or(Refused::TooManyAnonymous)?),
         };
-        Ok(Authenticated { stream, peer, place })
+        Ok(Authenticated { stream: Box::new(stream), peer, place })
     }
 
     /// When a connection's time is over: with its peer's certificate; where there is none, soon, and at once when it has
@@ -306,7 +309,7 @@ pub(crate) async fn serve_http2(
         .initial_connection_window_size(4 * WINDOW)
         .max_send_buf_size(WINDOW as usize)
         .serve_connection(TokioIo::new(stream), requests);
-    let mut connection = pin!(connection);
+    let mut connection = Box::pin(connection);
     let grace = tokio::select! {
         // A peer that leaves or breaks the protocol ends its own connection and nothing else.
         ended = connection.as_mut() => return log_end(ended),

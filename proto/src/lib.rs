@@ -4,6 +4,8 @@
 #![forbid(unsafe_code)]
 #![allow(missing_debug_implementations, unreachable_pub, unused_qualifications, clippy::all)]
 
+mod codec;
+
 pub mod identity {
     pub mod v1 {
         tonic::include_proto!("signet.identity.v1");
