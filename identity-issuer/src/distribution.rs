@@ -2,17 +2,22 @@
 //!
 //! Each client has one slot for each of the two. A slow client finds the latest in them; nothing queues up for it.
 
+mod progress;
+mod wishes;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use signet_identity::{BundleSet, WorkloadId};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::attestation::AttestationNumber;
+
+pub(crate) use progress::{Progress, Resource, Version};
+use wishes::{Wish, Wishes};
 
 /// Cheap to clone.
 #[derive(Clone, Debug)]
@@ -28,14 +33,24 @@ struct Clients {
     next_number: u64,
     by_number: HashMap<u64, Client>,
     per_identity: HashMap<WorkloadId, usize>,
+    per_attestation: HashMap<AttestationNumber, usize>,
+    wishes: Wishes,
+}
+
+/// Somebody who comes to watch.
+#[derive(Clone, Debug)]
+pub(crate) struct Watcher {
+    pub(crate) id: WorkloadId,
+    /// Who was attested; it may be another.
+    pub(crate) attested: WorkloadId,
+    pub(crate) attestation: AttestationNumber,
+    /// When its certificate was.
+    pub(crate) issued_at: OffsetDateTime,
 }
 
 #[derive(Debug)]
 struct Client {
-    id: WorkloadId,
-    /// Who was attested; it may be another.
-    attested: WorkloadId,
-    attestation: AttestationNumber,
+    watcher: Watcher,
     ended: CancellationToken,
     renew_now: watch::Sender<Option<RenewNow>>,
     progress: Arc<Mutex<Progress>>,
@@ -56,34 +71,6 @@ pub(crate) struct Subscription {
     renew_now: watch::Receiver<Option<RenewNow>>,
     ended: CancellationToken,
     progress: Arc<Mutex<Progress>>,
-}
-
-/// What tells one state of a resource from another: a hash of it, so that it is the same at each issuer.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(crate) struct Version([u8; 16]);
-
-/// What a client is kept in step with.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Resource {
-    Bundles,
-    Entitlement,
-}
-
-/// How far a client has come with what it was sent.
-#[derive(Clone, Debug)]
-pub(crate) struct Progress {
-    /// What it has not put in force yet, by [`Resource`].
-    outstanding: [Option<Outstanding>; 2],
-    /// When it last put something in force, or came.
-    applied_at: OffsetDateTime,
-}
-
-#[derive(Clone, Debug)]
-struct Outstanding {
-    version: Version,
-    since: OffsetDateTime,
-    /// Why it refuses it. Empty when it does not.
-    refused: String,
 }
 
 /// Whose streams.
@@ -107,7 +94,12 @@ pub(crate) enum TooManyClients {
     InAll { max: usize },
     #[error("{max} clients watch already as {id}, and no identity may have more")]
     OfIdentity { id: WorkloadId, max: usize },
+    #[error("it watches {MOST_OF_ATTESTATION} times already")]
+    OfAttestation,
 }
+
+/// A client has one stream, and a second one while it goes from one connection to another.
+const MOST_OF_ATTESTATION: usize = 8;
 
 impl Distribution {
     pub(crate) fn new(bundles: BundleSet, max_clients: usize, max_per_identity: usize) -> Self {
@@ -118,16 +110,8 @@ impl Distribution {
         self.bundles.borrow().clone()
     }
 
-    pub(crate) fn subscribe(
-        &self,
-        id: WorkloadId,
-        attested: WorkloadId,
-        attestation: AttestationNumber,
-        now: OffsetDateTime,
-    ) -> Result<Subscription, TooManyClients> {
-        let (sender, renew_now) = watch::channel(None);
-        let progress = Progress { outstanding: [None, None], applied_at: now };
-        let progress = Arc::new(Mutex::new(progress));
+    pub(crate) fn subscribe(&self, watcher: Watcher, now: OffsetDateTime) -> Result<Subscription, TooManyClients> {
+        let progress = Arc::new(Mutex::new(Progress::new(now)));
         let ended = CancellationToken::new();
         let mut bundles = self.bundles.subscribe();
         // So that the first event is the state as it is.
@@ -136,21 +120,25 @@ impl Distribution {
         if clients.by_number.len() >= self.max_clients {
             return Err(TooManyClients::InAll { max: self.max_clients });
         }
-        let of_identity = clients.per_identity.get(&id).copied().unwrap_or_default();
+        let Watcher { id, attestation, .. } = &watcher;
+        let of_identity = clients.per_identity.get(id).copied().unwrap_or_default();
         if of_identity >= self.max_per_identity {
-            return Err(TooManyClients::OfIdentity { id, max: self.max_per_identity });
+            return Err(TooManyClients::OfIdentity { id: id.clone(), max: self.max_per_identity });
+        }
+        let of_attestation = clients.per_attestation.get(attestation).copied().unwrap_or_default();
+        if of_attestation >= MOST_OF_ATTESTATION {
+            return Err(TooManyClients::OfAttestation);
         }
         clients.per_identity.insert(id.clone(), of_identity + 1);
+        clients.per_attestation.insert(*attestation, of_attestation + 1);
+        let wish = clients.wishes.of(&watcher);
+        let (sender, mut renew_now) = watch::channel(wish);
+        if wish.is_some() {
+            renew_now.mark_changed();
+        }
         let number = clients.next_number;
         clients.next_number += 1;
-        let client = Client {
-            id,
-            attested,
-            attestation,
-            ended: ended.clone(),
-            renew_now: sender,
-            progress: Arc::clone(&progress),
-        };
+        let client = Client { watcher, ended: ended.clone(), renew_now: sender, progress: Arc::clone(&progress) };
         clients.by_number.insert(number, client);
         drop(clients);
         Ok(Subscription { number, clients: Arc::clone(&self.clients), bundles, renew_now, ended, progress })
@@ -168,15 +156,17 @@ impl Distribution {
         let mut numbers: Vec<_> = clients.by_number.iter().collect();
         numbers.sort_unstable_by_key(|(number, _)| **number);
         let progress = |client: &Client| lock_progress(&client.progress).clone();
-        numbers.into_iter().map(|(_, client)| (client.attestation, progress(client))).collect()
+        numbers.into_iter().map(|(_, client)| (client.watcher.attestation, progress(client))).collect()
     }
 
-    /// Asks the connected holders of `id`, or everybody, to renew; returns how many were asked.
-    pub(crate) fn request_renewal(&self, id: Option<&WorkloadId>, within: Duration) -> usize {
-        let clients = lock(&self.clients);
+    /// Asks the holders of `id`, or everybody, to renew, those who are not connected when they come; returns how many are.
+    pub(crate) fn request_renewal(&self, id: Option<&WorkloadId>, within: Duration, now: OffsetDateTime) -> usize {
+        let mut clients = lock(&self.clients);
+        let renew_now = RenewNow { within };
+        clients.wishes.remember(id, Wish { at: now, renew_now });
         let mut asked = 0;
-        for client in clients.by_number.values().filter(|client| id.is_none_or(|id| client.id == *id)) {
-            client.renew_now.send_replace(Some(RenewNow { within }));
+        for client in clients.by_number.values().filter(|client| id.is_none_or(|id| client.watcher.id == *id)) {
+            client.renew_now.send_replace(Some(renew_now));
             asked += 1;
         }
         asked
@@ -190,22 +180,12 @@ impl Distribution {
 impl Subscription {
     /// Something was sent.
     pub(crate) fn sent(&self, resource: Resource, version: Version, now: OffsetDateTime) {
-        let outstanding = Outstanding { version, since: now, refused: String::new() };
-        lock_progress(&self.progress).outstanding[resource as usize] = Some(outstanding);
+        lock_progress(&self.progress).sent(resource, version, now);
     }
 
-    /// The client says of what it was sent whether it is in force. Of anything else it may say what it likes.
+    /// The client says of what it was sent whether it is in force.
     pub(crate) fn applied(&self, resource: Resource, version: Version, refused: String, now: OffsetDateTime) {
-        let mut progress = lock_progress(&self.progress);
-        let progress = &mut *progress;
-        let outstanding = &mut progress.outstanding[resource as usize];
-        let Some(sent) = outstanding.as_mut().filter(|sent| sent.version == version) else { return };
-        if refused.is_empty() {
-            *outstanding = None;
-            progress.applied_at = now;
-        } else {
-            sent.refused = refused;
-        }
+        lock_progress(&self.progress).applied(resource, version, refused, now);
     }
 
     pub(crate) fn bundles(&self) -> BundleSet {
@@ -239,45 +219,11 @@ impl Subscription {
     }
 }
 
-impl Progress {
-    pub(crate) fn is_current(&self) -> bool {
-        self.outstanding.iter().all(Option::is_none)
-    }
-
-    /// Since when it is behind, or when it last put something in force.
-    pub(crate) fn since(&self) -> OffsetDateTime {
-        self.outstanding.iter().flatten().map(|sent| sent.since).min().unwrap_or(self.applied_at)
-    }
-
-    /// Empty when it refuses nothing.
-    pub(crate) fn refused(&self) -> String {
-        let refused = self.outstanding.iter().flatten().map(|sent| &sent.refused);
-        refused.filter(|refused| !refused.is_empty()).cloned().collect::<Vec<_>>().join("; ")
-    }
-}
-
-impl Version {
-    pub(crate) fn of(state: &[u8]) -> Self {
-        let mut version = [0; 16];
-        version.copy_from_slice(&digest(&SHA256, state).as_ref()[..16]);
-        Self(version)
-    }
-
-    /// None for what is no version of ours.
-    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
-        bytes.try_into().ok().map(Self)
-    }
-
-    pub(crate) fn to_vec(self) -> Vec<u8> {
-        self.0.to_vec()
-    }
-}
-
 impl Client {
     fn is_of(&self, holder: &Holder) -> bool {
         match holder {
-            Holder::Id(id) => self.id == *id || self.attested == *id,
-            Holder::Attestation(number) => self.attestation == *number,
+            Holder::Id(id) => self.watcher.id == *id || self.watcher.attested == *id,
+            Holder::Attestation(number) => self.watcher.attestation == *number,
         }
     }
 }
@@ -290,12 +236,17 @@ impl Drop for Subscription {
 
 impl Clients {
     fn leave(&mut self, number: u64) {
-        let Some(Client { id, .. }) = self.by_number.remove(&number) else { return };
-        if let Some(count) = self.per_identity.get_mut(&id) {
-            *count -= 1;
-            if *count == 0 {
-                self.per_identity.remove(&id);
-            }
+        let Some(Client { watcher, .. }) = self.by_number.remove(&number) else { return };
+        give_up(&mut self.per_identity, &watcher.id);
+        give_up(&mut self.per_attestation, &watcher.attestation);
+    }
+}
+
+fn give_up<K: Eq + std::hash::Hash>(places: &mut HashMap<K, usize>, of: &K) {
+    if let Some(count) = places.get_mut(of) {
+        *count -= 1;
+        if *count == 0 {
+            places.remove(of);
         }
     }
 }
@@ -322,8 +273,22 @@ mod tests {
         format!("spiffe://example.org{path}").parse().unwrap()
     }
 
+    fn at(seconds: i64) -> OffsetDateTime {
+        OffsetDateTime::from_unix_timestamp(seconds).unwrap()
+    }
+
+    fn next_number() -> i64 {
+        static NEXT: std::sync::atomic::AtomicI64 = std::sync::atomic::AtomicI64::new(1000);
+        NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+    }
+
+    fn watcher(id: WorkloadId, number: i64) -> Watcher {
+        let issued_at = OffsetDateTime::UNIX_EPOCH;
+        Watcher { attested: id.clone(), id, attestation: AttestationNumber(number), issued_at }
+    }
+
     fn subscribe(distribution: &Distribution, id: WorkloadId) -> Result<Subscription, TooManyClients> {
-        distribution.subscribe(id.clone(), id, AttestationNumber(1), OffsetDateTime::UNIX_EPOCH)
+        distribution.subscribe(watcher(id, next_number()), OffsetDateTime::UNIX_EPOCH)
     }
 
     fn next_now(subscription: &mut Subscription) -> Option<Event> {
@@ -346,13 +311,13 @@ mod tests {
         let distribution = Distribution::new(BundleSet::default(), 10, 10);
         let mut clients = ["/a", "/a", "/b"].map(|path| subscribe(&distribution, id(path)).unwrap());
         clients.iter_mut().for_each(|client| assert!(next_now(client).is_some()));
-        assert_eq!(distribution.request_renewal(Some(&id("/a")), Duration::from_secs(5)), 2);
+        assert_eq!(distribution.request_renewal(Some(&id("/a")), Duration::from_secs(5), at(1)), 2);
         assert!(
             matches!(next_now(&mut clients[1]), Some(Event::RenewNow(RenewNow { within })) if within.as_secs() == 5)
         );
         assert!(next_now(&mut clients[2]).is_none());
-        assert_eq!(distribution.request_renewal(None, Duration::ZERO), 3);
-        assert_eq!(distribution.request_renewal(Some(&id("/c")), Duration::ZERO), 0);
+        assert_eq!(distribution.request_renewal(None, Duration::ZERO, at(1)), 3);
+        assert_eq!(distribution.request_renewal(Some(&id("/c")), Duration::ZERO, at(1)), 0);
     }
 
     #[test]
@@ -361,7 +326,7 @@ mod tests {
         let mut client = subscribe(&distribution, id("/a")).unwrap();
         next_now(&mut client);
         for seconds in 0..1000 {
-            distribution.request_renewal(None, Duration::from_secs(seconds));
+            distribution.request_renewal(None, Duration::from_secs(seconds), at(1));
         }
         assert!(matches!(next_now(&mut client), Some(Event::RenewNow(RenewNow { within })) if within.as_secs() == 999));
         assert!(next_now(&mut client).is_none());
@@ -371,8 +336,8 @@ mod tests {
     fn the_streams_of_whoever_is_ended_end_and_no_others() {
         let distribution = Distribution::new(BundleSet::default(), 10, 10);
         let subscribe = |path, number| {
-            let number = AttestationNumber(number);
-            distribution.subscribe(id(path), id("/agent"), number, OffsetDateTime::UNIX_EPOCH).unwrap()
+            let watcher = Watcher { attested: id("/agent"), ..watcher(id(path), number) };
+            distribution.subscribe(watcher, OffsetDateTime::UNIX_EPOCH).unwrap()
         };
         let mut clients = [subscribe("/a", 1), subscribe("/a", 2), subscribe("/b", 3)];
         let live = |clients: &mut [Subscription]| {
@@ -408,5 +373,36 @@ mod tests {
         drop(taken);
         subscribe(&distribution, id("/a")).unwrap();
         assert_eq!(lock(&distribution.clients).per_identity.len(), 1);
+    }
+
+    #[test]
+    fn one_client_leaves_places_to_others_of_its_identity() {
+        let distribution = Distribution::new(BundleSet::default(), 100, 100);
+        let watch = |number| distribution.subscribe(watcher(id("/a"), number), OffsetDateTime::UNIX_EPOCH);
+        let taken: Vec<_> = (0..MOST_OF_ATTESTATION).map(|_| watch(1).unwrap()).collect();
+        assert_eq!(watch(1).unwrap_err(), TooManyClients::OfAttestation);
+        watch(2).unwrap();
+        drop(taken);
+        watch(1).unwrap();
+        assert!(lock(&distribution.clients).per_attestation.is_empty());
+    }
+
+    #[test]
+    fn whoever_was_not_there_when_it_was_asked_is_asked_when_it_comes() {
+        let distribution = Distribution::new(BundleSet::default(), 100, 100);
+        distribution.request_renewal(Some(&id("/a")), Duration::from_secs(5), at(100));
+        let asked = |path: &str, issued_at| {
+            let watcher = Watcher { issued_at: at(issued_at), ..watcher(id(path), next_number()) };
+            let mut client = distribution.subscribe(watcher, at(200)).unwrap();
+            assert!(matches!(next_now(&mut client), Some(Event::Bundles)));
+            matches!(next_now(&mut client), Some(Event::RenewNow(_)))
+        };
+        assert!(asked("/a", 99) && !asked("/a", 101) && !asked("/b", 99));
+        distribution.request_renewal(None, Duration::ZERO, at(150));
+        assert!(asked("/a", 101) && asked("/b", 149) && !asked("/b", 151));
+        for number in 0..2 * wishes::MOST {
+            distribution.request_renewal(Some(&id(&format!("/{number}"))), Duration::ZERO, at(number as i64));
+        }
+        assert_eq!(lock(&distribution.clients).wishes.of.len(), wishes::MOST);
     }
 }

@@ -114,7 +114,7 @@ impl Replica {
     fn ask_to_renew(&self, id: Option<&str>, within: Duration) {
         let id: Option<Result<WorkloadId, _>> = id.map(str::parse);
         match id.transpose() {
-            Ok(id) => drop(self.distribution.request_renewal(id.as_ref(), within)),
+            Ok(id) => drop(self.distribution.request_renewal(id.as_ref(), within, self.clock.now())),
             Err(error) => tracing::warn!(%error, "another issuer asks no SPIFFE ID to renew"),
         }
     }

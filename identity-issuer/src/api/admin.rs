@@ -263,7 +263,7 @@ impl AdminApi {
             let change = Change::RenewNow { spiffe_id: id.map(ToString::to_string), within_ms };
             self.store.announce(change).await.map_err(|error| store_status(&error))?;
         }
-        let clients = self.distribution.request_renewal(id, within);
+        let clients = self.distribution.request_renewal(id, within, self.clock.now());
         Ok(RequestRenewalResponse { clients: u32::try_from(clients).unwrap_or(u32::MAX) })
     }
 

@@ -23,7 +23,7 @@ use super::{bundles, companions, parse_id, report, store_status, svid, timestamp
 use crate::admission::Admission;
 use crate::agents::Agents;
 use crate::attestation::{Attestation, Attested, Method, NotAttested, TokenError};
-use crate::distribution::Distribution;
+use crate::distribution::{Distribution, Watcher};
 use crate::entitlement::{Entitlement, Grounds, NotEntitled, Wanted, entitle};
 use crate::issuance::{Issuance, IssueError};
 use crate::metrics::Metrics;
@@ -216,9 +216,15 @@ impl IdentityService for IdentityApi {
         self.admission.certificate(&serial)?;
         let origin = self.agents.standing(&peer).await?;
         let grounds = Grounds::to_keep(peer.id(), &origin);
+        let watcher = Watcher {
+            id: peer.id().clone(),
+            attested: origin.attested,
+            attestation: origin.number,
+            issued_at: origin.issued_at,
+        };
         let subscription = self
             .distribution
-            .subscribe(peer.id().clone(), origin.attested, origin.number, self.clock.now())
+            .subscribe(watcher, self.clock.now())
             .map_err(|full| Status::resource_exhausted(full.to_string()))?;
         // Once more: whoever lost its standing before it had a place was not among those whose streams were ended.
         self.agents.standing(&peer).await?;

@@ -16,6 +16,8 @@ use crate::policy::Actor;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Origin {
     pub(crate) number: AttestationNumber,
+    /// When the certificate was.
+    pub(crate) issued_at: OffsetDateTime,
     /// Who was attested: whoever was may hold certificates of other names too.
     pub(crate) attested: WorkloadId,
     /// What was proved; none where the proof named the identity.
@@ -54,7 +56,7 @@ pub(crate) enum StandingChange {
     EvictId(WorkloadId, OffsetDateTime),
 }
 
-type OriginRow = (Vec<u8>, i64, String, Option<String>, Option<i64>);
+type OriginRow = (Vec<u8>, i64, i64, String, Option<String>, Option<i64>);
 type AgentRow = (i64, String, String, Option<String>, i64, i64, i64, Vec<u8>);
 
 impl Store {
@@ -70,19 +72,20 @@ impl Store {
     pub(crate) async fn origin(&self, serial: &[u8], sha256: &[u8; 32]) -> Result<Option<Origin>, StoreError> {
         let row: Option<OriginRow> = in_time(
             sqlx::query_as(
-                "SELECT certificate, number, attestations.spiffe_id, attributes, evicted_at FROM issued \
+                "SELECT certificate, number, issued_at, attestations.spiffe_id, attributes, evicted_at FROM issued \
              JOIN attestations ON number = attestation_number WHERE serial = $1",
             )
             .bind(serial)
             .fetch_optional(&self.database.readers),
         )
         .await?;
-        let Some((certificate, number, attested, attributes, evicted_at)) = row else { return Ok(None) };
+        let Some((certificate, number, issued_at, attested, attributes, evicted_at)) = row else { return Ok(None) };
         if digest(&SHA256, &certificate).as_ref() != sha256 {
             return Ok(None);
         }
         Ok(Some(Origin {
             number: AttestationNumber(number),
+            issued_at: time(issued_at)?,
             attested: workload_id(&attested)?,
             attributes: attributes.map(|text| attributes_of(&text)).transpose()?,
             evicted: evicted_at.is_some(),

@@ -245,3 +245,41 @@ async fn whoever_asks_too_often_is_told_when_to_come_again_and_others_are_not_he
 
     issuer.stop().await;
 }
+
+/// Each begins and is given up, in whatever state it is then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_thousand_streams_that_are_opened_and_dropped_leave_nothing() {
+    const CLIENTS: usize = 20;
+    const STREAMS: usize = 5_000;
+    let limits = "limits: { renewals_per_minute: 60000000, watchers: 1000, watchers_per_identity: 1000 }";
+    let place = Place::with(limits);
+    let issuer = place.serve().await;
+    let mut opening = JoinSet::new();
+    for number in 0..CLIENTS {
+        let identity = issuer.join(&format!("{ID}-{number}")).await;
+        let mut client = issuer.client_of(&identity).await;
+        opening.spawn(async move {
+            let mut served = 0;
+            for number in 0..STREAMS {
+                let stream = client.watch(hello()).await;
+                // A client whose last stream has not ended yet is refused another.
+                let Ok(stream) = stream else { continue };
+                served += 1;
+                if number % 3 == 0 {
+                    drop(stream.into_inner().message().await);
+                }
+            }
+            served
+        });
+    }
+    let mut served = 0;
+    while let Some(of_one) = opening.join_next().await {
+        served += of_one.unwrap();
+    }
+    assert!(served > CLIENTS * STREAMS / 10, "{served} streams were served");
+    issuer.until_metric("signet_issuer_connected_clients 0").await;
+    let joined = issuer.join(ID).await;
+    let mut stream = issuer.client_of(&joined).await.watch(hello()).await.unwrap().into_inner();
+    assert!(stream.message().await.unwrap().is_some());
+    issuer.stop().await;
+}

@@ -261,6 +261,7 @@ impl Issuer {
             let config = tokio_rustls::TlsConnector::from(Arc::clone(&config));
             async move {
                 let tcp = TcpStream::connect(address).await?;
+                tcp.set_nodelay(true)?;
                 let name = ServerName::IpAddress(address.ip().into());
                 Ok::<_, std::io::Error>(TokioIo::new(config.connect(name, tcp).await?))
             }

@@ -1,0 +1,88 @@
+//! How far a client has come with what it was sent.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use time::OffsetDateTime;
+
+/// What tells one state of a resource from another: a hash of it, so that it is the same at each issuer.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Version([u8; 16]);
+
+/// What a client is kept in step with.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Resource {
+    Bundles,
+    Entitlement,
+}
+
+/// How far a client has come with what it was sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Progress {
+    /// What it has not put in force yet, by [`Resource`].
+    outstanding: [Option<Outstanding>; 2],
+    /// When it last put something in force, or came.
+    applied_at: OffsetDateTime,
+}
+
+#[derive(Clone, Debug)]
+struct Outstanding {
+    version: Version,
+    since: OffsetDateTime,
+    /// Why it refuses it. Empty when it does not.
+    refused: String,
+}
+
+impl Progress {
+    pub(super) fn new(now: OffsetDateTime) -> Self {
+        Self { outstanding: [None, None], applied_at: now }
+    }
+
+    /// Something was sent.
+    pub(super) fn sent(&mut self, resource: Resource, version: Version, now: OffsetDateTime) {
+        let outstanding = Outstanding { version, since: now, refused: String::new() };
+        self.outstanding[resource as usize] = Some(outstanding);
+    }
+
+    /// The client says of what it was sent whether it is in force. Of anything else it may say what it likes.
+    pub(super) fn applied(&mut self, resource: Resource, version: Version, refused: String, now: OffsetDateTime) {
+        let outstanding = &mut self.outstanding[resource as usize];
+        let Some(sent) = outstanding.as_mut().filter(|sent| sent.version == version) else { return };
+        if refused.is_empty() {
+            *outstanding = None;
+            self.applied_at = now;
+        } else {
+            sent.refused = refused;
+        }
+    }
+
+    pub(crate) fn is_current(&self) -> bool {
+        self.outstanding.iter().all(Option::is_none)
+    }
+
+    /// Since when it is behind, or when it last put something in force.
+    pub(crate) fn since(&self) -> OffsetDateTime {
+        self.outstanding.iter().flatten().map(|sent| sent.since).min().unwrap_or(self.applied_at)
+    }
+
+    /// Empty when it refuses nothing.
+    pub(crate) fn refused(&self) -> String {
+        let refused = self.outstanding.iter().flatten().map(|sent| &sent.refused);
+        refused.filter(|refused| !refused.is_empty()).cloned().collect::<Vec<_>>().join("; ")
+    }
+}
+
+impl Version {
+    pub(crate) fn of(state: &[u8]) -> Self {
+        let mut version = [0; 16];
+        version.copy_from_slice(&digest(&SHA256, state).as_ref()[..16]);
+        Self(version)
+    }
+
+    /// None for what is no version of ours.
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
+    pub(crate) fn to_vec(self) -> Vec<u8> {
+        self.0.to_vec()
+    }
+}

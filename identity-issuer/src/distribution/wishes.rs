@@ -1,0 +1,46 @@
+//! "Renew now", for those who were not there when it was asked.
+
+use std::collections::HashMap;
+
+use signet_identity::WorkloadId;
+use time::OffsetDateTime;
+
+use super::{RenewNow, Watcher};
+
+/// What was asked of all holders of an identity, for those who were not there.
+#[derive(Debug, Default)]
+pub(super) struct Wishes {
+    of_everybody: Option<Wish>,
+    pub(super) of: HashMap<WorkloadId, Wish>,
+}
+
+#[derive(Copy, Clone, Debug)]
+pub(super) struct Wish {
+    pub(super) at: OffsetDateTime,
+    pub(super) renew_now: RenewNow,
+}
+
+/// Of identities. Whoever has not come since the oldest of them has renewed by itself, most likely.
+pub(super) const MOST: usize = 4096;
+
+impl Wishes {
+    pub(super) fn remember(&mut self, id: Option<&WorkloadId>, wish: Wish) {
+        let Some(id) = id else {
+            self.of_everybody = Some(wish);
+            self.of.clear();
+            return;
+        };
+        if self.of.len() >= MOST && !self.of.contains_key(id) {
+            let oldest = self.of.iter().min_by_key(|(_, wish)| wish.at).map(|(id, _)| id.clone());
+            oldest.map(|id| self.of.remove(&id));
+        }
+        self.of.insert(id.clone(), wish);
+    }
+
+    /// Of one whose certificate was there before.
+    pub(super) fn of(&self, watcher: &Watcher) -> Option<RenewNow> {
+        let wishes = [self.of_everybody.as_ref(), self.of.get(&watcher.id)];
+        let later = wishes.into_iter().flatten().filter(|wish| wish.at >= watcher.issued_at);
+        later.max_by_key(|wish| wish.at).map(|wish| wish.renew_now)
+    }
+}
