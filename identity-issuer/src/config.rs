@@ -131,7 +131,7 @@ pub struct Limits {
     pub renewals_per_minute: u32,
     /// From one address (IPv6: one /64).
     pub attestations_per_minute: u32,
-    /// Certificates that wait for the database. First ones are refused when half of them wait.
+    /// Renewals that wait for the database; and half as many first certificates, behind them.
     pub pending: usize,
     pub keepalive_interval: Duration,
     pub keepalive_timeout: Duration,

@@ -1,9 +1,9 @@
 //! What must not be lost: the record of everything issued, who proved what for it, join tokens, bans, and the policy.
 //!
 //! ```text
-//! requests ──► bounded channel ──► committer (one task, one connection) ──► SQLite or PostgreSQL
-//!     ▲                                 │ all that wait, in one transaction
-//!     └──── Logged<Certificate> ◄───────┘ only after its commit
+//! requests ──► two bounded queues ──► committer (one task, one connection) ──► SQLite or PostgreSQL
+//!     ▲                                    │ all that wait, in one transaction
+//!     └──── Logged<Certificate> ◄──────────┘ only after its commit
 //! ```
 //! Reads go through small pools of their own. With PostgreSQL, issuers share the records, and tell each other of what changes.
 
@@ -13,6 +13,7 @@ mod database;
 mod issued;
 mod policies;
 mod postgres;
+mod queue;
 mod tokens;
 
 use std::path::PathBuf;
@@ -20,13 +21,12 @@ use std::path::PathBuf;
 use signet_identity::{SharedClock, TrustDomain, WorkloadId};
 use signet_process::admin::Readiness;
 use time::OffsetDateTime;
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::committer::Committer;
 use self::database::Database;
-use crate::attestation::Attestation;
+use self::queue::Queue;
 use crate::certificate::Certificate;
 
 pub(crate) use agents::{AgentRecord, AttestationRecord, Ban, IssuedRecord, Origin, StandingChange};
@@ -160,7 +160,7 @@ type Reply<T> = tokio::sync::oneshot::Sender<T>;
 /// Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
-    writes: mpsc::Sender<Write>,
+    queue: Queue,
     database: Database,
     /// Drawn anew at each start: by it an issuer knows what it told itself.
     issuer: u64,
@@ -177,7 +177,7 @@ pub(crate) struct StoreTask {
 pub(crate) const STORE: &str = "store";
 
 impl Store {
-    /// Opens or makes the database, and brings it to this version. At most `pending` writes wait.
+    /// Opens or makes the database, and brings it to this version. At most `pending` writes wait, and half as many first certificates.
     pub(crate) async fn open(
         location: &Location,
         trust_domain: &TrustDomain,
@@ -189,37 +189,23 @@ impl Store {
         aws_lc_rs::rand::fill(&mut issuer).map_err(|_| OpenError::Randomness)?;
         let issuer = u64::from_be_bytes(issuer);
         let database = Database::open(location, trust_domain).await?;
-        let (writes, waiting) = mpsc::channel(pending);
+        let (queue, waiting) = queue::queue(pending);
         let stop = CancellationToken::new();
         let committer = Committer { database: database.clone(), issuer, clock, readiness };
         let committer = tokio::spawn(committer.run(waiting, stop.clone()));
-        Ok((Self { writes, database, issuer }, StoreTask { committer, stop }))
-    }
-
-    /// Never waits: when too much is pending already, more would only be late.
-    fn submit(&self, write: Write) -> Result<(), StoreError> {
-        self.writes.try_send(write).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => StoreError::Busy,
-            mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
-        })
+        Ok((Self { queue, database, issuer }, StoreTask { committer, stop }))
     }
 
     /// Forgets used proofs and tokens that are long over.
     pub(crate) fn sweep(&self) {
         // Where there is no room for it, the next one does it.
-        let _ = self.submit(Write::Sweep);
+        let _ = self.queue.submit(Write::Sweep);
     }
 
     /// Makes the record of `certificate` durable, and only then hands it back as one that may leave.
     pub(crate) async fn log(&self, certificate: Certificate) -> Result<Logged<Certificate>, LogError> {
         let (reply, outcome) = tokio::sync::oneshot::channel();
-        // The other half is for those who keep an identity that they have.
-        if matches!(certificate.attestation, Attestation::First(_) | Attestation::Beside { .. })
-            && self.writes.capacity() < self.writes.max_capacity() / 2
-        {
-            return Err(StoreError::Busy.into());
-        }
-        self.submit(Write::Certificate { certificate, reply })?;
+        self.queue.submit(Write::Certificate { certificate, reply })?;
         outcome.await.map_err(|_| StoreError::Closed)?
     }
 }

@@ -63,7 +63,7 @@ impl Store {
     /// Makes it durable; how many it is about.
     pub(crate) async fn change_standing(&self, change: StandingChange) -> Result<u64, StoreError> {
         let (reply, outcome) = tokio::sync::oneshot::channel();
-        self.submit(Write::Standing { change, reply })?;
+        self.queue.submit(Write::Standing { change, reply })?;
         outcome.await.map_err(|_| StoreError::Closed)?
     }
 

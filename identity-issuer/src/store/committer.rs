@@ -5,17 +5,14 @@ use std::sync::Arc;
 use signet_identity::SharedClock;
 use signet_process::admin::{Readiness, State};
 use sqlx::{Any, Transaction};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::database::{Database, Kind, in_time, is_conflict};
 use super::issued::{self, NotRecorded};
 use super::postgres::{self, Change};
+use super::queue::{MAX_BATCH, Waiting};
 use super::{Logged, RecordRevisionError, STORE, StoreError, Write, agents, microseconds, policies, tokens};
 use crate::attestation::Attestation;
-
-/// More would make the first of them wait for the last.
-const MAX_BATCH: usize = 256;
 
 /// After a conflict with another issuer's transaction.
 const RETRIES: usize = 3;
@@ -38,16 +35,16 @@ pub(super) struct Committer {
 
 impl Committer {
     /// Runs until `stop` is cancelled and all that was submitted before is answered.
-    pub(super) async fn run(mut self, mut writes: mpsc::Receiver<Write>, stop: CancellationToken) {
+    pub(super) async fn run(mut self, mut waiting: Waiting, stop: CancellationToken) {
         self.readiness.set(STORE, State::Ready);
         let mut batch = Vec::with_capacity(MAX_BATCH);
         loop {
             tokio::select! {
                 // Refuses what comes from now on; what waits already is received to the end.
-                () = stop.cancelled(), if !writes.is_closed() => writes.close(),
-                received = writes.recv_many(&mut batch, MAX_BATCH) => match received {
-                    0 => break,
-                    _ => self.settle(&mut batch).await,
+                () = stop.cancelled(), if !waiting.is_closed() => waiting.close(),
+                there_is_more = waiting.next(&mut batch) => match there_is_more {
+                    false => break,
+                    true => self.settle(&mut batch).await,
                 },
             }
         }

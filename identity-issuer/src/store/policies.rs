@@ -55,7 +55,7 @@ impl Store {
     /// Makes a revision durable, if none of its number is.
     pub(crate) async fn record_revision(&self, revision: Revision) -> Result<(), RecordRevisionError> {
         let (reply, outcome) = tokio::sync::oneshot::channel();
-        self.submit(Write::Revision { revision, reply })?;
+        self.queue.submit(Write::Revision { revision, reply })?;
         outcome.await.map_err(|_| StoreError::Closed)?
     }
 

@@ -11,7 +11,7 @@ use crate::attestation::{JoinTokenHash, NewJoinToken};
 impl Store {
     pub(crate) async fn add_token(&self, token: NewJoinToken) -> Result<(), StoreError> {
         let (reply, outcome) = tokio::sync::oneshot::channel();
-        self.submit(Write::Token { token, reply })?;
+        self.queue.submit(Write::Token { token, reply })?;
         outcome.await.map_err(|_| StoreError::Closed)?
     }
 
