@@ -116,11 +116,13 @@ impl From<Applied> for AppliedLine {
 }
 
 impl AppliedLine {
-    /// `current`, or how long it has been behind, or why it refuses.
+    /// How long it has been current or behind, or why it refuses.
     fn told(&self, now: OffsetDateTime) -> String {
+        let since = |at: OffsetDateTime| output::span((now - at).whole_seconds().unsigned_abs());
         match (self.current, self.refused.as_str(), self.at) {
-            (true, ..) => "current".to_owned(),
-            (false, "", Some(at)) => format!("behind for {}", output::span((now - at).whole_seconds().unsigned_abs())),
+            (true, _, Some(at)) => format!("current for {}", since(at)),
+            (true, _, None) => "current".to_owned(),
+            (false, "", Some(at)) => format!("behind for {}", since(at)),
             (false, "", None) => "behind".to_owned(),
             (false, refused, _) => format!("refused: {refused}"),
         }

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use signet_policy::{Attributes, Document, Policy, Surroundings, render};
+use signet_policy::{Attributes, DEFAULT_PROFILE, Document, Policy, ProfileTerms, Surroundings, render};
 
 libfuzzer_sys::fuzz_target!(|text: &str| {
     let mut document = Document::default();
@@ -20,8 +20,13 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
     let surroundings = Surroundings {
         trust_domain: trust_domain.clone(),
         protected: Vec::new(),
-        profiles: vec!["workload".to_owned()],
-        max_ttl: Duration::from_secs(86_400),
+        profiles: [(DEFAULT_PROFILE, true), ("tls-server", false)]
+            .map(|(name, is_identity)| ProfileTerms {
+                name: name.to_owned(),
+                max_ttl: Duration::from_secs(86_400),
+                is_identity,
+            })
+            .to_vec(),
     };
     let Ok(policy) = Policy::compile(&document.rules, &surroundings) else { return };
     let value = text.chars().rev().take(16).collect::<String>();

@@ -133,6 +133,8 @@ pub struct Limits {
     pub attestations_per_minute: u32,
     /// Renewals that wait for the database; and half as many first certificates, behind them.
     pub pending: usize,
+    /// Of the rules, how many may be gone from a policy that another issuer recorded, without a record that somebody took them out.
+    pub lost_rules_percent: u8,
     pub keepalive_interval: Duration,
     pub keepalive_timeout: Duration,
 }

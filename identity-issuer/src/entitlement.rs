@@ -128,13 +128,15 @@ fn beside(
     let itself = attributes
         .map(|attributes| choose(policy, std::slice::from_ref(attributes), Wanted::identity(Some(identity)), now));
     let until = itself.transpose()?.and_then(|itself| itself.expires);
-    let name = SVID_SPIFFE_ID.parse().ok();
-    // A name that is longer than an attribute may be gives nothing.
-    let by_name = name.and_then(|name| Attributes::new([(name, identity.to_string())]).ok());
-    let proved: Vec<_> = attributes.cloned().into_iter().chain(by_name).collect();
+    let proved: Vec<_> = attributes.cloned().into_iter().chain(by_name(identity)).collect();
     let mut entitlement = choose(policy, &proved, wanted, now)?;
     entitlement.expires = [entitlement.expires, until].into_iter().flatten().min();
     Ok(entitlement)
+}
+
+/// What an identity proves by itself. A name that is longer than an attribute may be proves nothing.
+pub(crate) fn by_name(identity: &WorkloadId) -> Option<Attributes> {
+    Attributes::new([(SVID_SPIFFE_ID.parse().ok()?, identity.to_string())]).ok()
 }
 
 fn choose(

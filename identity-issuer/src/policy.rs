@@ -33,6 +33,8 @@ struct Inner {
     changed: watch::Sender<u64>,
     surroundings: Surroundings,
     profiles: Profiles,
+    /// So many rules may be gone without a record that somebody took them out.
+    most_lost_percent: u8,
     store: Store,
     clock: SharedClock,
 }
@@ -101,6 +103,10 @@ pub(crate) enum ChangeError {
     Overtaken { expected: u64, found: u64 },
     #[error("more than {MAX_RULES} rules")]
     TooMany,
+    #[error(
+        "the policy in force, revision {present}, is not the one on record: was the database restored from a backup?"
+    )]
+    NotOnRecord { present: u64 },
     #[error("there is no revision {0}")]
     NoRevision(u64),
     #[error("rule `{rule}`: {cause}")]
@@ -153,6 +159,7 @@ impl Policies {
         trust_domain: TrustDomain,
         protected: Vec<SpiffeIdPattern>,
         profiles: Profiles,
+        most_lost_percent: u8,
         store: Store,
         clock: SharedClock,
     ) -> Result<Self, PolicyLoadError> {
@@ -173,6 +180,7 @@ impl Policies {
             changed,
             surroundings,
             profiles,
+            most_lost_percent,
             store,
             clock,
         })))
@@ -213,6 +221,10 @@ impl Policies {
         let found = current.revision.head.number;
         if let Some(expected) = wish.expected.filter(|expected| *expected != found) {
             return Err(ChangeError::Overtaken { expected, found });
+        }
+        // Another one of its number: what would be recorded behind that would hold here, and at no other issuer.
+        if found > 0 && !self.0.store.is_on_record(&current.revision.head).await? {
+            return Err(ChangeError::NotOnRecord { present: found });
         }
         let own = |rule: &Rule| wish.permissions.may(Role::Operator, Target::Path(path_of(rule)));
         let mut plan = Plan::new(&current.revision.rules, wish.rules, |rule| match wish.prune {
@@ -297,7 +309,7 @@ impl Policies {
         let before = current.revision.rules.len();
         let names: HashSet<_> = next.rules.iter().map(|rule| &rule.name).collect();
         let missing = current.revision.rules.iter().filter(|rule| !names.contains(&rule.name)).count() as u64;
-        if missing > removed + before as u64 / MOST_LOST {
+        if missing > removed + before as u64 * u64::from(self.0.most_lost_percent) / 100 {
             return Err(CatchUpError::Lost { revision: found, missing, present: before });
         }
         let next = self.compile(next).await.map_err(CatchUpError::Task)?;
@@ -379,7 +391,7 @@ impl Current {
     /// What each of these rules says of a caller.
     pub(crate) fn explain(
         &self,
-        attributes: &Attributes,
+        attributes: &[Attributes],
         now: OffsetDateTime,
         of_these: impl Fn(&Rule) -> bool,
     ) -> Vec<(&RuleName, Outcome)> {
@@ -445,8 +457,6 @@ const OVERLAP: &str =
     "its `match` could hold for callers of rules that are not yours: narrow it, or leave it to operators";
 
 const MAX_CHANGES: usize = 8;
-/// One of so many rules may be gone without a record that somebody took it out.
-const MOST_LOST: u64 = 10;
 /// A policy is compiled whole, and read by every decision.
 const MAX_RULES: usize = 20_000;
 

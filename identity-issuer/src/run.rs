@@ -193,9 +193,15 @@ impl Issuer {
         let (store, store_task) =
             Store::open(&database, &config.trust_domain, pending, clock.clone(), readiness.clone()).await?;
         let protected = administrators.identities().cloned().collect();
-        let loading =
-            Policies::load(config.trust_domain.clone(), protected, profiles.clone(), store.clone(), clock.clone());
-        let policies = loading.await?;
+        let policies = Policies::load(
+            config.trust_domain.clone(),
+            protected,
+            profiles.clone(),
+            config.limits.lost_rules_percent,
+            store.clone(),
+            clock.clone(),
+        )
+        .await?;
         let key = open_key(&config, files.clone()).await?;
         let announce = broadcast::Sender::new(ANNOUNCEMENTS);
         let issuance = Issuance::new(Parts {

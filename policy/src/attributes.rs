@@ -128,6 +128,11 @@ impl Attributes {
         self.pairs.iter().map(|(name, value)| (name, value.as_str()))
     }
 
+    /// By which attestor they were proved; none where there are none.
+    pub fn family(&self) -> Option<Family> {
+        self.pairs.first().map(|(name, _)| name.family())
+    }
+
     /// All values of one name.
     pub fn values<'a>(&'a self, name: &AttributeName) -> impl Iterator<Item = &'a str> + use<'a> {
         let from = self.pairs.partition_point(|(other, _)| other < name);

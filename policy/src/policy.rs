@@ -129,15 +129,21 @@ impl Policy {
         outcomes.filter_map(Outcome::granted).collect()
     }
 
-    /// What each of these rules says of a caller.
+    /// What each of these rules says of a caller, by those of its attributes that the rule is about.
     pub fn explain(
         &self,
-        attributes: &Attributes,
+        attributes: &[Attributes],
         now: OffsetDateTime,
         of_these: impl Fn(&RuleName) -> bool,
     ) -> Vec<(&RuleName, Outcome)> {
+        let none = Attributes::default();
         let these = self.rules.iter().filter(|rule| of_these(&rule.name));
-        these.map(|rule| (&rule.name, outcome_of(rule, attributes, now))).collect()
+        let outcome = |rule: &Compiled| {
+            let of_family = attributes.iter().find(|attributes| attributes.family() == Some(rule.family()));
+            // By others, it is told what is missing.
+            outcome_of(rule, of_family.or(attributes.first()).unwrap_or(&none), now)
+        };
+        these.map(|rule| (&rule.name, outcome(rule))).collect()
     }
 
     /// The first of those called `mine` that one caller could match beside one of those called `theirs`.

@@ -4,12 +4,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use signet_identity::{SystemClock, TlsPolicies, TrustBundle};
-use signet_sdk::{IssuerSource, JoinToken, Running, State};
+use signet_sdk::{IssuerSource, JoinToken, RotationResult, Running, State};
 use signet_test_postgres::Server;
 use signet_tests::{Gateway, GatewayPlan, Issuer, Workload, pages, secs};
 use tokio_util::sync::CancellationToken;
@@ -92,17 +92,34 @@ fn all_renew(workloads: &[Running], serials: &mut HashSet<String>) {
     serials.extend(workloads.iter().map(serial));
 }
 
-/// Renews as fast as it can, wherever somebody answers, and keeps what it was given.
-fn press(issuers: [std::net::SocketAddr; 2], token: &str, stop: &AtomicBool, given: &Mutex<HashSet<String>>) {
-    let mut workload = Workload::of(issuers[0]);
-    workload.attest(token).unwrap();
-    let mut turn = 0;
-    while !stop.load(Relaxed) {
-        match workload.renew() {
-            Ok(svid) => drop(given.lock().unwrap().insert(svid.serial())),
-            Err(_) => {
-                turn += 1;
-                workload.move_to(issuers[turn % 2]);
+/// No attempt of any of them has failed: where one issuer did not answer, the other one did.
+fn none_has_failed(workloads: &[Running]) {
+    let failed: Vec<_> = workloads.iter().map(|workload| workload.monitor.rotations(RotationResult::Failed)).collect();
+    assert_eq!(failed.iter().sum::<u64>(), 0, "{failed:?}");
+}
+
+/// Those who renew as fast as they can, wherever somebody answers.
+#[derive(Default)]
+struct Pressing {
+    stop: AtomicBool,
+    /// The serial numbers.
+    given: Mutex<HashSet<String>>,
+    refused: AtomicUsize,
+}
+
+impl Pressing {
+    fn run(&self, issuers: [std::net::SocketAddr; 2], token: &str) {
+        let mut workload = Workload::of(issuers[0]);
+        workload.attest(token).unwrap();
+        let mut turn = 0;
+        while !self.stop.load(Relaxed) {
+            match workload.renew() {
+                Ok(svid) => drop(self.given.lock().unwrap().insert(svid.serial())),
+                Err(_) => {
+                    self.refused.fetch_add(1, Relaxed);
+                    turn += 1;
+                    workload.move_to(issuers[turn % 2]);
+                }
             }
         }
     }
@@ -112,7 +129,7 @@ fn press(issuers: [std::net::SocketAddr; 2], token: &str, stop: &AtomicBool, giv
 fn an_issuer_that_is_killed_while_it_issues_costs_no_renewal_and_leaves_nothing_unrecorded() {
     let mut mesh = Mesh::new();
     let workloads = mesh.workloads();
-    let (stop, given) = (AtomicBool::new(false), Mutex::new(HashSet::new()));
+    let pressing = Pressing::default();
     let mut serials = HashSet::new();
     let addresses = [mesh.one.address, mesh.two.address];
     let tokens: Vec<_> = (0..4).map(|_| mesh.one.join_token("spiffe://example.org/press")).collect();
@@ -124,7 +141,7 @@ fn an_issuer_that_is_killed_while_it_issues_costs_no_renewal_and_leaves_nothing_
         .start();
     std::thread::scope(|scope| {
         for token in &tokens {
-            scope.spawn(|| press(addresses, token, &stop, &given));
+            scope.spawn(|| pressing.run(addresses, token));
         }
         all_renew(&workloads, &mut serials);
         let of_gateway = gateway.admin.json("/identity")["serial"].clone();
@@ -137,9 +154,10 @@ fn an_issuer_that_is_killed_while_it_issues_costs_no_renewal_and_leaves_nothing_
         mesh.one.process.start_again();
         mesh.one.wait_until_ready();
         all_renew(&workloads, &mut serials);
-        stop.store(true, Relaxed);
+        pressing.stop.store(true, Relaxed);
     });
-    let given = given.into_inner().unwrap();
+    none_has_failed(&workloads);
+    let given = pressing.given.into_inner().unwrap();
     assert!(given.len() > 100, "{}", given.len());
     serials.extend(given);
     assert_eq!(mesh.unrecorded(&serials), Vec::<String>::new());
@@ -150,11 +168,25 @@ fn a_database_that_is_restarted_under_load_costs_no_identity() {
     let mesh = Mesh::new();
     let workloads = mesh.workloads();
     let mut serials = HashSet::new();
-    all_renew(&workloads, &mut serials);
-    mesh.server.down();
-    std::thread::sleep(Duration::from_secs(1));
-    mesh.server.up();
-    all_renew(&workloads, &mut serials);
+    let pressing = Pressing::default();
+    let tokens: Vec<_> = (0..4).map(|_| mesh.one.join_token("spiffe://example.org/press")).collect();
+    std::thread::scope(|scope| {
+        for token in &tokens {
+            scope.spawn(|| pressing.run([mesh.one.address, mesh.two.address], token));
+        }
+        all_renew(&workloads, &mut serials);
+        let given = || pressing.given.lock().unwrap().len();
+        signet_tests::wait::until("it is busy", secs(20), || given() > 100);
+        mesh.server.down();
+        let refused = pressing.refused.load(Relaxed);
+        signet_tests::wait::until("it is missed", secs(20), || pressing.refused.load(Relaxed) > refused + 8);
+        mesh.server.up();
+        let before = given();
+        signet_tests::wait::until("it is used again", secs(20), || given() > before + 100);
+        all_renew(&workloads, &mut serials);
+        pressing.stop.store(true, Relaxed);
+    });
+    serials.extend(pressing.given.into_inner().unwrap());
     assert_eq!(mesh.unrecorded(&serials), Vec::<String>::new());
 }
 

@@ -158,7 +158,7 @@ impl Explanation {
         }
         let by_token = self.attestation.as_ref().is_some_and(|attested| attested.attributes.is_empty());
         let nothing = if by_token {
-            "no rule is asked: its join token named it"
+            "there are no rules, and its join token named it"
         } else {
             "no rule: the identity can be had by join token only (`signet token create`)"
         };

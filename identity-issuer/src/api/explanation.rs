@@ -16,6 +16,7 @@ use super::{parse_id, store_status, timestamp};
 use crate::administration::{Administrators, Binding, Permissions, Role, Target};
 use crate::agents::Agents;
 use crate::distribution::Holder;
+use crate::entitlement::by_name;
 use crate::policy::{Current, Policies, path_of};
 use crate::store::{AttestationRecord, IssuedRecord};
 
@@ -41,7 +42,7 @@ impl Explaining<'_> {
     pub(super) async fn answer(&self, request: ExplainPolicyRequest) -> Result<ExplainPolicyResponse, Status> {
         match request.subject {
             None => Err(Status::invalid_argument("subject: missing; give attributes, a SPIFFE ID or an agent")),
-            Some(Subject::Attributes(list)) => self.attributes(attributes_of(list)?).await,
+            Some(Subject::Attributes(list)) => self.attributes(vec![attributes_of(list)?]).await,
             Some(Subject::SpiffeId(id)) => {
                 let id = parse_id(&id, "spiffe_id")?;
                 let current = self.policies.current();
@@ -59,10 +60,9 @@ impl Explaining<'_> {
                 // Whose it is, is nothing for those who may not see it.
                 let record = found.filter(|record| self.permissions.sees(record.id.path()));
                 let record = record.ok_or_else(|| no_agent(of))?;
-                let mut answer = match record.attributes.clone() {
-                    Some(attributes) => self.attributes(attributes).await?,
-                    None => response(&self.policies.current(), Vec::new()),
-                };
+                // What it was attested as, and what its identity gives it beside that.
+                let proved = record.attributes.clone().into_iter().chain(by_name(&record.id)).collect();
+                let mut answer = self.attributes(proved).await?;
                 self.add_facts(&mut answer, &Holder::Attestation(number), record.id.path()).await?;
                 let banned = self.agents.store.is_banned(&record.id).await.map_err(|error| store_status(&error))?;
                 answer.attestation = Some(attestation(record, banned));
@@ -72,7 +72,7 @@ impl Explaining<'_> {
     }
 
     /// Many rules take their time: not on a worker of the runtime.
-    async fn attributes(&self, attributes: Attributes) -> Result<ExplainPolicyResponse, Status> {
+    async fn attributes(&self, attributes: Vec<Attributes>) -> Result<ExplainPolicyResponse, Status> {
         let (current, permissions, now) = (self.policies.current(), self.permissions.clone(), self.now);
         let place = self.place.clone();
         let explaining = tokio::task::spawn_blocking(move || {

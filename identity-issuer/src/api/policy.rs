@@ -147,6 +147,7 @@ fn status(error: &ChangeError, document: Option<&Document>) -> Status {
         ChangeError::Busy => Code::ResourceExhausted,
         ChangeError::Overtaken { .. } => Code::Aborted,
         ChangeError::TooMany => Code::InvalidArgument,
+        ChangeError::NotOnRecord { .. } => Code::FailedPrecondition,
         ChangeError::NoRevision(_) => Code::NotFound,
         ChangeError::Task(_) => Code::Internal,
     };

@@ -86,6 +86,7 @@ struct LimitsFile {
     renewals_per_minute: Located<u64>,
     attestations_per_minute: Located<u64>,
     pending: Located<u64>,
+    lost_rules_percent: Located<u64>,
     keepalive_interval: Located<config::Duration>,
     keepalive_timeout: Located<config::Duration>,
 }
@@ -136,6 +137,7 @@ impl Default for LimitsFile {
             renewals_per_minute: Located::nowhere(600),
             attestations_per_minute: Located::nowhere(6_000),
             pending: Located::nowhere(4_096),
+            lost_rules_percent: Located::nowhere(10),
             keepalive_interval: seconds(30),
             keepalive_timeout: seconds(20),
         }
@@ -253,6 +255,7 @@ impl LimitsFile {
             renewals_per_minute: rate(&self.renewals_per_minute, "renewals_per_minute")?,
             attestations_per_minute: rate(&self.attestations_per_minute, "attestations_per_minute")?,
             pending: number(&self.pending, "pending", 1..=1_000_000)?,
+            lost_rules_percent: number_within(path, &self.lost_rules_percent, "lost_rules_percent", 0..=100)? as u8,
             keepalive_interval: time(&self.keepalive_interval, "keepalive_interval", SECOND..=HOUR)?,
             keepalive_timeout: time(&self.keepalive_timeout, "keepalive_timeout", SECOND..=HOUR)?,
         })
@@ -339,6 +342,7 @@ fn redacted(config: &Config, trust_bundle: &Path) -> String {
         ("  renewals_per_minute", limits.renewals_per_minute.to_string()),
         ("  attestations_per_minute", limits.attestations_per_minute.to_string()),
         ("  pending", limits.pending.to_string()),
+        ("  lost_rules_percent", limits.lost_rules_percent.to_string()),
         ("  keepalive_interval", duration(limits.keepalive_interval)),
         ("  keepalive_timeout", duration(limits.keepalive_timeout)),
         ("shutdown:\n  drain", duration(config.drain)),

@@ -37,9 +37,10 @@ fn wish(name: &str, expected: Option<u64>) -> Wish {
 #[tokio::test]
 async fn a_change_that_nobody_waits_for_is_in_force_once_it_is_on_record() {
     let folder = tempfile::tempdir().unwrap();
-    let policies = Policies::load(domain(), Vec::new(), profiles(), store(folder.path()).await, Arc::new(SystemClock))
-        .await
-        .unwrap();
+    let policies =
+        Policies::load(domain(), Vec::new(), profiles(), 10, store(folder.path()).await, Arc::new(SystemClock))
+            .await
+            .unwrap();
     let mut given_up = Box::pin(policies.change(wish("a", None)));
     assert!(given_up.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     drop(given_up);
@@ -53,9 +54,10 @@ async fn a_change_that_nobody_waits_for_is_in_force_once_it_is_on_record() {
 #[tokio::test]
 async fn of_two_who_saw_the_same_revision_one_changes_it() {
     let folder = tempfile::tempdir().unwrap();
-    let policies = Policies::load(domain(), Vec::new(), profiles(), store(folder.path()).await, Arc::new(SystemClock))
-        .await
-        .unwrap();
+    let policies =
+        Policies::load(domain(), Vec::new(), profiles(), 10, store(folder.path()).await, Arc::new(SystemClock))
+            .await
+            .unwrap();
     let (one, two) = tokio::join!(policies.change(wish("a", Some(0))), policies.change(wish("b", Some(0))));
     let overtaken =
         |outcome: &Result<_, ChangeError>| matches!(outcome, Err(ChangeError::Overtaken { expected: 0, found: 1 }));
@@ -68,7 +70,7 @@ async fn what_is_not_good_or_only_tried_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(folder.path()).await;
     let policies =
-        Policies::load(domain(), Vec::new(), profiles(), store.clone(), Arc::new(SystemClock)).await.unwrap();
+        Policies::load(domain(), Vec::new(), profiles(), 10, store.clone(), Arc::new(SystemClock)).await.unwrap();
     let mut bad = wish("a", None);
     bad.rules[0].spiffe_id = "spiffe://example.org/signet/issuer".to_owned();
     assert!(matches!(policies.change(bad).await, Err(ChangeError::Policy(_))));
@@ -85,7 +87,7 @@ async fn what_is_not_good_or_only_tried_changes_nothing() {
 async fn another_writer_of_the_same_store_is_noticed() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(folder.path()).await;
-    let load = || Policies::load(domain(), Vec::new(), profiles(), store.clone(), Arc::new(SystemClock));
+    let load = || Policies::load(domain(), Vec::new(), profiles(), 10, store.clone(), Arc::new(SystemClock));
     let (one, two) = (load().await.unwrap(), load().await.unwrap());
     one.change(wish("a", None)).await.unwrap();
     assert!(matches!(two.change(wish("b", None)).await, Err(ChangeError::Overtaken { .. })));
@@ -113,9 +115,10 @@ fn by_operator_of(scope: &str, yaml: &str) -> Wish {
 #[tokio::test]
 async fn an_operator_of_a_part_gives_others_callers_nothing_and_its_own_no_dns_name() {
     let folder = tempfile::tempdir().unwrap();
-    let policies = Policies::load(domain(), Vec::new(), profiles(), store(folder.path()).await, Arc::new(SystemClock))
-        .await
-        .unwrap();
+    let policies =
+        Policies::load(domain(), Vec::new(), profiles(), 10, store(folder.path()).await, Arc::new(SystemClock))
+            .await
+            .unwrap();
     let everything = by_operator_of(
         "/",
         "- {name: billing, match: {k8s.cluster: prod, k8s.namespace: billing}, spiffe_id: 'spiffe://example.org/billing/{k8s.pod}'}

@@ -55,7 +55,7 @@ const CHECKED_WHOLE: u64 = 64 * 1024 * 1024;
 pub(super) const STANDING_LOCK: i64 = 0x5369_676e_6574;
 
 /// In order; one that was released is never changed.
-const SQLITE_MIGRATIONS: &[(i64, &str, &str)] = &[
+const SQLITE_MIGRATIONS: Migrations = &[
     (1, "issued and join tokens", include_str!("../../migrations/sqlite/0001_issued_and_join_tokens.sql")),
     (2, "policy revisions", include_str!("../../migrations/sqlite/0002_policy_revisions.sql")),
     (3, "attestations", include_str!("../../migrations/sqlite/0003_attestations.sql")),
@@ -63,7 +63,7 @@ const SQLITE_MIGRATIONS: &[(i64, &str, &str)] = &[
     (5, "removed rules", include_str!("../../migrations/sqlite/0005_removed_rules.sql")),
     (6, "profiles", include_str!("../../migrations/sqlite/0006_profiles.sql")),
 ];
-const POSTGRES_MIGRATIONS: &[(i64, &str, &str)] = &[
+const POSTGRES_MIGRATIONS: Migrations = &[
     (1, "store", include_str!("../../migrations/postgres/0001_store.sql")),
     (2, "profiles", include_str!("../../migrations/postgres/0002_profiles.sql")),
 ];
@@ -149,7 +149,23 @@ impl Database {
     }
 }
 
+pub(super) type Migrations = &'static [(i64, &'static str, &'static str)];
+
+pub(super) fn migrator(migrations: Migrations) -> Migrator {
+    let migrations = migrations.iter().map(|(version, description, sql)| {
+        Migration::new(*version, (*description).into(), MigrationType::Simple, sql.into_sql_str(), false)
+    });
+    Migrator::with_migrations(migrations.collect::<Vec<_>>())
+}
+
 impl Kind {
+    pub(super) fn migrations(&self) -> Migrations {
+        match self {
+            Self::Sqlite => SQLITE_MIGRATIONS,
+            Self::Postgres(_) => POSTGRES_MIGRATIONS,
+        }
+    }
+
     fn pool(&self, connections: u32) -> AnyPoolOptions {
         let pool = AnyPoolOptions::new().max_connections(connections).acquire_timeout(PATIENCE);
         let kind = self.clone();
@@ -232,15 +248,8 @@ impl Opening<'_> {
     }
 
     async fn migrate(&self, kind: &Kind, connection: &mut AnyConnection) -> Result<(), OpenError> {
-        let known = match kind {
-            Kind::Sqlite => SQLITE_MIGRATIONS,
-            Kind::Postgres(_) => POSTGRES_MIGRATIONS,
-        };
-        let migrations = known.iter().map(|(version, description, sql)| {
-            Migration::new(*version, (*description).into(), MigrationType::Simple, sql.into_sql_str(), false)
-        });
-        let migrator = Migrator::with_migrations(migrations.collect::<Vec<_>>());
-        migrator.run_direct(None, connection, false).await.map_err(|error| match error {
+        let known = kind.migrations();
+        migrator(known).run_direct(None, connection, false).await.map_err(|error| match error {
             MigrateError::VersionMissing(found) => {
                 OpenError::Newer { place: self.location.to_string(), found, known: known.len() as i64 }
             }

@@ -388,6 +388,49 @@ async fn a_database_of_a_newer_version_or_another_trust_domain_is_left_alone(whi
     assert!(matches!(refused, OpenError::Newer { found: 4711, .. }), "{refused:?}");
 }
 
+/// As an issuer of each version before this one left it.
+async fn a_database_of_an_earlier_version_is_brought_to_this_one(which: Which) {
+    let known = match which {
+        Which::Sqlite => database::Kind::Sqlite.migrations(),
+        Which::Postgres => database::Kind::Postgres(PostgresUrl::new("postgres:///x", None).unwrap()).migrations(),
+    };
+    for earlier in 1..known.len() {
+        let folder = tempfile::tempdir().unwrap();
+        let (location, url) = match which {
+            Which::Sqlite => {
+                let path = folder.path().join("issuer.db");
+                std::fs::write(&path, "").unwrap();
+                let url = format!("sqlite://{}", path.display());
+                (Location::File(path), url)
+            }
+            Which::Postgres => {
+                let url = signet_test_postgres::shared().database();
+                (Location::Postgres(PostgresUrl::new(&url, None).unwrap()), url)
+            }
+        };
+        sqlx::any::install_default_drivers();
+        let mut connection = AnyConnection::connect(&url).await.unwrap();
+        database::migrator(&known[..earlier]).run_direct(None, &mut connection, false).await.unwrap();
+        let insertion = "INSERT INTO issued (serial, spiffe_id, key_sha256, not_before, not_after, issued_at, attestation, \
+                         authority_key_id, certificate) VALUES ($1, $2, $3, 0, 4000000000, 0, 'join_token', $1, $1)";
+        let insertion = sqlx::query(insertion).bind(&[8_u8; 16][..]).bind(id().to_string());
+        insertion.bind(KeyHash::of_spki(&[9]).as_bytes().to_vec()).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+
+        let (clock, readiness) = (ManualClock::new(OffsetDateTime::UNIX_EPOCH), Readiness::awaiting([STORE]));
+        let domain = "example.org".parse().unwrap();
+        let opening = Store::open(&location, &domain, 10, clock.shared(), readiness);
+        let (store, task) = opening.await.unwrap();
+        let issued = store.issued_to(&crate::distribution::Holder::Id(id()), 10).await.unwrap();
+        assert_eq!((issued.len(), issued[0].profile.as_str()), (1, "workload"), "from {earlier}");
+        // What was certified then is not certified again, and other keys are.
+        let again = store.log(certificate(9, clock.now(), Attestation::Issuer)).await;
+        assert!(matches!(again, Err(LogError::KeyReused)));
+        store.log(certificate(1, clock.now(), Attestation::Issuer)).await.unwrap();
+        task.finish().await;
+    }
+}
+
 /// Of a file there is one writer.
 #[tokio::test]
 async fn a_ban_is_told_to_be_on_record_when_nothing_that_was_begun_before_can_come_behind_it() {
@@ -477,5 +520,6 @@ on_both! {
     requests_of_one_batch_each_get_their_own_answer,
     the_store_is_ready_once_it_is_open,
     a_database_of_a_newer_version_or_another_trust_domain_is_left_alone,
+    a_database_of_an_earlier_version_is_brought_to_this_one,
     of_two_who_record_one_proof_one_does,
 }

@@ -144,14 +144,21 @@ async fn strangers_who_never_end_their_request_do_not_keep_others_from_attesting
 async fn one_workload_does_not_take_every_place_to_watch() {
     let place = Place::with("limits: { watchers: 20, watchers_per_identity: 16 }");
     let issuer = place.serve().await;
-    let (greedy, other) = (issuer.join(ID).await, issuer.join("spiffe://example.org/shop/till").await);
+    let other = issuer.join("spiffe://example.org/shop/till").await;
     let mut streams = Vec::new();
-    let refused = loop {
-        match issuer.client_of(&greedy).await.watch(hello()).await {
-            Ok(stream) => streams.push(stream),
-            Err(refused) => break refused,
-        }
-    };
+    // As many as one client gets; then as many of another; then those of a third that the identity does not get.
+    let mut refusals = Vec::new();
+    for _ in 0..3 {
+        let greedy = issuer.join(ID).await;
+        refusals.push(loop {
+            match issuer.client_of(&greedy).await.watch(hello()).await {
+                Ok(stream) => streams.push(stream),
+                Err(refused) => break refused,
+            }
+        });
+    }
+    let [first, _, refused] = &refusals[..] else { unreachable!() };
+    assert_eq!(first.message(), "it watches 8 times already");
     assert_eq!((refused.code(), streams.len()), (tonic::Code::ResourceExhausted, 16));
     assert_eq!(refused.message(), format!("16 clients watch already as {ID}, and no identity may have more"));
     issuer.client_of(&other).await.watch(hello()).await.unwrap();

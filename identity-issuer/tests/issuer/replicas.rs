@@ -1,8 +1,8 @@
 //! Issuers that share a PostgreSQL database.
 
 use signet_proto::admin::v1::{
-    BanRequest, EvictAgentsRequest, GetPolicyRequest, ListAgentsRequest, RequestRenewalRequest,
-    evict_agents_request::Agents,
+    ApplyPolicyRequest, BanRequest, EvictAgentsRequest, GetPolicyRequest, ListAgentsRequest, PolicyFile,
+    RequestRenewalRequest, evict_agents_request::Agents,
 };
 use signet_proto::identity::v1::{WatchResponse, watch_response::Event};
 use signet_test_postgres::Server;
@@ -142,6 +142,12 @@ async fn a_policy_that_goes_back_or_loses_rules_is_not_put_in_force() {
     // One of the same number that somebody else has made, of an older state of the database.
     sql(&url, "UPDATE policy_revisions SET actor = 'somebody else' WHERE revision = 3").await;
     told(REFUSED, 3).await;
+    // Behind it, nothing is recorded: it would hold here alone.
+    let file = PolicyFile { name: "policy.yaml".to_owned(), text: rules(0..2) };
+    let request = ApplyPolicyRequest { files: vec![file], prune: true, ..Default::default() };
+    let refused = one.admin().await.apply_policy(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    told(REFUSED, 3).await;
     sql(
         &url,
         "INSERT INTO policy_revisions SELECT 4, created_at, actor, comment, rule_count, 0, rules
@@ -161,6 +167,7 @@ async fn a_policy_that_goes_back_or_loses_rules_is_not_put_in_force() {
 async fn rules_of_a_newer_version_are_not_put_in_force() {
     let (url, [(_a, one), (_b, two)]) = two().await;
     one.apply(&rules(0..2)).await;
+    eventually("the policy is at the other", async || revision(&two).await == 1).await;
     sql(
         &url,
         "INSERT INTO policy_revisions SELECT 2, created_at, actor, comment, rule_count, 0,

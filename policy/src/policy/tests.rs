@@ -90,7 +90,7 @@ fn whoever_lacks_one_attribute_is_told_which() {
     let policy = policy(PODS);
     let other = caller(&[("k8s.cluster", "test"), ("k8s.namespace", "shop"), ("k8s.service_account", "cart")]);
     assert!(policy.decide(&other, now()).is_empty());
-    let [(_, outcome)] = &policy.explain(&other, now(), |_| true)[..] else { panic!("one rule") };
+    let [(_, outcome)] = &policy.explain(std::slice::from_ref(&other), now(), |_| true)[..] else { panic!("one rule") };
     let no_match = Outcome::NoMatch {
         attribute: "k8s.cluster".parse().unwrap(),
         wanted: vec!["prod".to_owned()],
@@ -107,14 +107,15 @@ fn an_attribute_never_adds_a_segment_or_a_label() {
         let pairs = [("k8s.cluster", "prod"), ("k8s.namespace", "shop"), ("k8s.service_account", hostile)];
         let attributes = caller(&pairs);
         assert!(policy.decide(&attributes, now()).is_empty(), "{hostile:?}");
-        let [(_, Outcome::Unrenderable(_))] = &policy.explain(&attributes, now(), |_| true)[..] else {
+        let [(_, Outcome::Unrenderable(_))] = &policy.explain(std::slice::from_ref(&attributes), now(), |_| true)[..]
+        else {
             panic!("{hostile:?}")
         };
     }
     // What a path takes, a DNS name need not.
     for hostile in ["A", "a.b", "a_b"] {
         let pairs = [("k8s.cluster", "prod"), ("k8s.namespace", "shop"), ("k8s.service_account", hostile)];
-        let outcomes = policy.explain(&caller(&pairs), now(), |_| true);
+        let outcomes = policy.explain(&[caller(&pairs)], now(), |_| true);
         let [(_, Outcome::Unrenderable(Unrenderable::DnsName { .. }))] = &outcomes[..] else { panic!("{hostile:?}") };
     }
 }
@@ -167,7 +168,7 @@ fn a_rule_ends_when_it_says() {
     let end = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
     assert_eq!(policy.decide(&ci, end - Duration::from_secs(1)).len(), 1);
     assert!(policy.decide(&ci, end).is_empty());
-    assert!(matches!(policy.explain(&ci, end, |_| true)[0].1, Outcome::Expired { .. }));
+    assert!(matches!(policy.explain(std::slice::from_ref(&ci), end, |_| true)[0].1, Outcome::Expired { .. }));
 }
 
 #[test]
@@ -423,7 +424,7 @@ proptest! {
         let policy = policy(&format!("rules:\n{rules}"));
         let caller = caller(&[("k8s.namespace", &namespace), ("k8s.pod", &pod)]);
         let decided: Vec<_> = policy.decide(&caller, now()).into_iter().map(|grant| grant.rule).collect();
-        let all = policy.explain(&caller, now(), |_| true).into_iter();
+        let all = policy.explain(std::slice::from_ref(&caller), now(), |_| true).into_iter();
         let granted: Vec<_> = all.filter_map(|(_, outcome)| outcome.granted()).map(|grant| grant.rule).collect();
         prop_assert_eq!(decided, granted);
     }
@@ -455,7 +456,7 @@ proptest! {
         }).collect();
         let policy = policy(&format!("rules:\n{}", rules.concat()));
         let caller = caller(&[("k8s.cluster", &format!("c{cluster}")), ("k8s.pod", &format!("p{pod}"))]);
-        let all = policy.explain(&caller, now(), |_| true).into_iter().filter_map(|(_, outcome)| outcome.granted());
+        let all = policy.explain(std::slice::from_ref(&caller), now(), |_| true).into_iter().filter_map(|(_, outcome)| outcome.granted());
         prop_assert_eq!(policy.decide(&caller, now()), all.collect::<Vec<_>>());
     }
 
