@@ -9,6 +9,7 @@ mod explanation;
 mod identity;
 mod issuing;
 mod policy;
+mod unattended;
 mod watching;
 
 use std::time::Duration;

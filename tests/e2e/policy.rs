@@ -250,6 +250,25 @@ fn an_operator_far_away_is_confined_to_its_part() {
     assert_eq!(operator.json(&with(&["history"], &place))["revisions"][0]["actor"], "spiffe://example.org/people/ann");
     let refused = operator.refused(&["status", "--issuer", &address]);
     assert!(refused.contains("--identity"), "{refused}");
+    // Somebody without a role, and a file that is larger than any policy.
+    let mut eve = signet_tests::Workload::of(operator.issuer.address);
+    eve.attest(&operator.issuer.join_token("spiffe://example.org/eve")).unwrap();
+    fs::write(identity.join("svid.pem"), eve.svid().chain_pem()).unwrap();
+    fs::write(identity.join("svid.key"), eve.svid().key_pem()).unwrap();
+    operator.refused(&with(&["status"], &place));
+    operator.write("large.yaml", &format!("# {}\nrules: []\n", "x".repeat(9 << 20)));
+    operator.refused(&["apply", "--yes", "-f", "large.yaml"]);
     let log = operator.issuer.process.log();
-    assert!(log.contains("\"outcome\":\"refused: ") && log.contains("\"action\":\"CreateJoinToken\""), "{log}");
+    let told = |actor: &str, action: &str, target: &str, outcome: &str| {
+        let parts = [("actor", actor), ("action", action), ("target", target), ("outcome", outcome)];
+        let is_it = |line: &str| parts.iter().all(|(key, value)| line.contains(&format!("\"{key}\":\"{value}")));
+        assert!(log.lines().any(is_it), "{parts:?} is not in {log}");
+    };
+    let (ann, eve) = ("spiffe://example.org/people/ann", "spiffe://example.org/eve");
+    told(ann, "ApplyPolicy", "this issuer", "done");
+    told(ann, "ApplyPolicy", "this issuer", "refused: rule `billing`");
+    told(ann, "CreateJoinToken", "/shop/cart", "done");
+    told(ann, "CreateJoinToken", "/billing/pay", "refused: ");
+    told(eve, "GetStatus", "unknown", "refused: ");
+    told("uid:", "ApplyPolicy", "unknown", "refused: ");
 }

@@ -19,6 +19,7 @@ use tonic::{Code, Request, Response, Status};
 use super::calls::Call;
 use super::doorkeeper::{Bounded, Doorkeeper, MAX_POLICY, Places};
 use super::explanation::Explaining;
+use super::unattended::Unattended;
 use super::{agents, companions, parse_id, policy, store_status, timestamp};
 use crate::administration::{Administrators, Role, Target};
 use crate::agents::Agents;
@@ -47,14 +48,15 @@ const MAX_TOKEN_TTL: Duration = Duration::from_secs(24 * 3600);
 const MAX_SPREAD: Duration = Duration::from_secs(24 * 3600);
 
 /// Behind the doorkeeper; at each address where it is served.
-pub(crate) type GuardedAdmin = InterceptedService<Bounded<AdminServiceServer<AdminApi>>, Doorkeeper>;
+pub(crate) type GuardedAdmin = Unattended<InterceptedService<Bounded<AdminServiceServer<AdminApi>>, Doorkeeper>>;
 
 impl AdminApi {
     pub(crate) fn guarded(self: Arc<Self>) -> GuardedAdmin {
         let (administrators, clock) = (self.administrators.clone(), self.clock.clone());
-        let doorkeeper = Doorkeeper { administrators, clock, knocks: Arc::default(), places: Places::default() };
+        let doorkeeper = Doorkeeper { administrators: administrators.clone(), clock, places: Places::default() };
         let service = AdminServiceServer::from_arc(self).max_decoding_message_size(MAX_POLICY);
-        InterceptedService::new(Bounded(service), doorkeeper)
+        let service = InterceptedService::new(Bounded(service), doorkeeper);
+        Unattended { service, administrators, knocks: Arc::default() }
     }
 
     /// For the local socket, where nothing else is served.
@@ -154,7 +156,8 @@ impl AdminService for AdminApi {
         request: Request<ApplyPolicyRequest>,
     ) -> Result<Response<ApplyPolicyResponse>, Status> {
         // Of what, the rules say.
-        let call = self.admit(&request, "ApplyPolicy", Role::Operator, Target::Issuer).await?;
+        let action = if request.get_ref().dry_run { "ApplyPolicy (dry run)" } else { "ApplyPolicy" };
+        let call = self.admit(&request, action, Role::Operator, Target::Issuer).await?;
         let applied = policy::apply(&self.policies, call.permissions.clone(), request.into_inner()).await;
         call.end(applied)
     }
@@ -178,7 +181,8 @@ impl AdminService for AdminApi {
         &self,
         request: Request<RollbackPolicyRequest>,
     ) -> Result<Response<ApplyPolicyResponse>, Status> {
-        let call = self.admit(&request, "RollbackPolicy", Role::Operator, Target::Issuer).await?;
+        let action = if request.get_ref().dry_run { "RollbackPolicy (dry run)" } else { "RollbackPolicy" };
+        let call = self.admit(&request, action, Role::Operator, Target::Issuer).await?;
         let applied = policy::roll_back(&self.policies, call.permissions.clone(), request.into_inner()).await;
         call.end(applied)
     }

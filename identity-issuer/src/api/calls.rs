@@ -3,6 +3,7 @@
 use tonic::{Request, Response, Status};
 
 use super::doorkeeper::Admitted;
+use super::unattended::Attention;
 use crate::administration::{Permissions, Role, Target};
 use crate::agents::Agents;
 use crate::server::Caller;
@@ -27,6 +28,9 @@ impl Call {
         role: Role,
         target: Target<'_>,
     ) -> Result<Self, Status> {
+        if let Some(attention) = request.extensions().get::<Attention>() {
+            attention.give();
+        }
         let admitted = request.extensions().get::<Admitted>();
         let place = admitted.ok_or_else(|| Status::internal("a call without a caller"))?.clone();
         let permissions = place.permissions().clone();
@@ -72,9 +76,15 @@ impl Call {
     fn write_down(&mut self, outcome: &str) {
         self.written = true;
         let Self { permissions, action, target, .. } = self;
-        let outcome = &outcome[..outcome.floor_char_boundary(MAX_OUTCOME)];
-        tracing::info!(actor = permissions.actor.as_str(), action, target, outcome, "administration");
+        write_down(permissions.actor.as_str(), action, target, outcome, 0);
     }
+}
+
+/// The event of a call: who did what to what, and how it went; and of how many before it nothing was written.
+pub(super) fn write_down(actor: &str, action: &str, target: &str, outcome: &str, suppressed: u64) {
+    let outcome = &outcome[..outcome.floor_char_boundary(MAX_OUTCOME)];
+    let suppressed = (suppressed > 0).then_some(suppressed);
+    tracing::info!(actor, action, target, outcome, suppressed, "administration");
 }
 
 impl Drop for Call {

@@ -6,7 +6,6 @@ use std::task::{Context, Poll};
 
 use http_body_util::Limited;
 use signet_identity::SharedClock;
-use signet_process::log_limit::LogLimit;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::service::Interceptor;
@@ -22,8 +21,6 @@ use crate::server::Caller;
 pub(crate) struct Doorkeeper {
     pub(super) administrators: Administrators,
     pub(super) clock: SharedClock,
-    /// Any workload may knock.
-    pub(super) knocks: Arc<LogLimit>,
     pub(super) places: Places,
 }
 
@@ -53,12 +50,8 @@ impl Interceptor for Doorkeeper {
             (None, Some(user)) => self.administrators.user(user).ok_or_else(|| format!("uid:{user}")),
             (None, None) => return Err(Status::unauthenticated("a client certificate is needed")),
         };
-        let permissions = permissions.map_err(|actor| {
-            if let Some(suppressed) = self.knocks.admit() {
-                tracing::info!(actor, outcome = "refused: it has no role", suppressed, "administration");
-            }
-            Status::permission_denied(format!("{actor} has no role at this issuer"))
-        })?;
+        let permissions =
+            permissions.map_err(|actor| Status::permission_denied(format!("{actor} has no role at this issuer")))?;
         let place = self.places.take(permissions);
         let place = place.ok_or_else(|| Status::resource_exhausted("too many administrative calls at once"))?;
         request.extensions_mut().insert(Admitted(Arc::new(place)));
