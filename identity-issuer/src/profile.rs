@@ -165,9 +165,7 @@ impl Profile {
         params.not_after = validity.not_after;
         Ok(params)
     }
-}
 
-impl Profile {
     /// For a holder's key, as DER (SubjectPublicKeyInfo). Empty for most: the SPIFFE ID is the name.
     ///
     /// What is no identity has no SPIFFE ID for a name: some that verify X.509-SVIDs look at no purpose, and would take it for one.
