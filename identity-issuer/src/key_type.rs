@@ -78,9 +78,10 @@ impl KeyType {
         let (_, key) = RSAPublicKey::from_der(der).ok()?;
         // An odd number of exactly so many bits: its first octet is 0, its second has the top bit.
         let [0, modulus @ ..] = key.modulus else { return None };
-        if modulus.first()? & 0x80 == 0 || modulus.last()? & 1 == 0 || key.try_exponent().ok()? != RSA_EXPONENT {
+        if modulus.first()? & 0x80 == 0 || modulus.last()? & 1 == 0 {
             return None;
         }
+        // In this form alone, and with this exponent.
         let written = yasna::construct_der(|writer| {
             writer.write_sequence(|writer| {
                 writer.next().write_bigint_bytes(modulus, true);

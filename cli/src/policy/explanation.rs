@@ -123,7 +123,10 @@ struct Outcome {
 impl From<RuleOutcome> for Outcome {
     fn from(told: RuleOutcome) -> Self {
         let (outcome, spiffe_id, why) = match told.outcome {
-            Some(rule_outcome::Outcome::Granted(granted)) => ("granted", Some(granted.spiffe_id), String::new()),
+            Some(rule_outcome::Outcome::Granted(granted)) => {
+                let profile = Some(granted.profile).filter(|profile| !profile.is_empty());
+                ("granted", Some(granted.spiffe_id), profile.map(|name| format!("profile {name}")).unwrap_or_default())
+            }
             Some(rule_outcome::Outcome::NoMatch(no_match)) => ("no match", None, of_no_match(&no_match)),
             Some(rule_outcome::Outcome::ExpiredAt(at)) => {
                 let at = OffsetDateTime::from_unix_timestamp(at.seconds).map(output::timestamp).unwrap_or_default();
@@ -195,7 +198,11 @@ impl Explanation {
         let mut outcomes: Vec<&Outcome> = self.outcomes.iter().collect();
         outcomes.sort_by_key(|outcome| outcome.spiffe_id.is_none());
         let line = |outcome: &&Outcome| {
-            let why = outcome.spiffe_id.clone().unwrap_or_else(|| outcome.why.clone());
+            let why = match &outcome.spiffe_id {
+                Some(id) if outcome.why.is_empty() => id.clone(),
+                Some(id) => format!("{id}, {}", outcome.why),
+                None => outcome.why.clone(),
+            };
             vec![outcome.rule.clone(), outcome.outcome.to_owned(), why]
         };
         outcomes.iter().map(line).collect()
