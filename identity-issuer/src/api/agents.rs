@@ -99,6 +99,10 @@ pub(super) async fn bans(
     request: ListBansRequest,
 ) -> Result<ListBansResponse, Status> {
     let (limit, mut after) = (page(request.limit)?, request.after);
+    // Nothing, or where the page before ended.
+    if !after.is_empty() {
+        parse_id(&after, "after")?;
+    }
     let mut seen = Vec::new();
     loop {
         let found = agents.bans(&after, limit).await.map_err(|error| store_status(&error))?;

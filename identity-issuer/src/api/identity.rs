@@ -158,7 +158,9 @@ impl IdentityService for IdentityApi {
         let caller = caller.ok_or_else(|| Status::internal("a connection without a caller"))?;
         let working = caller.work.begin();
         let AttestRequest { proof, csr, spiffe_id, wait } = request.into_inner();
-        let wait = wait.and_then(|wait| Duration::try_from(wait).ok()).unwrap_or_default().min(self.longest_wait);
+        let wait = wait.map(Duration::try_from).transpose();
+        let wait = wait.map_err(|_| Status::invalid_argument("wait: negative, or no time"))?;
+        let wait = wait.unwrap_or_default().min(self.longest_wait);
         let proof = proof.ok_or_else(|| Status::invalid_argument("proof: missing"))?;
         let wanted = (!spiffe_id.is_empty()).then(|| parse_id(&spiffe_id, "spiffe_id")).transpose()?;
         if let Some(address) = caller.address {

@@ -219,5 +219,7 @@ async fn what_an_administrator_says_is_bounded() {
     }
     let ban = BanRequest { spiffe_id: "spiffe://example.org/x".to_owned(), reason: "\u{1b}]0;x".to_owned() };
     assert_eq!(owner.ban(ban).await.unwrap_err().code(), Code::InvalidArgument);
+    let page = ListBansRequest { after: "\0".to_owned(), limit: 1 };
+    assert_eq!(owner.list_bans(page).await.unwrap_err().code(), Code::InvalidArgument);
     issuer.stop().await;
 }

@@ -133,6 +133,11 @@ async fn a_csr_that_is_refused_names_its_field_and_costs_no_token() {
     }
     let nothing = client.attest(AttestRequest::default()).await.unwrap_err();
     assert_eq!((nothing.code(), nothing.message()), (Code::InvalidArgument, "proof: missing"));
+    let proof = signet_proto::identity::v1::attest_request::Proof::JoinToken(token.clone());
+    let wait = Some(prost_types::Duration { seconds: -1, nanos: 0 });
+    let late = AttestRequest { wait, ..crate::harness::request(proof, csr(&new_key())) };
+    let late = client.attest(late).await.unwrap_err();
+    assert_eq!((late.code(), late.message()), (Code::InvalidArgument, "wait: negative, or no time"));
     assert_eq!(place.count("SELECT count(*) FROM issued WHERE attestation = 'join_token'").await, 0);
     attest(&mut client, &token, csr(&new_key())).await.unwrap();
     issuer.stop().await;
@@ -143,7 +148,9 @@ async fn a_message_beyond_its_limit_is_refused() {
     let place = Place::new();
     let issuer = place.serve().await;
     let token = issuer.token(ID).await;
-    let refused = attest(&mut issuer.stranger().await, &token, vec![0; 70_000]).await.unwrap_err();
-    assert_eq!(refused.code(), Code::OutOfRange, "{refused}");
+    for bytes in [70_000, 4 << 20] {
+        let refused = attest(&mut issuer.stranger().await, &token, vec![0; bytes]).await.unwrap_err();
+        assert_eq!(refused.code(), Code::OutOfRange, "{refused}");
+    }
     issuer.stop().await;
 }
