@@ -84,13 +84,13 @@ fn unreachable_issuer(socket: &Path, error: &tonic::transport::Error) -> Failure
 }
 
 /// Where an issuer is administered.
-pub(crate) enum Place {
+enum Place {
     Socket(PathBuf),
     Network { address: String, identity: PathBuf },
 }
 
 impl Place {
-    pub(crate) fn of(options: &IssuerOptions) -> Result<Self, Failure> {
+    fn of(options: &IssuerOptions) -> Result<Self, Failure> {
         let Some(named) = &options.issuer else { return socket().map(Self::Socket) };
         // A path with a colon can be written with a slash: ./a:1
         if named.contains('/') || !named.contains(':') {

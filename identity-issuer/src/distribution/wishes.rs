@@ -32,7 +32,9 @@ impl Wishes {
         };
         if self.of.len() >= MOST && !self.of.contains_key(id) {
             let oldest = self.of.iter().min_by_key(|(_, wish)| wish.at).map(|(id, _)| id.clone());
-            oldest.map(|id| self.of.remove(&id));
+            if let Some(oldest) = oldest {
+                self.of.remove(&oldest);
+            }
         }
         self.of.insert(id.clone(), wish);
     }
