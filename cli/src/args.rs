@@ -58,6 +58,8 @@ pub(crate) enum Command {
     Evict(EvictOptions),
     /// Keep an identity from being attested, renewed and watched
     Ban(BanOptions),
+    /// Take back what an issuer that is gone for good had its clients trust
+    Forget(ForgetOptions),
     /// Lift a ban
     Unban(UnbanOptions),
     /// What the issuer is and how long its authority lasts
@@ -81,6 +83,22 @@ pub(crate) enum GetCommand {
     /// The identities that are banned
     #[command(after_help = "Example:\n  signet get bans")]
     Bans(IssuerOptions),
+    /// What is trusted, by the word of which issuer
+    #[command(after_help = "Example:\n  signet get bundles")]
+    Bundles(IssuerOptions),
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example:
+  signet forget 3f1c0d5ab2e4987610fedcba98765432
+
+Everybody stops trusting what that issuer alone had its clients trust. An issuer that still runs is not forgotten.")]
+pub(crate) struct ForgetOptions {
+    /// As `signet get bundles` names it
+    #[arg(value_name = "ISSUER")]
+    pub(crate) which: String,
+    #[command(flatten)]
+    pub(crate) issuer: IssuerOptions,
 }
 
 #[derive(Debug, Subcommand)]

@@ -5,6 +5,7 @@
 mod admin;
 mod agents;
 mod args;
+mod bundles;
 mod ca;
 mod completions;
 mod dev;
@@ -38,6 +39,8 @@ fn main() -> ExitCode {
         Command::Get(GetCommand::Rules(options)) => policy::rules(options, output),
         Command::Get(GetCommand::Agents(options)) => agents::list(options, output),
         Command::Get(GetCommand::Bans(options)) => agents::bans(options, output),
+        Command::Get(GetCommand::Bundles(options)) => bundles::list(options, output),
+        Command::Forget(options) => bundles::forget(options, output),
         Command::Evict(options) => agents::evict(options, output),
         Command::Ban(options) => agents::ban(options, output),
         Command::Unban(options) => agents::unban(options, output),

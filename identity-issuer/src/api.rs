@@ -3,6 +3,7 @@
 mod admin;
 mod agents;
 mod attestors;
+mod bundles;
 mod calls;
 mod doorkeeper;
 mod explanation;
@@ -26,6 +27,7 @@ use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 use crate::admission::Refused;
 use crate::agents::NoStanding;
 use crate::authority::CertifyError;
+use crate::bundles::told_to;
 use crate::certificate::Certificate;
 use crate::distribution::Version;
 use crate::entitlement::{Entitlement, NotEntitled};
@@ -183,7 +185,12 @@ fn svid(certificate: Certificate, entitlement: &Entitlement) -> wire::X509Svid {
     }
 }
 
-fn bundles(set: &BundleSet) -> wire::TrustBundles {
+/// What the holder of `entitlement` is to trust.
+fn bundles(set: &BundleSet, entitlement: &Entitlement) -> wire::TrustBundles {
+    written(&told_to(set, entitlement.id.trust_domain(), &entitlement.federates_with))
+}
+
+fn written(set: &BundleSet) -> wire::TrustBundles {
     let bundle = |bundle: &signet_identity::TrustBundle| wire::TrustBundle {
         trust_domain: bundle.trust_domain().as_str().to_owned(),
         x509_authorities: bundle.authorities().iter().map(|der| der.to_vec()).collect(),

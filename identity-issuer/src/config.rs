@@ -6,7 +6,8 @@
 //! database:                              # default: issuer.db in `state`; one PostgreSQL for several issuers
 //!   url: postgres://signet@db.example.org/signet
 //!   password_file: db-password
-//! trust_bundle: root.pem                 # the root certificates, PEM
+//! trust_bundle: root.pem                 # the root certificates, PEM; a change of the file is taken up
+//! federation: []                         # bundles of other trust domains: [{ trust_domain: partner.example, bundle: partner.pem }]
 //! authority:
 //!   certificate: authority.pem           # what `signet ca sign` wrote
 //!   passphrase_file: passphrase          # seals the issuer's key
@@ -23,6 +24,7 @@
 
 mod administration;
 mod attestation;
+mod bundles;
 mod file;
 mod profiles;
 
@@ -30,13 +32,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use signet_identity::{SharedClock, TrustBundle, TrustDomain};
+use signet_identity::{SharedClock, TrustDomain};
 use signet_process::config::ConfigError;
 use signet_process::logging::LogHandle;
 
 use crate::administration::Binding;
 use crate::attestation::{Published, X509Authority};
 use crate::authority::SealStrength;
+use crate::bundles::BundleFile;
 use crate::profile::Profile;
 use crate::store::Location;
 
@@ -47,7 +50,9 @@ pub struct Config {
     pub state: PathBuf,
     /// `issuer.db` in `state` where no other is named.
     pub(crate) database: Location,
-    pub trust_bundle: TrustBundle,
+    pub trust_bundle: BundleFile,
+    /// Of other trust domains.
+    pub federation: Vec<BundleFile>,
     pub authority: Authority,
     pub listen: SocketAddr,
     pub admin: SocketAddr,
@@ -156,6 +161,11 @@ impl Config {
     /// The same for text in memory; `name` is what errors call it and where relative paths start.
     pub fn parse(name: &Path, text: &str) -> Result<Self, ConfigError> {
         signet_process::config::parse::<file::File>(name, text)?.resolve(name)
+    }
+
+    /// All whose contents clients may be told of; this trust domain's first.
+    pub(crate) fn bundle_files(&self) -> impl Iterator<Item = &BundleFile> {
+        std::iter::once(&self.trust_bundle).chain(&self.federation)
     }
 }
 

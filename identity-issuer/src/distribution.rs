@@ -15,6 +15,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::attestation::AttestationNumber;
+use crate::bundles::Bundles;
+use crate::store::RenewalRequest;
 
 pub(crate) use progress::{Progress, Resource, Version};
 use wishes::{Wish, Wishes};
@@ -22,7 +24,7 @@ use wishes::{Wish, Wishes};
 /// Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Distribution {
-    bundles: watch::Sender<BundleSet>,
+    bundles: Bundles,
     clients: Arc<Mutex<Clients>>,
     max_clients: usize,
     max_per_identity: usize,
@@ -52,7 +54,7 @@ pub(crate) struct Watcher {
 struct Client {
     watcher: Watcher,
     ended: CancellationToken,
-    renew_now: watch::Sender<Option<RenewNow>>,
+    renew_now: watch::Sender<Option<Wish>>,
     progress: Arc<Mutex<Progress>>,
 }
 
@@ -68,7 +70,7 @@ pub(crate) struct Subscription {
     number: u64,
     clients: Arc<Mutex<Clients>>,
     bundles: watch::Receiver<BundleSet>,
-    renew_now: watch::Receiver<Option<RenewNow>>,
+    renew_now: watch::Receiver<Option<Wish>>,
     ended: CancellationToken,
     progress: Arc<Mutex<Progress>>,
 }
@@ -102,18 +104,18 @@ pub(crate) enum TooManyClients {
 const MOST_OF_ATTESTATION: usize = 8;
 
 impl Distribution {
-    pub(crate) fn new(bundles: BundleSet, max_clients: usize, max_per_identity: usize) -> Self {
-        Self { bundles: watch::Sender::new(bundles), clients: Arc::default(), max_clients, max_per_identity }
+    pub(crate) fn new(bundles: Bundles, max_clients: usize, max_per_identity: usize) -> Self {
+        Self { bundles, clients: Arc::default(), max_clients, max_per_identity }
     }
 
     pub(crate) fn bundles(&self) -> BundleSet {
-        self.bundles.borrow().clone()
+        self.bundles.in_force().borrow().clone()
     }
 
     pub(crate) fn subscribe(&self, watcher: Watcher, now: OffsetDateTime) -> Result<Subscription, TooManyClients> {
         let progress = Arc::new(Mutex::new(Progress::new(now)));
         let ended = CancellationToken::new();
-        let mut bundles = self.bundles.subscribe();
+        let mut bundles = self.bundles.in_force();
         // So that the first event is the state as it is.
         bundles.mark_changed();
         let mut clients = lock(&self.clients);
@@ -159,17 +161,15 @@ impl Distribution {
         numbers.into_iter().map(|(_, client)| (client.watcher.attestation, progress(client))).collect()
     }
 
-    /// Asks the holders of `id`, or everybody, to renew, those who are not connected when they come; returns how many are.
-    pub(crate) fn request_renewal(&self, id: Option<&WorkloadId>, within: Duration, now: OffsetDateTime) -> usize {
+    /// Asks the holders of an identity, or everybody, to renew, those who are not connected when they come; returns how many are. Whoever
+    /// has been asked by it before, or has renewed since, is not.
+    pub(crate) fn request_renewal(&self, request: &RenewalRequest) -> usize {
         let mut clients = lock(&self.clients);
-        let renew_now = RenewNow { within };
-        clients.wishes.remember(id, Wish { at: now, renew_now });
-        let mut asked = 0;
-        for client in clients.by_number.values().filter(|client| id.is_none_or(|id| client.watcher.id == *id)) {
-            client.renew_now.send_replace(Some(renew_now));
-            asked += 1;
-        }
-        asked
+        let wish = Wish { at: request.at, renew_now: RenewNow { within: request.within } };
+        let id = request.id.as_ref();
+        clients.wishes.remember(id, wish);
+        let holders = clients.by_number.values().filter(|client| id.is_none_or(|id| client.watcher.id == *id));
+        holders.filter(|client| client.watcher.issued_at <= wish.at).filter(|client| client.ask(wish)).count()
     }
 
     pub(crate) fn client_count(&self) -> usize {
@@ -210,8 +210,8 @@ impl Subscription {
                 }
                 changed = self.renew_now.changed() => {
                     changed.ok()?;
-                    if let Some(renew_now) = *self.renew_now.borrow_and_update() {
-                        return Some(Event::RenewNow(renew_now));
+                    if let Some(wish) = *self.renew_now.borrow_and_update() {
+                        return Some(Event::RenewNow(wish.renew_now));
                     }
                 }
             }
@@ -220,6 +220,17 @@ impl Subscription {
 }
 
 impl Client {
+    /// Whether it had not been asked by that before.
+    fn ask(&self, wish: Wish) -> bool {
+        self.renew_now.send_if_modified(|present| {
+            let is_new = present.is_none_or(|present| present.at < wish.at);
+            if is_new {
+                *present = Some(wish);
+            }
+            is_new
+        })
+    }
+
     fn is_of(&self, holder: &Holder) -> bool {
         match holder {
             Holder::Id(id) => self.watcher.id == *id || self.watcher.attested == *id,
@@ -269,6 +280,14 @@ mod tests {
 
     use super::*;
 
+    fn distribution(max_clients: usize, max_per_identity: usize) -> Distribution {
+        Distribution::new(Bundles::new(BundleSet::default()), max_clients, max_per_identity)
+    }
+
+    fn ask(distribution: &Distribution, id: Option<WorkloadId>, within: u64, now: OffsetDateTime) -> usize {
+        distribution.request_renewal(&RenewalRequest { id, at: now, within: Duration::from_secs(within) })
+    }
+
     fn id(path: &str) -> WorkloadId {
         format!("spiffe://example.org{path}").parse().unwrap()
     }
@@ -300,7 +319,7 @@ mod tests {
 
     #[test]
     fn the_first_event_is_the_full_state_and_then_there_is_silence() {
-        let distribution = Distribution::new(BundleSet::default(), 10, 10);
+        let distribution = distribution(10, 10);
         let mut client = subscribe(&distribution, id("/a")).unwrap();
         assert!(matches!(next_now(&mut client), Some(Event::Bundles)));
         assert!(next_now(&mut client).is_none());
@@ -308,33 +327,56 @@ mod tests {
 
     #[test]
     fn only_holders_of_the_identity_are_asked_to_renew() {
-        let distribution = Distribution::new(BundleSet::default(), 10, 10);
+        let distribution = distribution(10, 10);
         let mut clients = ["/a", "/a", "/b"].map(|path| subscribe(&distribution, id(path)).unwrap());
         clients.iter_mut().for_each(|client| assert!(next_now(client).is_some()));
-        assert_eq!(distribution.request_renewal(Some(&id("/a")), Duration::from_secs(5), at(1)), 2);
+        assert_eq!(ask(&distribution, Some(id("/a")), 5, at(1)), 2);
         assert!(
             matches!(next_now(&mut clients[1]), Some(Event::RenewNow(RenewNow { within })) if within.as_secs() == 5)
         );
         assert!(next_now(&mut clients[2]).is_none());
-        assert_eq!(distribution.request_renewal(None, Duration::ZERO, at(1)), 3);
-        assert_eq!(distribution.request_renewal(Some(&id("/c")), Duration::ZERO, at(1)), 0);
+        assert_eq!(ask(&distribution, None, 0, at(2)), 3);
+        assert_eq!(ask(&distribution, Some(id("/c")), 0, at(3)), 0);
     }
 
     #[test]
     fn a_slow_client_gets_the_latest_and_no_queue() {
-        let distribution = Distribution::new(BundleSet::default(), 10, 10);
+        let distribution = distribution(10, 10);
         let mut client = subscribe(&distribution, id("/a")).unwrap();
         next_now(&mut client);
         for seconds in 0..1000 {
-            distribution.request_renewal(None, Duration::from_secs(seconds), at(1));
+            ask(&distribution, None, seconds as u64, at(seconds));
         }
         assert!(matches!(next_now(&mut client), Some(Event::RenewNow(RenewNow { within })) if within.as_secs() == 999));
         assert!(next_now(&mut client).is_none());
     }
 
     #[test]
+    fn whoever_was_asked_or_has_renewed_since_is_not_asked_again() {
+        let distribution = distribution(10, 10);
+        let subscribe = |issued_at| {
+            let watcher = Watcher { issued_at: at(issued_at), ..watcher(id("/a"), next_number()) };
+            distribution.subscribe(watcher, at(100)).unwrap()
+        };
+        let mut clients = [subscribe(10), subscribe(30)];
+        clients.iter_mut().for_each(|client| assert!(matches!(next_now(client), Some(Event::Bundles))));
+        assert_eq!(ask(&distribution, None, 0, at(20)), 1);
+        assert!(next_now(&mut clients[0]).is_some() && next_now(&mut clients[1]).is_none());
+        // As another issuer reads it from the record, again and again.
+        for _ in 0..2 {
+            assert_eq!(ask(&distribution, None, 0, at(20)), 0);
+            assert!(clients.iter_mut().all(|client| next_now(client).is_none()));
+        }
+        // One who came behind an older wish than another is asked by the later one.
+        ask(&distribution, Some(id("/a")), 7, at(15));
+        let mut late = subscribe(12);
+        next_now(&mut late);
+        assert!(matches!(next_now(&mut late), Some(Event::RenewNow(RenewNow { within })) if within.is_zero()));
+    }
+
+    #[test]
     fn the_streams_of_whoever_is_ended_end_and_no_others() {
-        let distribution = Distribution::new(BundleSet::default(), 10, 10);
+        let distribution = distribution(10, 10);
         let subscribe = |path, number| {
             let watcher = Watcher { attested: id("/agent"), ..watcher(id(path), number) };
             distribution.subscribe(watcher, OffsetDateTime::UNIX_EPOCH).unwrap()
@@ -355,7 +397,7 @@ mod tests {
 
     #[test]
     fn places_are_bounded_and_given_up_with_the_subscription() {
-        let distribution = Distribution::new(BundleSet::default(), 1, 1);
+        let distribution = distribution(1, 1);
         let first = subscribe(&distribution, id("/a")).unwrap();
         assert_eq!(subscribe(&distribution, id("/a")).unwrap_err(), TooManyClients::InAll { max: 1 });
         drop(first);
@@ -365,7 +407,7 @@ mod tests {
 
     #[test]
     fn one_identity_leaves_places_to_others() {
-        let distribution = Distribution::new(BundleSet::default(), 10, 2);
+        let distribution = distribution(10, 2);
         let taken = [(); 2].map(|()| subscribe(&distribution, id("/a")).unwrap());
         let refused = subscribe(&distribution, id("/a")).unwrap_err();
         assert_eq!(refused, TooManyClients::OfIdentity { id: id("/a"), max: 2 });
@@ -377,7 +419,7 @@ mod tests {
 
     #[test]
     fn one_client_leaves_places_to_others_of_its_identity() {
-        let distribution = Distribution::new(BundleSet::default(), 100, 100);
+        let distribution = distribution(100, 100);
         let watch = |number| distribution.subscribe(watcher(id("/a"), number), OffsetDateTime::UNIX_EPOCH);
         let taken: Vec<_> = (0..MOST_OF_ATTESTATION).map(|_| watch(1).unwrap()).collect();
         assert_eq!(watch(1).unwrap_err(), TooManyClients::OfAttestation);
@@ -389,8 +431,8 @@ mod tests {
 
     #[test]
     fn whoever_was_not_there_when_it_was_asked_is_asked_when_it_comes() {
-        let distribution = Distribution::new(BundleSet::default(), 100, 100);
-        distribution.request_renewal(Some(&id("/a")), Duration::from_secs(5), at(100));
+        let distribution = distribution(100, 100);
+        ask(&distribution, Some(id("/a")), 5, at(100));
         let asked = |path: &str, issued_at| {
             let watcher = Watcher { issued_at: at(issued_at), ..watcher(id(path), next_number()) };
             let mut client = distribution.subscribe(watcher, at(200)).unwrap();
@@ -398,10 +440,10 @@ mod tests {
             matches!(next_now(&mut client), Some(Event::RenewNow(_)))
         };
         assert!(asked("/a", 99) && !asked("/a", 101) && !asked("/b", 99));
-        distribution.request_renewal(None, Duration::ZERO, at(150));
+        ask(&distribution, None, 0, at(150));
         assert!(asked("/a", 101) && asked("/b", 149) && !asked("/b", 151));
         for number in 0..2 * wishes::MOST {
-            distribution.request_renewal(Some(&id(&format!("/{number}"))), Duration::ZERO, at(number as i64));
+            ask(&distribution, Some(id(&format!("/{number}"))), 0, at(number as i64));
         }
         assert_eq!(lock(&distribution.clients).wishes.of.len(), wishes::MOST);
     }

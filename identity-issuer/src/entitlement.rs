@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use signet_identity::WorkloadId;
+use signet_identity::{TrustDomain, WorkloadId};
 use signet_policy::{Attributes, DEFAULT_PROFILE, Grant};
 use signet_process::config;
 use time::OffsetDateTime;
@@ -26,6 +26,8 @@ pub(crate) struct Entitlement {
     pub(crate) profile: Arc<Profile>,
     /// For a workload with several identities.
     pub(crate) hint: Option<String>,
+    /// Trust domains whose bundles its holder gets.
+    pub(crate) federates_with: Vec<TrustDomain>,
 }
 
 /// A life that was asked for, and is not between these.
@@ -172,7 +174,8 @@ fn choose(
 impl Entitlement {
     /// With nothing but a name.
     pub(crate) fn plain(id: WorkloadId, profile: Arc<Profile>) -> Self {
-        Self { id, dns_names: Vec::new(), ttl: None, expires: None, profile, hint: None }
+        let (dns_names, federates_with) = (Vec::new(), Vec::new());
+        Self { id, dns_names, ttl: None, expires: None, profile, hint: None, federates_with }
     }
 
     /// Makes it shorter than it was.
@@ -188,10 +191,11 @@ impl Entitlement {
         Ok(())
     }
 
-    /// Tells it from others: certificates by entitlements of one version differ in nothing that the policy says.
+    /// Tells it from others: certificates by entitlements of one version, and what is told with them, differ in nothing that the policy
+    /// says.
     pub(crate) fn version(&self) -> Version {
-        // A hint is not in the certificate.
-        let Self { id, dns_names, ttl, expires, profile, hint: _ } = self;
+        // Bundles have a version of their own.
+        let Self { id, dns_names, ttl, expires, profile, hint, federates_with: _ } = self;
         let expires = expires.map(OffsetDateTime::unix_timestamp);
         // No DNS name and no SPIFFE ID has a space, and none is empty.
         let ttl = ttl.map(|ttl| ttl.as_secs());
@@ -201,12 +205,15 @@ impl Entitlement {
         if !profile.is_default() {
             text += &format!("\n{} {}", profile.name, hex::encode(profile.version().to_vec()));
         }
+        if let Some(hint) = hint {
+            text += &format!("\nhint {hint}");
+        }
         Version::of(text.as_bytes())
     }
 
     fn of(grant: Grant, profile: Arc<Profile>) -> Self {
-        let Grant { id, dns_names, ttl, expires, hint, .. } = grant;
-        Self { id, dns_names, ttl, expires, profile, hint }
+        let Grant { id, dns_names, ttl, expires, hint, federates_with, profile: _, rule: _ } = grant;
+        Self { id, dns_names, ttl, expires, profile, hint, federates_with }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A certificate is issued on one path: `attestation` says who asks, `entitlement` by the `policy` what they may be; then, in
 //! `issuance`, `certificate` approves it, `authority` signs what its `profile` says, the `store` commits the record, and only then the certificate
-//! leaves. `distribution` tells connected clients of new bundles and when to renew. `api` is the gRPC in front of
+//! leaves. `bundles` is what clients are to trust; `distribution`
+//! tells those that are connected of that, and when to renew. `api` is the gRPC in front of
 //! it, served by `server` over mTLS with the issuer's `own_identity`. [`run()`] puts them together.
 //!
 //! The offline [`root`] is here too, for the `signet ca` command: an issuer never opens one.
@@ -16,6 +17,7 @@ mod agents;
 mod api;
 mod attestation;
 mod authority;
+mod bundles;
 mod certificate;
 mod csr;
 mod distribution;
@@ -43,6 +45,7 @@ pub use attestation::JwksError;
 #[cfg(fuzzing)]
 pub use attestation::fuzzing;
 pub use authority::{AuthorityError, AuthorityState, KeyFileError, Passphrase, PassphraseError, SealStrength};
+pub use bundles::BundleFile;
 pub use config::{Config, Environment};
 pub use csr::CsrError;
 pub use issuance::Issued;

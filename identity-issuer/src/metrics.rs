@@ -23,6 +23,7 @@ pub(crate) struct Metrics {
     attestations_refused: IntCounterVec,
     token_keys_read_at: IntGaugeVec,
     policy_refused: IntGauge,
+    bundles_refused: IntGaugeVec,
 }
 
 /// How one request for a certificate ended.
@@ -86,6 +87,14 @@ impl Metrics {
             &["attestation", "source"],
         )?;
         registry.register(Box::new(token_keys_read_at.clone()))?;
+        let bundles_refused = IntGaugeVec::new(
+            Opts::new(
+                "signet_issuer_bundles_refused",
+                "1 while trust bundles of this issuer's files, or of the record, are not put in force, and the last good ones stay.",
+            ),
+            &["source"],
+        )?;
+        registry.register(Box::new(bundles_refused.clone()))?;
         Ok(Self {
             issued,
             issue_duration,
@@ -107,6 +116,7 @@ impl Metrics {
                 "signet_issuer_policy_refused",
                 "1 while the policy on record is not put in force, and the last good one stays.",
             )?,
+            bundles_refused,
         })
     }
 
@@ -136,6 +146,14 @@ impl Metrics {
     pub(crate) fn policy_refused(&self, refused: bool) -> bool {
         let was = self.policy_refused.get() == 1;
         self.policy_refused.set(i64::from(refused));
+        was != refused
+    }
+
+    /// Returns whether that is new.
+    pub(crate) fn bundles_refused(&self, source: &'static str, refused: bool) -> bool {
+        let gauge = self.bundles_refused.with_label_values(&[source]);
+        let was = gauge.get() == 1;
+        gauge.set(i64::from(refused));
         was != refused
     }
 

@@ -11,6 +11,7 @@ use signet_identity::{
     X509Svid, live,
 };
 use signet_process::identity_metrics::{IdentityMetrics, Rotation};
+use tokio::sync::watch;
 
 use crate::attestation::Attestation;
 use crate::entitlement::Entitlement;
@@ -22,7 +23,7 @@ use crate::profile::Profile;
 pub(crate) struct OwnIdentity {
     issuance: Issuance,
     profile: Arc<Profile>,
-    bundles: BundleSet,
+    bundles: watch::Receiver<BundleSet>,
     policies: TlsPolicies,
     metrics: IdentityMetrics,
     clock: SharedClock,
@@ -49,7 +50,7 @@ impl OwnIdentity {
     pub(crate) fn new(
         issuance: Issuance,
         profile: Arc<Profile>,
-        bundles: BundleSet,
+        bundles: watch::Receiver<BundleSet>,
         policies: TlsPolicies,
         metrics: IdentityMetrics,
         clock: SharedClock,
@@ -63,13 +64,17 @@ impl OwnIdentity {
         Ok(live(snapshot))
     }
 
-    /// Renews until cancelled. The old identity stays while a new one cannot be had.
-    pub(crate) async fn keep_fresh(self, mut publisher: IdentityPublisher) {
+    /// Renews until cancelled, and keeps its bundle in step. The old identity stays while a new one cannot be had.
+    pub(crate) async fn keep_fresh(mut self, mut publisher: IdentityPublisher) {
         loop {
             let renew_at = publisher.current().svid().renew_at();
             while self.clock.now() < renew_at {
                 let left = Duration::try_from(renew_at - self.clock.now()).unwrap_or_default();
-                tokio::time::sleep(left.min(ATTEMPT)).await;
+                tokio::select! {
+                    () = tokio::time::sleep(left.min(ATTEMPT)) => {}
+                    // The sender lives in what serves.
+                    Ok(()) = self.bundles.changed() => self.follow_bundle(&mut publisher),
+                }
             }
             match self.renew(&mut publisher).await {
                 Ok(()) => self.metrics.rotation(Rotation::Rotated),
@@ -90,11 +95,32 @@ impl OwnIdentity {
 
     async fn renew(&self, publisher: &mut IdentityPublisher) -> Result<(), OwnIdentityError> {
         let next = self.next(Some(&publisher.current())).await?;
-        if let Err(stale) = publisher.publish(next) {
-            // This task is the only one that publishes.
-            tracing::error!(%stale, "the issuer's own SVID overtook itself");
-        }
+        publish(publisher, next);
         Ok(())
+    }
+
+    /// The same SVID, with what is trusted now.
+    fn follow_bundle(&mut self, publisher: &mut IdentityPublisher) {
+        let bundles = self.own_bundle();
+        let current = publisher.current();
+        if *current.bundles() == bundles {
+            return;
+        }
+        let material = Material { svid: current.svid().clone(), bundles };
+        match Snapshot::build(material, &self.policies, Some(&current)) {
+            Ok(next) => publish(publisher, next),
+            Err(error) => {
+                self.metrics.rotation(Rotation::Refused);
+                let cause = signet_process::start::Report::of(&error).cause;
+                tracing::error!(cause, "the issuer itself does not take up its trust bundle");
+            }
+        }
+    }
+
+    /// Nobody of another trust domain has anything to do with an issuer.
+    fn own_bundle(&self) -> BundleSet {
+        let trust_domain = self.issuance.issuer().trust_domain();
+        self.bundles.borrow().get(trust_domain).cloned().into_iter().collect()
     }
 
     async fn next(&self, previous: Option<&Snapshot>) -> Result<Snapshot, OwnIdentityError> {
@@ -104,7 +130,14 @@ impl OwnIdentity {
         let certificate = self.issuance.issue(myself, Attestation::Issuer, csr.der(), None).await?.release();
         let pkcs8 = key.to_pkcs8().map_err(|_| OwnIdentityError::Key)?;
         let svid = X509Svid::from_der(certificate.chain, PrivatePkcs8KeyDer::from(pkcs8.as_ref().to_vec()).into())?;
-        let material = Material { svid, bundles: self.bundles.clone() };
+        let material = Material { svid, bundles: self.own_bundle() };
         Ok(Snapshot::build(material, &self.policies, previous)?)
+    }
+}
+
+fn publish(publisher: &mut IdentityPublisher, next: Snapshot) {
+    if let Err(stale) = publisher.publish(next) {
+        // One task alone publishes.
+        tracing::error!(%stale, "the issuer's own SVID overtook itself");
     }
 }

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use signet_identity::{SharedClock, SpiffeIdPattern, TrustDomain, WorkloadId};
+use signet_identity::{BundleSet, SharedClock, SpiffeIdPattern, TrustDomain, WorkloadId};
 use signet_policy::{Attributes, Grant, Outcome, Policy, PolicyError, Rule, RuleName, Surroundings};
 use time::OffsetDateTime;
 use tokio::sync::{Mutex, Semaphore, watch};
@@ -33,10 +33,25 @@ struct Inner {
     changed: watch::Sender<u64>,
     surroundings: Surroundings,
     profiles: Profiles,
-    /// So many rules may be gone without a record that somebody took them out.
+    bundles: watch::Receiver<BundleSet>,
     most_lost_percent: u8,
     store: Store,
     clock: SharedClock,
+}
+
+/// What policies are made with.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) trust_domain: TrustDomain,
+    /// Names that no rule may give: an administrator's.
+    pub(crate) protected: Vec<SpiffeIdPattern>,
+    pub(crate) profiles: Profiles,
+    /// Those that rules may give.
+    pub(crate) bundles: watch::Receiver<BundleSet>,
+    /// So many rules may be gone without a record that somebody took them out.
+    pub(crate) most_lost_percent: u8,
+    pub(crate) store: Store,
+    pub(crate) clock: SharedClock,
 }
 
 /// A revision and what it was compiled to.
@@ -155,14 +170,8 @@ pub(crate) enum CatchUpError {
 
 impl Policies {
     /// With the latest revision on record in force.
-    pub(crate) async fn load(
-        trust_domain: TrustDomain,
-        protected: Vec<SpiffeIdPattern>,
-        profiles: Profiles,
-        most_lost_percent: u8,
-        store: Store,
-        clock: SharedClock,
-    ) -> Result<Self, PolicyLoadError> {
+    pub(crate) async fn load(parts: Parts) -> Result<Self, PolicyLoadError> {
+        let Parts { trust_domain, protected, profiles, bundles, most_lost_percent, store, clock } = parts;
         let surroundings = Surroundings { trust_domain, protected, profiles: profiles.terms() };
         let revision = store.revision(None).await.map_err(PolicyLoadError::Store)?;
         let revision = revision.unwrap_or_else(Revision::without_rules);
@@ -180,6 +189,7 @@ impl Policies {
             changed,
             surroundings,
             profiles,
+            bundles,
             most_lost_percent,
             store,
             clock,
@@ -275,6 +285,7 @@ impl Policies {
         let removed = plan.changes.iter().filter(|change| change.after.is_none()).count();
         let revision = Revision { head, removed, rules: plan.rules.clone() };
         let mut next = self.compile(revision).await.map_err(ChangeError::Task)??;
+        plan.check_bundles(&self.0.bundles.borrow())?;
         if is_confined {
             let permissions = wish.permissions.clone();
             next = next.keeps_to_its_callers(&plan, permissions).await?;

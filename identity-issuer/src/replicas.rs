@@ -8,9 +8,10 @@
 
 use std::time::Duration;
 
-use signet_identity::{SharedClock, WorkloadId};
+use signet_identity::SharedClock;
 use time::OffsetDateTime;
 
+use crate::bundles::Shared;
 use crate::distribution::Distribution;
 use crate::metrics::Metrics;
 use crate::policy::{CatchUpError, Policies};
@@ -21,6 +22,7 @@ pub(crate) struct Replica {
     pub(crate) store: Store,
     pub(crate) policies: Policies,
     pub(crate) distribution: Distribution,
+    pub(crate) bundles: Shared,
     pub(crate) metrics: Metrics,
     pub(crate) clock: SharedClock,
 }
@@ -62,10 +64,8 @@ impl Replica {
             let read = match tokio::time::timeout(LOOK, changes.next()).await {
                 Ok(Ok(Some(Change::Policy))) => self.read_policy().await,
                 Ok(Ok(Some(Change::Standing))) => self.read_standing(seen).await,
-                Ok(Ok(Some(Change::RenewNow { spiffe_id, within_ms }))) => {
-                    self.ask_to_renew(spiffe_id.as_deref(), Duration::from_millis(within_ms));
-                    Ok(())
-                }
+                Ok(Ok(Some(Change::Bundles))) => self.bundles.catch_up(self.clock.now()).await,
+                Ok(Ok(Some(Change::RenewalRequest))) => self.read_renewal_requests(*seen).await,
                 Ok(Ok(None)) | Err(_) => self.catch_up(seen).await,
                 Ok(Err(error)) => Err(error),
             };
@@ -76,8 +76,10 @@ impl Replica {
     }
 
     async fn catch_up(&self, seen: &mut OffsetDateTime) -> Result<(), StoreError> {
+        self.read_renewal_requests(*seen).await?;
         // A policy that cannot be read keeps nobody's ban.
         self.read_standing(seen).await?;
+        self.bundles.catch_up(self.clock.now()).await?;
         self.read_policy().await
     }
 
@@ -105,19 +107,24 @@ impl Replica {
 
     async fn read_standing(&self, seen: &mut OffsetDateTime) -> Result<(), StoreError> {
         let now = self.clock.now();
-        let taken = self.store.taken_since((*seen).min(now) - OVERLAP).await?;
+        let taken = self.store.taken_since(since(*seen, now)).await?;
         taken.iter().for_each(|holder| self.distribution.end(holder));
         *seen = now;
         Ok(())
     }
 
-    fn ask_to_renew(&self, id: Option<&str>, within: Duration) {
-        let id: Option<Result<WorkloadId, _>> = id.map(str::parse);
-        match id.transpose() {
-            Ok(id) => drop(self.distribution.request_renewal(id.as_ref(), within, self.clock.now())),
-            Err(error) => tracing::warn!(%error, "another issuer asks no SPIFFE ID to renew"),
+    /// Those that were read before ask nobody twice.
+    async fn read_renewal_requests(&self, seen: OffsetDateTime) -> Result<(), StoreError> {
+        let requests = self.store.renewal_requests(since(seen, self.clock.now())).await?;
+        for request in &requests {
+            self.distribution.request_renewal(request);
         }
+        Ok(())
     }
+}
+
+fn since(seen: OffsetDateTime, now: OffsetDateTime) -> OffsetDateTime {
+    seen.min(now) - OVERLAP
 }
 
 /// Once for each cause.

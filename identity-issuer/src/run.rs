@@ -8,11 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::Registry;
-use signet_identity::{BundleSet, ClientAuthentication, ServerPolicy, SharedClock, TlsPolicies};
+use rcgen::PublicKeyData as _;
+use signet_identity::{ClientAuthentication, ServerPolicy, SharedClock, TlsPolicies};
 use signet_process::admin::{AdminBuilder, AdminError, AdminServer, Readiness, State};
 use signet_process::identity_metrics::IdentityMetrics;
 use signet_process::identity_slot::IdentitySlot;
 use signet_process::log_limit::LogLimit;
+use time::OffsetDateTime;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
@@ -26,18 +28,19 @@ use crate::api::{AdminApi, Attestors, IdentityApi};
 use crate::attestation::{Challenges, JoinTokens};
 use crate::authority::{Authorities, AuthorityError, AuthorityFiles, AuthorityState, open_or_make_key};
 use crate::authority::{Passphrase, PassphraseError};
+use crate::bundles::{self, Bundles, Shared};
 use crate::certificate::issuer_id;
-use crate::config::{Config, Environment};
+use crate::config::{Config, Environment, Limits};
 use crate::distribution::Distribution;
 use crate::issuance::{Issuance, Issued, Parts};
 use crate::key::P256Key;
 use crate::metrics::Metrics;
 use crate::own_identity::OwnIdentity;
-use crate::policy::{Policies, PolicyLoadError};
+use crate::policy::{self, Policies, PolicyLoadError};
 use crate::profile::Profiles;
 use crate::replicas::Replica;
 use crate::server::Server;
-use crate::store::{Location, OpenError, STORE, Store, StoreTask};
+use crate::store::{Location, OpenError, STORE, Store, StoreError, StoreTask};
 
 /// What an issuer that has started tells whoever runs it.
 #[derive(Debug)]
@@ -87,6 +90,8 @@ pub enum RunError {
     Database(#[from] OpenError),
     #[error("{0}\nchange the configuration back, or ask for what changed in the release notes")]
     Policy(#[from] PolicyLoadError),
+    #[error("what issuers tell each other cannot be read")]
+    Records(#[source] StoreError),
     #[error("a metric is registered twice")]
     Metrics(#[from] prometheus::Error),
     #[error("the gRPC descriptors cannot be read")]
@@ -141,6 +146,8 @@ struct Issuer {
     policies: Policies,
     profiles: Profiles,
     issuance: Issuance,
+    bundles: Bundles,
+    shared_bundles: Shared,
     distribution: Distribution,
     announce: broadcast::Sender<Issued>,
 }
@@ -193,14 +200,16 @@ impl Issuer {
         let (store, store_task) =
             Store::open(&database, &config.trust_domain, pending, clock.clone(), readiness.clone()).await?;
         let protected = administrators.identities().cloned().collect();
-        let policies = Policies::load(
-            config.trust_domain.clone(),
+        let bundles = Bundles::new(config.bundle_files().map(|file| file.bundle.clone()).collect());
+        let policies = Policies::load(policy::Parts {
+            trust_domain: config.trust_domain.clone(),
             protected,
-            profiles.clone(),
-            config.limits.lost_rules_percent,
-            store.clone(),
-            clock.clone(),
-        )
+            profiles: profiles.clone(),
+            bundles: bundles.in_force(),
+            most_lost_percent: config.limits.lost_rules_percent,
+            store: store.clone(),
+            clock: clock.clone(),
+        })
         .await?;
         let key = open_key(&config, files.clone()).await?;
         let announce = broadcast::Sender::new(ANNOUNCEMENTS);
@@ -212,8 +221,16 @@ impl Issuer {
             metrics: metrics.clone(),
             announce: announce.clone(),
         });
-        let bundles = BundleSet::from_iter([config.trust_bundle.clone()]);
-        let distribution = Distribution::new(bundles, config.limits.watchers, config.limits.watchers_per_identity);
+        let authority_key = key.subject_public_key_info();
+        let shared_bundles = Shared::new(bundles.clone(), store.clone(), &authority_key, metrics.clone());
+        // Without them, whoever is served by this issuer would refuse those who are served by the others.
+        shared_bundles.catch_up(clock.now()).await.map_err(RunError::Records)?;
+        let Limits { watchers, watchers_per_identity, .. } = config.limits;
+        let distribution = Distribution::new(bundles.clone(), watchers, watchers_per_identity);
+        let asked = store.renewal_requests(OffsetDateTime::UNIX_EPOCH).await.map_err(RunError::Records)?;
+        for request in &asked {
+            distribution.request_renewal(request);
+        }
         Ok(Self {
             config,
             clock,
@@ -235,6 +252,8 @@ impl Issuer {
             policies,
             profiles,
             issuance,
+            bundles,
+            shared_bundles,
             distribution,
             announce,
         })
@@ -255,6 +274,7 @@ impl Issuer {
 
     /// Waits for an authority, then serves; ends everything in the reverse order once `shutdown` comes.
     async fn serve(self, phase: watch::Sender<Phase>, shutdown: CancellationToken) -> Result<(), RunError> {
+        let bundle_files: Vec<_> = self.config.bundle_files().cloned().collect();
         let join_tokens = JoinTokens::new(self.store.clone(), self.clock.clone());
         let mut background = JoinSet::new();
         let challenges = Challenges::new(self.clock.clone()).map_err(|_| RunError::Randomness)?;
@@ -275,6 +295,7 @@ impl Issuer {
             distribution: self.distribution.clone(),
             policies: self.policies.clone(),
             agents: agents.clone(),
+            bundles: self.shared_bundles.clone(),
             store: self.store.clone(),
             clock: self.clock.clone(),
         })
@@ -284,10 +305,19 @@ impl Issuer {
             store: self.store.clone(),
             policies: self.policies.clone(),
             distribution: self.distribution.clone(),
+            bundles: self.shared_bundles.clone(),
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
         };
         until(&shutdown, &mut background, replica.run());
+        let following = bundles::Follower::new(
+            self.shared_bundles,
+            bundle_files,
+            self.authorities.clone(),
+            self.profiles.longest_identity(),
+            self.clock.clone(),
+        );
+        until(&shutdown, &mut background, following.run());
         let routes = IdentityApi {
             attestors,
             agents,
@@ -313,8 +343,8 @@ impl Issuer {
             (shutdown.clone(), self.config.drain),
         ));
         until(&shutdown, &mut background, {
-            let (files, bundle) = (self.files, self.config.trust_bundle.clone());
-            self.authorities.clone().follow(files, self.key, bundle, self.clock.clone())
+            let bundle = (self.config.trust_domain.clone(), self.bundles.own());
+            self.authorities.clone().follow(self.files, self.key, bundle, self.clock.clone())
         });
         until(&shutdown, &mut background, report_authority(self.authorities.clone(), self.readiness.clone()));
         until(&shutdown, &mut background, count(self.store.clone(), self.metrics.clone(), self.clock.clone()));
@@ -325,7 +355,7 @@ impl Issuer {
         let own = OwnIdentity::new(
             self.issuance,
             self.profiles.workload(),
-            self.distribution.bundles(),
+            self.bundles.in_force(),
             policies,
             self.identity_metrics,
             self.clock.clone(),

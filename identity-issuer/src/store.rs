@@ -8,12 +8,14 @@
 //! Reads go through small pools of their own. With PostgreSQL, issuers share the records, and tell each other of what changes.
 
 mod agents;
+mod bundles;
 mod committer;
 mod database;
 mod issued;
 mod policies;
 mod postgres;
 mod queue;
+mod renewal_requests;
 mod tokens;
 
 use std::path::PathBuf;
@@ -30,9 +32,11 @@ use self::queue::Queue;
 use crate::certificate::Certificate;
 
 pub(crate) use agents::{AgentRecord, AttestationRecord, Ban, IssuedRecord, Origin, StandingChange};
+pub(crate) use bundles::{BundleRecord, BundlesChange, PublishedBundles};
 pub(crate) use database::Location;
 pub(crate) use policies::RecordRevisionError;
 pub(crate) use postgres::{Change, Changes, PostgresUrl, PostgresUrlError};
+pub(crate) use renewal_requests::RenewalRequest;
 
 /// Something whose record is durable. Only the committer makes one, after the commit.
 #[derive(Debug)]
@@ -150,6 +154,14 @@ pub(crate) enum Write {
     Standing {
         change: StandingChange,
         reply: Reply<Result<u64, StoreError>>,
+    },
+    Bundles {
+        change: BundlesChange,
+        reply: Reply<Result<u64, StoreError>>,
+    },
+    RenewalRequest {
+        request: RenewalRequest,
+        reply: Reply<Result<(), StoreError>>,
     },
     /// Forgets what is long over.
     Sweep,

@@ -8,8 +8,9 @@ use signet_proto::admin::v1::admin_service_server::{AdminService, AdminServiceSe
 use signet_proto::admin::v1::{
     ApplyPolicyRequest, ApplyPolicyResponse, Authority, BanRequest, BanResponse, CreateJoinTokenRequest,
     CreateJoinTokenResponse, EvictAgentsRequest, EvictAgentsResponse, ExplainPolicyRequest, ExplainPolicyResponse,
-    GetPolicyRequest, GetPolicyResponse, GetStatusRequest, GetStatusResponse, ListAgentsRequest, ListAgentsResponse,
-    ListBansRequest, ListBansResponse, ListPolicyRevisionsRequest, ListPolicyRevisionsResponse, RequestRenewalRequest,
+    ForgetIssuerRequest, ForgetIssuerResponse, GetPolicyRequest, GetPolicyResponse, GetStatusRequest,
+    GetStatusResponse, ListAgentsRequest, ListAgentsResponse, ListBansRequest, ListBansResponse, ListBundlesRequest,
+    ListBundlesResponse, ListPolicyRevisionsRequest, ListPolicyRevisionsResponse, RequestRenewalRequest,
     RequestRenewalResponse, RollbackPolicyRequest, UnbanRequest, UnbanResponse,
 };
 use tonic::service::Routes;
@@ -20,15 +21,16 @@ use super::calls::Call;
 use super::doorkeeper::{Bounded, Doorkeeper, MAX_POLICY, Places};
 use super::explanation::Explaining;
 use super::unattended::Unattended;
-use super::{agents, companions, parse_id, policy, store_status, timestamp};
+use super::{agents, bundles, companions, parse_id, policy, store_status, timestamp};
 use crate::administration::{Administrators, Role, Target};
 use crate::agents::Agents;
 use crate::attestation::JoinTokens;
 use crate::authority::Authorities;
+use crate::bundles::Shared;
 use crate::certificate::is_reserved;
 use crate::distribution::Distribution;
 use crate::policy::{Actor, Policies};
-use crate::store::{Change, Store};
+use crate::store::{RenewalRequest, Store};
 
 #[derive(Debug)]
 pub(crate) struct AdminApi {
@@ -39,6 +41,7 @@ pub(crate) struct AdminApi {
     pub(crate) distribution: Distribution,
     pub(crate) policies: Policies,
     pub(crate) agents: Agents,
+    pub(crate) bundles: Shared,
     pub(crate) store: Store,
     pub(crate) clock: SharedClock,
 }
@@ -141,7 +144,7 @@ impl AdminService for AdminApi {
         };
         let within = duration(request.into_inner().within, "within", MAX_SPREAD);
         match within {
-            Ok(within) => call.end(self.ask_to_renew(id.as_ref(), within.unwrap_or_default()).await),
+            Ok(within) => call.end(self.ask_to_renew(id, within.unwrap_or_default()).await),
             Err(status) => Err(call.refuse(status)),
         }
     }
@@ -242,6 +245,24 @@ impl AdminService for AdminApi {
         let listed = agents::bans(&self.agents, &call.permissions, request.into_inner()).await;
         call.end(listed)
     }
+
+    async fn list_bundles(
+        &self,
+        request: Request<ListBundlesRequest>,
+    ) -> Result<Response<ListBundlesResponse>, Status> {
+        let call = self.admit(&request, "ListBundles", Role::Viewer, Target::Issuer).await?;
+        call.end(bundles::list(&self.bundles, self.clock.now()).await)
+    }
+
+    async fn forget_issuer(
+        &self,
+        request: Request<ForgetIssuerRequest>,
+    ) -> Result<Response<ForgetIssuerResponse>, Status> {
+        // What its clients hold is trusted no more, wherever they are in the trust domain.
+        let call = self.admit(&request, "ForgetIssuer", Role::Administrator, Target::Everything).await?;
+        let forgotten = bundles::forget(&self.bundles, request.into_inner().issuer, self.clock.now()).await;
+        call.end(forgotten.map(|()| ForgetIssuerResponse {}))
+    }
 }
 
 impl AdminApi {
@@ -261,13 +282,10 @@ impl AdminApi {
     }
 
     /// At each issuer on this database; told is how many there are at this one.
-    async fn ask_to_renew(&self, id: Option<&WorkloadId>, within: Duration) -> Result<RequestRenewalResponse, Status> {
-        if self.store.is_shared() {
-            let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
-            let change = Change::RenewNow { spiffe_id: id.map(ToString::to_string), within_ms };
-            self.store.announce(change).await.map_err(|error| store_status(&error))?;
-        }
-        let clients = self.distribution.request_renewal(id, within, self.clock.now());
+    async fn ask_to_renew(&self, id: Option<WorkloadId>, within: Duration) -> Result<RequestRenewalResponse, Status> {
+        let request = RenewalRequest { id, at: self.clock.now(), within };
+        self.store.record_renewal_request(request.clone()).await.map_err(|error| store_status(&error))?;
+        let clients = self.distribution.request_renewal(&request);
         Ok(RequestRenewalResponse { clients: u32::try_from(clients).unwrap_or(u32::MAX) })
     }
 

@@ -184,7 +184,7 @@ impl IdentityService for IdentityApi {
         let place = self.admission.first().await?;
         let issued = self.issuance.issue(entitlement, Attestation::First(attested), &csr, Some(place)).await;
         let certificate = issued.map_err(|error| self.not_issued(method, error, &caller))?.release();
-        let bundles = bundles(&self.distribution.bundles());
+        let bundles = bundles(&self.distribution.bundles(), &told);
         Ok(Response::new(AttestResponse { svid: Some(svid(certificate, &told)), bundles: Some(bundles) }))
     }
 
@@ -204,7 +204,7 @@ impl IdentityService for IdentityApi {
         let told = entitlement.clone();
         let renewal = Attestation::Renewal { serial, of: origin.number };
         let certificate = self.issuance.issue(entitlement, renewal, &request.into_inner().csr, None).await?.release();
-        let bundles = bundles(&self.distribution.bundles());
+        let bundles = bundles(&self.distribution.bundles(), &told);
         Ok(Response::new(RenewResponse { svid: Some(svid(certificate, &told)), bundles: Some(bundles) }))
     }
 

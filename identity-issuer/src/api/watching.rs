@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use signet_identity::{SharedClock, WorkloadId};
 use signet_proto::identity::v1::{
-    Entitlement, RenewNow, Resource as WireResource, WatchRequest, WatchResponse, watch_response,
+    self as wire, RenewNow, Resource as WireResource, WatchRequest, WatchResponse, watch_response,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-use super::bundles;
+use super::written;
+use crate::bundles::told_to;
 use crate::distribution::{Event, Resource, Subscription, Version};
-use crate::entitlement::{Grounds, Wanted, entitle};
+use crate::entitlement::{Entitlement, Grounds, Wanted, entitle};
 use crate::metrics::Counted;
 use crate::policy::Policies;
 
@@ -100,13 +101,16 @@ impl Watching {
                 return Some((Ok(response), Some(watching)));
             }
             match watching.wait().await {
-                Next::Event(Event::Bundles) => watching.offer_bundles(),
+                Next::Event(Event::Bundles) => {
+                    let entitled = watching.entitled();
+                    watching.offer_bundles(entitled.as_ref());
+                }
                 Next::Event(Event::RenewNow(renew_now)) => {
                     // Bounded by the administrator's API to far less than a Duration holds.
                     let within = prost_types::Duration::try_from(renew_now.within).ok();
                     watching.send(watch_response::Event::RenewNow(RenewNow { within }));
                 }
-                Next::Policy => watching.offer_entitlement(),
+                Next::Policy => watching.offer_all(),
                 Next::Said(request) => {
                     watching.said += 1;
                     if watching.said > MOST_WORDS {
@@ -136,9 +140,8 @@ impl Watching {
             Some(Ok(None)) => self.saying = None,
             Some(Err(_)) | None => {}
         }
-        self.offer_bundles();
         self.policy_changes.mark_unchanged();
-        self.offer_entitlement();
+        self.offer_all();
         if self.ready.is_empty() {
             self.ready.push_back(WatchResponse::default());
         }
@@ -154,8 +157,22 @@ impl Watching {
         }
     }
 
-    fn offer_bundles(&mut self) {
-        let bundles = bundles(&self.subscription.bundles());
+    fn offer_all(&mut self) {
+        let entitled = self.entitled();
+        self.offer_bundles(entitled.as_ref());
+        self.offer_entitlement(entitled.as_ref());
+    }
+
+    /// None where nothing is given any more.
+    fn entitled(&self) -> Option<Entitlement> {
+        let Holder { id, grounds, policies, clock } = &self.holder;
+        entitle(&policies.current(), grounds, Wanted::identity(Some(id)), clock.now()).ok()
+    }
+
+    fn offer_bundles(&mut self, entitled: Option<&Entitlement>) {
+        let trust_domain = self.holder.id.trust_domain();
+        let federates_with = entitled.map_or(&[][..], |entitlement| &entitlement.federates_with);
+        let bundles = written(&told_to(&self.subscription.bundles(), trust_domain, federates_with));
         let version = Version::read(&bundles.version);
         if self.bundles != version {
             self.bundles = version;
@@ -164,17 +181,15 @@ impl Watching {
         }
     }
 
-    fn offer_entitlement(&mut self) {
-        let Holder { id, grounds, policies, clock } = &self.holder;
-        let entitled = entitle(&policies.current(), grounds, Wanted::identity(Some(id)), clock.now());
-        let given = entitled.is_ok();
-        let version = entitled.map_or_else(|_| Version::of(&[]), |entitlement| entitlement.version());
+    fn offer_entitlement(&mut self, entitled: Option<&Entitlement>) {
+        let given = entitled.is_some();
+        let version = entitled.map_or_else(|| Version::of(&[]), Entitlement::version);
         if self.entitlement != Some(version) {
             self.entitlement = Some(version);
             self.note_sent(Resource::Entitlement, Some(version));
             let within = prost_types::Duration::try_from(SPREAD).ok();
-            let entitlement = Entitlement { given, within, version: version.to_vec() };
-            self.send(watch_response::Event::Entitlement(entitlement));
+            let told = wire::Entitlement { given, within, version: version.to_vec() };
+            self.send(watch_response::Event::Entitlement(told));
         }
     }
 

@@ -107,6 +107,18 @@ fn check_trust_domain(certificate: &CaCertificate, expected: &TrustDomain) -> Re
     }
 }
 
+/// Whether the chain of an authority, its own certificate first, leads to a root of the bundle.
+pub(super) fn check_is_under(
+    chain: &[CertificateDer<'static>],
+    bundle: &TrustBundle,
+    now: OffsetDateTime,
+) -> Result<(), IntermediateError> {
+    let chain = chain.iter().map(|der| CaCertificate::parse(der.to_vec()));
+    let chain = chain.collect::<Result<Vec<_>, _>>()?;
+    let (own, above) = chain.split_first().ok_or(IntermediateError::NoCertificate)?;
+    check_path(own, above, bundle, now).map(drop)
+}
+
 /// Walks from the issuer's own certificate up to a root of the bundle; returns the earliest notAfter met.
 fn check_path(
     own: &CaCertificate,

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use rcgen::{Issuer, PublicKeyData, SigningKey};
 use rustls_pki_types::CertificateDer;
+use signet_identity::TrustBundle;
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::certificate::Constraint;
-use super::intermediate::{CheckedChain, IntermediateError};
+use super::intermediate::{self, CheckedChain, IntermediateError};
 use crate::certificate::{ApprovedCsr, Certificate};
 use crate::key::P256Key;
 use crate::profile::Form;
@@ -113,6 +114,11 @@ impl Authority {
             issued_at: now,
             authority: self.key_id.clone(),
         })
+    }
+
+    /// Whether those who trust the bundle trust what it signs.
+    pub(crate) fn check_is_under(&self, bundle: &TrustBundle, now: OffsetDateTime) -> Result<(), IntermediateError> {
+        intermediate::check_is_under(&self.chain, bundle, now)
     }
 
     fn above(&self) -> Above<'_> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use rcgen::PublicKeyData;
-use signet_identity::{SharedClock, TrustBundle};
+use signet_identity::{BundleSet, SharedClock, TrustBundle, TrustDomain};
 use tokio::sync::watch;
 
 use super::hierarchy::intermediate_request;
@@ -67,7 +67,7 @@ pub enum AuthorityState {
 /// Opens the issuer's key, or makes one when there is none; then writes the request for its certificate.
 pub(crate) fn open_or_make_key(
     files: &AuthorityFiles,
-    trust_domain: &signet_identity::TrustDomain,
+    trust_domain: &TrustDomain,
     passphrase: &Passphrase,
     strength: SealStrength,
 ) -> Result<P256Key, AuthorityError> {
@@ -102,7 +102,13 @@ impl Authorities {
 
     /// Looks for the intermediate until cancelled. An authority that is active stays so when its file goes away or is
     /// replaced by a wrong one.
-    pub(crate) async fn follow(self, files: AuthorityFiles, key: P256Key, bundle: TrustBundle, clock: SharedClock) {
+    pub(crate) async fn follow(
+        self,
+        files: AuthorityFiles,
+        key: P256Key,
+        (trust_domain, bundles): (TrustDomain, watch::Receiver<BundleSet>),
+        clock: SharedClock,
+    ) {
         let spki = key.subject_public_key_info();
         let mut taken = None;
         let mut refused = None;
@@ -110,7 +116,8 @@ impl Authorities {
         loop {
             let found = pem_files::read(&files.certificate).map_err(|error| error.kind());
             if taken.as_ref() != Some(&found) {
-                match examine(&files, &found, &spki, &key, &bundle, &clock) {
+                let bundle = bundles.borrow().get(&trust_domain).cloned();
+                match examine(&files, &found, &spki, &key, bundle.as_ref(), &clock) {
                     Ok(authority) => {
                         self.activate(authority);
                         (taken, refused) = (Some(found.clone()), None);
@@ -161,10 +168,11 @@ fn examine(
     found: &Result<Vec<u8>, std::io::ErrorKind>,
     spki: &[u8],
     key: &P256Key,
-    bundle: &TrustBundle,
+    bundle: Option<&TrustBundle>,
     clock: &SharedClock,
 ) -> Result<Authority, String> {
     let path = files.certificate.display();
+    let bundle = bundle.ok_or_else(|| "no trust bundle".to_owned())?;
     match found {
         Ok(pem) => intermediate::check(pem, spki, bundle, files.path_length, clock.now())
             .and_then(|checked| Authority::new(key.clone(), checked))

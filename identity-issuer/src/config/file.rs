@@ -1,17 +1,18 @@
 //! What serde reads, and the checks that turn it into a [`Config`].
 
-use std::fmt::{Display, Write};
+use std::fmt::Write;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
-use signet_identity::{TrustBundle, TrustDomain};
+use signet_identity::TrustDomain;
 use signet_process::config::{self, ConfigError, Located, Parsed};
 
 use super::administration::{self, BindingFile};
 use super::attestation::{self, AttestationFile};
+use super::bundles::{self, FederationFile};
 use super::profiles::{self, ProfileFile};
 use super::{Authority, Config, Limits, Svid};
 use crate::authority::SealStrength;
@@ -24,6 +25,8 @@ pub(super) struct File {
     state: PathBuf,
     database: Option<DatabaseFile>,
     trust_bundle: Located<PathBuf>,
+    #[serde(default)]
+    federation: Vec<FederationFile>,
     authority: AuthorityFile,
     #[serde(default = "default_listen")]
     listen: SocketAddr,
@@ -159,7 +162,6 @@ impl File {
     pub(super) fn resolve(self, path: &Path) -> Result<Config, ConfigError> {
         let beside = |file: &Path| config::beside(path, file);
         let trust_domain = self.trust_domain.value.0.clone();
-        let trust_bundle = read_bundle(path, &self.trust_bundle, &trust_domain)?;
         let state = beside(&self.state);
         let database = match &self.database {
             None => Location::File(state.join("issuer.db")),
@@ -168,7 +170,8 @@ impl File {
         let svid = self.svid.resolve(path)?;
         let mut config = Config {
             database,
-            trust_bundle,
+            trust_bundle: bundles::own(path, &self.trust_bundle, &trust_domain)?,
+            federation: bundles::resolve(path, self.federation, &trust_domain)?,
             authority: Authority {
                 certificate: beside(&self.authority.certificate),
                 passphrase_file: beside(&self.authority.passphrase_file),
@@ -188,7 +191,7 @@ impl File {
             trust_domain,
             state,
         };
-        config.redacted = redacted(&config, &beside(&self.trust_bundle));
+        config.redacted = redacted(&config);
         Ok(config)
     }
 }
@@ -262,27 +265,6 @@ impl LimitsFile {
     }
 }
 
-fn read_bundle(path: &Path, file: &Located<PathBuf>, trust_domain: &TrustDomain) -> Result<TrustBundle, ConfigError> {
-    let bundle = config::beside(path, file);
-    let refuse = |what: &dyn Display, fix: &str| {
-        Err(file.error(path, format!("trust_bundle {}: {what}", bundle.display()), fix))
-    };
-    let pem = match crate::pem_files::read(&bundle) {
-        Ok(pem) => pem,
-        Err(error) => return refuse(&error, "name the root certificate that `signet ca init` wrote"),
-    };
-    match TrustBundle::from_pem(trust_domain.clone(), &pem) {
-        Ok(bundle) if bundle.authorities().is_empty() => {
-            refuse(&"it holds no certificate", "name the root certificate that `signet ca init` wrote")
-        }
-        Ok(bundle) => Ok(bundle),
-        Err(error) => {
-            let cause = signet_process::start::Report::of(&error).cause;
-            refuse(&cause, "name the root certificate of this trust domain, as `signet ca init` wrote it")
-        }
-    }
-}
-
 pub(super) fn within(
     path: &Path,
     value: &Located<config::Duration>,
@@ -311,14 +293,14 @@ fn number_within(
 }
 
 /// The configuration with its defaults. It holds no secret: the passphrase is named by its file.
-fn redacted(config: &Config, trust_bundle: &Path) -> String {
+fn redacted(config: &Config) -> String {
     let Config { authority, svid, limits, .. } = config;
     let duration = |value: Duration| config::Duration(value).to_string();
     let quoted = |path: &Path| format!("{:?}", path.display().to_string());
     let lines = [
         ("trust_domain", config.trust_domain.to_string()),
         ("state", quoted(&config.state)),
-        ("trust_bundle", quoted(trust_bundle)),
+        ("trust_bundle", quoted(&config.trust_bundle.path)),
         ("authority:\n  certificate", quoted(&authority.certificate)),
         ("  passphrase_file", quoted(&authority.passphrase_file)),
         ("  path_length", authority.path_length.to_string()),
@@ -352,7 +334,8 @@ fn redacted(config: &Config, trust_bundle: &Path) -> String {
         let _ = writeln!(text, "{key}: {value}");
         text
     });
-    text + &database_shown(&config.database)
+    text + &bundles::shown(&config.federation)
+        + &database_shown(&config.database)
         + &profiles::shown(&config.profiles)
         + &attestation::shown(&config.attestation)
         + &administration::shown(&config.administration)

@@ -165,3 +165,35 @@ fn roles_are_bound_to_somebody_for_a_path() {
         assert!(refusal.contains(expected), "{more}: {refusal}");
     }
 }
+
+#[test]
+fn bundles_of_other_trust_domains_are_each_there_once_and_never_this_ones() {
+    let files = Files::new();
+    let partner = signet_test_pki::Authority::root("partner.example");
+    std::fs::write(files.0.path().join("partner.pem"), signet_test_pki::pem("CERTIFICATE", partner.certificate()))
+        .unwrap();
+    let entry = "{ trust_domain: partner.example, bundle: partner.pem }";
+    let config = files.parse(&with(&format!("federation: [{entry}]"))).unwrap();
+    assert_eq!(config.federation[0].bundle.trust_domain().as_str(), "partner.example");
+    let shown =
+        format!("federation:\n  - trust_domain: partner.example\n    bundle: {:?}\n", config.federation[0].path);
+    assert!(config.redacted.contains(&shown), "{}", config.redacted);
+    for (federation, expected) in [
+        (
+            format!("[{entry}, {entry}]"),
+            "issuer.yaml:5:86: partner.example stands here twice\nput all its roots in one file".to_owned(),
+        ),
+        (
+            entry.replace("partner.example", "example.org"),
+            "issuer.yaml:5:30: example.org is this issuer's own trust domain\nits bundle is `trust_bundle`".to_owned(),
+        ),
+        (
+            entry.replace("partner.pem", "root.pem"),
+            "issuer.yaml:5:55: bundle root.pem: certificate 1 cannot be an authority of the bundle".to_owned(),
+        ),
+    ] {
+        let federation = if federation.starts_with('[') { federation } else { format!("[{federation}]") };
+        let refusal = files.refusal(&with(&format!("federation: {federation}")));
+        assert!(refusal.starts_with(&expected), "{refusal}");
+    }
+}

@@ -25,11 +25,17 @@ pub(super) const MOST: usize = 4096;
 
 impl Wishes {
     pub(super) fn remember(&mut self, id: Option<&WorkloadId>, wish: Wish) {
+        let is_later = |present: &Wish| present.at < wish.at;
         let Some(id) = id else {
-            self.of_everybody = Some(wish);
-            self.of.clear();
+            if self.of_everybody.as_ref().is_none_or(is_later) {
+                self.of_everybody = Some(wish);
+            }
+            self.of.retain(|_, present| !is_later(present));
             return;
         };
+        if !self.of.get(id).is_none_or(is_later) {
+            return;
+        }
         if self.of.len() >= MOST && !self.of.contains_key(id) {
             let oldest = self.of.iter().min_by_key(|(_, wish)| wish.at).map(|(id, _)| id.clone());
             if let Some(oldest) = oldest {
@@ -40,9 +46,9 @@ impl Wishes {
     }
 
     /// Of one whose certificate was there before.
-    pub(super) fn of(&self, watcher: &Watcher) -> Option<RenewNow> {
+    pub(super) fn of(&self, watcher: &Watcher) -> Option<Wish> {
         let wishes = [self.of_everybody.as_ref(), self.of.get(&watcher.id)];
         let later = wishes.into_iter().flatten().filter(|wish| wish.at >= watcher.issued_at);
-        later.max_by_key(|wish| wish.at).map(|wish| wish.renew_now)
+        later.max_by_key(|wish| wish.at).copied()
     }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use signet_policy::{DEFAULT_PROFILE, Rule, RuleName};
+use signet_identity::BundleSet;
+use signet_policy::{DEFAULT_PROFILE, Field, PolicyError, Rule, RuleName};
 
 /// The next rules, and what they change.
 #[derive(Clone, Debug)]
@@ -56,6 +57,23 @@ impl Plan {
         }
         plan.changes.append(&mut removed);
         plan
+    }
+
+    /// Nobody can be given the bundle of a trust domain that has none here. Rules that stay as they are may have lost theirs.
+    pub(crate) fn check_bundles(&self, known: &BundleSet) -> Result<(), PolicyError> {
+        let is_known = |name: &str| known.iter().any(|bundle| bundle.trust_domain().as_str() == name);
+        for rule in self.changes.iter().filter_map(|change| change.after.as_ref()) {
+            let unknown = rule.settings.federates_with.iter().enumerate().find(|(_, name)| !is_known(name));
+            if let Some((number, name)) = unknown {
+                return Err(PolicyError {
+                    rule: rule.name.clone(),
+                    field: Some(Field::FederatesWith(number)),
+                    what: format!("the issuer has no bundle of {name}"),
+                    fix: Some("put it under `federation` in the issuer's configuration".to_owned()),
+                });
+            }
+        }
+        Ok(())
     }
 }
 

@@ -26,6 +26,25 @@ async fn store(folder: &std::path::Path) -> Store {
     Store::open(&crate::store::Location::File(path), &domain, 16, Arc::new(SystemClock), readiness).await.unwrap().0
 }
 
+/// With a bundle of this trust domain, and one of partner.example.
+async fn policies(store: Store) -> Policies {
+    let bundle = |name: &str| {
+        let root = signet_test_pki::Authority::root(name).certificate().clone();
+        signet_identity::TrustBundle::new(name.parse().unwrap(), vec![root]).unwrap()
+    };
+    let bundles = ["example.org", "partner.example"].map(bundle).into_iter().collect();
+    let parts = Parts {
+        trust_domain: domain(),
+        protected: Vec::new(),
+        profiles: profiles(),
+        bundles: watch::channel(bundles).1,
+        most_lost_percent: 10,
+        store,
+        clock: Arc::new(SystemClock),
+    };
+    Policies::load(parts).await.unwrap()
+}
+
 fn wish(name: &str, expected: Option<u64>) -> Wish {
     let mut document = Document::default();
     let rule = format!("rules: [{{name: {name}, match: {{k8s.pod: a}}, spiffe_id: 'spiffe://example.org/{name}'}}]");
@@ -37,10 +56,7 @@ fn wish(name: &str, expected: Option<u64>) -> Wish {
 #[tokio::test]
 async fn a_change_that_nobody_waits_for_is_in_force_once_it_is_on_record() {
     let folder = tempfile::tempdir().unwrap();
-    let policies =
-        Policies::load(domain(), Vec::new(), profiles(), 10, store(folder.path()).await, Arc::new(SystemClock))
-            .await
-            .unwrap();
+    let policies = policies(store(folder.path()).await).await;
     let mut given_up = Box::pin(policies.change(wish("a", None)));
     assert!(given_up.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     drop(given_up);
@@ -54,10 +70,7 @@ async fn a_change_that_nobody_waits_for_is_in_force_once_it_is_on_record() {
 #[tokio::test]
 async fn of_two_who_saw_the_same_revision_one_changes_it() {
     let folder = tempfile::tempdir().unwrap();
-    let policies =
-        Policies::load(domain(), Vec::new(), profiles(), 10, store(folder.path()).await, Arc::new(SystemClock))
-            .await
-            .unwrap();
+    let policies = policies(store(folder.path()).await).await;
     let (one, two) = tokio::join!(policies.change(wish("a", Some(0))), policies.change(wish("b", Some(0))));
     let overtaken =
         |outcome: &Result<_, ChangeError>| matches!(outcome, Err(ChangeError::Overtaken { expected: 0, found: 1 }));
@@ -69,8 +82,7 @@ async fn of_two_who_saw_the_same_revision_one_changes_it() {
 async fn what_is_not_good_or_only_tried_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(folder.path()).await;
-    let policies =
-        Policies::load(domain(), Vec::new(), profiles(), 10, store.clone(), Arc::new(SystemClock)).await.unwrap();
+    let policies = policies(store.clone()).await;
     let mut bad = wish("a", None);
     bad.rules[0].spiffe_id = "spiffe://example.org/signet/issuer".to_owned();
     assert!(matches!(policies.change(bad).await, Err(ChangeError::Policy(_))));
@@ -87,12 +99,12 @@ async fn what_is_not_good_or_only_tried_changes_nothing() {
 async fn another_writer_of_the_same_store_is_noticed() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(folder.path()).await;
-    let load = || Policies::load(domain(), Vec::new(), profiles(), 10, store.clone(), Arc::new(SystemClock));
-    let (one, two) = (load().await.unwrap(), load().await.unwrap());
+    let load = || policies(store.clone());
+    let (one, two) = (load().await, load().await);
     one.change(wish("a", None)).await.unwrap();
     assert!(matches!(two.change(wish("b", None)).await, Err(ChangeError::Overtaken { .. })));
     assert!(two.current().revision.rules.is_empty());
-    assert_eq!(load().await.unwrap().current().revision.head.number, 1);
+    assert_eq!(load().await.current().revision.head.number, 1);
 }
 
 fn rules_of(yaml: &str) -> Vec<Rule> {
@@ -115,10 +127,7 @@ fn by_operator_of(scope: &str, yaml: &str) -> Wish {
 #[tokio::test]
 async fn an_operator_of_a_part_gives_others_callers_nothing_and_its_own_no_dns_name() {
     let folder = tempfile::tempdir().unwrap();
-    let policies =
-        Policies::load(domain(), Vec::new(), profiles(), 10, store(folder.path()).await, Arc::new(SystemClock))
-            .await
-            .unwrap();
+    let policies = policies(store(folder.path()).await).await;
     let everything = by_operator_of(
         "/",
         "- {name: billing, match: {k8s.cluster: prod, k8s.namespace: billing}, spiffe_id: 'spiffe://example.org/billing/{k8s.pod}'}
@@ -179,4 +188,20 @@ async fn an_operator_of_a_part_gives_others_callers_nothing_and_its_own_no_dns_n
     let told = "- {name: named, match: {k8s.namespace: [named, n2]}, spiffe_id: 'spiffe://example.org/shop/named', dns_names: [named.example.org]}\n";
     let refused = policies.change(by_operator_of("/shop", told)).await;
     assert!(matches!(refused, Err(ChangeError::BeyondScope { .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_rule_gives_no_bundle_that_there_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let policies = policies(store(folder.path()).await).await;
+    let federating = |with: &str| {
+        let mut wish = wish("a", None);
+        wish.rules[0].settings.federates_with = vec!["partner.example".to_owned(), with.to_owned()];
+        wish
+    };
+    let refused = policies.change(federating("other.example")).await.unwrap_err();
+    assert_eq!(refused.to_string(), "rule `a`: the issuer has no bundle of other.example");
+    let field = |error: ChangeError| if let ChangeError::Policy(error) = error { error.field } else { None };
+    assert_eq!(field(refused), Some(signet_policy::Field::FederatesWith(1)));
+    policies.change(federating("example.org")).await.unwrap();
 }

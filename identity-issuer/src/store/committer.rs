@@ -11,7 +11,10 @@ use super::database::{Database, Kind, in_time, is_conflict};
 use super::issued::{self, NotRecorded};
 use super::postgres::{self, Change};
 use super::queue::{MAX_BATCH, Waiting};
-use super::{Logged, RecordRevisionError, STORE, StoreError, Write, agents, microseconds, policies, tokens};
+use super::{
+    Logged, RecordRevisionError, STORE, StoreError, Write, agents, bundles, microseconds, policies, renewal_requests,
+    tokens,
+};
 use crate::attestation::Attestation;
 
 /// After a conflict with another issuer's transaction.
@@ -118,6 +121,7 @@ impl Committer {
                 Write::Sweep => {
                     issued::sweep(&mut transaction, now).await?;
                     tokens::sweep(&mut transaction, now).await?;
+                    renewal_requests::sweep(&mut transaction, now).await?;
                 }
                 Write::Revision { revision, .. } => match policies::record(&mut transaction, revision).await? {
                     true => self.tell(&mut transaction, Change::Policy).await?,
@@ -126,6 +130,14 @@ impl Committer {
                 Write::Standing { change, .. } => {
                     outcomes[index] = Outcome::Changed(agents::change(&mut transaction, change).await?);
                     self.tell(&mut transaction, Change::Standing).await?;
+                }
+                Write::Bundles { change, .. } => {
+                    outcomes[index] = Outcome::Changed(bundles::change(&mut transaction, change).await?);
+                    self.tell(&mut transaction, Change::Bundles).await?;
+                }
+                Write::RenewalRequest { request, .. } => {
+                    renewal_requests::record(&mut transaction, request).await?;
+                    self.tell(&mut transaction, Change::RenewalRequest).await?;
                 }
             }
         }
@@ -149,7 +161,7 @@ fn is_abandoned(write: &Write) -> bool {
         Write::Token { reply, .. } => reply.is_closed(),
         Write::Revision { reply, .. } => reply.is_closed(),
         // Carried out all the same: nobody bans by accident.
-        Write::Standing { .. } | Write::Sweep => false,
+        Write::Standing { .. } | Write::Bundles { .. } | Write::RenewalRequest { .. } | Write::Sweep => false,
     }
 }
 
@@ -165,7 +177,7 @@ fn answer(write: Write, outcome: Outcome) {
             };
             let _ = reply.send(answer);
         }
-        Write::Token { reply, .. } => {
+        Write::Token { reply, .. } | Write::RenewalRequest { reply, .. } => {
             let _ = reply.send(Ok(()));
         }
         Write::Revision { reply, .. } => {
@@ -175,7 +187,7 @@ fn answer(write: Write, outcome: Outcome) {
             };
             let _ = reply.send(answer);
         }
-        Write::Standing { reply, .. } => {
+        Write::Standing { reply, .. } | Write::Bundles { reply, .. } => {
             let changed = if let Outcome::Changed(changed) = outcome { changed } else { 0 };
             let _ = reply.send(Ok(changed));
         }
@@ -189,13 +201,13 @@ fn fail(write: Write, error: &Arc<sqlx::Error>) {
         Write::Certificate { reply, .. } => {
             let _ = reply.send(Err(error.into()));
         }
-        Write::Token { reply, .. } => {
+        Write::Token { reply, .. } | Write::RenewalRequest { reply, .. } => {
             let _ = reply.send(Err(error));
         }
         Write::Revision { reply, .. } => {
             let _ = reply.send(Err(error.into()));
         }
-        Write::Standing { reply, .. } => {
+        Write::Standing { reply, .. } | Write::Bundles { reply, .. } => {
             let _ = reply.send(Err(error));
         }
         Write::Sweep => {}

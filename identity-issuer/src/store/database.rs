@@ -62,10 +62,16 @@ const SQLITE_MIGRATIONS: Migrations = &[
     (4, "join tokens by maker", include_str!("../../migrations/sqlite/0004_join_tokens_by_maker.sql")),
     (5, "removed rules", include_str!("../../migrations/sqlite/0005_removed_rules.sql")),
     (6, "profiles", include_str!("../../migrations/sqlite/0006_profiles.sql")),
+    (7, "bundles and renewal requests", include_str!("../../migrations/sqlite/0007_bundles_and_renewal_requests.sql")),
 ];
 const POSTGRES_MIGRATIONS: Migrations = &[
     (1, "store", include_str!("../../migrations/postgres/0001_store.sql")),
     (2, "profiles", include_str!("../../migrations/postgres/0002_profiles.sql")),
+    (
+        3,
+        "bundles and renewal requests",
+        include_str!("../../migrations/postgres/0003_bundles_and_renewal_requests.sql"),
+    ),
 ];
 
 impl Database {

@@ -42,8 +42,10 @@ pub(crate) enum Change {
     Policy,
     /// Somebody was banned or evicted.
     Standing,
+    /// An issuer has its clients trust something else.
+    Bundles,
     /// Clients are to renew.
-    RenewNow { spiffe_id: Option<String>, within_ms: u64 },
+    RenewalRequest,
 }
 
 /// What is told, by whom.
@@ -165,18 +167,9 @@ impl Store {
     pub(crate) fn is_shared(&self) -> bool {
         matches!(self.database.kind, Kind::Postgres(_))
     }
-
-    /// Tells the others.
-    pub(crate) async fn announce(&self, change: Change) -> Result<(), StoreError> {
-        let telling = async {
-            let mut connection = self.database.lists.acquire().await?;
-            tell(&self.database.kind, self.issuer, &mut connection, change).await
-        };
-        Ok(in_time(telling).await?)
-    }
 }
 
-/// Tells the others once the transaction, if it is one, is committed.
+/// Tells the others once the transaction is committed.
 pub(super) async fn tell(
     kind: &Kind,
     issuer: u64,

@@ -48,7 +48,12 @@ fn is_new(write: &Write) -> bool {
         Write::Certificate { certificate, .. } => {
             matches!(certificate.attestation, Attestation::First(_) | Attestation::Beside { .. })
         }
-        Write::Token { .. } | Write::Revision { .. } | Write::Standing { .. } | Write::Sweep => false,
+        Write::Token { .. }
+        | Write::Revision { .. }
+        | Write::Standing { .. }
+        | Write::Bundles { .. }
+        | Write::RenewalRequest { .. }
+        | Write::Sweep => false,
     }
 }
 

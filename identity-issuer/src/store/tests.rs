@@ -275,7 +275,7 @@ async fn unused_tokens_of_whoever_is_banned_or_evicted_are_void(which: Which) {
 }
 
 fn agents(store: &Store, clock: &ManualClock) -> Agents {
-    let distribution = Distribution::new(signet_identity::BundleSet::default(), 10, 10);
+    let distribution = Distribution::new(crate::bundles::Bundles::new(signet_identity::BundleSet::default()), 10, 10);
     Agents { store: store.clone(), distribution, sources: Sources::default(), clock: clock.shared() }
 }
 

@@ -132,7 +132,7 @@ impl Place {
     }
 
     async fn start_on(&self, config: Config) -> Result<Issuer, RunError> {
-        let bundle = config.trust_bundle.clone();
+        let bundle = config.trust_bundle.bundle.clone();
         let environment = Environment { clock: Arc::new(SystemClock), log: None };
         let stop = CancellationToken::new();
         let (tell, told) = tokio::sync::oneshot::channel();

@@ -15,4 +15,5 @@ mod renewing;
 mod replicas;
 mod standing;
 mod starting;
+mod trusting;
 mod watching;

@@ -1,0 +1,237 @@
+//! What clients are told to trust: by the issuer's files, by the other issuers, and by the policy.
+
+use std::path::Path;
+use std::time::Duration;
+
+use signet_identity::TrustBundle;
+use signet_proto::admin::v1::{ForgetIssuerRequest, ListBundlesRequest, PublishedBundle, RequestRenewalRequest};
+use signet_proto::identity::v1::watch_response::Event;
+use signet_proto::identity::v1::{TrustBundles, WatchResponse};
+use signet_test_pki::Authority;
+use sqlx::Connection as _;
+use tonic::{Code, Streaming};
+
+use crate::harness::{ID, Identity, Issuer, Place, csr, eventually, hello, new_key, renew};
+use crate::proving::{PODS, TOKENS, TokenMaker, of_cluster, prove};
+
+async fn watch(issuer: &Issuer, identity: &Identity) -> (Streaming<WatchResponse>, TrustBundles) {
+    let mut stream = issuer.client_of(identity).await.watch(hello()).await.unwrap().into_inner();
+    let told = next_bundles(&mut stream).await;
+    (stream, told)
+}
+
+async fn next_bundles(stream: &mut Streaming<WatchResponse>) -> TrustBundles {
+    let next = async {
+        loop {
+            if let Some(Event::Bundles(bundles)) = stream.message().await.unwrap().unwrap().event {
+                return bundles;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(15), next).await.expect("bundles in time")
+}
+
+/// Trust domains, and how many authorities each has.
+fn summary(told: &TrustBundles) -> Vec<(&str, usize)> {
+    told.bundles.iter().map(|bundle| (bundle.trust_domain.as_str(), bundle.x509_authorities.len())).collect()
+}
+
+/// As an operator's program does: whole or not at all.
+fn replace(file: &Path, text: &str) {
+    let new = file.with_extension("new");
+    std::fs::write(&new, text).unwrap();
+    std::fs::rename(&new, file).unwrap();
+}
+
+fn root_of(place: &Place) -> String {
+    std::fs::read_to_string(place.path("root/root.pem")).unwrap()
+}
+
+fn pem_of(trust_domain: &str) -> String {
+    let root = Authority::root(trust_domain).certificate().clone();
+    TrustBundle::new(trust_domain.parse().unwrap(), vec![root]).unwrap().to_pem()
+}
+
+async fn published(issuer: &Issuer) -> Vec<PublishedBundle> {
+    issuer.admin().await.list_bundles(ListBundlesRequest {}).await.unwrap().into_inner().bundles
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_that_is_added_to_the_file_reaches_whoever_is_connected() {
+    let place = Place::new();
+    let issuer = place.serve().await;
+    let holder = issuer.join(ID).await;
+    let (mut stream, told) = watch(&issuer, &holder).await;
+    assert_eq!(summary(&told), [("example.org", 1)]);
+    let (file, before) = (place.path("root/root.pem"), root_of(&place));
+    replace(&file, &(before.clone() + &pem_of("example.org")));
+    assert_eq!(summary(&next_bundles(&mut stream).await), [("example.org", 2)]);
+    // At once for whoever comes.
+    let answer = renew(&mut issuer.client_of(&holder).await, csr(&new_key())).await.unwrap().into_inner();
+    assert_eq!(summary(&answer.bundles.unwrap()), [("example.org", 2)]);
+    eventually("it is published", async || published(&issuer).await[0].x509_authorities == 2).await;
+    replace(&file, &before);
+    assert_eq!(next_bundles(&mut stream).await, told);
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_no_good_leaves_what_is_trusted() {
+    let place = Place::new();
+    let issuer = place.serve().await;
+    let holder = issuer.join(ID).await;
+    let (mut stream, _) = watch(&issuer, &holder).await;
+    let (file, before) = (place.path("root/root.pem"), root_of(&place));
+    let (good, refused) =
+        ("signet_issuer_bundles_refused{source=\"file\"} 0", "signet_issuer_bundles_refused{source=\"file\"} 1");
+    issuer.until_metric(good).await;
+    // In part, nothing, another's, and one under which the issuer itself is nobody.
+    for bad in [&before[..before.len() / 2], "", &pem_of("partner.example"), &pem_of("example.org")] {
+        replace(&file, bad);
+        issuer.until_metric(refused).await;
+        replace(&file, &before);
+        issuer.until_metric(good).await;
+    }
+    std::fs::remove_file(&file).unwrap();
+    issuer.until_metric(refused).await;
+    let more = before + &pem_of("example.org");
+    replace(&file, &more);
+    issuer.until_metric(good).await;
+    // Nobody was told of anything between the first and the last.
+    assert_eq!(summary(&next_bundles(&mut stream).await), [("example.org", 2)]);
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_federates_and_nobody_else_is_told_of_another_trust_domain() {
+    let place =
+        Place::with(&format!("{TOKENS}\nfederation:\n  - {{ trust_domain: partner.example, bundle: partner.pem }}"));
+    std::fs::write(place.path("partner.pem"), pem_of("partner.example")).unwrap();
+    let maker = TokenMaker::at(&place);
+    let issuer = place.serve().await;
+    issuer.apply(PODS).await;
+    let pod = prove(&issuer, of_cluster("prod", &maker.pod("shop", "cart"))).await.unwrap();
+    let plain = issuer.join(ID).await;
+    let ((mut of_pod, told), (mut of_plain, _)) = (watch(&issuer, &pod).await, watch(&issuer, &plain).await);
+    assert_eq!(summary(&told), [("example.org", 1)]);
+
+    issuer.apply(&format!("{PODS}\n    federates_with: [partner.example]")).await;
+    assert_eq!(summary(&next_bundles(&mut of_pod).await), [("example.org", 1), ("partner.example", 1)]);
+    let answer = renew(&mut issuer.client_of(&pod).await, csr(&new_key())).await.unwrap().into_inner();
+    assert_eq!(summary(&answer.bundles.unwrap()), [("example.org", 1), ("partner.example", 1)]);
+
+    replace(&place.path("partner.pem"), &(pem_of("partner.example") + &pem_of("partner.example")));
+    assert_eq!(summary(&next_bundles(&mut of_pod).await), [("example.org", 1), ("partner.example", 2)]);
+    issuer.apply(PODS).await;
+    assert_eq!(next_bundles(&mut of_pod).await, told);
+    // All of that went by those whom it is nothing to: their next word is of their own trust domain.
+    replace(&place.path("root/root.pem"), &(root_of(&place) + &pem_of("example.org")));
+    assert_eq!(summary(&next_bundles(&mut of_plain).await), [("example.org", 2)]);
+    issuer.stop().await;
+}
+
+fn place_on(url: &str) -> Place {
+    Place::with(&format!("database: {{ url: \"{url}\" }}"))
+}
+
+async fn sql(url: &str, statement: &'static str) {
+    let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
+    sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn issuers_under_different_roots_have_their_clients_trust_both() {
+    let url = signet_test_postgres::shared().database();
+    let (here, there) = (place_on(&url), place_on(&url));
+    let (one, mut two) = (here.serve().await, there.serve().await);
+    assert_ne!(one.bundle, two.bundle);
+    let of_one = one.join(ID).await;
+    let is_union = async || summary(&watch(&one, &of_one).await.1) == [("example.org", 2)];
+    eventually("the first knows of the second", is_union).await;
+    // What is equal at both is of one version, and what one has issued the other renews.
+    let (_, at_one) = watch(&one, &of_one).await;
+    two.bundle =
+        TrustBundle::from_pem("example.org".parse().unwrap(), (root_of(&here) + &root_of(&there)).as_bytes()).unwrap();
+    let answer = renew(&mut two.client_of(&of_one).await, csr(&new_key())).await.unwrap().into_inner();
+    assert_eq!(answer.bundles.unwrap(), at_one);
+
+    let mut names: Vec<_> = published(&one).await.into_iter().filter(|bundle| !bundle.own).collect();
+    assert_eq!((names.len(), names[0].trust_domain.as_str()), (1, "example.org"));
+    let other = names.remove(0).issuer;
+    let forget = async |issuer: &str| {
+        let request = ForgetIssuerRequest { issuer: issuer.to_owned() };
+        one.admin().await.forget_issuer(request).await.map(drop)
+    };
+    // One that is there is not forgotten, nor is one that never was.
+    assert_eq!(forget(&other).await.unwrap_err().code(), Code::FailedPrecondition);
+    assert_eq!(forget("0123").await.unwrap_err().code(), Code::NotFound);
+    two.stop().await;
+    let (mut stream, _) = watch(&one, &of_one).await;
+    sql(&url, "UPDATE issuer_bundles SET published_at = published_at - 3600000000").await;
+    forget(&other).await.unwrap();
+    assert_eq!(summary(&next_bundles(&mut stream).await), [("example.org", 1)]);
+    one.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bundles_on_record_that_are_no_good_leave_what_is_trusted() {
+    let url = signet_test_postgres::shared().database();
+    let place = place_on(&url);
+    let issuer = place.serve().await;
+    let (good, refused) =
+        ("signet_issuer_bundles_refused{source=\"record\"} 0", "signet_issuer_bundles_refused{source=\"record\"} 1");
+    issuer.until_metric(good).await;
+    sql(&url, "INSERT INTO issuer_bundles VALUES ('ff', 'example.org', 'junk', 0, 9000000000000000)").await;
+    issuer.until_metric(refused).await;
+    let holder = issuer.join(ID).await;
+    assert_eq!(summary(&watch(&issuer, &holder).await.1), [("example.org", 1)]);
+    sql(&url, "DELETE FROM issuer_bundles WHERE issuer = 'ff'").await;
+    issuer.until_metric(good).await;
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_to_renew_is_told_so_by_another_issuer_and_after_a_restart() {
+    let url = signet_test_postgres::shared().database();
+    let place = place_on(&url);
+    let issuer = place.serve().await;
+    let holder = issuer.join(ID).await;
+    let renew_now = async |stream: &mut Streaming<WatchResponse>| {
+        let next =
+            async { while !matches!(stream.message().await.unwrap().unwrap().event, Some(Event::RenewNow(_))) {} };
+        tokio::time::timeout(Duration::from_secs(15), next).await.expect("a wish in time");
+    };
+    // As another issuer writes it whose notification is lost.
+    let (mut stream, _) = watch(&issuer, &holder).await;
+    sql(
+        &url,
+        "INSERT INTO renewal_requests SELECT 'spiffe://example.org/shop/cart', issued_at + 1, 0 FROM issued \
+         ORDER BY position DESC LIMIT 1",
+    )
+    .await;
+    renew_now(&mut stream).await;
+    drop(stream);
+    issuer.stop().await;
+
+    let issuer = place.serve().await;
+    renew_now(&mut watch(&issuer, &holder).await.0).await;
+    // Whoever has renewed since is not told.
+    let key = new_key();
+    let answer = renew(&mut issuer.client_of(&holder).await, csr(&key)).await.unwrap().into_inner();
+    let renewed = Identity::new(answer.svid.unwrap(), key);
+    let (mut stream, _) = watch(&issuer, &renewed).await;
+    let request = RequestRenewalRequest {
+        spiffe_id: ID.to_owned(),
+        within: Some(prost_types::Duration { seconds: 9, nanos: 0 }),
+    };
+    issuer.admin().await.request_renewal(request).await.unwrap();
+    let next = async {
+        loop {
+            if let Some(Event::RenewNow(now)) = stream.message().await.unwrap().unwrap().event {
+                return now.within.unwrap().seconds;
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(Duration::from_secs(15), next).await.expect("a wish in time"), 9);
+    issuer.stop().await;
+}
