@@ -101,6 +101,8 @@ struct AgentLine {
 #[derive(Serialize)]
 struct AppliedLine {
     current: bool,
+    /// Of the policy.
+    revision: u64,
     since: Option<String>,
     #[serde(skip_serializing_if = "String::is_empty")]
     refused: String,
@@ -110,21 +112,20 @@ struct AppliedLine {
 
 impl From<Applied> for AppliedLine {
     fn from(applied: Applied) -> Self {
-        let Applied { current, since, refused } = applied;
-        Self { current, since: output::shown(since), refused, at: since.and_then(output::time_of) }
+        let Applied { current, since, refused, revision } = applied;
+        Self { current, revision, since: output::shown(since), refused, at: since.and_then(output::time_of) }
     }
 }
 
 impl AppliedLine {
-    /// How long it has been current or behind, or why it refuses.
+    /// The revision, and how long it has been current or behind, or why it refuses.
     fn told(&self, now: OffsetDateTime) -> String {
-        let since = |at: OffsetDateTime| output::span((now - at).whole_seconds().unsigned_abs());
-        match (self.current, self.refused.as_str(), self.at) {
-            (true, _, Some(at)) => format!("current for {}", since(at)),
-            (true, _, None) => "current".to_owned(),
-            (false, "", Some(at)) => format!("behind for {}", since(at)),
-            (false, "", None) => "behind".to_owned(),
-            (false, refused, _) => format!("refused: {refused}"),
+        let age = self.at.map(|at| output::span((now - at).whole_seconds().unsigned_abs()));
+        let (revision, age) = (self.revision, age.unwrap_or_default());
+        match (self.current, self.refused.as_str()) {
+            (true, _) => format!("revision {revision}, current for {age}"),
+            (false, "") => format!("revision {revision}, behind for {age}"),
+            (false, refused) => format!("revision {revision}, refused: {refused}"),
         }
     }
 }

@@ -41,6 +41,8 @@ pub(crate) enum Command {
     Token(TokenCommand),
     /// A certificate for a key of your own: for a server, for code that you sign, for a CA below this one
     Issue(IssueOptions),
+    /// What the policy gives you: your identity, and what you may have beside it
+    Entitlements(EntitlementsOptions),
     /// Make the rules of some files the policy: who may be what
     Apply(ApplyOptions),
     /// What an issuer has
@@ -278,6 +280,22 @@ pub(crate) struct IssueOptions {
     /// Where to write the certificate and its intermediates, PEM; never overwrites
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
+    /// The issuer's HOST:PORT
+    #[arg(long, env = "SIGNET_ISSUER", value_name = "HOST:PORT")]
+    pub(crate) issuer: String,
+    /// Folder with your identity: svid.pem, svid.key and bundle.pem
+    #[arg(long, env = "SIGNET_IDENTITY", value_name = "DIR")]
+    pub(crate) identity: PathBuf,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  signet entitlements --issuer issuer.example.org:8081 --identity identity/
+  signet entitlements --watch -o json")]
+pub(crate) struct EntitlementsOptions {
+    /// Go on, and print it again whenever it changes
+    #[arg(long, short)]
+    pub(crate) watch: bool,
     /// The issuer's HOST:PORT
     #[arg(long, env = "SIGNET_ISSUER", value_name = "HOST:PORT")]
     pub(crate) issuer: String,

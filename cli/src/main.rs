@@ -9,6 +9,7 @@ mod bundles;
 mod ca;
 mod completions;
 mod dev;
+mod entitlements;
 mod failure;
 mod issue;
 mod network;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         Command::Ca(CaCommand::Show(options)) => ca::show(options, output),
         Command::Token(TokenCommand::Create(options)) => token::create(options, output),
         Command::Issue(options) => issue::run(options, output),
+        Command::Entitlements(options) => entitlements::run(options, output),
         Command::Apply(options) => policy::apply(options, output),
         Command::Get(GetCommand::Policy(options)) => policy::get(options, output),
         Command::Get(GetCommand::Rules(options)) => policy::rules(options, output),

@@ -183,6 +183,11 @@ impl Subscription {
         lock_progress(&self.progress).sent(resource, version, now);
     }
 
+    /// All was sent that the client lacks of this revision of the policy.
+    pub(crate) fn held_against(&self, revision: u64) {
+        lock_progress(&self.progress).held_against(revision);
+    }
+
     /// The client says of what it was sent whether it is in force.
     pub(crate) fn applied(&self, resource: Resource, version: Version, refused: String, now: OffsetDateTime) {
         lock_progress(&self.progress).applied(resource, version, refused, now);

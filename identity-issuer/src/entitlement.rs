@@ -141,6 +141,30 @@ pub(crate) fn by_name(identity: &WorkloadId) -> Option<Attributes> {
     Attributes::new([(SVID_SPIFFE_ID.parse().ok()?, identity.to_string())]).ok()
 }
 
+/// All that whoever was attested may have: its own identity, and what [`beside`] gives. Nothing where that is not given any more, or
+/// where the certificate is one beside the identity.
+pub(crate) fn all(policy: &Current, identity: &WorkloadId, grounds: &Grounds, now: OffsetDateTime) -> Vec<Entitlement> {
+    let Grounds::Attested(subject) = grounds else { return Vec::new() };
+    let Ok(own) = entitle(policy, grounds, Wanted::identity(Some(identity)), now) else { return Vec::new() };
+    let attributes = match subject {
+        Subject::Proved(attributes) => Some(attributes.clone()),
+        Subject::Named(_) => None,
+    };
+    let is_named = attributes.is_none();
+    let until = own.expires;
+    let proved = attributes.into_iter().chain(by_name(identity));
+    let granted = proved.flat_map(|attributes| policy.decide(&attributes, now)).filter_map(|grant| {
+        let profile = policy.profiles().get(grant.profile.as_deref().unwrap_or(DEFAULT_PROFILE))?;
+        Some(Entitlement::of(grant, Arc::clone(profile)))
+    });
+    let mut all: Vec<_> = is_named.then_some(own).into_iter().chain(granted).collect();
+    for entitlement in &mut all {
+        entitlement.expires = [entitlement.expires, until].into_iter().flatten().min();
+    }
+    all.sort_by(|one, other| (&one.id, &one.profile.name).cmp(&(&other.id, &other.profile.name)));
+    all
+}
+
 fn choose(
     policy: &Current,
     proved: &[Attributes],

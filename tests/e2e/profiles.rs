@@ -134,6 +134,14 @@ fn what_was_signed_with_a_certificate_for_code_is_verified_by_openssl() {
     let told = job.told(&["issue", "--profile", "code-signing", "--csr", "release.csr", "-o", "json"]);
     let issued: serde_json::Value = serde_json::from_str(&told).unwrap();
     assert_eq!(issued["spiffe_id"], "spiffe://example.org/signing/shop");
+    let told = job.told(&["entitlements"]);
+    let lines: Vec<Vec<&str>> = told.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
+    let given = [
+        ["spiffe://example.org/ci/shop-deploy", "workload"],
+        ["spiffe://example.org/db/orders", "tls-server"],
+        ["spiffe://example.org/signing/shop", "code-signing"],
+    ];
+    assert_eq!(lines, given, "{told}");
     let pem = issued["pem"].as_str().unwrap();
     let (_, intermediates) = pem.split_once("-----END CERTIFICATE-----\n").unwrap();
     fs::write(job.path("release.pem"), pem).unwrap();
@@ -241,7 +249,7 @@ fn the_commands_of_the_page_work() {
     for words in pages::commands("profiles.md") {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         match words[0] {
-            "issue" => drop(job.told(&words)),
+            "issue" | "entitlements" => drop(job.told(&words)),
             "explain" => assert!(job.issuer.operate(&words).contains("granted")),
             // The root and its passphrase are where the issuer was made.
             "ca" => drop(job.told(&words)),
@@ -249,7 +257,7 @@ fn the_commands_of_the_page_work() {
         }
         ran += 1;
     }
-    assert_eq!(ran, 4);
+    assert_eq!(ran, 5);
     let shown = openssl(job.folder.path(), &["x509", "-in", "authority.pem", "-noout", "-ext", "basicConstraints"]);
     assert!(shown.contains("CA:TRUE, pathlen:1"), "{shown}");
 }

@@ -141,7 +141,12 @@ fn agent(record: AgentRecord, progress: Option<Progress>) -> Agent {
 }
 
 fn applied(progress: Progress) -> Applied {
-    Applied { current: progress.is_current(), since: Some(timestamp(progress.since())), refused: progress.refused() }
+    Applied {
+        current: progress.is_current(),
+        since: Some(timestamp(progress.since())),
+        refused: progress.refused(),
+        revision: progress.revision(),
+    }
 }
 
 pub(super) fn attributes_told(attributes: &Attributes) -> Vec<Attribute> {

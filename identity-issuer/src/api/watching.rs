@@ -6,9 +6,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use prost::Message as _;
 use signet_identity::{SharedClock, WorkloadId};
 use signet_proto::identity::v1::{
-    self as wire, RenewNow, Resource as WireResource, WatchRequest, WatchResponse, watch_response,
+    self as wire, Entitlements, Offer, RenewNow, Resource as WireResource, WatchRequest, WatchResponse, watch_response,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +18,7 @@ use tonic::{Status, Streaming};
 use super::written;
 use crate::bundles::told_to;
 use crate::distribution::{Event, Resource, Subscription, Version};
-use crate::entitlement::{Entitlement, Grounds, Wanted, entitle};
+use crate::entitlement::{self, Entitlement, Grounds, Wanted, entitle};
 use crate::metrics::Counted;
 use crate::policy::Policies;
 
@@ -44,6 +45,9 @@ pub(super) struct Watching {
     /// What it has, or was sent.
     bundles: Option<Version>,
     entitlement: Option<Version>,
+    entitlements: Option<Version>,
+    /// Whether it wants to be told of all that it may have.
+    wants_entitlements: bool,
     ready: VecDeque<WatchResponse>,
     has_greeted: bool,
     _counted: Counted,
@@ -53,6 +57,10 @@ pub(super) struct Watching {
 const PATIENCE: Duration = Duration::from_secs(5);
 /// For what it is sent, one word is enough.
 const MOST_WORDS: usize = 64;
+/// Of which it can say something at once.
+const MOST_RESOURCES: usize = 3;
+/// Each takes 3 KiB at most.
+const MOST_OFFERS: usize = 256;
 /// In characters.
 const MOST_REASON: usize = 256;
 /// Over which those renew whose rule was changed.
@@ -84,6 +92,8 @@ impl Watching {
             said: 0,
             bundles: None,
             entitlement: None,
+            entitlements: None,
+            wants_entitlements: false,
             ready: VecDeque::new(),
             has_greeted: false,
             _counted: counted,
@@ -158,9 +168,14 @@ impl Watching {
     }
 
     fn offer_all(&mut self) {
+        let revision = self.holder.policies.current().revision.head.number;
         let entitled = self.entitled();
         self.offer_bundles(entitled.as_ref());
         self.offer_entitlement(entitled.as_ref());
+        if self.wants_entitlements {
+            self.offer_entitlements();
+        }
+        self.subscription.held_against(revision);
     }
 
     /// None where nothing is given any more.
@@ -193,6 +208,26 @@ impl Watching {
         }
     }
 
+    fn offer_entitlements(&mut self) {
+        let Holder { id, grounds, policies, clock } = &self.holder;
+        let given = entitlement::all(&policies.current(), id, grounds, clock.now());
+        let offer = |entitlement: &Entitlement| Offer {
+            spiffe_id: entitlement.id.to_string(),
+            profile: entitlement.profile.name.to_string(),
+            hint: entitlement.hint.clone().unwrap_or_default(),
+            version: entitlement.version().to_vec(),
+        };
+        let offers = given.iter().take(MOST_OFFERS).map(offer).collect();
+        let mut told = Entitlements { offers, truncated: given.len() > MOST_OFFERS, version: Vec::new() };
+        let version = Version::of(&told.encode_to_vec());
+        if self.entitlements != Some(version) {
+            self.entitlements = Some(version);
+            self.note_sent(Resource::Entitlements, Some(version));
+            told.version = version.to_vec();
+            self.send(watch_response::Event::Entitlements(told));
+        }
+    }
+
     fn note_sent(&self, resource: Resource, version: Option<Version>) {
         if let Some(version) = version {
             self.subscription.sent(resource, version, self.holder.clock.now());
@@ -210,14 +245,16 @@ impl Watching {
             match resource(applied.resource) {
                 Some(Resource::Bundles) => self.bundles = version,
                 Some(Resource::Entitlement) => self.entitlement = version,
+                Some(Resource::Entitlements) => self.entitlements = version,
                 None => {}
             }
         }
+        self.wants_entitlements = request.also.contains(&WireResource::Entitlements.into());
     }
 
     /// What the client says of what it was sent.
     fn hear(&self, request: WatchRequest) {
-        for applied in request.applied.into_iter().take(2) {
+        for applied in request.applied.into_iter().take(MOST_RESOURCES) {
             let (Some(resource), Some(version)) = (resource(applied.resource), Version::read(&applied.version)) else {
                 continue;
             };
@@ -233,6 +270,7 @@ fn resource(number: i32) -> Option<Resource> {
         WireResource::Unspecified => None,
         WireResource::Bundles => Some(Resource::Bundles),
         WireResource::Entitlement => Some(Resource::Entitlement),
+        WireResource::Entitlements => Some(Resource::Entitlements),
     }
 }
 

@@ -12,15 +12,19 @@ pub(crate) struct Version([u8; 16]);
 pub(crate) enum Resource {
     Bundles,
     Entitlement,
+    Entitlements,
 }
 
 /// How far a client has come with what it was sent.
 #[derive(Clone, Debug)]
 pub(crate) struct Progress {
     /// What it has not put in force yet, by [`Resource`].
-    outstanding: [Option<Outstanding>; 2],
+    outstanding: [Option<Outstanding>; 3],
     /// When it last put something in force, or came.
     applied_at: OffsetDateTime,
+    /// Of the policy, the revision that it was last held against, and the latest of which it has all in force.
+    held_against: u64,
+    applied: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -33,7 +37,7 @@ struct Outstanding {
 
 impl Progress {
     pub(super) fn new(now: OffsetDateTime) -> Self {
-        Self { outstanding: [None, None], applied_at: now }
+        Self { outstanding: [const { None }; 3], applied_at: now, held_against: 0, applied: 0 }
     }
 
     /// Something was sent.
@@ -49,9 +53,27 @@ impl Progress {
         if refused.is_empty() {
             *outstanding = None;
             self.applied_at = now;
+            self.settle();
         } else {
             sent.refused = refused;
         }
+    }
+
+    /// All that this revision gives was sent, where the client did not have it.
+    pub(super) fn held_against(&mut self, revision: u64) {
+        self.held_against = revision;
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        if self.is_current() {
+            self.applied = self.held_against;
+        }
+    }
+
+    /// The latest revision of the policy of which it has all in force.
+    pub(crate) fn revision(&self) -> u64 {
+        self.applied
     }
 
     pub(crate) fn is_current(&self) -> bool {

@@ -2,10 +2,13 @@ use std::time::Duration;
 
 use signet_proto::admin::v1::{ListAgentsRequest, RequestRenewalRequest};
 use signet_proto::identity::v1::watch_response::Event;
-use signet_proto::identity::v1::{Applied, Entitlement, Resource, WatchRequest, WatchResponse};
+use signet_proto::identity::v1::{
+    Applied, CertificateRequest, Entitlement, IssueRequest, Resource, WatchRequest, WatchResponse, issue_result,
+};
 use tonic::{Code, Streaming};
 
 use crate::harness::{ID, Identity, Issuer, Place, csr, eventually, hello, new_key, renew};
+use crate::proving::{PODS, TOKENS, TokenMaker, of_cluster, prove};
 
 async fn watch(issuer: &Issuer, identity: &Identity) -> Streaming<WatchResponse> {
     issuer.client_of(identity).await.watch(hello()).await.unwrap().into_inner()
@@ -108,14 +111,14 @@ struct Talking {
 impl Talking {
     async fn new(issuer: &Issuer, identity: &Identity, has: Vec<Applied>) -> Self {
         let (say, said) = tokio::sync::mpsc::channel(4);
-        say.send(WatchRequest { applied: has }).await.unwrap();
+        say.send(WatchRequest { applied: has, ..WatchRequest::default() }).await.unwrap();
         let said = tokio_stream::wrappers::ReceiverStream::new(said);
         let stream = issuer.client_of(identity).await.watch(said).await.unwrap().into_inner();
         Self { say, stream }
     }
 
     async fn say(&self, applied: Applied) {
-        self.say.send(WatchRequest { applied: vec![applied] }).await.unwrap();
+        self.say.send(WatchRequest { applied: vec![applied], ..WatchRequest::default() }).await.unwrap();
     }
 }
 
@@ -171,8 +174,8 @@ async fn an_operator_sees_what_a_client_has_put_in_force() {
     // Nobody has to listen for ever to a client that talks.
     let ended = async {
         loop {
-            let _ =
-                client.say.send(WatchRequest { applied: vec![applied(Resource::Bundles, &bundles.version, "")] }).await;
+            let said = vec![applied(Resource::Bundles, &bundles.version, "")];
+            let _ = client.say.send(WatchRequest { applied: said, ..WatchRequest::default() }).await;
             if client.say.is_closed() {
                 break;
             }
@@ -188,22 +191,22 @@ async fn an_operator_sees_what_a_client_has_put_in_force() {
 async fn a_rollback_reaches_a_thousand_clients() {
     const CLIENTS: usize = 1000;
     let place = Place::with("limits: { unfinished_per_address: 2000 }");
-    let maker = crate::proving::TokenMaker::at(&place);
+    let maker = TokenMaker::at(&place);
     let mut place = place;
     place.settings.push('\n');
-    place.settings.push_str(crate::proving::TOKENS);
+    place.settings.push_str(TOKENS);
     let issuer = place.serve().await;
-    issuer.apply(crate::proving::PODS).await;
+    issuer.apply(PODS).await;
     let mut streams = Vec::new();
     for number in 0..CLIENTS {
-        let proof = crate::proving::of_cluster("lab", &maker.pod("shop", &format!("app-{number}")));
-        let pod = crate::proving::prove(&issuer, proof).await.unwrap();
+        let proof = of_cluster("lab", &maker.pod("shop", &format!("app-{number}")));
+        let pod = prove(&issuer, proof).await.unwrap();
         let mut stream = watch(&issuer, &pod).await;
         next(&mut stream).await;
         let Event::Entitlement(first) = next(&mut stream).await else { panic!("the entitlement") };
         streams.push((stream, first));
     }
-    issuer.apply(&crate::proving::PODS.replace("ttl: 10m", "ttl: 5m")).await;
+    issuer.apply(&PODS.replace("ttl: 10m", "ttl: 5m")).await;
     for (stream, first) in &mut streams {
         let Event::Entitlement(shorter) = next(stream).await else { panic!("another one") };
         assert_ne!(shorter.version, first.version);
@@ -213,5 +216,118 @@ async fn a_rollback_reaches_a_thousand_clients() {
     for (stream, first) in &mut streams {
         assert_eq!(next(stream).await, Event::Entitlement(first.clone()));
     }
+    issuer.stop().await;
+}
+
+/// What a client is given, as it is told of it.
+async fn next_offers(stream: &mut Streaming<WatchResponse>) -> (Vec<(String, String)>, Vec<u8>) {
+    loop {
+        if let Event::Entitlements(told) = next(stream).await {
+            assert!(!told.truncated);
+            let offers = told.offers.into_iter().map(|offer| (offer.spiffe_id, offer.profile));
+            return (offers.collect(), told.version);
+        }
+    }
+}
+
+fn asking(has: Vec<Applied>) -> impl tokio_stream::Stream<Item = WatchRequest> + Send + 'static {
+    tokio_stream::iter([WatchRequest { applied: has, also: vec![Resource::Entitlements.into()] }])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_asks_is_told_of_all_that_a_new_rule_gives_it() {
+    let place = Place::with(TOKENS);
+    let maker = TokenMaker::at(&place);
+    let issuer = place.serve().await;
+    issuer.apply(PODS).await;
+    let pod = prove(&issuer, of_cluster("prod", &maker.pod("shop", "cart"))).await.unwrap();
+    let own = ("spiffe://example.org/ns/shop/sa/cart".to_owned(), "workload".to_owned());
+    let mut asks = issuer.client_of(&pod).await.watch(asking(Vec::new())).await.unwrap().into_inner();
+    let mut silent = watch(&issuer, &pod).await;
+    let (offers, version) = next_offers(&mut asks).await;
+    assert_eq!(offers, std::slice::from_ref(&own));
+    let more = format!(
+        "{PODS}
+  - {{ name: second, match: {{ k8s.namespace: shop }}, spiffe_id: 'spiffe://example.org/shop/node' }}
+  - {{ name: server, match: {{ svid.spiffe_id: '{}' }}, spiffe_id: 'spiffe://example.org/db', profile: tls-server }}",
+        own.0
+    );
+    issuer.apply(&more).await;
+    let of = |id: &str, profile: &str| (format!("spiffe://example.org/{id}"), profile.to_owned());
+    let all = [of("db", "tls-server"), own.clone(), of("shop/node", "workload")];
+    let (offers, grown) = next_offers(&mut asks).await;
+    assert_eq!(offers, all);
+    assert_ne!(grown, version);
+    // Whoever comes back with it is not sent it again, and whoever has not asked is sent nothing of it.
+    let has = vec![applied(Resource::Entitlements, &grown, "")];
+    let mut again = issuer.client_of(&pod).await.watch(asking(has)).await.unwrap().into_inner();
+    issuer.apply(PODS).await;
+    assert_eq!(next_offers(&mut again).await.0, std::slice::from_ref(&own));
+    assert_eq!(next_offers(&mut asks).await.0, [own]);
+    let till = issuer.admin().await.request_renewal(RequestRenewalRequest::default()).await.unwrap().into_inner();
+    assert_eq!(till.clients, 3);
+    loop {
+        match next(&mut silent).await {
+            Event::RenewNow(_) => break,
+            told => assert!(!matches!(told, Event::Entitlements(_))),
+        }
+    }
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_was_given_beside_its_identity_is_told_of_nothing() {
+    let place = Place::new();
+    let issuer = place.serve().await;
+    issuer
+        .apply(&format!(
+            "rules: [{{ name: more, match: {{ svid.spiffe_id: '{ID}' }}, spiffe_id: 'spiffe://example.org/shop/more' }}]"
+        ))
+        .await;
+    let cart = issuer.join(ID).await;
+    let mut stream = issuer.client_of(&cart).await.watch(asking(Vec::new())).await.unwrap().into_inner();
+    assert_eq!(next_offers(&mut stream).await.0.len(), 2);
+    let key = new_key();
+    let request = CertificateRequest {
+        csr: csr(&key),
+        spiffe_id: "spiffe://example.org/shop/more".to_owned(),
+        ..CertificateRequest::default()
+    };
+    let issued = issuer.client_of(&cart).await.issue(IssueRequest { requests: vec![request] }).await.unwrap();
+    let result = issued.into_inner().results.remove(0).result.unwrap();
+    let issue_result::Result::Certificate(more) = result else { panic!("{result:?}") };
+    let more = Identity::new(more, key);
+    let mut stream = issuer.client_of(&more).await.watch(asking(Vec::new())).await.unwrap().into_inner();
+    assert!(next_offers(&mut stream).await.0.is_empty());
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_sees_the_revision_that_a_client_has_come_to() {
+    let place = Place::with(TOKENS);
+    let maker = TokenMaker::at(&place);
+    let issuer = place.serve().await;
+    issuer.apply(PODS).await;
+    let pod = prove(&issuer, of_cluster("prod", &maker.pod("shop", "cart"))).await.unwrap();
+    let revision = async || {
+        let agents = issuer.admin().await.list_agents(ListAgentsRequest::default()).await.unwrap().into_inner().agents;
+        let applied = agents[0].applied.clone().unwrap();
+        (applied.revision, applied.current)
+    };
+    let mut client = Talking::new(&issuer, &pod, Vec::new()).await;
+    let Event::Bundles(bundles) = next(&mut client.stream).await else { panic!("bundles first") };
+    let Event::Entitlement(entitlement) = next(&mut client.stream).await else { panic!("then the entitlement") };
+    client.say(applied(Resource::Bundles, &bundles.version, "")).await;
+    client.say(applied(Resource::Entitlement, &entitlement.version, "")).await;
+    eventually("the first revision", async || revision().await == (1, true)).await;
+    // One that changes nothing for it, and one that does.
+    let other = "\n  - { name: other, match: { k8s.pod: x }, spiffe_id: 'spiffe://example.org/x' }";
+    issuer.apply(&format!("{PODS}{other}")).await;
+    eventually("the second revision", async || revision().await == (2, true)).await;
+    issuer.apply(&format!("{}{other}", PODS.replace("10m", "11m"))).await;
+    let Event::Entitlement(entitlement) = next(&mut client.stream).await else { panic!("another entitlement") };
+    assert_eq!(revision().await, (2, false));
+    client.say(applied(Resource::Entitlement, &entitlement.version, "")).await;
+    eventually("the third revision", async || revision().await == (3, true)).await;
     issuer.stop().await;
 }

@@ -316,7 +316,7 @@ impl IssuerClient {
             refused: String::new(),
         });
         // There is room: nobody else has it yet.
-        let _ = say.try_send(WatchRequest { applied: applied.collect() });
+        let _ = say.try_send(WatchRequest { applied: applied.collect(), ..WatchRequest::default() });
         let said = futures_util::stream::unfold(said, async |mut said| Some((said.recv().await?, said)));
         let mut calls = calls(self.channel.clone());
         let stream = within(&self.endpoint, calls.watch(said)).await?.into_inner();

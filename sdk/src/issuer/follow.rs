@@ -71,7 +71,7 @@ impl Following {
                 match resource {
                     Resource::Bundles => saying.versions.bundles.clone_from(&version),
                     Resource::Entitlement => saying.versions.entitlement.clone_from(&version),
-                    Resource::Unspecified => {}
+                    Resource::Unspecified | Resource::Entitlements => {}
                 }
                 String::new()
             }
@@ -80,7 +80,7 @@ impl Following {
         let applied = Applied { resource: resource.into(), version, refused };
         // Where there is no room, or no stream, the next one begins with what is in force.
         if let Some(to) = &saying.to {
-            let _ = to.try_send(WatchRequest { applied: vec![applied] });
+            let _ = to.try_send(WatchRequest { applied: vec![applied], ..WatchRequest::default() });
         }
     }
 
@@ -178,7 +178,8 @@ fn wish_of(client: &IssuerClient, message: WatchResponse) -> Result<Option<Wish>
             true => Wish::Entitlement { within: spread(within) },
             false => Wish::NotGiven { version: version(Some(told)) },
         })),
-        None => Ok(None),
+        // Not asked for.
+        Some(Event::Entitlements(_)) | None => Ok(None),
     }
 }
 
