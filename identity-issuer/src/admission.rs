@@ -1,7 +1,8 @@
 //! How much of the issuer one caller, and one kind of request, may take.
 //!
 //! Renewals come first: whoever has an identity keeps it. First certificates share half of the machine and half of the queue to the
-//! record, so that a fleet that starts anew holds up nobody who is there. What is refused is told when to come again.
+//! record, so that a fleet that starts anew holds up nobody who is there. What administrators read comes last, and comes all the same.
+//! What is refused is told when to come again.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -13,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::attestation::AttestationNumber;
+use crate::metrics::Metrics;
 
 /// Cheap to clone.
 #[derive(Clone, Debug)]
@@ -32,13 +34,28 @@ struct Inner {
     line: Arc<Semaphore>,
     /// Attested callers that wait for a rule.
     waiting: Arc<Semaphore>,
+    /// What administrators read.
+    reads: Arc<Semaphore>,
+    metrics: Metrics,
+}
+
+/// Whose share is used up.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Limit {
+    Renewals,
+    Beside,
+    Certificate,
+    Address,
+    Line,
+    Watchers,
+    Administration,
 }
 
 /// To be asked again after this time.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("{what}; come again in {} ms", .after.as_millis())]
+#[error("{}; come again in {} ms", .limit.told(), .after.as_millis())]
 pub(crate) struct Refused {
-    what: &'static str,
+    limit: Limit,
     pub(crate) after: Duration,
 }
 
@@ -52,10 +69,15 @@ const WAITING: usize = 8192;
 const LINE: usize = 512;
 /// For the end of the line to come up.
 const LINE_TAKES: Duration = Duration::from_secs(1);
+/// At once.
+const READS: usize = 4;
+/// So long a read gives way to first certificates. An operator has to see what goes on, most of all when there is much.
+const READ_WAITS: Duration = Duration::from_secs(1);
+const READ_LOOKS: Duration = Duration::from_millis(20);
 
 impl Admission {
     /// `renewals` a minute of one attestation, `attestations` a minute from one address.
-    pub(crate) fn new(renewals: u32, attestations: u32) -> Self {
+    pub(crate) fn new(renewals: u32, attestations: u32, metrics: Metrics) -> Self {
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let places = workers.div_ceil(2);
         Self(Arc::new(Inner {
@@ -66,24 +88,26 @@ impl Admission {
             places: Arc::new(Semaphore::new(places)),
             line: Arc::new(Semaphore::new(places + LINE)),
             waiting: Arc::new(Semaphore::new(WAITING)),
+            reads: Arc::new(Semaphore::new(READS)),
+            metrics,
         }))
     }
 
     /// So many certificates beside an identity, at once.
     pub(crate) fn beside(&self, of: AttestationNumber, count: usize) -> Result<(), Refused> {
         let taken = self.0.beside.take_several(of, count, Instant::now());
-        taken.map_err(|after| Refused { what: "too many certificates for one identity", after })
+        taken.map_err(|after| self.refuse(Limit::Beside, after))
     }
 
     pub(crate) fn renewal(&self, of: AttestationNumber) -> Result<(), Refused> {
         let taken = self.0.renewals.take(of, Instant::now());
-        taken.map_err(|after| Refused { what: "too many renewals of one certificate", after })
+        taken.map_err(|after| self.refuse(Limit::Renewals, after))
     }
 
     /// By the serial number that its holder has proved in the handshake: before anything is looked up for it.
     pub(crate) fn certificate(&self, serial: &[u8]) -> Result<(), Refused> {
         let taken = self.0.certificates.take(serial.to_vec(), Instant::now());
-        taken.map_err(|after| Refused { what: "too many calls with one certificate", after })
+        taken.map_err(|after| self.refuse(Limit::Certificate, after))
     }
 
     /// Refused while others wait for a place, and not otherwise: behind an address there may be a whole fleet, and somebody who sends
@@ -91,9 +115,7 @@ impl Admission {
     pub(crate) fn attestation(&self, from: IpAddr) -> Result<(), Refused> {
         let taken = self.0.attestations.take(network_of(from), Instant::now());
         match taken {
-            Err(after) if self.0.places.available_permits() == 0 => {
-                Err(Refused { what: "too many attestations from one address", after })
-            }
+            Err(after) if self.0.places.available_permits() == 0 => Err(self.refuse(Limit::Address, after)),
             _ => Ok(()),
         }
     }
@@ -105,11 +127,63 @@ impl Admission {
 
     /// Waits its turn.
     pub(crate) async fn first(&self) -> Result<Place, Refused> {
-        let full = Refused { what: "too many attestations at once", after: LINE_TAKES };
-        let in_line = Arc::clone(&self.0.line).try_acquire_owned().map_err(|_| full)?;
-        // Neither is ever closed.
-        let at_work = Arc::clone(&self.0.places).acquire_owned().await.map_err(|_| full)?;
+        let full = || self.refuse(Limit::Line, LINE_TAKES);
+        let in_line = Arc::clone(&self.0.line).try_acquire_owned().map_err(|_| full())?;
+        // Never closed, as none of these.
+        let at_work = Arc::clone(&self.0.places).acquire_owned().await.map_err(|_| full())?;
         Ok(Place([in_line, at_work]))
+    }
+
+    /// For an administrator to read something: behind first certificates, a few at once. None would be if there were no places at all.
+    pub(crate) async fn read(&self) -> Option<OwnedSemaphorePermit> {
+        let turn = Arc::clone(&self.0.reads).acquire_owned().await.ok();
+        let end = Instant::now() + READ_WAITS;
+        while self.0.places.available_permits() == 0 && Instant::now() < end {
+            tokio::time::sleep(READ_LOOKS).await;
+        }
+        turn
+    }
+
+    /// Counts it.
+    pub(crate) fn refuse(&self, limit: Limit, after: Duration) -> Refused {
+        self.0.metrics.shed(limit.label());
+        Refused { limit, after }
+    }
+}
+
+impl Limit {
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Renewals,
+        Self::Beside,
+        Self::Certificate,
+        Self::Address,
+        Self::Line,
+        Self::Watchers,
+        Self::Administration,
+    ];
+
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Renewals => "renewals",
+            Self::Beside => "beside",
+            Self::Certificate => "certificate",
+            Self::Address => "address",
+            Self::Line => "line",
+            Self::Watchers => "watchers",
+            Self::Administration => "administration",
+        }
+    }
+
+    fn told(self) -> &'static str {
+        match self {
+            Self::Renewals => "too many renewals of one certificate",
+            Self::Beside => "too many certificates for one identity",
+            Self::Certificate => "too many calls with one certificate",
+            Self::Address => "too many attestations from one address",
+            Self::Line => "too many attestations at once",
+            Self::Watchers => "too many clients watch",
+            Self::Administration => "too many administrative calls at once",
+        }
     }
 }
 
@@ -171,6 +245,13 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    fn admission(renewals: u32, attestations: u32) -> Admission {
+        let profiles = crate::profile::Profiles::new((Duration::from_secs(60), Duration::ZERO), []);
+        let authorities = crate::authority::Authorities::none_yet();
+        let metrics = Metrics::register(&prometheus::Registry::new(), authorities, &profiles).unwrap();
+        Admission::new(renewals, attestations, metrics)
+    }
+
     #[test]
     fn a_bucket_is_emptied_at_once_and_filled_over_a_minute() {
         let (buckets, now) = (Buckets::new(60), Instant::now());
@@ -209,7 +290,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_is_refused_only_while_others_wait() {
-        let (admission, address) = (Admission::new(1, 2), IpAddr::from([10, 0, 0, 1]));
+        let (admission, address) = (admission(1, 2), IpAddr::from([10, 0, 0, 1]));
         (0..10).for_each(|_| admission.attestation(address).unwrap());
         let places = admission.0.places.available_permits();
         let mut working = Vec::new();
@@ -224,7 +305,7 @@ mod tests {
 
     #[tokio::test]
     async fn first_certificates_wait_in_a_line_that_ends() {
-        let admission = Admission::new(1, 1);
+        let admission = admission(1, 1);
         let places = admission.0.places.available_permits();
         let mut working = Vec::new();
         for _ in 0..places {
@@ -237,5 +318,38 @@ mod tests {
         assert!(admission.first().await.is_err());
         working.pop();
         waiting.remove(0).await.unwrap();
+    }
+    #[tokio::test(start_paused = true)]
+    async fn reads_give_way_to_first_certificates_and_are_not_put_off_for_ever() {
+        let admission = admission(1, 1);
+        drop(admission.read().await.unwrap());
+        let places = admission.0.places.available_permits();
+        let mut working = Vec::new();
+        for _ in 0..places {
+            working.push(admission.first().await.unwrap());
+        }
+        let mut reading = Box::pin(admission.read());
+        assert!(futures_util::poll!(reading.as_mut()).is_pending());
+        working.pop();
+        let began = Instant::now();
+        drop(reading.await.unwrap());
+        assert!(began.elapsed() <= READ_LOOKS);
+        working.push(admission.first().await.unwrap());
+        let began = Instant::now();
+        drop(admission.read().await.unwrap());
+        assert!(began.elapsed() >= READ_WAITS);
+    }
+
+    #[tokio::test]
+    async fn few_reads_go_on_at_once() {
+        let admission = admission(1, 1);
+        let mut reads = Vec::new();
+        for _ in 0..READS {
+            reads.push(admission.read().await.unwrap());
+        }
+        let mut one_more = Box::pin(admission.read());
+        assert!(futures_util::poll!(one_more.as_mut()).is_pending());
+        reads.pop();
+        drop(one_more.await.unwrap());
     }
 }

@@ -98,18 +98,17 @@ impl From<NotEntitled> for Status {
 
 impl From<Refused> for Status {
     fn from(refused: Refused) -> Self {
-        let mut status = Self::resource_exhausted(refused.to_string());
-        come_again(&mut status, refused.after);
-        status
+        too_many(refused.to_string(), refused.after)
     }
 }
 
 /// Tells a client when to try again (gRPC A6, server pushback).
-fn come_again(status: &mut Status, after: Duration) {
-    let milliseconds = after.as_millis().to_string();
-    if let Ok(value) = milliseconds.parse() {
+fn too_many(text: impl Into<String>, after: Duration) -> Status {
+    let mut status = Status::resource_exhausted(text);
+    if let Ok(value) = after.as_millis().to_string().parse() {
         status.metadata_mut().insert("grpc-retry-pushback-ms", value);
     }
+    status
 }
 
 impl From<NoStanding> for Status {
@@ -125,11 +124,7 @@ impl From<NoStanding> for Status {
 
 fn store_status(error: &StoreError) -> Status {
     match error {
-        StoreError::Busy => {
-            let mut status = Status::resource_exhausted("too many requests at once; try again later");
-            come_again(&mut status, BUSY);
-            status
-        }
+        StoreError::Busy => too_many("too many requests at once; try again later", BUSY),
         // The committer has logged a failed commit once for all that were in it.
         StoreError::Closed | StoreError::Commit(_) => Status::unavailable("nothing was issued: it cannot be recorded"),
         StoreError::Database(_) | StoreError::Record { .. } | StoreError::Randomness => {
@@ -139,7 +134,7 @@ fn store_status(error: &StoreError) -> Status {
     }
 }
 
-/// For the queue to the record.
+/// For the queue to the record, and whatever else is full for a moment.
 const BUSY: Duration = Duration::from_secs(1);
 
 fn report(error: &(dyn std::error::Error + 'static)) -> String {

@@ -8,6 +8,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
+use crate::admission::Limit;
 use crate::authority::Authorities;
 use crate::profile::Profiles;
 use crate::store::Counts;
@@ -24,6 +25,7 @@ pub(crate) struct Metrics {
     token_keys_read_at: IntGaugeVec,
     policy_refused: IntGauge,
     bundles_refused: IntGaugeVec,
+    shed: IntCounterVec,
 }
 
 /// How one request for a certificate ended.
@@ -95,6 +97,12 @@ impl Metrics {
             &["source"],
         )?;
         registry.register(Box::new(bundles_refused.clone()))?;
+        let shed = counters(
+            "signet_issuer_shed_total",
+            "Requests that were refused because there were too many, and told when to come again, by whose share was used up.",
+            &["limit"],
+        )?;
+        Limit::ALL.iter().for_each(|limit| drop(shed.with_label_values(&[limit.label()])));
         Ok(Self {
             issued,
             issue_duration,
@@ -117,6 +125,7 @@ impl Metrics {
                 "1 while the policy on record is not put in force, and the last good one stays.",
             )?,
             bundles_refused,
+            shed,
         })
     }
 
@@ -140,6 +149,10 @@ impl Metrics {
 
     pub(crate) fn attestation_refused(&self, attestation: &'static str, reason: &'static str) {
         self.attestations_refused.with_label_values(&[attestation, reason]).inc();
+    }
+
+    pub(crate) fn shed(&self, limit: &'static str) {
+        self.shed.with_label_values(&[limit]).inc();
     }
 
     /// Returns whether that is new.

@@ -287,6 +287,9 @@ impl Issuer {
             sources: attestors.sources(),
             clock: self.clock.clone(),
         };
+        let limits = &self.config.limits;
+        let admission =
+            Admission::new(limits.renewals_per_minute, limits.attestations_per_minute, self.metrics.clone());
         let admin = Arc::new(AdminApi {
             trust_domain: self.config.trust_domain.clone(),
             administrators: self.administrators.clone(),
@@ -296,6 +299,7 @@ impl Issuer {
             policies: self.policies.clone(),
             agents: agents.clone(),
             bundles: self.shared_bundles.clone(),
+            admission: admission.clone(),
             store: self.store.clone(),
             clock: self.clock.clone(),
         })
@@ -326,10 +330,7 @@ impl Issuer {
             distribution: self.distribution.clone(),
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
-            admission: Admission::new(
-                self.config.limits.renewals_per_minute,
-                self.config.limits.attestations_per_minute,
-            ),
+            admission,
             longest_wait: self.config.limits.request_timeout * 4 / 5,
             refusals: LogLimit::new(),
         }

@@ -115,13 +115,19 @@ impl fmt::Debug for LogHandle {
 }
 
 fn targets(level: LogLevel) -> Targets {
+    let administration = if level.0 == LevelFilter::OFF { level.0 } else { level.0.max(LevelFilter::INFO) };
     Targets::new()
+        .with_target(ADMINISTRATION, administration)
         .with_default(level.0.min(LevelFilter::from_level(Level::WARN)))
         .with_targets(OWN_TARGETS.map(|target| (target, level.0)))
 }
 
 /// The crates of this workspace; a target covers whatever begins with it, so `signet` is all but the issuer.
 const OWN_TARGETS: [&str; 2] = ["signet", "identity_issuer"];
+
+/// The target of the events that tell who administered what. They are written at any level but `off`: what an operator has done is no
+/// detail.
+pub const ADMINISTRATION: &str = "signet_administration";
 
 const DEFAULT_LEVEL: LogLevel = LogLevel(LevelFilter::INFO);
 
@@ -182,6 +188,15 @@ mod tests {
         for text in ["", "DEBUG", "verbose", "hyper=trace", "info,h2=trace"] {
             assert_eq!(text.parse::<LogLevel>(), Err(UnknownLevel), "{text}");
         }
+    }
+
+    #[test]
+    fn who_administered_what_is_written_at_any_level() {
+        for level in ["error", "warn", "info", "trace"] {
+            let LogLevel(level) = level.parse().unwrap();
+            assert!(targets(LogLevel(level)).would_enable(ADMINISTRATION, &Level::INFO), "{level}");
+        }
+        assert!(!targets(LogLevel(LevelFilter::OFF)).would_enable(ADMINISTRATION, &Level::ERROR));
     }
 
     #[test]

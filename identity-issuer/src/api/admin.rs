@@ -23,6 +23,7 @@ use super::explanation::Explaining;
 use super::unattended::Unattended;
 use super::{agents, bundles, companions, parse_id, policy, store_status, timestamp};
 use crate::administration::{Administrators, Role, Target};
+use crate::admission::Admission;
 use crate::agents::Agents;
 use crate::attestation::JoinTokens;
 use crate::authority::Authorities;
@@ -42,6 +43,7 @@ pub(crate) struct AdminApi {
     pub(crate) policies: Policies,
     pub(crate) agents: Agents,
     pub(crate) bundles: Shared,
+    pub(crate) admission: Admission,
     pub(crate) store: Store,
     pub(crate) clock: SharedClock,
 }
@@ -55,8 +57,13 @@ pub(crate) type GuardedAdmin = Unattended<InterceptedService<Bounded<AdminServic
 
 impl AdminApi {
     pub(crate) fn guarded(self: Arc<Self>) -> GuardedAdmin {
-        let (administrators, clock) = (self.administrators.clone(), self.clock.clone());
-        let doorkeeper = Doorkeeper { administrators: administrators.clone(), clock, places: Places::default() };
+        let administrators = self.administrators.clone();
+        let doorkeeper = Doorkeeper {
+            administrators: administrators.clone(),
+            admission: self.admission.clone(),
+            clock: self.clock.clone(),
+            places: Places::default(),
+        };
         let service = AdminServiceServer::from_arc(self).max_decoding_message_size(MAX_POLICY);
         let service = InterceptedService::new(Bounded(service), doorkeeper);
         Unattended { service, administrators, knocks: Arc::default() }
@@ -75,7 +82,11 @@ impl AdminApi {
         role: Role,
         target: Target<'_>,
     ) -> Result<Call, Status> {
-        Call::admit(&self.agents, request, action, role, target).await
+        let mut call = Call::admit(&self.agents, request, action, role, target).await?;
+        if role == Role::Viewer {
+            call.turn = self.admission.read().await;
+        }
+        Ok(call)
     }
 
     /// The same for a call that decides over an identity.
@@ -162,7 +173,7 @@ impl AdminService for AdminApi {
         let action = if request.get_ref().dry_run { "ApplyPolicy (dry run)" } else { "ApplyPolicy" };
         let call = self.admit(&request, action, Role::Operator, Target::Issuer).await?;
         let applied = policy::apply(&self.policies, call.permissions.clone(), request.into_inner()).await;
-        call.end(applied)
+        call.changed(applied)
     }
 
     async fn get_policy(&self, request: Request<GetPolicyRequest>) -> Result<Response<GetPolicyResponse>, Status> {
@@ -187,7 +198,7 @@ impl AdminService for AdminApi {
         let action = if request.get_ref().dry_run { "RollbackPolicy (dry run)" } else { "RollbackPolicy" };
         let call = self.admit(&request, action, Role::Operator, Target::Issuer).await?;
         let applied = policy::roll_back(&self.policies, call.permissions.clone(), request.into_inner()).await;
-        call.end(applied)
+        call.changed(applied)
     }
 
     async fn explain_policy(

@@ -1,5 +1,7 @@
 //! Administrative calls: whether whoever makes one may, and what is written down of it.
 
+use signet_proto::admin::v1::ApplyPolicyResponse;
+use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Request, Response, Status};
 
 use super::doorkeeper::Admitted;
@@ -17,6 +19,8 @@ pub(super) struct Call {
     written: bool,
     /// Until it ends.
     pub(super) place: Admitted,
+    /// Of what is only read.
+    pub(super) turn: Option<OwnedSemaphorePermit>,
 }
 
 impl Call {
@@ -34,7 +38,7 @@ impl Call {
         let admitted = request.extensions().get::<Admitted>();
         let place = admitted.ok_or_else(|| Status::internal("a call without a caller"))?.clone();
         let permissions = place.permissions().clone();
-        let mut call = Self { permissions, action, target: target.to_string(), written: false, place };
+        let mut call = Self { permissions, action, target: target.to_string(), written: false, place, turn: None };
         match call.may(agents, request.extensions().get(), role, target).await {
             Ok(()) => Ok(call),
             Err(status) => {
@@ -66,6 +70,23 @@ impl Call {
         outcome.map(Response::new)
     }
 
+    /// Ends a change of the policy: what it is about are rules.
+    pub(super) fn changed(
+        mut self,
+        outcome: Result<ApplyPolicyResponse, Status>,
+    ) -> Result<Response<ApplyPolicyResponse>, Status> {
+        if let Ok(ApplyPolicyResponse { revision, changes, .. }) = &outcome {
+            let named: Vec<_> = changes.iter().take(MOST_NAMED).map(|change| change.rule.as_str()).collect();
+            let more = changes.len().saturating_sub(MOST_NAMED);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            self.target = match named.is_empty() {
+                true => format!("no rule, revision {revision}"),
+                false => format!("rules {}{more}, revision {revision}", named.join(", ")),
+            };
+        }
+        self.end(outcome)
+    }
+
     /// Ends it with a refusal.
     pub(super) fn refuse(mut self, status: Status) -> Status {
         self.write_down(&format!("refused: {}", status.message()));
@@ -84,7 +105,7 @@ impl Call {
 pub(super) fn write_down(actor: &str, action: &str, target: &str, outcome: &str, suppressed: u64) {
     let outcome = &outcome[..outcome.floor_char_boundary(MAX_OUTCOME)];
     let suppressed = (suppressed > 0).then_some(suppressed);
-    tracing::info!(actor, action, target, outcome, suppressed, "administration");
+    tracing::info!(target: signet_process::logging::ADMINISTRATION, actor, action, target, outcome, suppressed, "administration");
 }
 
 impl Drop for Call {
@@ -95,5 +116,7 @@ impl Drop for Call {
     }
 }
 
+/// Of the rules that are changed.
+const MOST_NAMED: usize = 16;
 /// In bytes. A refusal may repeat what the caller wrote.
 const MAX_OUTCOME: usize = 1024;

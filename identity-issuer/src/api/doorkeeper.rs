@@ -12,7 +12,9 @@ use tonic::service::Interceptor;
 use tonic::{Request, Status};
 use tower_service::Service;
 
+use super::BUSY;
 use crate::administration::{Administrators, Permissions};
+use crate::admission::{Admission, Limit};
 use crate::policy::Actor;
 use crate::server::Caller;
 
@@ -20,6 +22,7 @@ use crate::server::Caller;
 #[derive(Clone, Debug)]
 pub(crate) struct Doorkeeper {
     pub(super) administrators: Administrators,
+    pub(super) admission: Admission,
     pub(super) clock: SharedClock,
     pub(super) places: Places,
 }
@@ -53,7 +56,7 @@ impl Interceptor for Doorkeeper {
         let permissions =
             permissions.map_err(|actor| Status::permission_denied(format!("{actor} has no role at this issuer")))?;
         let place = self.places.take(permissions);
-        let place = place.ok_or_else(|| Status::resource_exhausted("too many administrative calls at once"))?;
+        let place = place.ok_or_else(|| self.admission.refuse(Limit::Administration, BUSY))?;
         request.extensions_mut().insert(Admitted(Arc::new(place)));
         Ok(request)
     }

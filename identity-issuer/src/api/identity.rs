@@ -19,8 +19,8 @@ use tonic::{Request, Response, Status, Streaming};
 use super::admin::GuardedAdmin;
 use super::attestors::Attestors;
 use super::watching::{Holder, Watching};
-use super::{bundles, companions, parse_id, report, store_status, svid, timestamp};
-use crate::admission::Admission;
+use super::{BUSY, bundles, companions, parse_id, report, store_status, svid, timestamp, too_many};
+use crate::admission::{Admission, Limit};
 use crate::agents::Agents;
 use crate::attestation::{Attestation, Attested, Method, NotAttested, TokenError};
 use crate::distribution::{Distribution, Watcher};
@@ -227,7 +227,7 @@ impl IdentityService for IdentityApi {
         let subscription = self
             .distribution
             .subscribe(watcher, self.clock.now())
-            .map_err(|full| Status::resource_exhausted(full.to_string()))?;
+            .map_err(|full| too_many(full.to_string(), self.admission.refuse(Limit::Watchers, BUSY).after))?;
         // Once more: whoever lost its standing before it had a place was not among those whose streams were ended.
         self.agents.standing(&peer).await?;
         let holder =

@@ -10,7 +10,7 @@ use signet_proto::admin::v1::{
 };
 use tonic::{Code, Status};
 
-use super::{bounded_text, page, store_status, timestamp};
+use super::{BUSY, bounded_text, page, store_status, timestamp, too_many};
 use crate::administration::{Permissions, Role, Target};
 use crate::policy::{ChangeError, Plan, Policies, Prune, RevisionHead, Wish, path_of};
 
@@ -144,7 +144,7 @@ fn status(error: &ChangeError, document: Option<&Document>) -> Status {
         | ChangeError::BeyondScope { .. }
         | ChangeError::OfOthers { .. }
         | ChangeError::OthersDiffer => Code::PermissionDenied,
-        ChangeError::Busy => Code::ResourceExhausted,
+        ChangeError::Busy => return too_many(error.to_string(), BUSY),
         ChangeError::Overtaken { .. } => Code::Aborted,
         ChangeError::TooMany => Code::InvalidArgument,
         ChangeError::NotOnRecord { .. } => Code::FailedPrecondition,

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-use super::written;
+use super::{BUSY, too_many, written};
 use crate::bundles::told_to;
 use crate::distribution::{Event, Resource, Subscription, Version};
 use crate::entitlement::{self, Entitlement, Grounds, Wanted, entitle};
@@ -124,7 +124,7 @@ impl Watching {
                 Next::Said(request) => {
                     watching.said += 1;
                     if watching.said > MOST_WORDS {
-                        let status = Status::resource_exhausted("too much is said of what was sent");
+                        let status = too_many("too much is said of what was sent", BUSY);
                         return Some((Err(status), None));
                     }
                     watching.hear(request);

@@ -249,7 +249,7 @@ async fn whoever_asks_too_often_is_told_when_to_come_again_and_others_are_not_he
     assert!((10_000..=20_000).contains(&after), "{after}");
     // Of the same SPIFFE ID, and another attestation.
     renew(&mut issuer.client_of(&other).await, csr(&new_key())).await.unwrap();
-
+    issuer.until_metric("signet_issuer_shed_total{limit=\"certificate\"} 1").await;
     issuer.stop().await;
 }
 

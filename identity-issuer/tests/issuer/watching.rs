@@ -56,6 +56,8 @@ async fn nobody_watches_without_a_certificate_and_places_are_bounded() {
     let _first = watch(&issuer, &joined).await;
     let refused = issuer.client_of(&joined).await.watch(hello()).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert_eq!(refused.metadata().get("grpc-retry-pushback-ms").unwrap(), "1000");
+    issuer.until_metric("signet_issuer_shed_total{limit=\"watchers\"} 1").await;
     issuer.stop().await;
 }
 
