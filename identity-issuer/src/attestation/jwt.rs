@@ -51,10 +51,10 @@ pub(crate) enum TokenError {
     Issuer { found: String, expected: String },
     #[error("its audience is {}, not {expected}", shown(.found))]
     Audience { found: String, expected: String },
-    #[error("it expired at {}", Utc(*at))]
+    #[error("it expired at {} (`exp`)", Utc(*at))]
     Expired { at: OffsetDateTime },
-    #[error("it is not valid before {}", Utc(*at))]
-    NotYet { at: OffsetDateTime },
+    #[error("it is not valid before {} (`{claim}`)", Utc(*at))]
+    NotYet { claim: &'static str, at: OffsetDateTime },
     #[error("its claim `{claim}` is missing, or not what it should be")]
     Claim { claim: &'static str },
     #[error("it is not bound to a pod")]
@@ -118,7 +118,7 @@ impl TokenVerifier {
             if let Some(at) = numeric_date(&all, claim)?
                 && at > now + LEEWAY
             {
-                return Err(TokenError::NotYet { at });
+                return Err(TokenError::NotYet { claim, at });
             }
         }
         match all.get("sub") {

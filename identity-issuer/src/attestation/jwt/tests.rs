@@ -145,6 +145,14 @@ fn a_token_is_good_from_its_making_to_its_end() {
         let token = signer.sign(&signer.claims(claims.clone()));
         assert_eq!(reason(&verifier, &token), expected, "{claims}");
     }
+    for (claims, told) in [
+        (json!({"exp": now - 1}), "it expired at 2027-01-15T07:59:59Z (`exp`)"),
+        (json!({"nbf": now + 60}), "it is not valid before 2027-01-15T08:01:00Z (`nbf`)"),
+        (json!({"iat": now + 60}), "it is not valid before 2027-01-15T08:01:00Z (`iat`)"),
+    ] {
+        let refused = verifier.verify(&signer.sign(&signer.claims(claims))).unwrap_err();
+        assert_eq!(refused.to_string(), told);
+    }
     for claims in [json!({"exp": now + 1}), json!({"exp": now as f64 + 1.5}), json!({"nbf": now + 30})] {
         verifier.verify(&signer.sign(&signer.claims(claims))).unwrap();
     }
