@@ -231,13 +231,20 @@ impl<K: Eq + Hash> Buckets<K> {
         }
         let next = full_at.get(&key).map_or(now, |full_at| (*full_at).max(now)) + interval;
         match (next - now).checked_sub(self.minute) {
-            Some(too_soon) if !too_soon.is_zero() => Err(too_soon),
+            Some(too_soon) if !too_soon.is_zero() => Err(in_whole_milliseconds(too_soon)),
             _ => {
                 full_at.insert(key, next);
                 Ok(())
             }
         }
     }
+}
+
+/// As callers are told: less than one would read as none, and they would be refused again.
+fn in_whole_milliseconds(time: Duration) -> Duration {
+    const MILLISECOND: u32 = 1_000_000;
+    let over = time.subsec_nanos() % MILLISECOND;
+    time + Duration::from_nanos(u64::from((MILLISECOND - over) % MILLISECOND))
 }
 
 #[cfg(test)]
@@ -250,6 +257,18 @@ mod tests {
         let authorities = crate::authority::Authorities::none_yet();
         let metrics = Metrics::register(&prometheus::Registry::new(), authorities, &profiles).unwrap();
         Admission::new(renewals, attestations, metrics)
+    }
+
+    #[test]
+    fn whoever_is_told_a_time_is_admitted_after_it() {
+        let (buckets, now) = (Buckets::new(60), Instant::now());
+        for _ in 0..60 {
+            buckets.take("a", now).unwrap();
+        }
+        let later = now + Duration::from_micros(999_900);
+        let after = buckets.take("a", later).unwrap_err();
+        assert_eq!(after, Duration::from_millis(1));
+        buckets.take("a", later + after).unwrap();
     }
 
     #[test]
