@@ -5,12 +5,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use signet_tests::address::Host;
+use signet_tests::foreign_ca::{RSA, make_ca, make_leaf, openssl_in};
 use signet_tests::{Admin, Curl, Gateway, GatewayPlan, Issuer, Process, Recipe, program, secs};
 use tempfile::TempDir;
 
@@ -25,68 +25,6 @@ const RULES: &str = "rules:
     spiffe_id: spiffe://example.org/ns/{k8s.namespace}/sa/{k8s.service_account}
 ";
 
-fn openssl(folder: &Path, words: &[&str]) -> Vec<u8> {
-    let output = Command::new(program::third_party("openssl")).args(words).current_dir(folder).output().unwrap();
-    assert!(output.status.success(), "openssl {words:?}: {}", String::from_utf8_lossy(&output.stderr));
-    output.stdout
-}
-
-/// `NAME.pem` and `NAME.key` of a self-signed CA.
-fn make_ca(folder: &Path, name: &str) {
-    let (certificate, key) = (format!("{name}.pem"), format!("{name}.key"));
-    let subject = format!("/CN={name}");
-    openssl(
-        folder,
-        &[
-            "req",
-            "-x509",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            &subject,
-            "-keyout",
-            &key,
-            "-out",
-            &certificate,
-        ],
-    );
-}
-
-/// `NAME.pem` and `NAME.key`, certified by the CA `ca`.
-fn make_leaf(folder: &Path, ca: &str, name: &str, extensions: &str) {
-    let file = |suffix: &str| format!("{name}.{suffix}");
-    let subject = format!("/CN={name}");
-    openssl(
-        folder,
-        &["req", "-newkey", "rsa:2048", "-nodes", "-subj", &subject, "-keyout", &file("key"), "-out", &file("csr")],
-    );
-    fs::write(folder.join(file("ext")), extensions).unwrap();
-    let (ca, ca_key) = (format!("{ca}.pem"), format!("{ca}.key"));
-    openssl(
-        folder,
-        &[
-            "x509",
-            "-req",
-            "-days",
-            "2",
-            "-in",
-            &file("csr"),
-            "-CA",
-            &ca,
-            "-CAkey",
-            &ca_key,
-            "-CAcreateserial",
-            "-extfile",
-            &file("ext"),
-            "-out",
-            &file("pem"),
-        ],
-    );
-}
-
 /// An RSA key that signs tokens, and its key set.
 struct Cluster {
     folder: PathBuf,
@@ -94,8 +32,9 @@ struct Cluster {
 
 impl Cluster {
     fn in_folder(folder: &Path) -> Self {
-        openssl(folder, &["genrsa", "-out", "tokens.key", "2048"]);
-        let modulus = String::from_utf8(openssl(folder, &["rsa", "-in", "tokens.key", "-noout", "-modulus"])).unwrap();
+        openssl_in(folder, &["genrsa", "-out", "tokens.key", "2048"]);
+        let modulus =
+            String::from_utf8(openssl_in(folder, &["rsa", "-in", "tokens.key", "-noout", "-modulus"])).unwrap();
         let modulus = hex::decode(modulus.trim().strip_prefix("Modulus=").unwrap()).unwrap();
         let key = json!({"kty": "RSA", "alg": "RS256", "kid": "k", "n": URL_SAFE_NO_PAD.encode(modulus), "e": "AQAB"});
         fs::write(folder.join("jwks"), json!({"keys": [key]}).to_string()).unwrap();
@@ -116,15 +55,15 @@ impl Cluster {
         let part = |json: &Value| URL_SAFE_NO_PAD.encode(json.to_string());
         let signed = format!("{}.{}", part(&json!({"alg": "RS256", "kid": "k"})), part(&claims));
         fs::write(self.folder.join("signed"), &signed).unwrap();
-        let signature = openssl(&self.folder, &["dgst", "-sha256", "-sign", "tokens.key", "signed"]);
+        let signature = openssl_in(&self.folder, &["dgst", "-sha256", "-sign", "tokens.key", "signed"]);
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
 
     /// Serves the folder over HTTPS.
     fn serve(&self, host: &Host) -> (Process, String) {
-        make_ca(&self.folder, "web-ca");
+        make_ca(&self.folder, "web-ca", "web-ca");
         let address = host.free();
-        make_leaf(&self.folder, "web-ca", "web", &format!("subjectAltName=IP:{}\n", address.ip()));
+        make_leaf(&self.folder, "web-ca", "web", RSA, &format!("subjectAltName=IP:{}\n", address.ip()));
         let mut server = Recipe::new("s_server", program::third_party("openssl"), &self.folder)
             .arg("s_server")
             .arg("-WWW")
@@ -160,8 +99,8 @@ fn reasons(admin: Admin) -> String {
 fn a_machine_gets_its_identity_by_its_certificate_and_loses_it_when_it_is_banned() {
     let folder = TempDir::new().unwrap();
     let path = folder.path();
-    make_ca(path, "datacenter-1");
-    make_leaf(path, "datacenter-1", "edge-3", "extendedKeyUsage=clientAuth\n");
+    make_ca(path, "datacenter-1", "Data centre 1");
+    make_leaf(path, "datacenter-1", "edge-3", RSA, "extendedKeyUsage=clientAuth\n");
     let more = "attestation: { x509_pop: [{ authority: datacenter-1, ca: datacenter-1.pem }] }\n";
     let issuer = Issuer::start_with(path, TRUST_DOMAIN, secs(10), more);
     fs::write(path.join("rules.yaml"), RULES).unwrap();
@@ -181,6 +120,10 @@ fn a_machine_gets_its_identity_by_its_certificate_and_loses_it_when_it_is_banned
     gateway.process.wait_until("disconnected", secs(5), |_| agents(&issuer).iter().all(|(.., connected)| !connected));
     let admin = gateway.admin;
     gateway.process.wait_until("not ready", secs(30), |_| !admin.is_ready());
+    for refused in ["(spiffe://example.org/machine/edge-3 is banned); nor does attesting again help", "(it is banned)"]
+    {
+        gateway.process.wait_for_line(refused);
+    }
     gateway.process.wait_until("forgotten", secs(10), |_| agents(&issuer).is_empty());
 
     // Nobody has to go there when the ban is lifted.

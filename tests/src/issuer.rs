@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::address::Host;
+use crate::files::replace;
 use crate::metrics::Admin;
 use crate::process::{Process, Recipe};
 use crate::program;
@@ -113,6 +114,22 @@ impl Issuer {
     pub fn operate_json(&self, words: &[&str]) -> serde_json::Value {
         let told = self.operate(&[words, &["-o", "json"]].concat());
         serde_json::from_str(&told).unwrap_or_else(|error| panic!("{error}: {told}"))
+    }
+
+    /// Makes these rules the policy, by `signet apply`.
+    #[track_caller]
+    pub fn apply(&self, rules: &str) {
+        let file = self.configuration.with_file_name("rules.yaml");
+        replace(&file, rules);
+        self.operate(&["apply", "--yes", "--prune", "-f", file.to_str().expect("a path of ours")]);
+    }
+
+    /// How much there is of what somebody gets by a proof: certificates, attestations, proofs used up.
+    pub fn records(&self) -> [u64; 3] {
+        ["issued", "attestations", "used_proofs"].map(|table| {
+            let count = self.query(&format!("SELECT count(*) FROM {table}"));
+            count[0].parse().expect("a number")
+        })
     }
 
     /// Rows that `sqlite3` finds in the issuer's database, one a line. Reading does not disturb the issuer.

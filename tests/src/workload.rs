@@ -2,7 +2,7 @@
 //! without the SDK's help.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,9 +12,9 @@ use rustls::crypto::aws_lc_rs;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use signet_proto::identity::v1::attest_request::Proof;
 use signet_proto::identity::v1::identity_service_client::IdentityServiceClient;
-use signet_proto::identity::v1::{AttestRequest, RenewRequest, X509Svid};
+use signet_proto::identity::v1::{AttestRequest, ChallengeRequest, RenewRequest, X509Svid};
 use signet_test_pki::pem;
-use tokio::net::TcpStream;
+use tokio::net::TcpSocket;
 use tokio_rustls::TlsConnector;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
@@ -62,14 +62,33 @@ impl Workload {
     /// # Errors
     /// What the issuer, or the way to it, said.
     pub fn attest(&mut self, token: &str) -> Result<&Svid, Status> {
+        self.prove(|_| Proof::JoinToken(token.trim().to_owned()))
+    }
+
+    /// The same by any proof, which may be of the request (PKCS#10) that it is sent with.
+    ///
+    /// # Errors
+    /// As [`attest`](Self::attest).
+    pub fn prove(&mut self, proof: impl FnOnce(&[u8]) -> Proof) -> Result<&Svid, Status> {
         let (key, csr) = new_request();
-        let request =
-            AttestRequest { proof: Some(Proof::JoinToken(token.trim().to_owned())), csr, ..AttestRequest::default() };
-        let (issuer, answer) = (self.issuer, async |channel| {
-            IdentityServiceClient::new(channel).attest(request).await.map(|answer| answer.into_inner().svid)
-        });
-        let svid = self.runtime.block_on(async { answer(connect(issuer, None).await?).await })?;
+        let request = AttestRequest { proof: Some(proof(&csr)), csr, ..AttestRequest::default() };
+        let issuer = self.issuer;
+        let svid = self.runtime.block_on(async {
+            let mut client = IdentityServiceClient::new(connect(ANYWHERE, issuer, None).await?);
+            client.attest(request).await.map(|answer| answer.into_inner().svid)
+        })?;
         Ok(self.svid.insert(Svid::of(svid, key)?))
+    }
+
+    /// What the issuer wants signed with a key.
+    ///
+    /// # Errors
+    /// As [`attest`](Self::attest).
+    pub fn challenge(&self) -> Result<Vec<u8>, Status> {
+        self.runtime.block_on(async {
+            let mut client = IdentityServiceClient::new(connect(ANYWHERE, self.issuer, None).await?);
+            client.challenge(ChallengeRequest {}).await.map(|answer| answer.into_inner().challenge)
+        })
     }
 
     /// Replaces the identity by its successor.
@@ -89,7 +108,7 @@ impl Workload {
         let (key, csr) = new_request();
         let issuer = self.issuer;
         let svid = self.runtime.block_on(async {
-            let mut client = IdentityServiceClient::new(connect(issuer, current).await?);
+            let mut client = IdentityServiceClient::new(connect(ANYWHERE, issuer, current).await?);
             client.renew(RenewRequest { csr }).await.map(|answer| answer.into_inner().svid)
         })?;
         Ok(self.svid.insert(Svid::of(svid, key)?))
@@ -144,14 +163,26 @@ pub fn serial_of(certificate: &CertificateDer<'_>) -> String {
     hex::encode(parsed.raw_serial()).trim_start_matches('0').to_owned()
 }
 
-fn new_request() -> (KeyPair, Vec<u8>) {
+/// A key, and a request (PKCS#10) for it.
+pub fn new_request() -> (KeyPair, Vec<u8>) {
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
     let csr = CertificateParams::default().serialize_request(&key).expect("a request").der().to_vec();
     (key, csr)
 }
 
+/// Without a certificate, from an address of this machine.
+///
+/// # Errors
+/// What TCP or TLS said.
+pub async fn stranger_from(source: IpAddr, issuer: SocketAddr) -> Result<Channel, Status> {
+    connect(source, issuer, None).await
+}
+
+/// The kernel chooses.
+const ANYWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
 /// A fresh connection for each call, as long as that takes: nothing of an issuer that died is left in it.
-async fn connect(issuer: SocketAddr, identity: Option<&Svid>) -> Result<Channel, Status> {
+async fn connect(source: IpAddr, issuer: SocketAddr, identity: Option<&Svid>) -> Result<Channel, Status> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -170,7 +201,9 @@ async fn connect(issuer: SocketAddr, identity: Option<&Svid>) -> Result<Channel,
     let connect = tower::service_fn(move |_: http::Uri| {
         let connector = connector.clone();
         async move {
-            let tcp = TcpStream::connect(issuer).await?;
+            let tcp = TcpSocket::new_v4()?;
+            tcp.bind((source, 0).into())?;
+            let tcp = tcp.connect(issuer).await?;
             let tls = connector.connect(ServerName::IpAddress(issuer.ip().into()), tcp).await?;
             std::io::Result::Ok(hyper_util::rt::TokioIo::new(tls))
         }
