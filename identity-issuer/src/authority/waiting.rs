@@ -2,6 +2,7 @@
 //! put the signed intermediate where the configuration says. It keeps looking there, so that a later one for the same
 //! key is taken up as well.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,6 +116,8 @@ impl Authorities {
         let mut seen = None;
         loop {
             let found = pem_files::read(&files.certificate).map_err(|error| error.kind());
+            // `signet ca sign` takes the name first, and signs then.
+            let found = found.and_then(|pem| if pem.is_empty() { Err(ErrorKind::NotFound) } else { Ok(pem) });
             if taken.as_ref() != Some(&found) {
                 let bundle = bundles.borrow().get(&trust_domain).cloned();
                 match examine(&files, &found, &spki, &key, bundle.as_ref(), &clock) {
@@ -128,7 +131,7 @@ impl Authorities {
                     Err(reason) if refused.as_ref() != Some(&reason) => {
                         refused = Some(reason.clone());
                         // That there is none yet is how every issuer begins.
-                        self.keep_waiting(if matches!(found, Err(std::io::ErrorKind::NotFound)) {
+                        self.keep_waiting(if matches!(found, Err(ErrorKind::NotFound)) {
                             tracing::info!(reason, "intermediate awaited");
                             AuthorityState::Awaited { reason }
                         } else {
@@ -165,7 +168,7 @@ impl Authorities {
 /// The authority that the file makes of the key, or why it makes none.
 fn examine(
     files: &AuthorityFiles,
-    found: &Result<Vec<u8>, std::io::ErrorKind>,
+    found: &Result<Vec<u8>, ErrorKind>,
     spki: &[u8],
     key: &P256Key,
     bundle: Option<&TrustBundle>,
@@ -177,7 +180,7 @@ fn examine(
         Ok(pem) => intermediate::check(pem, spki, bundle, files.path_length, clock.now())
             .and_then(|checked| Authority::new(key.clone(), checked))
             .map_err(|error| format!("the intermediate {path} {error}")),
-        Err(std::io::ErrorKind::NotFound) => Err(format!(
+        Err(ErrorKind::NotFound) => Err(format!(
             "no intermediate at {path}: run `signet ca sign --dir ROOT --passphrase-file FILE --csr {} --out {path}`",
             files.request.display()
         )),

@@ -19,6 +19,13 @@ async fn an_issuer_waits_for_its_intermediate_and_says_how_to_make_it() {
     assert!(reasons.contains(&command), "{reasons}");
     assert!(tokio::net::TcpStream::connect(issuer.started.grpc).await.is_err(), "nobody is left waiting");
 
+    // A file whose signer is at work is none yet, and not a wrong one.
+    write(&place.path("authority.pem"), "");
+    for _ in 0..20 {
+        assert!(issuer.page("/ready").await.1.contains(&command));
+        tokio::time::sleep(Duration::from_millis(40)).await;
+    }
+
     // One of another root does not do.
     place.make_root("stranger", "example.org");
     place.sign_with("stranger", Duration::from_secs(3600));
