@@ -1,7 +1,9 @@
 //! `signet.admin.v1.ExplainPolicy`: why a caller has an identity or has none, what was issued to it, and who may see it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use signet_identity::WorkloadId;
 use signet_policy::{Attributes, Outcome, Rule};
 use signet_proto::admin::v1::{
     Attestation, AttributeConditions, AttributeList, ExplainPolicyRequest, ExplainPolicyResponse, Granted, Issued,
@@ -42,33 +44,61 @@ impl Explaining<'_> {
     pub(super) async fn answer(&self, request: ExplainPolicyRequest) -> Result<ExplainPolicyResponse, Status> {
         match request.subject {
             None => Err(Status::invalid_argument("subject: missing; give attributes, a SPIFFE ID or an agent")),
-            Some(Subject::Attributes(list)) => self.attributes(vec![attributes_of(list)?]).await,
-            Some(Subject::SpiffeId(id)) => {
-                let id = parse_id(&id, "spiffe_id")?;
-                let current = self.policies.current();
-                let seen = |rule: &&Rule| self.permissions.sees(path_of(rule));
-                let outcomes = current.rules_for(id.path()).filter(seen).map(possible).collect();
-                let mut answer = response(&current, outcomes);
-                if self.permissions.sees(id.path()) {
+            Some(Subject::Attributes(list)) => {
+                let mut answer = self.attributes(vec![attributes_of(list)?]).await?;
+                let granted = answer.outcomes.iter().filter_map(|outcome| match &outcome.outcome {
+                    Some(rule_outcome::Outcome::Granted(granted)) => granted.spiffe_id.parse::<WorkloadId>().ok(),
+                    _ => None,
+                });
+                // What is told of several could not be told apart.
+                if let [id] = &granted.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>()[..] {
                     self.add_facts(&mut answer, &Holder::Id(id.clone()), id.path()).await?;
                 }
                 Ok(answer)
             }
+            Some(Subject::SpiffeId(id)) => self.identity(parse_id(&id, "spiffe_id")?).await,
             Some(Subject::Agent(of)) => {
                 let number = number_of_wire(of);
                 let found = self.agents.store.attestation(number).await.map_err(|error| store_status(&error))?;
                 // Whose it is, is nothing for those who may not see it.
                 let record = found.filter(|record| self.permissions.sees(record.id.path()));
                 let record = record.ok_or_else(|| no_agent(of))?;
-                // What it was attested as, and what its identity gives it beside that.
-                let proved = record.attributes.clone().into_iter().chain(by_name(&record.id)).collect();
-                let mut answer = self.attributes(proved).await?;
+                let mut answer = self.attributes(proved_by(&record)).await?;
                 self.add_facts(&mut answer, &Holder::Attestation(number), record.id.path()).await?;
-                let banned = self.agents.store.is_banned(&record.id).await.map_err(|error| store_status(&error))?;
-                answer.attestation = Some(attestation(record, banned));
+                answer.attestation = Some(self.attested(record).await?);
                 Ok(answer)
             }
         }
+    }
+
+    /// Which rules could give an identity; where somebody had it, what they say of whoever had it last.
+    async fn identity(&self, id: WorkloadId) -> Result<ExplainPolicyResponse, Status> {
+        let current = self.policies.current();
+        let seen = |rule: &&Rule| self.permissions.sees(path_of(rule));
+        let rules: BTreeMap<_, _> =
+            current.rules_for(id.path()).filter(seen).map(|rule| (rule.name.to_string(), possible(rule))).collect();
+        if !self.permissions.sees(id.path()) {
+            return Ok(response(&current, rules.into_values().collect()));
+        }
+        let latest = self.agents.store.latest_attestation(&id).await.map_err(|error| store_status(&error))?;
+        let mut answer = match latest.as_ref().filter(|record| record.attributes.is_some()) {
+            Some(record) => {
+                let mut answer = self.attributes(proved_by(record)).await?;
+                answer.outcomes.retain(|outcome| rules.contains_key(&outcome.rule));
+                answer
+            }
+            None => response(&current, rules.into_values().collect()),
+        };
+        if let Some(record) = latest {
+            answer.attestation = Some(self.attested(record).await?);
+        }
+        self.add_facts(&mut answer, &Holder::Id(id.clone()), id.path()).await?;
+        Ok(answer)
+    }
+
+    async fn attested(&self, record: AttestationRecord) -> Result<Attestation, Status> {
+        let banned = self.agents.store.is_banned(&record.id).await.map_err(|error| store_status(&error))?;
+        Ok(attestation(record, banned))
     }
 
     /// Many rules take their time: not on a worker of the runtime.
@@ -92,6 +122,11 @@ impl Explaining<'_> {
         }
         Ok(())
     }
+}
+
+/// What somebody was attested as, and what its identity gives it beside that.
+fn proved_by(record: &AttestationRecord) -> Vec<Attributes> {
+    record.attributes.clone().into_iter().chain(by_name(&record.id)).collect()
 }
 
 fn response(current: &Arc<Current>, outcomes: Vec<RuleOutcome>) -> ExplainPolicyResponse {

@@ -206,6 +206,20 @@ impl Store {
         }))
     }
 
+    /// The latest of an identity, live or not.
+    pub(crate) async fn latest_attestation(&self, id: &WorkloadId) -> Result<Option<AttestationRecord>, StoreError> {
+        let number: Option<i64> = in_time(
+            sqlx::query_scalar("SELECT max(number) FROM attestations WHERE spiffe_id = $1")
+                .bind(id.as_str())
+                .fetch_one(&self.database.lists),
+        )
+        .await?;
+        match number {
+            Some(number) => self.attestation(AttestationNumber(number)).await,
+            None => Ok(None),
+        }
+    }
+
     /// The latest first.
     pub(crate) async fn issued_to(&self, whose: &Holder, limit: u32) -> Result<Vec<IssuedRecord>, StoreError> {
         let rows: Vec<IssuedRow> = match whose {

@@ -3,12 +3,14 @@
 use signet_proto::admin::v1::evict_agents_request::Agents;
 use signet_proto::admin::v1::explain_policy_request::Subject;
 use signet_proto::admin::v1::{
-    BanRequest, EvictAgentsRequest, ExplainPolicyRequest, ListAgentsRequest, ListBansRequest, UnbanRequest,
+    Attribute, AttributeList, BanRequest, EvictAgentsRequest, ExplainPolicyRequest, ListAgentsRequest, ListBansRequest,
+    UnbanRequest, rule_outcome,
 };
 use signet_proto::identity::v1::WatchResponse;
 use tonic::{Code, Status, Streaming};
 
 use crate::harness::{ID, Identity, Issuer, Place, attest, csr, eventually, hello, new_key, renew};
+use crate::proving::{PODS, TOKENS, TokenMaker, of_cluster, prove};
 
 async fn watch(issuer: &Issuer, identity: &Identity) -> Result<Streaming<WatchResponse>, Status> {
     Ok(issuer.client_of(identity).await.watch(hello()).await?.into_inner())
@@ -147,8 +149,44 @@ async fn an_agent_is_explained_with_what_was_issued_and_who_may_see_it() {
     let told = explain(Subject::Agent(number)).await.unwrap().into_inner();
     assert!(told.attestation.unwrap().evicted_at.is_some());
     let of_id = explain(Subject::SpiffeId(ID.to_owned())).await.unwrap().into_inner();
-    assert_eq!((of_id.issued.len(), of_id.seen_by.len(), of_id.attestation), (2, 2, None));
+    assert_eq!((of_id.issued.len(), of_id.seen_by.len()), (2, 2));
+    assert_eq!(of_id.attestation.unwrap().number, number);
     let refused = explain(Subject::Agent(4711)).await.unwrap_err();
     assert_eq!((refused.code(), refused.message()), (Code::NotFound, "number: there is no agent 4711"));
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_that_is_given_no_more_is_explained_by_the_attribute_that_failed() {
+    let place = Place::with(TOKENS);
+    let maker = TokenMaker::at(&place);
+    let issuer = place.serve().await;
+    let id = "spiffe://example.org/ns/shop/sa/cart";
+    issuer.apply(PODS).await;
+    let explain = async |subject| {
+        let request = ExplainPolicyRequest { subject: Some(subject) };
+        issuer.admin().await.explain_policy(request).await.unwrap().into_inner()
+    };
+    // Nobody has had it: for whom it is.
+    let told = explain(Subject::SpiffeId(id.to_owned())).await;
+    assert!(matches!(told.outcomes[0].outcome, Some(rule_outcome::Outcome::Possible(_))) && told.attestation.is_none());
+    let pod = prove(&issuer, of_cluster("prod", &maker.pod("shop", "cart"))).await.unwrap();
+    let told = explain(Subject::SpiffeId(id.to_owned())).await;
+    assert!(matches!(told.outcomes[0].outcome, Some(rule_outcome::Outcome::Granted(_))));
+    // What it was given is told of whoever has these attributes, too.
+    let pairs = [("k8s.cluster", "prod"), ("k8s.namespace", "shop"), ("k8s.service_account", "cart")];
+    let pair = |(name, value): (&str, &str)| Attribute { name: name.to_owned(), value: value.to_owned() };
+    let told = explain(Subject::Attributes(AttributeList { attributes: pairs.map(pair).to_vec() })).await;
+    assert_eq!(told.issued[0].serial, pod.svid.serial().to_string());
+
+    issuer.apply(&PODS.replace("[prod, lab]", "lab")).await;
+    let told = explain(Subject::SpiffeId(id.to_owned())).await;
+    let failed = told.outcomes[0].outcome.clone().unwrap();
+    let rule_outcome::Outcome::NoMatch(failed) = failed else { panic!("{failed:?}") };
+    assert_eq!(
+        (failed.attribute.as_str(), failed.wanted, failed.found),
+        ("k8s.cluster", vec!["lab".to_owned()], vec!["prod".to_owned()])
+    );
+    assert_eq!(told.attestation.unwrap().spiffe_id, id);
     issuer.stop().await;
 }

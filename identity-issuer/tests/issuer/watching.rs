@@ -189,38 +189,6 @@ async fn an_operator_sees_what_a_client_has_put_in_force() {
     issuer.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_rollback_reaches_a_thousand_clients() {
-    const CLIENTS: usize = 1000;
-    let place = Place::with("limits: { unfinished_per_address: 2000 }");
-    let maker = TokenMaker::at(&place);
-    let mut place = place;
-    place.settings.push('\n');
-    place.settings.push_str(TOKENS);
-    let issuer = place.serve().await;
-    issuer.apply(PODS).await;
-    let mut streams = Vec::new();
-    for number in 0..CLIENTS {
-        let proof = of_cluster("lab", &maker.pod("shop", &format!("app-{number}")));
-        let pod = prove(&issuer, proof).await.unwrap();
-        let mut stream = watch(&issuer, &pod).await;
-        next(&mut stream).await;
-        let Event::Entitlement(first) = next(&mut stream).await else { panic!("the entitlement") };
-        streams.push((stream, first));
-    }
-    issuer.apply(&PODS.replace("ttl: 10m", "ttl: 5m")).await;
-    for (stream, first) in &mut streams {
-        let Event::Entitlement(shorter) = next(stream).await else { panic!("another one") };
-        assert_ne!(shorter.version, first.version);
-    }
-    let back = signet_proto::admin::v1::RollbackPolicyRequest { revision: Some(1), ..Default::default() };
-    issuer.admin().await.rollback_policy(back).await.unwrap();
-    for (stream, first) in &mut streams {
-        assert_eq!(next(stream).await, Event::Entitlement(first.clone()));
-    }
-    issuer.stop().await;
-}
-
 /// What a client is given, as it is told of it.
 async fn next_offers(stream: &mut Streaming<WatchResponse>) -> (Vec<(String, String)>, Vec<u8>) {
     loop {
