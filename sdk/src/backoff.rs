@@ -39,6 +39,16 @@ impl Backoff {
     }
 }
 
+/// Before another issuer is asked in the place of one that failed: at once, but not all that lost it at one moment.
+pub(crate) fn soon() -> Duration {
+    FLOOR.mul_f64(random_fraction())
+}
+
+/// Not before `pause`, and up to half of it later: those who were told the same do not come at once.
+pub(crate) fn drawn_after(pause: Duration) -> Duration {
+    pause.mul_f64(1.0 + random_fraction() / 2.0)
+}
+
 /// A number from 0 (included) to 1 (excluded), drawn for each call.
 pub(crate) fn random_fraction() -> f64 {
     let mut bytes = [0; 4];

@@ -15,6 +15,8 @@ mod follow;
 mod holder;
 mod request;
 mod token;
+mod turns;
+mod way;
 
 use std::{sync::Mutex, time::Duration};
 
@@ -26,7 +28,8 @@ use signet_identity::{
 
 use self::{
     addresses::Addresses,
-    holder::{Accepted, Holder, drawn_after},
+    holder::{Accepted, Holder},
+    turns::Turns,
 };
 use crate::{Delivery, Source, backoff::Backoff};
 
@@ -38,7 +41,7 @@ const ISSUER_PATH: &str = "/signet/issuer";
 /// However short an SVID lives: this much any issuer may take.
 const SHORTEST_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Where there are several issuers: how long one of them may take to answer the holder of an SVID.
+/// Where there are several issuers: how long one of them may take to connect, and to answer the holder of an SVID.
 const OF_SEVERAL: Duration = Duration::from_millis(1500);
 
 /// How long a call to the issuer may take; for the holder of a short-lived SVID it is less.
@@ -199,22 +202,28 @@ impl Source for IssuerSource {
             key,
             in_force: Mutex::default(),
         };
-        let mut backoff = Backoff::new();
+        let mut turns = Turns::new(&holder.endpoint.addresses, Backoff::new());
         loop {
             holder.keep_alive(&mut delivery).await;
+            turns.is_there_one().await;
             // Before it is read, so that one that is written meanwhile is a new one.
             let shown = holder.credential.version().await;
-            match holder.attest(&mut delivery).await {
-                Accepted::Yes => backoff.reset(),
-                Accepted::After(pause) => tokio::time::sleep(backoff.delay().max(drawn_after(pause))).await,
-                Accepted::NotYet => {
-                    backoff.reset();
-                    tokio::time::sleep(backoff.delay()).await;
+            let wait = match holder.attest(&mut delivery).await {
+                Accepted::Yes => {
+                    turns.reset();
+                    continue;
                 }
-                Accepted::No => tokio::select! {
-                    () = tokio::time::sleep(backoff.delay()) => {}
-                    () = holder.credential.another_than(shown) => backoff.reset(),
-                },
+                Accepted::NotYet => {
+                    turns.reset();
+                    tokio::time::sleep(turns.pause()).await;
+                    continue;
+                }
+                Accepted::NotServed => turns.elsewhere(),
+                Accepted::No => turns.pause(),
+            };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = holder.credential.another_than(shown) => turns.reset(),
             }
         }
     }

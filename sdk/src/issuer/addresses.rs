@@ -1,7 +1,8 @@
 //! The issuers that there are, and which of them to ask.
 //!
 //! Each program prefers one of them, drawn by rendezvous hashing: a fleet spreads over all, and when one is added or goes, only
-//! those move that prefer it. One that failed is asked last for a while.
+//! those move that prefer it. One that failed is asked last for a while, and one that wants to be left alone not at all, as long as
+//! there is another.
 
 use std::{
     collections::HashMap,
@@ -21,7 +22,7 @@ use aws_lc_rs::{
 use http::uri::Authority;
 use tokio::time::Instant;
 
-use crate::backoff::random_fraction;
+use crate::backoff::{drawn_after, random_fraction};
 
 /// Cheap to clone: all copies know which have failed.
 #[derive(Clone)]
@@ -32,11 +33,21 @@ struct Inner {
     named: Vec<Authority>,
     /// Drawn at the start of the program.
     seed: [u8; 16],
-    failed: Mutex<HashMap<SocketAddr, Instant>>,
+    failed: Mutex<HashMap<SocketAddr, Failure>>,
     /// What each name stood for when it was last found out.
     known: Mutex<HashMap<Authority, Vec<SocketAddr>>>,
     /// By the last look.
     are_several: AtomicBool,
+}
+
+/// Of one that did not answer as it should.
+#[derive(Clone, Copy)]
+struct Failure {
+    at: Instant,
+    /// It is asked last.
+    last_until: Instant,
+    /// It wants to be left alone.
+    alone_until: Instant,
 }
 
 /// How long one that failed is asked last: drawn between this and twice as long, so that not all come back to it at once.
@@ -51,7 +62,9 @@ impl Addresses {
         let mut seed = [0; 16];
         // Without randomness everything else fails too; all zeros are an order like any other.
         let _ = rand::fill(&mut seed);
-        let are_several = AtomicBool::new(named.len() > 1);
+        // A name may stand for several: that is to be believed until it was found out, so that the first attempt does not wait for one.
+        let is_name = |name: &Authority| name.as_str().parse::<SocketAddr>().is_err();
+        let are_several = AtomicBool::new(named.len() > 1 || named.iter().any(is_name));
         Self(Arc::new(Inner { named, seed, failed: Mutex::default(), known: Mutex::default(), are_several }))
     }
 
@@ -99,8 +112,16 @@ impl Addresses {
 
     fn sorted(&self, mut found: Vec<SocketAddr>, now: Instant) -> Vec<SocketAddr> {
         let mut failed = self.failed();
-        failed.retain(|address, until| *until > now && found.contains(address));
-        found.sort_by_cached_key(|address| (failed.get(address).copied(), self.weight(*address)));
+        failed.retain(|address, failure| {
+            found.contains(address) && (failure.last_after(now).is_some() || failure.alone_after(now).is_some())
+        });
+        let alone_until = |address: &SocketAddr| failed.get(address)?.alone_after(now);
+        if found.iter().any(|address| alone_until(address).is_none()) {
+            found.retain(|address| alone_until(address).is_none());
+        }
+        // Of those that have failed, the one that was not asked for longest.
+        let last_since = |address: &SocketAddr| failed.get(address)?.last_after(now);
+        found.sort_by_cached_key(|address| (alone_until(address), last_since(address), self.weight(*address)));
         found
     }
 
@@ -113,11 +134,59 @@ impl Addresses {
 
     /// It was asked, and did not answer as it should.
     pub(crate) fn failed_at(&self, address: SocketAddr) {
-        self.failed().insert(address, Instant::now() + AWAY.mul_f64(1.0 + random_fraction()));
+        let now = Instant::now();
+        let last_until = now + AWAY.mul_f64(1.0 + random_fraction());
+        let mut failed = self.failed();
+        let failure = failed.entry(address).or_insert(Failure { at: now, last_until, alone_until: now });
+        *failure = Failure { at: now, last_until, ..*failure };
     }
 
-    fn failed(&self) -> MutexGuard<'_, HashMap<SocketAddr, Instant>> {
+    /// It says when to come again. Others that were told the same do not come at once.
+    pub(crate) fn leave_alone(&self, address: SocketAddr, pause: Duration) {
+        let now = Instant::now();
+        let until = now + drawn_after(pause);
+        let mut failed = self.failed();
+        let failure = failed.entry(address).or_insert(Failure { at: now, last_until: now, alone_until: until });
+        failure.alone_until = failure.alone_until.max(until);
+    }
+
+    /// How long all want to be left alone.
+    pub(crate) fn free_in(&self) -> Duration {
+        let (now, failed) = (Instant::now(), self.failed());
+        let left = |address| failed.get(&address).map(|failure| failure.alone_until.saturating_duration_since(now));
+        self.known().into_iter().map(|address| left(address).unwrap_or_default()).min().unwrap_or_default()
+    }
+
+    /// Whether there is one that may be asked, and has not failed since then.
+    pub(crate) fn has_another(&self, since: Instant) -> bool {
+        let (now, failed) = (Instant::now(), self.failed());
+        self.known().iter().any(|address| match failed.get(address) {
+            Some(failure) => {
+                failure.alone_after(now).is_none() && failure.last_after(now).is_none_or(|failed| failed < since)
+            }
+            None => true,
+        })
+    }
+
+    fn known(&self) -> Vec<SocketAddr> {
+        let known = self.0.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.values().flatten().copied().collect()
+    }
+
+    fn failed(&self) -> MutexGuard<'_, HashMap<SocketAddr, Failure>> {
         self.0.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Failure {
+    /// Since when it is asked last.
+    fn last_after(&self, now: Instant) -> Option<Instant> {
+        (self.last_until > now).then_some(self.at)
+    }
+
+    /// Until when it is to be left alone.
+    fn alone_after(&self, now: Instant) -> Option<Instant> {
+        (self.alone_until > now).then_some(self.alone_until)
     }
 }
 
@@ -170,18 +239,45 @@ mod tests {
         program.failed_at(first);
         let order = program.sorted(all.clone(), Instant::now());
         assert_eq!((order.len(), order[2]), (3, first));
-        // Where all have failed, the one whose turn comes first.
-        all.iter().filter(|address| **address != first).for_each(|address| program.failed_at(*address));
-        assert_eq!(program.sorted(all.clone(), Instant::now()).len(), 3);
+        // Where all have failed, the one that failed first.
+        for address in &order[..2] {
+            tokio::time::advance(Duration::from_millis(1)).await;
+            program.failed_at(*address);
+        }
+        assert_eq!(program.sorted(all.clone(), Instant::now()), [first, order[0], order[1]]);
         tokio::time::advance(2 * AWAY).await;
         assert_eq!(first_of(&program, &all), first);
         assert!(program.failed().is_empty());
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn one_that_wants_to_be_left_alone_is_not_asked_as_long_as_there_is_another() {
+        const PAUSE: Duration = Duration::from_secs(20);
+        let named: Vec<Authority> = addresses(3).iter().map(|address| address.to_string().parse().unwrap()).collect();
+        let program = Addresses::new(named);
+        let order = program.in_order().await.unwrap();
+        program.leave_alone(order[0], PAUSE);
+        assert_eq!(program.in_order().await.unwrap(), order[1..]);
+        assert_eq!(program.free_in(), Duration::ZERO);
+        program.leave_alone(order[1], PAUSE * 4);
+        program.leave_alone(order[2], PAUSE * 2);
+        // A shorter one does not undo what was said before.
+        program.leave_alone(order[1], Duration::ZERO);
+        assert_eq!(program.in_order().await.unwrap(), [order[0], order[2], order[1]]);
+        assert!((PAUSE..PAUSE * 3 / 2).contains(&program.free_in()), "{:?}", program.free_in());
+        assert!(!program.has_another(Instant::now()));
+        tokio::time::advance(program.free_in()).await;
+        assert_eq!(program.in_order().await.unwrap(), order[..1]);
+        assert!(program.has_another(Instant::now()));
+    }
+
     #[tokio::test]
     async fn a_name_that_stands_for_nothing_is_an_error_and_one_of_two_is_none() {
         let nothing = "nothing.invalid:1".parse::<Authority>().unwrap();
-        Addresses::new(vec![nothing.clone()]).in_order().await.unwrap_err();
+        let unknown = Addresses::new(vec![nothing.clone()]);
+        // Until it is known what it stands for.
+        assert!(!unknown.is_one());
+        unknown.in_order().await.unwrap_err();
         let both = Addresses::new(vec![nothing, "127.0.0.1:2".parse().unwrap()]);
         assert!(!both.is_one());
         assert_eq!(both.in_order().await.unwrap(), ["127.0.0.1:2".parse().unwrap()]);

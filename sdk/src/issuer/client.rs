@@ -3,7 +3,6 @@
 use std::{
     error::Error,
     fmt,
-    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -20,24 +19,26 @@ use tokio::sync::mpsc;
 use tonic::{Code, Status, Streaming, transport::Channel};
 
 use super::{
-    Endpoint,
-    addresses::Addresses,
+    Endpoint, OF_SEVERAL,
     answer::{self, AnswerError, Answered, MAX_MESSAGE_BYTES, Versions},
     credential::{CredentialError, Shown},
     request::{KeyError, NewKey},
+    way::Way,
 };
-use crate::hyper::{ConnectError, MtlsConnector, dial};
+use crate::{
+    hyper::{MtlsConnector, dial},
+    wall_clock,
+};
 
 /// How often a silent connection is asked whether it lives, and how long it may think about that: a stream that is
 /// dead without a word delivers no bundles.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
-/// The same where another issuer can be asked: it is found out within 2 s.
-const KEEP_ALIVE_OF_SEVERAL: Duration = Duration::from_millis(900);
-/// How long one of several may take to connect.
-const ONE_OF_SEVERAL: Duration = Duration::from_secs(1);
+/// The same where another issuer can be asked: found out after 1.5 s, which leaves time to connect to another within 2 s.
+const KEEP_ALIVE_OF_SEVERAL: Duration = Duration::from_millis(750);
 /// What is said of what was sent, and waits to be sent.
 const SAID: usize = 8;
 const MAX_HEADER_BYTES: u32 = 16 << 10;
+const MOST_PUSHBACK: Duration = Duration::from_secs(60);
 
 /// Why a call gave nothing.
 #[derive(Debug, thiserror::Error)]
@@ -66,15 +67,12 @@ impl CallError {
         matches!(self, Self::Refused { status, .. } if status.code() == Code::Unauthenticated)
     }
 
-    /// How long the issuer wants to be left alone (gRPC A6); no longer than a minute is believed.
+    /// How long the issuer wants to be left alone (gRPC A6); no longer than a minute is believed. What is no such number would have a
+    /// call not made again at all: an identity has to be asked for again, and is with the pauses of any other refusal.
     pub(super) fn come_again(&self) -> Option<Duration> {
-        let status = match self {
-            Self::Refused { status, .. } => status,
-            Self::NorAgain { source, .. } => return source.come_again(),
-            _ => return None,
-        };
+        let Self::Refused { status, .. } = self else { return None };
         let told = status.metadata().get("grpc-retry-pushback-ms")?.to_str().ok()?.parse().ok()?;
-        Some(Duration::from_millis(told).min(Duration::from_secs(60)))
+        Some(Duration::from_millis(told).min(MOST_PUSHBACK))
     }
 
     /// Whether another connection may do better.
@@ -83,6 +81,15 @@ impl CallError {
             Self::Timeout { .. } | Self::Connect { .. } | Self::Ended { .. } => true,
             Self::Refused { status, .. } => matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded),
             Self::NorAgain { .. } | Self::Answer { .. } | Self::Key(_) | Self::Credential(_) => false,
+        }
+    }
+
+    /// Whether the issuer was away, or had no time: what another one says may differ, and costs nobody anything to find out at once.
+    pub(super) fn is_not_served(&self) -> bool {
+        match self {
+            Self::Refused { status, .. } if status.code() == Code::ResourceExhausted => true,
+            Self::NorAgain { source, .. } => source.is_not_served(),
+            error => error.is_of_the_connection(),
         }
     }
 
@@ -134,12 +141,16 @@ fn reason(status: &Status) -> String {
 }
 
 /// Exchanges a proof of who this is for the first SVID. The caller has no certificate: it believes the issuer by the
-/// bootstrap bundle, and the issuer believes the proof.
+/// bootstrap bundle, and the issuer believes the proof. One that wants to be left alone is, for at most `longest`.
+///
+/// Not even where there are several is the call itself given up early: the issuer may be waiting for a rule, and a proof that it
+/// uses up after that is lost. A connection that is dead ends the call; keep-alive finds that out.
 pub(super) async fn attest(
     endpoint: &Endpoint,
     clock: &SharedClock,
     shown: Shown,
     wanted: Option<&WorkloadId>,
+    longest: Duration,
 ) -> Result<Answered, CallError> {
     let bundles = BundleSet::from_iter([endpoint.bootstrap.clone()]);
     let tls = bootstrap_client_config(&bundles, &endpoint.expected(), vec![b"h2".to_vec()], clock.clone());
@@ -148,8 +159,10 @@ pub(super) async fn attest(
     let way = Way::to(endpoint);
     let mut calls = calls(bootstrap_channel(endpoint, &way, tls).await?);
     let attested = exchange(endpoint, &mut calls, shown, wanted, key, csr).await;
-    if attested.as_ref().is_err_and(CallError::is_of_the_issuer) {
-        way.give_up();
+    if let Err(error) = &attested
+        && error.is_of_the_issuer()
+    {
+        way.give_up(error.come_again().map(|pause| pause.min(longest)));
     }
     attested
 }
@@ -165,7 +178,9 @@ async fn exchange(
     let proof = match shown {
         Shown::Proof(proof) => proof,
         Shown::Key(key) => {
-            let given = within(endpoint, calls.challenge(ChallengeRequest {})).await?.into_inner();
+            // No issuer has to wait for anything to give one.
+            let limit = if endpoint.addresses.is_one() { endpoint.timeouts.request } else { OF_SEVERAL };
+            let given = within(endpoint, limit, calls.challenge(ChallengeRequest {})).await?.into_inner();
             key.prove(given.challenge, &csr)?
         }
     };
@@ -173,7 +188,7 @@ async fn exchange(
     // Shorter than the call may take, so that the answer comes within it.
     let wait = prost_types::Duration::try_from(endpoint.wait()).ok();
     let request = AttestRequest { proof: Some(proof), csr, spiffe_id, wait };
-    let answer = within(endpoint, calls.attest(request)).await?.into_inner();
+    let answer = within(endpoint, endpoint.timeouts.request, calls.attest(request)).await?.into_inner();
     material(endpoint, answer.svid, answer.bundles, key)
 }
 
@@ -191,6 +206,52 @@ async fn bootstrap_channel(endpoint: &Endpoint, way: &Way, tls: Arc<ClientConfig
     connected.map_err(|source| CallError::Connect { address: endpoint.address(), source: source.into() })
 }
 
+/// The issuers, as the holder of the live SVID asks them: all calls go to one of them, until it is given up.
+#[derive(Debug)]
+pub(super) struct Issuers {
+    endpoint: Endpoint,
+    connector: MtlsConnector,
+    live: LiveIdentity,
+    clock: SharedClock,
+    asked: Mutex<IssuerClient>,
+}
+
+impl Issuers {
+    pub(super) fn new(endpoint: Endpoint, live: LiveIdentity, key: ClientKey, clock: SharedClock) -> Self {
+        let connector = MtlsConnector::new(live.clone(), key, clock.clone());
+        let asked = Mutex::new(IssuerClient::new(&endpoint, connector.clone()));
+        Self { endpoint, connector, live, clock, asked }
+    }
+
+    /// The one to ask now.
+    pub(super) fn asked(&self) -> IssuerClient {
+        self.lock().clone()
+    }
+
+    /// Another is asked from now on, if there is such. One that wants to be left alone is, but for no longer than leaves time for
+    /// several attempts before the SVID ends.
+    pub(super) fn give_up(&self, client: &IssuerClient, error: Option<&CallError>) {
+        let left = wall_clock::remaining(&*self.clock, self.live.load().svid().not_after()).unwrap_or_default();
+        client.way.give_up(error.and_then(CallError::come_again).map(|pause| pause.min(left / 4)));
+        if !self.endpoint.addresses.is_one() {
+            self.connect_anew(client);
+        }
+    }
+
+    /// The connection is used no more, by those who ask from now on.
+    pub(super) fn connect_anew(&self, client: &IssuerClient) {
+        let mut asked = self.lock();
+        // Else it was given up before.
+        if asked.way.is(&client.way) {
+            *asked = IssuerClient::new(&self.endpoint, self.connector.clone());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, IssuerClient> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Calls as the holder of the live SVID, over one connection that is made again when it breaks. Whoever rotates drops
 /// this and makes another: a connection stays with the certificate it was made with.
 #[derive(Clone, Debug)]
@@ -200,81 +261,9 @@ pub(super) struct IssuerClient {
     way: Way,
 }
 
-/// How connections of one channel come about: to one issuer, or the next.
-#[derive(Clone, Debug)]
-struct Way {
-    addresses: Addresses,
-    /// For one of several.
-    patience: Duration,
-    /// Where the last one went.
-    to: Arc<Mutex<Option<SocketAddr>>>,
-}
-
-/// One that was asked for a connection, and fails unless it answers.
-struct Asked<'a> {
-    addresses: &'a Addresses,
-    address: SocketAddr,
-    has_answered: bool,
-}
-
-impl Drop for Asked<'_> {
-    fn drop(&mut self) {
-        if !self.has_answered {
-            self.addresses.failed_at(self.address);
-        }
-    }
-}
-
-impl Way {
-    fn to(endpoint: &Endpoint) -> Self {
-        let patience = if endpoint.addresses.is_one() { endpoint.timeouts.connect } else { ONE_OF_SEVERAL };
-        let patience = patience.min(endpoint.timeouts.connect);
-        Self { addresses: endpoint.addresses.clone(), patience, to: Arc::default() }
-    }
-
-    async fn connect<T, F>(self, dial: impl Fn(Uri) -> F) -> Result<T, ConnectError>
-    where
-        F: Future<Output = Result<T, ConnectError>>,
-    {
-        let named = self.addresses.to_string();
-        let looked_up = self.addresses.in_order().await;
-        let all = looked_up.map_err(|source| ConnectError::Tcp { address: named.clone(), source })?;
-        let mut failure = ConnectError::Timeout { address: named, limit: self.patience };
-        for address in all {
-            // TLS is the connector's business, so that the scheme says nothing.
-            let uri = Uri::builder().scheme("http").authority(address.to_string()).path_and_query("/").build();
-            // An address of a socket is an authority.
-            let Ok(uri) = uri else { continue };
-            // Also when whoever wants the connection has no patience left.
-            let mut asked = Asked { addresses: &self.addresses, address, has_answered: false };
-            failure = match tokio::time::timeout(self.patience, dial(uri)).await {
-                Ok(Ok(connected)) => {
-                    asked.has_answered = true;
-                    *self.last() = Some(address);
-                    return Ok(connected);
-                }
-                Ok(Err(error)) => error,
-                Err(_) => ConnectError::Timeout { address: address.to_string(), limit: self.patience },
-            };
-        }
-        Err(failure)
-    }
-
-    /// The next connection goes elsewhere, if there is such.
-    fn give_up(&self) {
-        if let Some(address) = self.last().take() {
-            self.addresses.failed_at(address);
-        }
-    }
-
-    fn last(&self) -> MutexGuard<'_, Option<SocketAddr>> {
-        self.to.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl IssuerClient {
-    pub(super) fn new(endpoint: &Endpoint, live: LiveIdentity, key: ClientKey, clock: SharedClock) -> Self {
-        let (connector, way) = (MtlsConnector::new(live, key, clock), Way::to(endpoint));
+    fn new(endpoint: &Endpoint, connector: MtlsConnector) -> Self {
+        let way = Way::to(endpoint);
         let finding = way.clone();
         let connector = tower::service_fn(move |_: Uri| {
             let (connector, way) = (connector.clone(), finding.clone());
@@ -287,17 +276,12 @@ impl IssuerClient {
         Self { endpoint: endpoint.clone(), channel: grpc(endpoint).connect_with_connector_lazy(connector), way }
     }
 
-    /// The next connection goes to another issuer, if there is such.
-    pub(super) fn give_up(&self) {
-        self.way.give_up();
-    }
-
     /// A successor of the live SVID, for a new key.
     pub(super) async fn renew(&self) -> Result<Answered, CallError> {
         let key = NewKey::generate()?;
         let request = RenewRequest { csr: key.request()? };
         let mut calls = calls(self.channel.clone());
-        let answer = within(&self.endpoint, calls.renew(request)).await?.into_inner();
+        let answer = within(&self.endpoint, self.endpoint.timeouts.request, calls.renew(request)).await?.into_inner();
         material(&self.endpoint, answer.svid, answer.bundles, key)
     }
 
@@ -319,7 +303,7 @@ impl IssuerClient {
         let _ = say.try_send(WatchRequest { applied: applied.collect(), ..WatchRequest::default() });
         let said = futures_util::stream::unfold(said, async |mut said| Some((said.recv().await?, said)));
         let mut calls = calls(self.channel.clone());
-        let stream = within(&self.endpoint, calls.watch(said)).await?.into_inner();
+        let stream = within(&self.endpoint, self.endpoint.timeouts.request, calls.watch(said)).await?.into_inner();
         Ok((stream, say))
     }
 
@@ -352,8 +336,12 @@ fn calls(channel: Channel) -> IdentityServiceClient<Channel> {
     IdentityServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES)
 }
 
-async fn within<T>(endpoint: &Endpoint, call: impl Future<Output = Result<T, Status>>) -> Result<T, CallError> {
-    let limit = endpoint.timeouts.request;
+async fn within<T>(
+    endpoint: &Endpoint,
+    limit: Duration,
+    call: impl Future<Output = Result<T, Status>>,
+) -> Result<T, CallError> {
+    let limit = limit.min(endpoint.timeouts.request);
     match tokio::time::timeout(limit, call).await {
         Ok(answered) => answered.map_err(|status| failed(endpoint, status)),
         Err(_) => Err(CallError::Timeout { address: endpoint.address(), seconds: limit.as_secs_f64() }),

@@ -7,6 +7,7 @@ use std::{
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
+        mpsc,
     },
     time::Duration,
 };
@@ -62,6 +63,10 @@ pub(super) enum Misdeed {
     Evicted,
     /// It has no time, and says when it will.
     Busy,
+    /// Of streams alone.
+    NoStreams,
+    /// The same, and it says when it will have them.
+    BusyStreams,
 }
 
 #[derive(Clone)]
@@ -72,6 +77,7 @@ pub(super) struct FakeIssuer {
     pub(super) attested: Arc<AtomicUsize>,
     pub(super) renewed: Arc<AtomicUsize>,
     pub(super) watched: Arc<AtomicUsize>,
+    pub(super) streams_refused: Arc<AtomicUsize>,
     wishes: broadcast::Sender<Event>,
 }
 
@@ -79,25 +85,48 @@ struct State {
     tokens: Vec<String>,
     ttl: Duration,
     misdeed: Option<Misdeed>,
+    /// In milliseconds, as it is sent.
+    pushback: &'static str,
 }
 
 /// A server that runs until it is dropped, with its connections.
 pub(super) struct Serving {
     pub(super) address: SocketAddr,
     runtime: Option<Runtime>,
+    stopped: Option<mpsc::Sender<()>>,
+}
+
+impl Serving {
+    /// As by SIGSTOP: the kernel takes connections still, and nobody answers anything.
+    pub(super) fn stop(&mut self) {
+        let (until_dropped, wait) = mpsc::channel::<()>();
+        // It has this one thread. The end of the wait is an error, as nothing is ever sent.
+        self.runtime.as_ref().unwrap().spawn(async move { wait.recv().is_err() });
+        self.stopped = Some(until_dropped);
+    }
 }
 
 impl FakeIssuer {
     pub(super) fn new(ttl: Duration) -> Self {
         let root = Authority::root("example.org");
-        let state = State { tokens: vec!["good-token".to_owned()], ttl, misdeed: None };
+        Self::of(Arc::new(root.intermediate()), Arc::new(root), ttl)
+    }
+
+    /// Another one of the same trust domain, which behaves and counts by itself.
+    pub(super) fn sibling(&self) -> Self {
+        Self::of(self.issuing.clone(), self.root.clone(), self.state.lock().unwrap().ttl)
+    }
+
+    fn of(issuing: Arc<Authority>, root: Arc<Authority>, ttl: Duration) -> Self {
+        let state = State { tokens: vec!["good-token".to_owned()], ttl, misdeed: None, pushback: "1500" };
         Self {
-            issuing: Arc::new(root.intermediate()),
-            root: Arc::new(root),
+            issuing,
+            root,
             state: Arc::new(Mutex::new(state)),
             attested: Arc::default(),
             renewed: Arc::default(),
             watched: Arc::default(),
+            streams_refused: Arc::default(),
             wishes: broadcast::Sender::new(16),
         }
     }
@@ -133,11 +162,23 @@ impl FakeIssuer {
             let _live_as_long_as_the_server = publisher;
             Server::builder().add_service(service).serve_with_incoming(bound).await
         });
-        Serving { address, runtime: Some(runtime) }
+        Serving { address, runtime: Some(runtime), stopped: None }
     }
 
     pub(super) fn misbehave(&self, misdeed: impl Into<Option<Misdeed>>) {
         self.state.lock().unwrap().misdeed = misdeed.into();
+    }
+
+    /// Whoever is told to come again is told so, in milliseconds.
+    pub(super) fn push_back(&self, pushback: &'static str) {
+        self.state.lock().unwrap().pushback = pushback;
+    }
+
+    fn busy(&self) -> Status {
+        let mut status = Status::resource_exhausted("too much at once");
+        let pushback = self.state.lock().unwrap().pushback;
+        status.metadata_mut().insert("grpc-retry-pushback-ms", pushback.parse().unwrap());
+        status
     }
 
     pub(super) fn add_token(&self, token: &str) {
@@ -175,11 +216,7 @@ impl FakeIssuer {
         };
         match misdeed {
             Some(Misdeed::Silence) => std::future::pending().await,
-            Some(Misdeed::Busy) => {
-                let mut status = Status::resource_exhausted("too much at once");
-                status.metadata_mut().insert("grpc-retry-pushback-ms", "1500".parse().unwrap());
-                return Err(status);
-            }
+            Some(Misdeed::Busy) => return Err(self.busy()),
             Some(Misdeed::Unavailable) => return Err(Status::unavailable("no authority yet")),
             _ => {}
         }
@@ -291,6 +328,12 @@ impl IdentityService for FakeIssuer {
 
     async fn watch(&self, request: Request<Streaming<WatchRequest>>) -> Result<Response<Self::WatchStream>, Status> {
         peer_identity(request.extensions()).ok_or_else(|| Status::unauthenticated(""))?;
+        let misdeed = self.state.lock().unwrap().misdeed;
+        if matches!(misdeed, Some(Misdeed::NoStreams | Misdeed::BusyStreams)) {
+            self.streams_refused.fetch_add(1, SeqCst);
+            let unavailable = Status::unavailable("no streams here");
+            return Err(if misdeed == Some(Misdeed::BusyStreams) { self.busy() } else { unavailable });
+        }
         let wishes = BroadcastStream::new(self.wishes.subscribe()).filter_map(async |wish| wish.ok());
         self.watched.fetch_add(1, SeqCst);
         let events = stream::once(std::future::ready(Event::Bundles(self.good_bundles()))).chain(wishes);

@@ -15,9 +15,10 @@ use tokio::sync::mpsc;
 
 use super::{
     answer::{Versions, version},
-    client::{CallError, IssuerClient},
+    client::{CallError, IssuerClient, Issuers},
+    turns::Turns,
 };
-use crate::{Monitor, backoff::Backoff, cause};
+use crate::{Monitor, cause};
 
 /// What the issuer wants to be done.
 #[derive(Debug)]
@@ -57,10 +58,10 @@ struct Saying {
 
 impl Following {
     /// `versions`: of what is in force now.
-    pub(super) fn new(client: IssuerClient, monitor: Monitor, backoff: Backoff, versions: Versions) -> Self {
+    pub(super) fn new(issuers: Arc<Issuers>, monitor: Monitor, turns: Turns, versions: Versions) -> Self {
         let (sender, wishes) = mpsc::channel(BACKLOG);
         let said = Said(Arc::new(Mutex::new(Saying { versions, to: None })));
-        Self { wishes, follow: Box::pin(follow(client, monitor, sender, backoff, said.clone())), said }
+        Self { wishes, follow: Box::pin(follow(issuers, monitor, sender, turns, said.clone())), said }
     }
 
     /// What the issuer sent is in force, or why it is not.
@@ -107,24 +108,27 @@ impl Said {
 }
 
 async fn follow(
-    client: IssuerClient,
+    issuers: Arc<Issuers>,
     monitor: Monitor,
     wishes: mpsc::Sender<Wish>,
-    mut backoff: Backoff,
+    mut turns: Turns,
     said: Said,
 ) -> Infallible {
     loop {
-        let end = read(&client, &monitor, &wishes, &mut backoff, &said).await;
+        turns.is_there_one().await;
+        let client = issuers.asked();
+        let end = read(&client, &monitor, &wishes, &mut turns, &said).await;
         said.lock().to = None;
         let cause = cause::whole(&end);
         if end.is_of_the_issuer() {
-            client.give_up();
+            // With it go the renewals: one that refuses streams alone does not keep its clients.
+            issuers.give_up(&client, Some(&end));
         }
         if let CallError::Answer { .. } = end {
             monitor.refused(cause.clone());
         }
         monitor.disconnected(cause);
-        tokio::time::sleep(backoff.delay()).await;
+        tokio::time::sleep(turns.after(&end)).await;
     }
 }
 
@@ -133,7 +137,7 @@ async fn read(
     client: &IssuerClient,
     monitor: &Monitor,
     wishes: &mpsc::Sender<Wish>,
-    backoff: &mut Backoff,
+    turns: &mut Turns,
     said: &Said,
 ) -> CallError {
     let versions = said.lock().versions.clone();
@@ -156,7 +160,7 @@ async fn read(
             Err(error) => return error,
         };
         // Only a stream that says something is one: an issuer that opens and closes is not connected.
-        backoff.reset();
+        turns.reset();
         monitor.connected();
         if let Some(wish) = wish
             && wishes.send(wish).await.is_err()

@@ -14,8 +14,9 @@ use tokio::time::Instant;
 use super::{
     Credential, Endpoint,
     answer::{Answered, Versions},
-    client::{self, CallError, IssuerClient},
+    client::{self, CallError, IssuerClient, Issuers},
     follow::{Following, Wish},
+    turns::Turns,
 };
 use crate::{
     Delivery,
@@ -36,18 +37,18 @@ pub(super) struct Holder {
 impl Holder {
     /// Exchanges the credential for an SVID.
     pub(super) async fn attest(&self, delivery: &mut Delivery) -> Accepted {
-        let (mut waited, mut come_again) = (false, None);
+        let (mut waited, mut not_served) = (false, false);
         let attested = match self.credential.read().await {
             Ok(shown) => {
                 // Whoever had an identity wants none but that.
                 let held = delivery.live().map(|live| live.load_full().svid().id().clone());
                 let wanted = held.as_ref().or(self.wanted.as_ref());
                 let asked = Instant::now();
-                let attested = client::attest(&self.endpoint, &self.clock, shown, wanted).await;
+                let attested = client::attest(&self.endpoint, &self.clock, shown, wanted, Duration::MAX).await;
                 // Who is refused at once, for a ban or by an issuer that waits for nobody, is not to ask in a tight loop.
                 let was_held = asked.elapsed() >= self.endpoint.wait() / 2;
                 waited = was_held && attested.as_ref().is_err_and(CallError::is_not_given_yet);
-                come_again = attested.as_ref().err().and_then(CallError::come_again);
+                not_served = attested.as_ref().is_err_and(CallError::is_not_served);
                 attested.map_err(|error| {
                     let remedy = if error.is_proof_refused() { Remedy::Credential } else { Remedy::TimeOrCredential };
                     self.explain(delivery, cause::whole(&error), remedy)
@@ -58,20 +59,23 @@ impl Holder {
         match self.accept(attested, delivery) {
             // The issuer has waited for the policy already.
             Accepted::No if waited => Accepted::NotYet,
-            Accepted::No if come_again.is_some() => Accepted::After(come_again.unwrap_or_default()),
+            Accepted::No if not_served => Accepted::NotServed,
             accepted => accepted,
         }
     }
 
     /// A successor of `held`: by itself, or by the credential where what it was attested as counts no more. So whoever was evicted
     /// and can prove itself again never lacks an SVID.
-    async fn succeed(&self, client: IssuerClient, held: WorkloadId) -> Result<Answered, CallError> {
+    async fn succeed(&self, client: &IssuerClient, held: &X509Svid) -> Result<Answered, CallError> {
         let refused = match client.renew().await {
             Err(refused) if refused.is_standing_refused() => refused,
             renewed => return renewed,
         };
         let again = match self.credential.read().await {
-            Ok(shown) => client::attest(&self.endpoint, &self.clock, shown, Some(&held)).await,
+            Ok(shown) => {
+                let longest = wall_clock::remaining(&*self.clock, held.not_after()).unwrap_or_default() / 4;
+                client::attest(&self.endpoint, &self.clock, shown, Some(held.id()), longest).await
+            }
             Err(error) => Err(error.into()),
         };
         again.map_err(|source| CallError::NorAgain { refused: Box::new(refused), source: Box::new(source) })
@@ -144,12 +148,13 @@ impl Holder {
         let (svid, clock) = (held.svid(), &*self.clock);
         let life = Duration::try_from(svid.not_after() - svid.not_before()).unwrap_or_default();
         let endpoint = self.endpoint.in_time_for(life);
-        let connect = || IssuerClient::new(&endpoint, live.clone(), self.key, self.clock.clone());
-        let mut client = connect();
+        let addresses = endpoint.addresses.clone();
+        let issuers = Arc::new(Issuers::new(endpoint, live, self.key, self.clock.clone()));
         let monitor = delivery.monitor().clone();
-        let follow = |client, versions| Following::new(client, monitor.clone(), Backoff::for_life(life), versions);
-        let mut following = follow(client.clone(), self.versions().clone());
-        let mut backoff = Backoff::for_life(life);
+        let turns = || Turns::new(&addresses, Backoff::for_life(life));
+        let follow = |versions| Following::new(issuers.clone(), monitor.clone(), turns(), versions);
+        let mut following = follow(self.versions().clone());
+        let mut turns = turns();
         let mut due = Due::At(renewal_of(svid, clock.now()));
         let mut asking: Option<Asking<'_>> = None;
         let mut not_sooner = Instant::now() + backoff::FLOOR;
@@ -157,26 +162,34 @@ impl Holder {
         loop {
             tokio::select! {
                 () = due.reached(clock), if asking.is_none() => {
-                    asking = Some(Box::pin(self.succeed(client.clone(), svid.id().clone())));
+                    asking = Some(self.ask(issuers.asked(), svid));
                 }
-                renewed = answer(&mut asking) => {
+                (client, renewed) = answer(&mut asking) => {
                     asking = None;
-                    let connection_failed = renewed.as_ref().is_err_and(CallError::is_of_the_connection);
-                    let come_again = renewed.as_ref().err().and_then(CallError::come_again).unwrap_or_default();
-                    let is_ours = renewed.as_ref().is_err_and(|error| !error.is_of_the_issuer());
-                    if self.accept(renewed.map_err(|error| cause::whole(&error)), delivery) == Accepted::Yes {
+                    let (answered, error) = match renewed {
+                        Ok(answered) => (Ok(answered), None),
+                        Err(error) => (Err(cause::whole(&error)), Some(error)),
+                    };
+                    if self.accept(answered, delivery) == Accepted::Yes {
                         return;
                     }
-                    if connection_failed || !is_ours && !endpoint.addresses.is_one() {
-                        // The connection may be dead without a word, or the issuer: the next attempt makes another, perhaps elsewhere.
-                        client.give_up();
-                        client = connect();
-                        following = follow(client.clone(), following.versions());
+                    let error = error.as_ref();
+                    if error.is_none_or(CallError::is_of_the_issuer) {
+                        issuers.give_up(&client, error);
+                        let is_dead = error.is_some_and(CallError::is_of_the_connection);
+                        if is_dead {
+                            // It may be so without a word.
+                            issuers.connect_anew(&client);
+                        }
+                        if is_dead || !addresses.is_one() {
+                            following = follow(following.versions());
+                        }
                     }
-                    // Another issuer has not said that; and no issuer has anybody wait until it is too late.
-                    let left = wall_clock::remaining(clock, svid.not_after()).unwrap_or_default();
-                    let pause = if endpoint.addresses.is_one() { come_again.min(left / 4) } else { Duration::ZERO };
-                    let next = Instant::now() + backoff.delay().max(drawn_after(pause));
+                    let wait = match error {
+                        Some(error) => turns.after(error),
+                        None => turns.pause(),
+                    };
+                    let next = Instant::now() + wait;
                     not_sooner = not_sooner.max(next);
                     due = Due::In(next);
                 }
@@ -194,6 +207,13 @@ impl Holder {
                 () = wall_clock::until(clock, svid.not_after()) => return,
             }
         }
+    }
+
+    fn ask<'a>(&'a self, client: IssuerClient, held: &'a X509Svid) -> Asking<'a> {
+        Box::pin(async move {
+            let renewed = self.succeed(&client, held).await;
+            (client, renewed)
+        })
     }
 
     /// A refusal is counted and logged; the stream goes on, and its next message may be better.
@@ -223,19 +243,14 @@ pub(super) enum Accepted {
     No,
     /// The policy gives nothing yet: asking again is waiting.
     NotYet,
-    /// The issuer wants to be left alone for so long.
-    After(Duration),
-}
-
-/// Not before `pause`, and up to half of it later: those who were told the same do not come at once.
-pub(super) fn drawn_after(pause: Duration) -> Duration {
-    pause.mul_f64(1.0 + random_fraction() / 2.0)
+    /// The issuer is away, or has no time: another may do better at once.
+    NotServed,
 }
 
 /// A renewal that the issuer has not answered yet.
-type Asking<'a> = Pin<Box<dyn Future<Output = Result<Answered, CallError>> + Send + 'a>>;
+type Asking<'a> = Pin<Box<dyn Future<Output = (IssuerClient, Result<Answered, CallError>)> + Send + 'a>>;
 
-async fn answer(asking: &mut Option<Asking<'_>>) -> Result<Answered, CallError> {
+async fn answer(asking: &mut Option<Asking<'_>>) -> (IssuerClient, Result<Answered, CallError>) {
     match asking {
         Some(asking) => asking.await,
         None => std::future::pending().await,

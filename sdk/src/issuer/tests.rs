@@ -40,6 +40,28 @@ fn nobody() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
+/// The issuers at these addresses.
+fn source_of<const N: usize>(issuer: &FakeIssuer, addresses: [SocketAddr; N]) -> IssuerSource {
+    let addresses = addresses.map(|address| address.to_string());
+    IssuerSource::at(addresses.iter().map(String::as_str), issuer.bundle(), token("good-token")).unwrap()
+}
+
+fn both_misbehave(one: &FakeIssuer, two: &FakeIssuer, misdeed: impl Into<Option<Misdeed>>) {
+    let misdeed = misdeed.into();
+    one.misbehave(misdeed);
+    two.misbehave(misdeed);
+}
+
+/// Polls until it is so.
+async fn so(is_so: impl Fn() -> bool) {
+    let polling = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(15), polling).await.expect("so in time");
+}
+
 /// A workload that holds its first identity.
 async fn joined(issuer: &FakeIssuer, serving: &Serving) -> (Running, broadcast::Receiver<Event>) {
     let (starting, mut events) =
@@ -339,26 +361,6 @@ async fn whoever_was_evicted_proves_itself_again_before_its_certificate_ends() {
     assert!(matches!(running.monitor.state(), State::Live { .. }));
 }
 
-#[tokio::test]
-async fn an_issuer_that_has_no_time_is_left_alone_for_as_long_as_it_says() {
-    let issuer = FakeIssuer::new(LONG);
-    let serving = issuer.serve().await;
-    let (_running, mut events) = joined(&issuer, &serving).await;
-    issuer.misbehave(Misdeed::Busy);
-    issuer.wish_renewal(1).await;
-    until(&mut events, failed).await;
-    let (asked, told) = (issuer.renewed.load(SeqCst), Instant::now());
-    let again = async {
-        while issuer.renewed.load(SeqCst) == asked {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(SOON, again).await.expect("once more");
-    assert!(told.elapsed() >= Duration::from_millis(1400), "{:?}", told.elapsed());
-    issuer.misbehave(None);
-    until(&mut events, rotated).await;
-}
-
 fn connected(event: &Event) -> Option<()> {
     matches!(event, Event::Connected).then_some(())
 }
@@ -490,4 +492,5 @@ fn an_address_is_a_host_and_a_port() {
     }
 }
 
+mod pushback;
 mod several;
