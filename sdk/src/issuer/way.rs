@@ -174,10 +174,11 @@ mod tests {
     #[derive(Clone, Copy, Eq, PartialEq)]
     enum Takes {
         Nothing,
-        Refuses,
+        /// After so many milliseconds.
+        RefusesAfter(u64),
         After(u64),
     }
-    use Takes::{After, Nothing, Refuses};
+    use Takes::{After, Nothing, RefusesAfter};
 
     /// So many issuers, in the order in which this program asks them.
     async fn way(count: u8) -> (Way, Vec<SocketAddr>) {
@@ -219,7 +220,8 @@ mod tests {
             let place = self.order.iter().position(|known| *known == address).unwrap();
             match self.take[place] {
                 Nothing => std::future::pending().await,
-                Refuses => {
+                RefusesAfter(millis) => {
+                    tokio::time::sleep(Duration::from_millis(millis)).await;
                     let source = io::ErrorKind::ConnectionRefused.into();
                     Err(ConnectError::Tcp { address: address.to_string(), source })
                 }
@@ -247,7 +249,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn whoever_comes_after_one_that_refuses_is_asked_at_once() {
         let (way, order) = way(3).await;
-        let network = Network::new(&order, &[Refuses, Refuses, After(0)]);
+        let network = Network::new(&order, &[RefusesAfter(0), RefusesAfter(0), After(0)]);
         let begun = Instant::now();
         assert_eq!(way.connect(|uri| network.dial(uri)).await.unwrap(), order[2]);
         assert!(begun.elapsed() < HEAD_START, "{:?}", begun.elapsed());
@@ -288,6 +290,14 @@ mod tests {
         let mut take = [Nothing; 12];
         take[11] = After(10);
         let network = Network::new(&order, &take);
+        let begun = Instant::now();
+        assert_eq!(way.clone().connect(|uri| network.dial(uri)).await.unwrap(), order[11]);
+        assert_eq!((network.most.get(), network.asked.borrow().len()), (MOST_AT_ONCE, 12));
+        assert!(begun.elapsed() < 12 * HEAD_START, "{:?}", begun.elapsed());
+        // Nor where four fail at one moment, and four others begin at that.
+        tokio::time::advance(Duration::from_secs(120)).await;
+        take[..4].copy_from_slice(&[760, 511, 262, 13].map(RefusesAfter));
+        let network = Network::new(&order, &take);
         assert_eq!(way.connect(|uri| network.dial(uri)).await.unwrap(), order[11]);
         assert_eq!((network.most.get(), network.asked.borrow().len()), (MOST_AT_ONCE, 12));
     }
@@ -295,7 +305,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn where_none_answers_the_attempt_ends_and_all_have_failed() {
         let (way, order) = way(3).await;
-        let network = Network::new(&order, &[Nothing, Refuses, Nothing]);
+        let network = Network::new(&order, &[Nothing, RefusesAfter(0), Nothing]);
         let begun = Instant::now();
         let error = way.clone().connect(|uri| network.dial(uri)).await.unwrap_err();
         assert!(matches!(error, ConnectError::Timeout { .. }), "{error}");
