@@ -39,11 +39,6 @@ impl Backoff {
     }
 }
 
-/// Before another issuer is asked in the place of one that failed: at once, but not all that lost it at one moment.
-pub(crate) fn soon() -> Duration {
-    FLOOR.mul_f64(random_fraction())
-}
-
 /// Not before `pause`, and up to half of it later: those who were told the same do not come at once.
 pub(crate) fn drawn_after(pause: Duration) -> Duration {
     pause.mul_f64(1.0 + random_fraction() / 2.0)

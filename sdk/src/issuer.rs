@@ -208,7 +208,7 @@ impl Source for IssuerSource {
             turns.is_there_one().await;
             // Before it is read, so that one that is written meanwhile is a new one.
             let shown = holder.credential.version().await;
-            let wait = match holder.attest(&mut delivery).await {
+            let wait = match holder.attest(&mut delivery, &mut turns).await {
                 Accepted::Yes => {
                     turns.reset();
                     continue;
@@ -218,7 +218,7 @@ impl Source for IssuerSource {
                     tokio::time::sleep(turns.pause()).await;
                     continue;
                 }
-                Accepted::NotServed => turns.elsewhere(),
+                Accepted::After(wait) => wait,
                 Accepted::No => turns.pause(),
             };
             tokio::select! {

@@ -36,8 +36,8 @@ pub(super) struct Holder {
 
 impl Holder {
     /// Exchanges the credential for an SVID.
-    pub(super) async fn attest(&self, delivery: &mut Delivery) -> Accepted {
-        let (mut waited, mut not_served) = (false, false);
+    pub(super) async fn attest(&self, delivery: &mut Delivery, turns: &mut Turns) -> Accepted {
+        let (mut waited, mut wait) = (false, None);
         let attested = match self.credential.read().await {
             Ok(shown) => {
                 // Whoever had an identity wants none but that.
@@ -48,7 +48,7 @@ impl Holder {
                 // Who is refused at once, for a ban or by an issuer that waits for nobody, is not to ask in a tight loop.
                 let was_held = asked.elapsed() >= self.endpoint.wait() / 2;
                 waited = was_held && attested.as_ref().is_err_and(CallError::is_not_given_yet);
-                not_served = attested.as_ref().is_err_and(CallError::is_not_served);
+                wait = attested.as_ref().err().map(|error| turns.after(error));
                 attested.map_err(|error| {
                     let remedy = if error.is_proof_refused() { Remedy::Credential } else { Remedy::TimeOrCredential };
                     self.explain(delivery, cause::whole(&error), remedy)
@@ -56,11 +56,11 @@ impl Holder {
             }
             Err(error) => Err(self.explain(delivery, cause::whole(&error), Remedy::TimeOrCredential)),
         };
-        match self.accept(attested, delivery) {
+        match (self.accept(attested, delivery), wait) {
             // The issuer has waited for the policy already.
-            Accepted::No if waited => Accepted::NotYet,
-            Accepted::No if not_served => Accepted::NotServed,
-            accepted => accepted,
+            (Accepted::No, _) if waited => Accepted::NotYet,
+            (Accepted::No, Some(wait)) => Accepted::After(wait),
+            (accepted, _) => accepted,
         }
     }
 
@@ -243,8 +243,8 @@ pub(super) enum Accepted {
     No,
     /// The policy gives nothing yet: asking again is waiting.
     NotYet,
-    /// The issuer is away, or has no time: another may do better at once.
-    NotServed,
+    /// The next attempt is due after this.
+    After(Duration),
 }
 
 /// A renewal that the issuer has not answered yet.

@@ -5,7 +5,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{addresses::Addresses, client::CallError};
-use crate::backoff::{self, Backoff};
+use crate::backoff::{Backoff, random_fraction};
+
+/// All that were connected to an issuer when it went know it at one moment: over this time they come to the others.
+const SPREAD: Duration = Duration::from_millis(250);
 
 /// Of one kind of call.
 #[derive(Debug)]
@@ -23,12 +26,10 @@ impl Turns {
 
     /// How long to wait after `error`, whose issuer was given up.
     pub(super) fn after(&mut self, error: &CallError) -> Duration {
-        if error.is_not_served() { self.elsewhere() } else { self.pause() }
-    }
-
-    /// The issuer did not serve the call, and was given up: how long to wait before the next.
-    pub(super) fn elsewhere(&mut self) -> Duration {
-        if self.addresses.has_another(self.since) { backoff::soon() } else { self.pause() }
+        match error.is_not_served() && self.addresses.has_another(self.since) {
+            true => SPREAD.mul_f64(random_fraction()),
+            false => self.pause(),
+        }
     }
 
     /// Another issuer would say the same, or has. No shorter than all want to be left alone.
@@ -62,6 +63,18 @@ mod tests {
         (addresses, order)
     }
 
+    fn ended() -> CallError {
+        CallError::Ended { address: String::new() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_lost_an_issuer_at_one_moment_come_to_others_at_different_ones() {
+        let (addresses, _) = three().await;
+        let waits = (0..100).map(|_| Turns::new(&addresses, Backoff::new()).after(&ended()));
+        let (earliest, latest) = (waits.clone().min().unwrap(), waits.max().unwrap());
+        assert!(earliest < SPREAD / 4 && (SPREAD * 3 / 4..SPREAD).contains(&latest), "{earliest:?} {latest:?}");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn each_of_several_is_asked_once_before_there_is_a_pause() {
         let (addresses, order) = three().await;
@@ -74,8 +87,8 @@ mod tests {
                 let first = addresses.in_order().await.unwrap()[0];
                 assert_eq!(first, *expected, "round {round}");
                 addresses.failed_at(first);
-                let wait = turns.elsewhere();
-                assert_eq!(wait > backoff::FLOOR, place == 2, "round {round}, place {place}: {wait:?}");
+                let wait = turns.after(&ended());
+                assert_eq!(wait > SPREAD, place == 2, "round {round}, place {place}: {wait:?}");
                 tokio::time::advance(wait).await;
             }
         }
@@ -89,7 +102,7 @@ mod tests {
             addresses.failed_at(*address);
             addresses.leave_alone(*address, Duration::from_secs(seconds));
         }
-        let wait = turns.elsewhere();
+        let wait = turns.after(&ended());
         assert!((Duration::from_secs(30)..Duration::from_secs(45)).contains(&wait), "{wait:?}");
         let begun = Instant::now();
         turns.is_there_one().await;

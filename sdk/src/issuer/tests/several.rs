@@ -158,6 +158,25 @@ async fn a_renewal_that_a_stopped_issuer_does_not_answer_is_another_ones() {
 }
 
 #[tokio::test]
+async fn a_stream_of_one_of_two_that_stop_is_opened_at_the_third() {
+    let one = FakeIssuer::new(LONG);
+    let issuers = [one.sibling(), one.sibling(), one];
+    let mut serving = [issuers[0].serve().await, issuers[1].serve().await, issuers[2].serve().await];
+    let addresses = [0, 1, 2].map(|place| serving[place].address);
+    let (starting, mut events) = begin_with(source_of(&issuers[0], addresses), Arc::new(SystemClock));
+    let _running = starting.identity().await.unwrap();
+    until(&mut events, connected).await;
+    let first = issuers.iter().position(|issuer| issuer.watched.load(SeqCst) == 1).unwrap();
+    let (also, third) = ((first + 1) % 3, (first + 2) % 3);
+    serving[first].stop();
+    serving[also].stop();
+    let stopped = Instant::now();
+    until(&mut events, connected).await;
+    println!("connected elsewhere {:?} after the stop", stopped.elapsed());
+    assert_eq!(issuers[third].watched.load(SeqCst), 1);
+}
+
+#[tokio::test]
 async fn an_issuer_that_refuses_streams_does_not_keep_its_clients() {
     let one = FakeIssuer::new(LONG);
     let two = one.sibling();
