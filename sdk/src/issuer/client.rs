@@ -33,7 +33,8 @@ use crate::{
 /// How often a silent connection is asked whether it lives, and how long it may think about that: a stream that is
 /// dead without a word delivers no bundles.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
-/// The same where another issuer can be asked: found out after 1.4 s, which leaves time to come to another within 2 s, with a silent one before it.
+/// The same where another issuer can be asked: what is found out after 1.4 s leaves time to come to another within 2 s, past a silent
+/// one too.
 const KEEP_ALIVE_OF_SEVERAL: Duration = Duration::from_millis(700);
 /// What is said of what was sent, and waits to be sent.
 const SAID: usize = 8;
@@ -229,22 +230,21 @@ impl Issuers {
     }
 
     /// Another is asked from now on, if there is such. One that wants to be left alone is, but for no longer than leaves time for
-    /// several attempts before the SVID ends.
-    pub(super) fn give_up(&self, client: &IssuerClient, error: Option<&CallError>) {
+    /// several attempts before the SVID ends. Returns whether this one was asked until now.
+    pub(super) fn give_up(&self, client: &IssuerClient, error: Option<&CallError>) -> bool {
         let left = wall_clock::remaining(&*self.clock, self.live.load().svid().not_after()).unwrap_or_default();
         client.way.give_up(error.and_then(CallError::come_again).map(|pause| pause.min(left / 4)));
-        if !self.endpoint.addresses.is_one() {
-            self.connect_anew(client);
-        }
+        !self.endpoint.addresses.is_one() && self.connect_anew(client)
     }
 
-    /// The connection is used no more, by those who ask from now on.
-    pub(super) fn connect_anew(&self, client: &IssuerClient) {
+    /// Whoever asks from now on uses another connection. Returns whether this one was used until now.
+    pub(super) fn connect_anew(&self, client: &IssuerClient) -> bool {
         let mut asked = self.lock();
-        // Else it was given up before.
-        if asked.way.is(&client.way) {
+        let was_asked = asked.way.is(&client.way);
+        if was_asked {
             *asked = IssuerClient::new(&self.endpoint, self.connector.clone());
         }
+        was_asked
     }
 
     fn lock(&self) -> MutexGuard<'_, IssuerClient> {

@@ -175,13 +175,10 @@ impl Holder {
                     }
                     let error = error.as_ref();
                     if error.is_none_or(CallError::is_of_the_issuer) {
-                        issuers.give_up(&client, error);
+                        let is_elsewhere = issuers.give_up(&client, error);
+                        // It may be dead without a word.
                         let is_dead = error.is_some_and(CallError::is_of_the_connection);
-                        if is_dead {
-                            // It may be so without a word.
-                            issuers.connect_anew(&client);
-                        }
-                        if is_dead || !addresses.is_one() {
+                        if is_elsewhere || is_dead && issuers.connect_anew(&client) {
                             following = follow(following.versions());
                         }
                     }
