@@ -53,19 +53,17 @@ impl Agents {
         serial: &[u8],
         sha256: &[u8; 32],
     ) -> Result<Origin, NoStanding> {
-        let origin = self.store.origin(serial, sha256).await?.ok_or(NoStanding::NotOnRecord)?;
+        let origin = self.store.origin(id, serial, sha256).await?.ok_or(NoStanding::NotOnRecord)?;
         if origin.evicted {
             return Err(NoStanding::Evicted);
         }
         if let Some(gone) = origin.attributes.as_ref().and_then(|attributes| self.sources.no_more(attributes)) {
             return Err(NoStanding::SourceGone { name: gone.to_owned() });
         }
-        for id in [Some(id), Some(&origin.attested).filter(|attested| *attested != id)].into_iter().flatten() {
-            if self.store.is_banned(id).await? {
-                return Err(NoStanding::Banned(id.clone()));
-            }
+        match &origin.banned {
+            Some(id) => Err(NoStanding::Banned(id.clone())),
+            None => Ok(origin),
         }
-        Ok(origin)
     }
 
     pub(crate) async fn ban(&self, id: WorkloadId, actor: Actor, reason: String) -> Result<(), StoreError> {

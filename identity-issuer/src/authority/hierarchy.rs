@@ -8,7 +8,7 @@ use signet_identity::TrustDomain;
 use time::{Duration, OffsetDateTime};
 
 use crate::key::P256Key;
-use crate::serial::random_serial;
+use crate::serial::new_serial;
 
 /// How far a CA's notBefore lies before its making, so that verifiers whose clocks are late accept it at once.
 const BACKDATE: Duration = Duration::minutes(5);
@@ -46,8 +46,9 @@ pub(crate) fn ca_certificate(
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.use_authority_key_identifier_extension = true;
     params.key_identifier_method = KeyIdMethod::PreSpecified(key_id);
-    params.serial_number = Some(SerialNumber::from_slice(&random_serial().map_err(|_| rcgen::Error::RingUnspecified)?));
     (params.not_before, params.not_after) = validity;
+    let serial = new_serial(params.not_before).map_err(|_| rcgen::Error::RingUnspecified)?;
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
     Ok(params)
 }
 

@@ -87,7 +87,7 @@ impl Authority {
             true => CertifyError::EntitlementExpired { at: end },
             false => CertifyError::AuthorityExpired { not_after: self.not_after },
         })?;
-        let serial = crate::serial::random_serial().map_err(|_| CertifyError::Cryptography(None))?;
+        let serial = crate::serial::new_serial(now).map_err(|_| CertifyError::Cryptography(None))?;
         let cryptography = |error| CertifyError::Cryptography(Some(error));
         let params = profile.params(&entitlement, &key, &serial, validity, self.path_length).map_err(cryptography)?;
         let unsigned = params.signed_by(&key, &self.template).map_err(cryptography)?;

@@ -23,6 +23,8 @@ pub(crate) struct Origin {
     /// What was proved; none where the proof named the identity.
     pub(crate) attributes: Option<Attributes>,
     pub(crate) evicted: bool,
+    /// Whichever of its identities is.
+    pub(crate) banned: Option<WorkloadId>,
 }
 
 /// One attestation whose latest certificate has not expired.
@@ -56,7 +58,7 @@ pub(crate) enum StandingChange {
     EvictId(WorkloadId, OffsetDateTime),
 }
 
-type OriginRow = (Vec<u8>, i64, i64, String, Option<String>, Option<i64>);
+type OriginRow = (Vec<u8>, i64, i64, String, Option<String>, Option<i64>, Option<String>);
 type AgentRow = (i64, String, String, Option<String>, i64, i64, i64, Vec<u8>);
 
 impl Store {
@@ -67,19 +69,29 @@ impl Store {
         outcome.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// None for a certificate that is not on record here for somebody who was attested. Whoever signs below this issuer's authority
-    /// chooses serial numbers as it likes: what counts is the certificate.
-    pub(crate) async fn origin(&self, serial: &[u8], sha256: &[u8; 32]) -> Result<Option<Origin>, StoreError> {
+    /// None for a certificate of `id` that is not on record here for somebody who was attested. Whoever signs below this issuer's
+    /// authority chooses serial numbers as it likes: what counts is the certificate.
+    pub(crate) async fn origin(
+        &self,
+        id: &WorkloadId,
+        serial: &[u8],
+        sha256: &[u8; 32],
+    ) -> Result<Option<Origin>, StoreError> {
+        // One question for all: each is asked for each renewal.
         let row: Option<OriginRow> = in_time(
             sqlx::query_as(
-                "SELECT certificate, number, issued_at, attestations.spiffe_id, attributes, evicted_at FROM issued \
-             JOIN attestations ON number = attestation_number WHERE serial = $1",
+                "SELECT certificate, number, issued_at, attestations.spiffe_id, attributes, evicted_at, \
+                 (SELECT max(spiffe_id) FROM bans WHERE bans.spiffe_id IN ($2, attestations.spiffe_id)) FROM issued \
+                 JOIN attestations ON number = attestation_number WHERE serial = $1",
             )
             .bind(serial)
+            .bind(id.as_str())
             .fetch_optional(&self.database.readers),
         )
         .await?;
-        let Some((certificate, number, issued_at, attested, attributes, evicted_at)) = row else { return Ok(None) };
+        let Some((certificate, number, issued_at, attested, attributes, evicted_at, banned)) = row else {
+            return Ok(None);
+        };
         if digest(&SHA256, &certificate).as_ref() != sha256 {
             return Ok(None);
         }
@@ -89,6 +101,7 @@ impl Store {
             attested: workload_id(&attested)?,
             attributes: attributes.map(|text| attributes_of(&text)).transpose()?,
             evicted: evicted_at.is_some(),
+            banned: banned.map(|id| workload_id(&id)).transpose()?,
         }))
     }
 

@@ -95,7 +95,7 @@ impl Database {
         // A pool would try until its patience ends, and not tell what is wrong.
         let connecting = in_time(AnyConnection::connect_with(&write));
         let mut first = connecting.await.map_err(|source| opening.failed(source))?;
-        kind.prepare(&mut first).await.map_err(|source| opening.failed(source))?;
+        kind.prepare(&mut first, true).await.map_err(|source| opening.failed(source))?;
         opening.check_integrity(&mut first).await?;
         opening.migrate(&kind, &mut first).await?;
         opening.claim(&mut first, trust_domain).await?;
@@ -106,9 +106,9 @@ impl Database {
         };
         let pools = async {
             Ok(Self {
-                writer: kind.pool(writers).connect_with(write).await?,
-                readers: kind.pool(readers).connect_with(read.clone()).await?,
-                lists: kind.pool(lists).connect_with(read).await?,
+                writer: kind.pool(writers, true).connect_with(write).await?,
+                readers: kind.pool(readers, false).connect_with(read.clone()).await?,
+                lists: kind.pool(lists, false).connect_with(read).await?,
                 kind,
             })
         };
@@ -172,20 +172,28 @@ impl Kind {
         }
     }
 
-    fn pool(&self, connections: u32) -> AnyPoolOptions {
+    fn pool(&self, connections: u32, writes: bool) -> AnyPoolOptions {
         let pool = AnyPoolOptions::new().max_connections(connections).acquire_timeout(PATIENCE);
         let kind = self.clone();
         pool.after_connect(move |connection, _| {
             let kind = kind.clone();
-            Box::pin(async move { kind.prepare(connection).await })
+            Box::pin(async move { kind.prepare(connection, writes).await })
         })
     }
 
-    /// For each new connection.
-    async fn prepare(&self, connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+    /// For each new connection, of those that write or of those that read.
+    async fn prepare(&self, connection: &mut AnyConnection, writes: bool) -> Result<(), sqlx::Error> {
         let statements: &[&'static str] = match self {
+            Self::Sqlite if !writes => &[],
             // What was written is there after a power cut.
-            Self::Sqlite => &["PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL"],
+            Self::Sqlite => &[
+                "PRAGMA journal_mode = WAL",
+                "PRAGMA synchronous = FULL",
+                // In KiB, of 2 MiB otherwise: keys are new at random places of their index.
+                "PRAGMA cache_size = -16384",
+                // In pages, 32 MiB: what is written again and again goes to the database once for many times.
+                "PRAGMA wal_autocheckpoint = 8192",
+            ],
             Self::Postgres(_) => &[
                 // A statement that hangs would hold up all that wait behind it.
                 "SET statement_timeout = '10s'",

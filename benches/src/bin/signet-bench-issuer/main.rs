@@ -13,6 +13,7 @@
 mod bao;
 mod caller;
 mod cold;
+mod crowd;
 mod decide;
 mod idle;
 mod load;
@@ -48,6 +49,9 @@ struct Arguments {
     /// Identities of a cold start
     #[arg(long, default_value_t = 100_000)]
     identities: usize,
+    /// Workloads of one rule
+    #[arg(long, default_value_t = 1_000_000)]
+    workloads: usize,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -64,6 +68,8 @@ enum Figure {
     Decide,
     /// A hundred thousand identities at once
     Cold,
+    /// The issuer's memory with a million workloads
+    Crowd,
     /// Renewals while three times as much is asked as the issuer can do
     Overload,
 }
@@ -88,6 +94,7 @@ fn main() -> anyhow::Result<()> {
                 Figure::Idle => idle::measure(&mut table).await,
                 Figure::Decide => decide::measure(&mut table),
                 Figure::Cold => cold::measure(&mut table, arguments.identities).await,
+                Figure::Crowd => crowd::measure(&mut table, arguments.workloads).await,
                 Figure::Overload => overload::measure(&mut table, seconds).await,
             }
         })?;
