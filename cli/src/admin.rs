@@ -1,5 +1,6 @@
 //! The way to an issuer's administration: `signet.admin.v1` over its local socket, or over mTLS.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -105,8 +106,34 @@ impl Place {
 }
 
 fn socket() -> Result<PathBuf, Failure> {
-    SOCKETS.iter().map(PathBuf::from).find(|path| path.exists()).ok_or_else(|| {
-        Failure::new(format!("no issuer found: neither {} nor {} is there", SOCKETS[0], SOCKETS[1]))
-            .remedy("start one (`signet dev`), or name its socket by --issuer or SIGNET_ISSUER")
-    })
+    let found = SOCKETS.iter().map(Path::new).find_map(|path| path.metadata().ok().map(|socket| (path, socket)));
+    let Some((path, socket)) = found else {
+        return Err(Failure::new(format!("no issuer found: neither {} nor {} is there", SOCKETS[0], SOCKETS[1]))
+            .remedy("start one (`signet dev`), or name its socket by --issuer or SIGNET_ISSUER"));
+    };
+    if !is_believed(path, socket.uid(), rustix::process::geteuid().as_raw()) {
+        return Err(Failure::new(format!("{}: it is user {}'s, not yours", path.display(), socket.uid()))
+            .remedy("if you trust whoever put it into this folder, name it by --issuer"));
+    }
+    Ok(path.to_owned())
+}
+
+/// Whoever can write to the folder that somebody happens to be in could be its issuer. Where only an administrator puts things, it may
+/// be any user's.
+fn is_believed(path: &Path, owner: u32, own_user: u32) -> bool {
+    path.is_absolute() || owner == own_user || owner == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_in_any_folder_is_believed_where_it_is_ones_own_or_roots() {
+        let [here, system] = SOCKETS.map(Path::new);
+        assert!(
+            is_believed(here, 7, 7) && is_believed(here, 0, 7) && !is_believed(here, 8, 7) && !is_believed(here, 7, 0)
+        );
+        assert!(is_believed(system, 8, 7));
+    }
 }

@@ -92,6 +92,9 @@ struct AgentLine {
     not_after: Option<String>,
     serial: String,
     connected: bool,
+    /// Another issuer than the one that was asked.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    connected_to: String,
     /// Of what it was sent, while it is connected.
     applied: Option<AppliedLine>,
     #[serde(skip)]
@@ -150,8 +153,20 @@ impl From<Agent> for AgentLine {
             not_after: output::shown(agent.not_after),
             serial: agent.serial,
             connected: agent.connected,
+            connected_to: agent.connected_to,
             applied: agent.applied.map(AppliedLine::from),
             expires: agent.not_after.and_then(output::time_of),
+        }
+    }
+}
+
+impl AgentLine {
+    /// Of the name of another issuer, its beginning is enough for a table.
+    fn connection(&self) -> String {
+        match (self.connected, self.connected_to.get(..8)) {
+            (true, Some(issuer)) => format!("to {issuer}"),
+            (true, None) => "yes".to_owned(),
+            (false, _) => "no".to_owned(),
         }
     }
 }
@@ -168,7 +183,7 @@ impl List for AgentList {
                 agent.spiffe_id.clone(),
                 agent.method.clone(),
                 agent.attested_at.clone().unwrap_or_default(),
-                if agent.connected { "yes" } else { "no" }.to_owned(),
+                agent.connection(),
                 agent.applied.as_ref().map(|applied| applied.told(now)).unwrap_or_default(),
                 agent.expires.map(|at| output::distance(now, at)).unwrap_or_default(),
             ]

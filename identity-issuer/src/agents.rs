@@ -6,6 +6,7 @@
 use signet_identity::{PeerIdentity, SharedClock, WorkloadId};
 
 use crate::attestation::{AttestationNumber, Sources};
+use crate::bundles::Shared;
 use crate::distribution::{Distribution, Holder, Progress};
 use crate::policy::Actor;
 use crate::store::{AgentRecord, Ban, Origin, StandingChange, Store, StoreError};
@@ -110,7 +111,8 @@ impl Agents {
         after: AttestationNumber,
         limit: u32,
     ) -> Result<Vec<(AgentRecord, Option<Progress>)>, StoreError> {
-        let agents = self.store.agents(id, after, limit, self.clock.now()).await?;
+        let now = self.clock.now();
+        let agents = self.store.agents(id, after, limit, (now, Shared::heard_of_since(now))).await?;
         let mut connected = self.distribution.connected();
         let with_connection = |agent: AgentRecord| {
             let progress = connected.remove(&agent.number);

@@ -5,7 +5,7 @@
 mod progress;
 mod wishes;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,9 +26,14 @@ use wishes::{Wish, Wishes};
 pub(crate) struct Distribution {
     bundles: Bundles,
     clients: Arc<Mutex<Clients>>,
+    changed: Changed,
     max_clients: usize,
     max_per_identity: usize,
 }
+
+/// Whose progress has changed since it was last asked for, where it is.
+#[derive(Clone, Debug, Default)]
+struct Changed(Option<Arc<Mutex<HashSet<AttestationNumber>>>>);
 
 #[derive(Debug, Default)]
 struct Clients {
@@ -73,6 +78,8 @@ pub(crate) struct Subscription {
     renew_now: watch::Receiver<Option<Wish>>,
     ended: CancellationToken,
     progress: Arc<Mutex<Progress>>,
+    attestation: AttestationNumber,
+    changed: Changed,
 }
 
 /// Whose streams.
@@ -105,7 +112,29 @@ const MOST_OF_ATTESTATION: usize = 8;
 
 impl Distribution {
     pub(crate) fn new(bundles: Bundles, max_clients: usize, max_per_identity: usize) -> Self {
-        Self { bundles, clients: Arc::default(), max_clients, max_per_identity }
+        Self { bundles, clients: Arc::default(), changed: Changed::default(), max_clients, max_per_identity }
+    }
+
+    /// The same, for whoever asks for [`changed`](Self::changed): what nobody asks for would pile up.
+    pub(crate) fn shared(mut self) -> Self {
+        self.changed = Changed(Some(Arc::default()));
+        self
+    }
+
+    /// Those whose progress has changed since this was asked last, with how far they have come; none for those who have left.
+    pub(crate) fn changed(&self) -> Vec<(AttestationNumber, Option<Progress>)> {
+        let changed = self.changed.0.as_ref().map(|changed| std::mem::take(&mut *lock(changed)));
+        let changed = changed.filter(|changed| !changed.is_empty()).unwrap_or_default();
+        if changed.is_empty() {
+            return Vec::new();
+        }
+        let mut connected = self.connected();
+        changed.into_iter().map(|number| (number, connected.remove(&number))).collect()
+    }
+
+    /// Of these it is asked once more.
+    pub(crate) fn changed_again(&self, numbers: impl IntoIterator<Item = AttestationNumber>) {
+        numbers.into_iter().for_each(|number| self.changed.note(number));
     }
 
     pub(crate) fn bundles(&self) -> BundleSet {
@@ -140,10 +169,13 @@ impl Distribution {
         }
         let number = clients.next_number;
         clients.next_number += 1;
+        let attestation = watcher.attestation;
         let client = Client { watcher, ended: ended.clone(), renew_now: sender, progress: Arc::clone(&progress) };
         clients.by_number.insert(number, client);
         drop(clients);
-        Ok(Subscription { number, clients: Arc::clone(&self.clients), bundles, renew_now, ended, progress })
+        self.changed.note(attestation);
+        let (clients, changed) = (Arc::clone(&self.clients), self.changed.clone());
+        Ok(Subscription { number, clients, bundles, renew_now, ended, progress, attestation, changed })
     }
 
     /// Ends the streams of a holder.
@@ -157,7 +189,7 @@ impl Distribution {
         let clients = lock(&self.clients);
         let mut numbers: Vec<_> = clients.by_number.iter().collect();
         numbers.sort_unstable_by_key(|(number, _)| **number);
-        let progress = |client: &Client| lock_progress(&client.progress).clone();
+        let progress = |client: &Client| lock(&client.progress).clone();
         numbers.into_iter().map(|(_, client)| (client.watcher.attestation, progress(client))).collect()
     }
 
@@ -180,17 +212,20 @@ impl Distribution {
 impl Subscription {
     /// Something was sent.
     pub(crate) fn sent(&self, resource: Resource, version: Version, now: OffsetDateTime) {
-        lock_progress(&self.progress).sent(resource, version, now);
+        lock(&self.progress).sent(resource, version, now);
     }
 
     /// All was sent that the client lacks of this revision of the policy.
     pub(crate) fn held_against(&self, revision: u64) {
-        lock_progress(&self.progress).held_against(revision);
+        lock(&self.progress).held_against(revision);
+        // Behind what was sent before.
+        self.changed.note(self.attestation);
     }
 
     /// The client says of what it was sent whether it is in force.
     pub(crate) fn applied(&self, resource: Resource, version: Version, refused: String, now: OffsetDateTime) {
-        lock_progress(&self.progress).applied(resource, version, refused, now);
+        lock(&self.progress).applied(resource, version, refused, now);
+        self.changed.note(self.attestation);
     }
 
     pub(crate) fn bundles(&self) -> BundleSet {
@@ -247,6 +282,15 @@ impl Client {
 impl Drop for Subscription {
     fn drop(&mut self) {
         lock(&self.clients).leave(self.number);
+        self.changed.note(self.attestation);
+    }
+}
+
+impl Changed {
+    fn note(&self, number: AttestationNumber) {
+        if let Some(changed) = &self.0 {
+            lock(changed).insert(number);
+        }
     }
 }
 
@@ -267,13 +311,9 @@ fn give_up<K: Eq + std::hash::Hash>(places: &mut HashMap<K, usize>, of: &K) {
     }
 }
 
-fn lock_progress(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
-    progress.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Nothing panics while it is held, and a map is whole between any two calls anyway.
-fn lock(clients: &Mutex<Clients>) -> MutexGuard<'_, Clients> {
-    clients.lock().unwrap_or_else(PoisonError::into_inner)
+/// Nothing panics while it is held, and what is in it is whole between any two calls anyway.
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

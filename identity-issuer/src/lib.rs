@@ -35,6 +35,7 @@ mod run;
 mod secret_file;
 mod serial;
 mod server;
+mod sharing;
 mod store;
 mod utc;
 

@@ -40,6 +40,7 @@ use crate::policy::{self, Policies, PolicyLoadError};
 use crate::profile::Profiles;
 use crate::replicas::Replica;
 use crate::server::Server;
+use crate::sharing::Sharing;
 use crate::store::{Location, OpenError, STORE, Store, StoreError, StoreTask};
 
 /// What an issuer that has started tells whoever runs it.
@@ -227,6 +228,7 @@ impl Issuer {
         shared_bundles.catch_up(clock.now()).await.map_err(RunError::Records)?;
         let Limits { watchers, watchers_per_identity, .. } = config.limits;
         let distribution = Distribution::new(bundles.clone(), watchers, watchers_per_identity);
+        let distribution = if store.is_shared() { distribution.shared() } else { distribution };
         let asked = store.renewal_requests(OffsetDateTime::UNIX_EPOCH).await.map_err(RunError::Records)?;
         for request in &asked {
             distribution.request_renewal(request);
@@ -314,6 +316,12 @@ impl Issuer {
             clock: self.clock.clone(),
         };
         until(&shutdown, &mut background, replica.run());
+        let sharing = Sharing {
+            store: self.store.clone(),
+            distribution: self.distribution.clone(),
+            issuer: self.shared_bundles.issuer().to_owned(),
+        };
+        until(&shutdown, &mut background, sharing.clone().run());
         let following = bundles::Follower::new(
             self.shared_bundles,
             bundle_files,
@@ -380,6 +388,7 @@ impl Issuer {
                 tracing::error!(%error, "a task ended abnormally");
             }
         }
+        sharing.end().await;
         self.store_task.finish().await;
         // It waits for its thread.
         let admin = self.admin;

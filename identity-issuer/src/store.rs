@@ -14,6 +14,7 @@ mod database;
 mod issued;
 mod policies;
 mod postgres;
+mod progress;
 mod queue;
 mod renewal_requests;
 mod tokens;
@@ -36,6 +37,7 @@ pub(crate) use bundles::{BundleRecord, BundlesChange, PublishedBundles};
 pub(crate) use database::Location;
 pub(crate) use policies::RecordRevisionError;
 pub(crate) use postgres::{Change, Changes, PostgresUrl, PostgresUrlError};
+pub(crate) use progress::{MOST_AT_ONCE, ProgressRecord};
 pub(crate) use renewal_requests::RenewalRequest;
 
 /// Something whose record is durable. Only the committer makes one, after the commit.

@@ -220,7 +220,7 @@ impl AdminService for AdminApi {
 
     async fn list_agents(&self, request: Request<ListAgentsRequest>) -> Result<Response<ListAgentsResponse>, Status> {
         let call = self.admit(&request, "ListAgents", Role::Viewer, Target::Issuer).await?;
-        let listed = agents::list(&self.agents, &call.permissions, request.into_inner()).await;
+        let listed = agents::list(&self.agents, self.bundles.issuer(), &call.permissions, request.into_inner()).await;
         call.end(listed)
     }
 

@@ -14,13 +14,14 @@ use crate::agents::{Agents, Whose};
 use crate::attestation::AttestationNumber;
 use crate::distribution::Progress;
 use crate::policy::Actor;
-use crate::store::AgentRecord;
+use crate::store::{AgentRecord, ProgressRecord};
 
 /// In bytes.
 const MAX_REASON: usize = 1024;
 
 pub(super) async fn list(
     agents: &Agents,
+    own: &str,
     permissions: &Permissions,
     request: ListAgentsRequest,
 ) -> Result<ListAgentsResponse, Status> {
@@ -36,7 +37,7 @@ pub(super) async fn list(
         seen.extend(found.into_iter().filter(|(record, _)| permissions.sees(record.id.path())));
         if is_last || seen.len() >= limit as usize {
             seen.truncate(limit as usize);
-            let agents = seen.into_iter().map(|(record, progress)| agent(record, progress));
+            let agents = seen.into_iter().map(|(record, progress)| agent(record, progress, own));
             return Ok(ListAgentsResponse { agents: agents.collect() });
         }
     }
@@ -125,7 +126,9 @@ fn ban_told(ban: crate::store::Ban) -> Ban {
     }
 }
 
-fn agent(record: AgentRecord, progress: Option<Progress>) -> Agent {
+/// Somebody who is not connected here may be so elsewhere. What was written of this issuer's own is older than what it knows.
+fn agent(record: AgentRecord, progress: Option<Progress>, own: &str) -> Agent {
+    let elsewhere = record.connected.filter(|elsewhere| progress.is_none() && elsewhere.issuer != own);
     Agent {
         number: record.number.0.cast_unsigned(),
         spiffe_id: record.id.to_string(),
@@ -135,9 +138,15 @@ fn agent(record: AgentRecord, progress: Option<Progress>) -> Agent {
         issued_at: Some(timestamp(record.issued_at)),
         not_after: Some(timestamp(record.not_after)),
         serial: hex::encode(record.serial),
-        connected: progress.is_some(),
-        applied: progress.map(applied),
+        connected: progress.is_some() || elsewhere.is_some(),
+        connected_to: elsewhere.as_ref().map(|elsewhere| elsewhere.issuer.clone()).unwrap_or_default(),
+        applied: progress.map(applied).or_else(|| elsewhere.map(applied_elsewhere)),
     }
+}
+
+fn applied_elsewhere(progress: ProgressRecord) -> Applied {
+    let ProgressRecord { is_current, since, refused, revision, .. } = progress;
+    Applied { current: is_current, since: Some(timestamp(since)), refused, revision }
 }
 
 fn applied(progress: Progress) -> Applied {

@@ -76,6 +76,16 @@ impl Shared {
         Self { bundles, store, issuer, metrics }
     }
 
+    /// By which the others know this issuer.
+    pub(crate) fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// Whoever was not heard of since then, is gone.
+    pub(crate) fn heard_of_since(now: OffsetDateTime) -> OffsetDateTime {
+        now - GONE
+    }
+
     /// What each issuer says.
     pub(crate) async fn published(&self, now: OffsetDateTime) -> Result<Vec<BundleRecord>, StoreError> {
         self.store.published_bundles(now).await
@@ -91,7 +101,7 @@ impl Shared {
         let Some(record) = said.iter().find(|record| record.issuer == issuer) else {
             return Err(ForgetError::Unknown);
         };
-        let since = now - GONE;
+        let since = Self::heard_of_since(now);
         if self.is_own(record) || record.published_at >= since {
             return Err(ForgetError::Alive { heard_of: record.published_at });
         }

@@ -20,6 +20,7 @@ pub(crate) enum Resource {
 pub(crate) struct Progress {
     /// What it has not put in force yet, by [`Resource`].
     outstanding: [Option<Outstanding>; 3],
+    connected_at: OffsetDateTime,
     /// When it last put something in force, or came.
     applied_at: OffsetDateTime,
     /// Of the policy, the revision that it was last held against, and the latest of which it has all in force.
@@ -37,7 +38,7 @@ struct Outstanding {
 
 impl Progress {
     pub(super) fn new(now: OffsetDateTime) -> Self {
-        Self { outstanding: [const { None }; 3], applied_at: now, held_against: 0, applied: 0 }
+        Self { outstanding: [const { None }; 3], connected_at: now, applied_at: now, held_against: 0, applied: 0 }
     }
 
     /// Something was sent.
@@ -74,6 +75,10 @@ impl Progress {
     /// The latest revision of the policy of which it has all in force.
     pub(crate) fn revision(&self) -> u64 {
         self.applied
+    }
+
+    pub(crate) fn connected_at(&self) -> OffsetDateTime {
+        self.connected_at
     }
 
     pub(crate) fn is_current(&self) -> bool {

@@ -7,7 +7,7 @@ use sqlx::AnyConnection;
 use time::OffsetDateTime;
 
 use super::database::in_time;
-use super::{Store, StoreError, Write, microseconds, time, tokens, workload_id};
+use super::{ProgressRecord, Store, StoreError, Write, microseconds, time, tokens, workload_id};
 use crate::attestation::AttestationNumber;
 use crate::distribution::Holder;
 use crate::policy::Actor;
@@ -38,6 +38,8 @@ pub(crate) struct AgentRecord {
     pub(crate) issued_at: OffsetDateTime,
     pub(crate) not_after: OffsetDateTime,
     pub(crate) serial: Vec<u8>,
+    /// What an issuer on this database says of how far it has come.
+    pub(crate) connected: Option<ProgressRecord>,
 }
 
 #[derive(Clone, Debug)]
@@ -59,7 +61,23 @@ pub(crate) enum StandingChange {
 }
 
 type OriginRow = (Vec<u8>, i64, i64, String, Option<String>, Option<i64>, Option<String>);
-type AgentRow = (i64, String, String, Option<String>, i64, i64, i64, Vec<u8>);
+
+type AgentRow = (
+    i64,
+    String,
+    String,
+    Option<String>,
+    i64,
+    i64,
+    i64,
+    Vec<u8>,
+    Option<String>,
+    Option<i64>,
+    Option<i64>,
+    Option<i64>,
+    Option<i64>,
+    Option<String>,
+);
 
 impl Store {
     /// Makes it durable; how many it is about.
@@ -111,15 +129,18 @@ impl Store {
         id: Option<&WorkloadId>,
         after: AttestationNumber,
         limit: u32,
-        now: OffsetDateTime,
+        (now, heard_of_since): (OffsetDateTime, OffsetDateTime),
     ) -> Result<Vec<AgentRecord>, StoreError> {
         let rows: Vec<AgentRow> = in_time(
             sqlx::query_as(
-                "SELECT number, attestations.spiffe_id, method, attributes, attested_at, issued_at, not_after, serial \
-             FROM attestations JOIN issued ON position = \
-             coalesce((SELECT max(position) FROM issued WHERE attestation_number = number AND not_after >= $2 \
+                "SELECT number, attestations.spiffe_id, method, attributes, attested_at, issued_at, not_after, serial, \
+             agent_progress.issuer, connected_at, revision, is_current, since, refused \
+             FROM attestations LEFT JOIN agent_progress ON agent_progress.attestation_number = number \
+             AND agent_progress.issuer IN (SELECT issuer FROM issuer_bundles WHERE published_at >= $5) \
+             JOIN issued ON position = \
+             coalesce((SELECT max(position) FROM issued WHERE issued.attestation_number = number AND not_after >= $2 \
              AND issued.spiffe_id = attestations.spiffe_id), \
-             (SELECT max(position) FROM issued WHERE attestation_number = number AND not_after >= $2)) \
+             (SELECT max(position) FROM issued WHERE issued.attestation_number = number AND not_after >= $2)) \
              WHERE number > $1 AND evicted_at IS NULL AND not_after >= $2 \
              AND ($3 IS NULL OR attestations.spiffe_id = $3) ORDER BY number LIMIT $4",
             )
@@ -127,6 +148,7 @@ impl Store {
             .bind(now.unix_timestamp())
             .bind(id.map(|id| id.as_str()))
             .bind(i64::from(limit))
+            .bind(microseconds(heard_of_since))
             .fetch_all(&self.database.lists),
         )
         .await?;
@@ -287,10 +309,37 @@ impl Store {
 }
 
 fn agent(row: AgentRow) -> Result<AgentRecord, StoreError> {
-    let (number, id, method, attributes, attested_at, issued_at, not_after, serial) = row;
+    let (
+        number,
+        id,
+        method,
+        attributes,
+        attested_at,
+        issued_at,
+        not_after,
+        serial,
+        issuer,
+        connected_at,
+        revision,
+        is_current,
+        since,
+        refused,
+    ) = row;
+    let number = AttestationNumber(number);
+    let connected = issuer.map(|issuer| {
+        Ok::<_, StoreError>(ProgressRecord {
+            issuer,
+            number,
+            connected_at: time(connected_at.unwrap_or_default())?,
+            revision: u64::try_from(revision.unwrap_or_default()).unwrap_or_default(),
+            is_current: is_current == Some(1),
+            since: time(since.unwrap_or_default())?,
+            refused: refused.unwrap_or_default(),
+        })
+    });
     let not_after = OffsetDateTime::from_unix_timestamp(not_after);
     Ok(AgentRecord {
-        number: AttestationNumber(number),
+        number,
         id: workload_id(&id)?,
         method,
         attributes: attributes.map_or_else(|| Ok(Attributes::default()), |text| attributes_of(&text))?,
@@ -298,6 +347,7 @@ fn agent(row: AgentRow) -> Result<AgentRecord, StoreError> {
         issued_at: time(issued_at)?,
         not_after: not_after.map_err(|_| StoreError::Record { what: "not a time" })?,
         serial,
+        connected: connected.transpose()?,
     })
 }
 

@@ -63,6 +63,7 @@ const SQLITE_MIGRATIONS: Migrations = &[
     (5, "removed rules", include_str!("../../migrations/sqlite/0005_removed_rules.sql")),
     (6, "profiles", include_str!("../../migrations/sqlite/0006_profiles.sql")),
     (7, "bundles and renewal requests", include_str!("../../migrations/sqlite/0007_bundles_and_renewal_requests.sql")),
+    (8, "agent progress", include_str!("../../migrations/sqlite/0008_agent_progress.sql")),
 ];
 const POSTGRES_MIGRATIONS: Migrations = &[
     (1, "store", include_str!("../../migrations/postgres/0001_store.sql")),
@@ -72,6 +73,7 @@ const POSTGRES_MIGRATIONS: Migrations = &[
         "bundles and renewal requests",
         include_str!("../../migrations/postgres/0003_bundles_and_renewal_requests.sql"),
     ),
+    (4, "agent progress", include_str!("../../migrations/postgres/0004_agent_progress.sql")),
 ];
 
 impl Database {
@@ -263,6 +265,11 @@ impl Opening<'_> {
 
     async fn migrate(&self, kind: &Kind, connection: &mut AnyConnection) -> Result<(), OpenError> {
         let known = kind.migrations();
+        if let Kind::Postgres(_) = kind {
+            // A change of a large table takes its time. This connection ends with it.
+            let unlimited = sqlx::query("SET statement_timeout = 0").execute(&mut *connection).await;
+            unlimited.map_err(|source| self.failed(source))?;
+        }
         migrator(known).run_direct(None, connection, false).await.map_err(|error| match error {
             MigrateError::VersionMissing(found) => {
                 OpenError::Newer { place: self.location.to_string(), found, known: known.len() as i64 }

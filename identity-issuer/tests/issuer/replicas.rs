@@ -1,8 +1,8 @@
 //! Issuers that share a PostgreSQL database.
 
 use signet_proto::admin::v1::{
-    ApplyPolicyRequest, BanRequest, EvictAgentsRequest, GetPolicyRequest, ListAgentsRequest, PolicyFile,
-    RequestRenewalRequest, evict_agents_request::Agents,
+    ApplyPolicyRequest, BanRequest, EvictAgentsRequest, GetPolicyRequest, ListAgentsRequest, ListBundlesRequest,
+    PolicyFile, RequestRenewalRequest, evict_agents_request::Agents,
 };
 use signet_proto::identity::v1::{WatchResponse, watch_response::Event};
 use signet_test_postgres::Server;
@@ -204,4 +204,33 @@ async fn a_database_that_comes_back_is_found_again() {
     let mut stream = stream;
     assert_eq!(stream.message().await.unwrap_err().code(), Code::PermissionDenied);
     tokio::join!(issuers.0.stop(), issuers.1.stop());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_issuer_tells_who_is_connected_to_which_and_how_far_it_has_come() {
+    let (_, [(_a, one), (_b, two)]) = two().await;
+    let names = one.admin().await.list_bundles(ListBundlesRequest {}).await.unwrap().into_inner().bundles;
+    let other = names.into_iter().find(|bundle| !bundle.own).unwrap().issuer;
+    let holder = one.join(ID).await;
+    let told = async || {
+        let agents = one.admin().await.list_agents(ListAgentsRequest::default()).await.unwrap().into_inner().agents;
+        let agent = agents.into_iter().find(|agent| agent.spiffe_id == ID).unwrap();
+        let applied = agent.applied.map(|applied| (applied.revision, applied.current));
+        (agent.connected, agent.connected_to, applied)
+    };
+    assert_eq!(told().await, (false, String::new(), None));
+    let elsewhere = watch(&two, &holder).await;
+    // It has said nothing of what it was sent.
+    eventually("it is at the other", async || told().await == (true, other.clone(), Some((0, false)))).await;
+    let here = watch(&one, &holder).await;
+    assert_eq!(told().await, (true, String::new(), Some((0, false))));
+    drop(elsewhere);
+    drop(here);
+    eventually("it has left both", async || told().await == (false, String::new(), None)).await;
+    // One that ends takes along what it has said.
+    let _elsewhere = watch(&two, &holder).await;
+    eventually("it is at the other again", async || told().await.0).await;
+    two.stop().await;
+    assert_eq!(told().await, (false, String::new(), None));
+    one.stop().await;
 }

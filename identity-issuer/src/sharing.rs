@@ -1,0 +1,94 @@
+//! Tells the issuers that share the database how far those have come who are connected to this one: an operator asks any of them.
+//!
+//! Written is what has changed, a moment later, so that a change of the policy is one line for each client and an idle one costs nothing.
+
+use std::time::Duration;
+
+use crate::attestation::AttestationNumber;
+use crate::distribution::{Distribution, Progress};
+use crate::store::{MOST_AT_ONCE, ProgressRecord, Store, StoreError};
+
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Sharing {
+    pub(crate) store: Store,
+    pub(crate) distribution: Distribution,
+    /// By which the others know this issuer.
+    pub(crate) issuer: String,
+}
+
+/// Between two looks at what has changed.
+const LOOK: Duration = Duration::from_secs(1);
+
+impl Sharing {
+    /// Of an issuer that ends. Of one that is killed, the others find out by its silence.
+    pub(crate) async fn end(&self) {
+        if self.store.is_shared()
+            && let Err(error) = self.store.forget_all_progress(&self.issuer).await
+        {
+            complain(&mut String::new(), &error);
+        }
+    }
+
+    /// Until cancelled; at once where there is nobody to tell.
+    pub(crate) async fn run(self) {
+        if !self.store.is_shared() {
+            return;
+        }
+        let mut complaint = String::new();
+        // What a process before this one has left behind.
+        while let Err(error) = self.store.forget_all_progress(&self.issuer).await {
+            complain(&mut complaint, &error);
+            tokio::time::sleep(LOOK).await;
+        }
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let changed = self.distribution.changed();
+            let (connected, gone): (Vec<_>, Vec<_>) = changed.into_iter().partition(|(_, progress)| progress.is_some());
+            let connected: Vec<_> = connected
+                .into_iter()
+                .filter_map(|(number, progress)| progress.map(|progress| self.record(number, &progress)))
+                .collect();
+            let gone: Vec<_> = gone.into_iter().map(|(number, _)| number).collect();
+            match self.write(&connected, &gone).await {
+                Ok(()) => complaint.clear(),
+                Err(error) => {
+                    complain(&mut complaint, &error);
+                    let again = connected.iter().map(|record| record.number).chain(gone);
+                    self.distribution.changed_again(again);
+                }
+            }
+        }
+    }
+
+    async fn write(&self, connected: &[ProgressRecord], gone: &[AttestationNumber]) -> Result<(), StoreError> {
+        for records in connected.chunks(MOST_AT_ONCE) {
+            self.store.share_progress(records).await?;
+        }
+        for numbers in gone.chunks(MOST_AT_ONCE) {
+            self.store.forget_progress(&self.issuer, numbers).await?;
+        }
+        Ok(())
+    }
+
+    fn record(&self, number: AttestationNumber, progress: &Progress) -> ProgressRecord {
+        ProgressRecord {
+            issuer: self.issuer.clone(),
+            number,
+            connected_at: progress.connected_at(),
+            revision: progress.revision(),
+            is_current: progress.is_current(),
+            since: progress.since(),
+            refused: progress.refused(),
+        }
+    }
+}
+
+/// Once for each cause.
+fn complain(complaint: &mut String, error: &StoreError) {
+    let cause = signet_process::start::Report::of(error).cause;
+    if cause != *complaint {
+        tracing::warn!(cause, "the other issuers are not told of who is connected to this one");
+        *complaint = cause;
+    }
+}
