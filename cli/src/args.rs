@@ -94,7 +94,8 @@ pub(crate) enum GetCommand {
 #[command(after_help = "Example:
   signet forget 3f1c0d5ab2e4987610fedcba98765432
 
-Everybody stops trusting what that issuer alone had its clients trust. An issuer that still runs is not forgotten.")]
+Everybody stops trusting what that issuer alone had its clients trust. One that was heard of within five minutes is not
+forgotten.")]
 pub(crate) struct ForgetOptions {
     /// As `signet get bundles` names it
     #[arg(value_name = "ISSUER")]

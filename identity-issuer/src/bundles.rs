@@ -3,22 +3,25 @@
 //! ```text
 //! files of the configuration ──► own ──┐
 //!                                      ├─ union ──► Watch streams, answers, the issuer's own SVID
-//! the record ──► those of the issuers ─┘
-//!                that share it
+//! statements of the other issuers ─────┘
 //! ```
-//! Trust domains are never pooled: the union is one for each. A change that makes no good union leaves what is in force.
+//! Trust domains are never pooled: the union is one for each. A change that makes no good one leaves what is in force.
 
 mod follow;
+mod shared;
+mod statement;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustls_pki_types::CertificateDer;
-use signet_identity::{BundleError, BundleSet, TrustBundle, TrustDomain};
+use signet_identity::{BundleSet, TrustBundle, TrustDomain};
 use tokio::sync::watch;
 
-pub(crate) use follow::{Follower, ForgetError, Shared};
+pub(crate) use follow::{AuthorityPlace, Follower};
+pub(crate) use shared::{ForgetError, Shared};
+pub(crate) use statement::name_of;
 
 /// A bundle that the configuration names, and what it was at first.
 #[derive(Clone, Debug)]
@@ -47,10 +50,10 @@ struct Sources {
 
 /// Why what there is to be trusted is no good.
 #[derive(Debug, thiserror::Error)]
-#[error("what all issuers say of {trust_domain} makes no bundle")]
+#[error("what all issuers say of {trust_domain} makes no bundle: {what}")]
 pub(crate) struct UnionError {
     trust_domain: TrustDomain,
-    source: BundleError,
+    what: String,
 }
 
 impl Bundles {
@@ -71,24 +74,37 @@ impl Bundles {
 
     pub(crate) fn set_own(&self, own: BundleSet) -> Result<(), UnionError> {
         let mut sources = self.sources();
-        self.put_in_force(&mut sources, |sources| sources.own = own.clone())?;
+        sources.own = own.clone();
+        let united = self.put_in_force(&sources);
         self.0.own.send_if_modified(|present| {
             let is_other = *present != own;
             *present = own;
             is_other
         });
-        Ok(())
+        united
     }
 
     pub(crate) fn set_others(&self, others: Vec<TrustBundle>) -> Result<(), UnionError> {
-        self.put_in_force(&mut self.sources(), |sources| sources.others = others)
+        let mut sources = self.sources();
+        sources.others = others;
+        self.put_in_force(&sources)
     }
 
-    fn put_in_force(&self, present: &mut Sources, change: impl FnOnce(&mut Sources)) -> Result<(), UnionError> {
-        let mut next = present.clone();
-        change(&mut next);
-        let union = union(next.own.iter().chain(&next.others))?;
-        *present = next;
+    /// A trust domain whose union is no good keeps what it has; the others do not.
+    fn put_in_force(&self, sources: &Sources) -> Result<(), UnionError> {
+        let present = self.0.in_force.borrow().clone();
+        let (mut next, mut refused) = (Vec::new(), Ok(()));
+        for (trust_domain, authorities) in by_trust_domain(sources.own.iter().chain(&sources.others)) {
+            match bounded(trust_domain.clone(), authorities) {
+                Ok(bundle) => next.push(bundle),
+                Err(what) => {
+                    let kept = present.get(trust_domain).or_else(|| sources.own.get(trust_domain));
+                    next.extend(kept.cloned());
+                    refused = Err(UnionError { trust_domain: trust_domain.clone(), what });
+                }
+            }
+        }
+        let union: BundleSet = next.into_iter().collect();
         self.0.in_force.send_if_modified(|present| {
             let is_other = *present != union;
             if is_other {
@@ -97,7 +113,7 @@ impl Bundles {
             *present = union;
             is_other
         });
-        Ok(())
+        refused
     }
 
     /// Nothing panics while it is held.
@@ -106,24 +122,40 @@ impl Bundles {
     }
 }
 
-fn union<'a>(bundles: impl Iterator<Item = &'a TrustBundle>) -> Result<BundleSet, UnionError> {
-    let mut authorities: BTreeMap<&TrustDomain, Vec<CertificateDer<'static>>> = BTreeMap::new();
+/// The certificates of each, and each once.
+fn by_trust_domain<'a>(
+    bundles: impl Iterator<Item = &'a TrustBundle>,
+) -> BTreeMap<&'a TrustDomain, Vec<CertificateDer<'static>>> {
+    let mut authorities: BTreeMap<_, Vec<CertificateDer<'static>>> = BTreeMap::new();
     for bundle in bundles {
-        authorities.entry(bundle.trust_domain()).or_default().extend_from_slice(bundle.authorities());
+        let known = authorities.entry(bundle.trust_domain()).or_default();
+        let new: Vec<_> = bundle.authorities().iter().filter(|der| !known.contains(der)).cloned().collect();
+        known.extend(new);
     }
-    let bundle = |(trust_domain, authorities): (&TrustDomain, _)| {
-        TrustBundle::new(trust_domain.clone(), authorities)
-            .map_err(|source| UnionError { trust_domain: trust_domain.clone(), source })
-    };
-    authorities.into_iter().map(bundle).collect()
+    authorities
+}
+
+/// In bytes: what the SDK takes of one certificate, and so much that the bundles of all trust domains that a rule may federate with fit
+/// into what it takes of all.
+const MAX_CERTIFICATE: usize = 16 << 10;
+const MAX_BUNDLE: usize = 48 << 10;
+
+fn bounded(trust_domain: TrustDomain, authorities: Vec<CertificateDer<'static>>) -> Result<TrustBundle, String> {
+    if let Some(too_large) = authorities.iter().position(|der| der.len() > MAX_CERTIFICATE) {
+        return Err(format!("certificate {} is larger than {} KiB", too_large + 1, MAX_CERTIFICATE >> 10));
+    }
+    if authorities.iter().map(|der| der.len()).sum::<usize>() > MAX_BUNDLE {
+        return Err(format!("it is larger than {} KiB", MAX_BUNDLE >> 10));
+    }
+    TrustBundle::new(trust_domain, authorities).map_err(|error| signet_process::start::Report::of(&error).cause)
 }
 
 /// A file's text as the bundle of a trust domain, or what is wrong with it. One that trusts nothing is none: that is what a file is
 /// which was written in part.
 pub(crate) fn read(trust_domain: TrustDomain, pem: &[u8]) -> Result<TrustBundle, String> {
-    match TrustBundle::from_pem(trust_domain, pem) {
+    match TrustBundle::from_pem(trust_domain.clone(), pem) {
         Ok(bundle) if bundle.is_empty() => Err("it holds no certificate".to_owned()),
-        Ok(bundle) => Ok(bundle),
+        Ok(bundle) => bounded(trust_domain, bundle.authorities().to_vec()),
         Err(error) => Err(signet_process::start::Report::of(&error).cause),
     }
 }
@@ -142,11 +174,11 @@ mod tests {
 
     use super::*;
 
-    fn domain(name: &str) -> TrustDomain {
+    pub(super) fn domain(name: &str) -> TrustDomain {
         name.parse().unwrap()
     }
 
-    fn bundle(name: &str, count: usize) -> TrustBundle {
+    pub(super) fn bundle(name: &str, count: usize) -> TrustBundle {
         let roots = (0..count).map(|_| Authority::root(name).certificate().clone());
         TrustBundle::new(domain(name), roots.collect()).unwrap()
     }
@@ -173,16 +205,30 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_bundle_leaves_what_there_is() {
-        let bundles = Bundles::new(BundleSet::from_iter([bundle("example.org", 1)]));
+    fn a_trust_domain_whose_union_is_no_good_keeps_what_it_has_and_the_others_do_not() {
+        let own = bundle("example.org", 1);
+        let bundles = Bundles::new(BundleSet::from_iter([own.clone()]));
         bundles.set_others(vec![bundle("example.org", 1)]).unwrap();
-        let (in_force, own) = (bundles.in_force(), bundles.own());
-        let before = in_force.borrow().clone();
-        let refused = bundles.set_others(vec![bundle("example.org", 64)]).unwrap_err();
-        assert_eq!(refused.to_string(), "what all issuers say of example.org makes no bundle");
-        bundles.set_own(BundleSet::from_iter([bundle("example.org", 64)])).unwrap_err();
-        assert!(!in_force.has_changed().unwrap() && *in_force.borrow() == before);
-        assert!(!own.has_changed().unwrap());
+        let before = bundles.in_force().borrow().get(&domain("example.org")).cloned();
+        let refused = bundles.set_others(vec![bundle("example.org", 64), bundle("partner.example", 1)]).unwrap_err();
+        let told = "what all issuers say of example.org makes no bundle: the bundle has 65 different certificates; the limit is 64";
+        assert_eq!(refused.to_string(), told);
+        let now = bundles.in_force().borrow().clone();
+        assert_eq!((now.get(&domain("example.org")).cloned(), count(&now, "partner.example")), (before, 1));
+        // What this issuer's file says is told to the others all the same: it may be what mends it.
+        let next = BundleSet::from_iter([bundle("example.org", 2)]);
+        bundles.set_own(next.clone()).unwrap_err();
+        assert_eq!(*bundles.own().borrow(), next);
+        bundles.set_others(vec![own]).unwrap();
+        assert_eq!(count(&bundles.in_force().borrow(), "example.org"), 3);
+    }
+
+    #[test]
+    fn what_several_issuers_say_counts_once() {
+        let whole = bundle("example.org", 40);
+        let bundles = Bundles::new(BundleSet::from_iter([whole.clone()]));
+        bundles.set_others(vec![whole; 10]).unwrap();
+        assert_eq!(count(&bundles.in_force().borrow(), "example.org"), 40);
     }
 
     #[test]
@@ -202,5 +248,24 @@ mod tests {
         read(domain("example.org"), b"-----BEGIN CERTIFICATE-----\nMIIB").unwrap_err();
         let foreign = bundle("other.org", 1).to_pem();
         read(domain("example.org"), foreign.as_bytes()).unwrap_err();
+    }
+
+    #[test]
+    fn no_bundle_is_larger_than_what_clients_take() {
+        let with_comment = |length: usize| {
+            Authority::root_with("example.org", |params| {
+                let text = rcgen::CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99999, 1], vec![0; length]);
+                params.custom_extensions.push(text);
+            })
+        };
+        let pem = |roots: &[Authority]| {
+            let block = |root: &Authority| signet_test_pki::pem("CERTIFICATE", root.certificate());
+            roots.iter().map(block).collect::<String>()
+        };
+        let large = read(domain("example.org"), pem(&[with_comment(17 << 10)]).as_bytes()).unwrap_err();
+        assert_eq!(large, "certificate 1 is larger than 16 KiB");
+        let many: Vec<_> = (0..4).map(|_| with_comment(13 << 10)).collect();
+        assert_eq!(read(domain("example.org"), pem(&many).as_bytes()).unwrap_err(), "it is larger than 48 KiB");
+        read(domain("example.org"), pem(&many[..3]).as_bytes()).unwrap();
     }
 }

@@ -51,8 +51,8 @@ pub(crate) struct Watcher {
     /// Who was attested; it may be another.
     pub(crate) attested: WorkloadId,
     pub(crate) attestation: AttestationNumber,
-    /// When its certificate was.
-    pub(crate) issued_at: OffsetDateTime,
+    /// Of its certificate, in the order of all on record.
+    pub(crate) position: i64,
 }
 
 #[derive(Debug)]
@@ -196,12 +196,15 @@ impl Distribution {
     /// Asks the holders of an identity, or everybody, to renew, those who are not connected when they come; returns how many are. Whoever
     /// has been asked by it before, or has renewed since, is not.
     pub(crate) fn request_renewal(&self, request: &RenewalRequest) -> usize {
+        let RenewalRequest { id, at, within, position } = request;
         let mut clients = lock(&self.clients);
-        let wish = Wish { at: request.at, renew_now: RenewNow { within: request.within } };
-        let id = request.id.as_ref();
-        clients.wishes.remember(id, wish);
-        let holders = clients.by_number.values().filter(|client| id.is_none_or(|id| client.watcher.id == *id));
-        holders.filter(|client| client.watcher.issued_at <= wish.at).filter(|client| client.ask(wish)).count()
+        let wish = Wish { at: *at, position: *position, renew_now: RenewNow { within: *within } };
+        // Each issuer reads each of them again and again.
+        if !clients.wishes.remember(id.as_ref(), wish) {
+            return 0;
+        }
+        let holders = clients.by_number.values().filter(|client| id.as_ref().is_none_or(|id| client.watcher.id == *id));
+        holders.filter(|client| client.watcher.position <= wish.position && client.ask(wish)).count()
     }
 
     pub(crate) fn client_count(&self) -> usize {
@@ -329,8 +332,10 @@ mod tests {
         Distribution::new(Bundles::new(BundleSet::default()), max_clients, max_per_identity)
     }
 
+    /// At this second, when so many certificates were on record.
     fn ask(distribution: &Distribution, id: Option<WorkloadId>, within: u64, now: OffsetDateTime) -> usize {
-        distribution.request_renewal(&RenewalRequest { id, at: now, within: Duration::from_secs(within) })
+        let (at, within, position) = (now, Duration::from_secs(within), now.unix_timestamp());
+        distribution.request_renewal(&RenewalRequest { id, at, within, position })
     }
 
     fn id(path: &str) -> WorkloadId {
@@ -347,8 +352,7 @@ mod tests {
     }
 
     fn watcher(id: WorkloadId, number: i64) -> Watcher {
-        let issued_at = OffsetDateTime::UNIX_EPOCH;
-        Watcher { attested: id.clone(), id, attestation: AttestationNumber(number), issued_at }
+        Watcher { attested: id.clone(), id, attestation: AttestationNumber(number), position: 0 }
     }
 
     fn subscribe(distribution: &Distribution, id: WorkloadId) -> Result<Subscription, TooManyClients> {
@@ -399,8 +403,8 @@ mod tests {
     #[test]
     fn whoever_was_asked_or_has_renewed_since_is_not_asked_again() {
         let distribution = distribution(10, 10);
-        let subscribe = |issued_at| {
-            let watcher = Watcher { issued_at: at(issued_at), ..watcher(id("/a"), next_number()) };
+        let subscribe = |position| {
+            let watcher = Watcher { position: position, ..watcher(id("/a"), next_number()) };
             distribution.subscribe(watcher, at(100)).unwrap()
         };
         let mut clients = [subscribe(10), subscribe(30)];
@@ -478,8 +482,8 @@ mod tests {
     fn whoever_was_not_there_when_it_was_asked_is_asked_when_it_comes() {
         let distribution = distribution(100, 100);
         ask(&distribution, Some(id("/a")), 5, at(100));
-        let asked = |path: &str, issued_at| {
-            let watcher = Watcher { issued_at: at(issued_at), ..watcher(id(path), next_number()) };
+        let asked = |path: &str, position| {
+            let watcher = Watcher { position: position, ..watcher(id(path), next_number()) };
             let mut client = distribution.subscribe(watcher, at(200)).unwrap();
             assert!(matches!(next_now(&mut client), Some(Event::Bundles)));
             matches!(next_now(&mut client), Some(Event::RenewNow(_)))

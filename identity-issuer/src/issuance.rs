@@ -87,6 +87,10 @@ impl Issuance {
         outcome
     }
 
+    pub(crate) fn authorities(&self) -> &Authorities {
+        &self.0.authorities
+    }
+
     pub(crate) fn issuer(&self) -> &WorkloadId {
         &self.0.issuer
     }

@@ -66,14 +66,16 @@ impl OwnIdentity {
 
     /// Renews until cancelled, and keeps its bundle in step. The old identity stays while a new one cannot be had.
     pub(crate) async fn keep_fresh(mut self, mut publisher: IdentityPublisher) {
+        let mut authority = self.issuance.authorities().state();
         loop {
             let renew_at = publisher.current().svid().renew_at();
             while self.clock.now() < renew_at {
                 let left = Duration::try_from(renew_at - self.clock.now()).unwrap_or_default();
                 tokio::select! {
                     () = tokio::time::sleep(left.min(ATTEMPT)) => {}
-                    // The sender lives in what serves.
-                    Ok(()) = self.bundles.changed() => self.follow_bundle(&mut publisher),
+                    // Neither sender ends before what serves.
+                    Ok(()) = self.bundles.changed() => if !self.follow_bundle(&mut publisher) { break },
+                    Ok(()) = authority.changed() => if !self.is_of_authority(&publisher) { break },
                 }
             }
             match self.renew(&mut publisher).await {
@@ -99,20 +101,30 @@ impl OwnIdentity {
         Ok(())
     }
 
-    /// The same SVID, with what is trusted now.
-    fn follow_bundle(&mut self, publisher: &mut IdentityPublisher) {
+    /// Whether the SVID is signed by the authority in force. Another one may be there because this one is trusted no longer.
+    fn is_of_authority(&self, publisher: &IdentityPublisher) -> bool {
+        let current = publisher.current();
+        let above = current.svid().chain().get(1);
+        self.issuance.authorities().active().is_none_or(|authority| above == authority.certificate())
+    }
+
+    /// The same SVID, with what is trusted now; false where it is not among that any more.
+    fn follow_bundle(&mut self, publisher: &mut IdentityPublisher) -> bool {
         let bundles = self.own_bundle();
         let current = publisher.current();
         if *current.bundles() == bundles {
-            return;
+            return true;
         }
         let material = Material { svid: current.svid().clone(), bundles };
         match Snapshot::build(material, &self.policies, Some(&current)) {
-            Ok(next) => publish(publisher, next),
+            Ok(next) => {
+                publish(publisher, next);
+                true
+            }
             Err(error) => {
-                self.metrics.rotation(Rotation::Refused);
                 let cause = signet_process::start::Report::of(&error).cause;
-                tracing::error!(cause, "the issuer itself does not take up its trust bundle");
+                tracing::info!(cause, "the issuer renews its own SVID for its new trust bundle");
+                false
             }
         }
     }

@@ -90,12 +90,6 @@ impl Profiles {
         Arc::clone(&self.default)
     }
 
-    /// Of anything that makes its holder somebody.
-    pub(crate) fn longest_identity(&self) -> Duration {
-        let identities = self.by_name.values().filter(|profile| profile.is_identity());
-        identities.map(|profile| profile.max_ttl).max().unwrap_or_default()
-    }
-
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.by_name.keys().map(|name| &**name)
     }

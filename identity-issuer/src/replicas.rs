@@ -6,10 +6,13 @@
 //! ```
 //! A notification says only that there is something to read; one that is lost costs those seconds.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use signet_identity::SharedClock;
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use crate::bundles::Shared;
 use crate::distribution::Distribution;
@@ -29,10 +32,46 @@ pub(crate) struct Replica {
 
 /// Between two readings without a notification.
 const LOOK: Duration = Duration::from_secs(5);
+/// Between two readings with one.
+const BREATH: Duration = Duration::from_millis(5);
 /// Before another attempt to be notified.
 const RETRY: Duration = Duration::from_millis(500);
 /// By so much another issuer's clock may differ, and so long a commit may take.
 const OVERLAP: Duration = Duration::from_secs(600);
+
+/// What is to be read.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+struct Due {
+    standing: bool,
+    policy: bool,
+    bundles: bool,
+    renewal_requests: bool,
+}
+
+impl Due {
+    const ALL: Self = Self { standing: true, policy: true, bundles: true, renewal_requests: true };
+
+    fn of(told: Option<Change>) -> Self {
+        let nothing = Self::default();
+        match told {
+            Some(Change::Standing) => Self { standing: true, ..nothing },
+            Some(Change::Policy) => Self { policy: true, ..nothing },
+            Some(Change::Bundles) => Self { bundles: true, ..nothing },
+            Some(Change::RenewalRequest) => Self { renewal_requests: true, ..nothing },
+            // Some may have been missed.
+            None => Self::ALL,
+        }
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            standing: self.standing || other.standing,
+            policy: self.policy || other.policy,
+            bundles: self.bundles || other.bundles,
+            renewal_requests: self.renewal_requests || other.renewal_requests,
+        }
+    }
+}
 
 impl Replica {
     /// Until cancelled; at once where the database is this issuer's alone.
@@ -45,7 +84,9 @@ impl Replica {
         loop {
             let lost = match self.store.changes().await {
                 Ok(None) => return,
-                Ok(Some(mut changes)) => self.follow(&mut changes, &mut seen, &mut complaint).await,
+                Ok(Some(mut changes)) => match self.follow(&mut changes, &mut seen, &mut complaint).await {
+                    Err(error) => error,
+                },
                 Err(error) => error,
             };
             complain(&mut complaint, &lost, "other issuers are not heard: the database");
@@ -53,34 +94,54 @@ impl Replica {
         }
     }
 
-    /// Returns why it cannot any more.
-    async fn follow(&self, changes: &mut Changes, seen: &mut OffsetDateTime, complaint: &mut String) -> StoreError {
+    /// Until it cannot any more.
+    async fn follow(
+        &self,
+        changes: &mut Changes,
+        seen: &mut OffsetDateTime,
+        complaint: &mut String,
+    ) -> Result<Infallible, StoreError> {
         // What was told before somebody listened.
-        if let Err(error) = self.catch_up(seen).await {
-            return error;
-        }
+        self.read(Due::ALL, seen).await?;
         complaint.clear();
+        let mut next_look = Instant::now() + LOOK;
         loop {
-            let read = match tokio::time::timeout(LOOK, changes.next()).await {
-                Ok(Ok(Some(Change::Policy))) => self.read_policy().await,
-                Ok(Ok(Some(Change::Standing))) => self.read_standing(seen).await,
-                Ok(Ok(Some(Change::Bundles))) => self.bundles.catch_up(self.clock.now()).await,
-                Ok(Ok(Some(Change::RenewalRequest))) => self.read_renewal_requests(*seen).await,
-                Ok(Ok(None)) | Err(_) => self.catch_up(seen).await,
-                Ok(Err(error)) => Err(error),
+            let told = tokio::time::timeout_at(next_look, changes.next()).await;
+            let mut due = match told {
+                Ok(told) => Due::of(told?),
+                Err(_) => Due::ALL,
             };
-            if let Err(error) = read {
-                return error;
+            // One look is enough for all that was told: somebody who tells much holds up nobody's ban.
+            while let Some(told) = changes.next().now_or_never() {
+                due = due.and(Due::of(told?));
             }
+            if Instant::now() >= next_look {
+                due = Due::ALL;
+            }
+            if due == Due::ALL {
+                next_look = Instant::now() + LOOK;
+            }
+            self.read(due, seen).await?;
+            tokio::time::sleep(BREATH).await;
         }
     }
 
-    async fn catch_up(&self, seen: &mut OffsetDateTime) -> Result<(), StoreError> {
-        self.read_renewal_requests(*seen).await?;
-        // A policy that cannot be read keeps nobody's ban.
-        self.read_standing(seen).await?;
-        self.bundles.catch_up(self.clock.now()).await?;
-        self.read_policy().await
+    /// What is due, and what nobody may wait for first.
+    async fn read(&self, due: Due, seen: &mut OffsetDateTime) -> Result<(), StoreError> {
+        let before = *seen;
+        if due.standing {
+            self.read_standing(seen).await?;
+        }
+        if due.policy {
+            self.read_policy().await?;
+        }
+        if due.bundles {
+            self.bundles.catch_up().await?;
+        }
+        if due.renewal_requests {
+            self.read_renewal_requests(before).await?;
+        }
+        Ok(())
     }
 
     /// What cannot be put in force leaves the policy as it is.

@@ -223,9 +223,16 @@ impl Issuer {
             announce: announce.clone(),
         });
         let authority_key = key.subject_public_key_info();
-        let shared_bundles = Shared::new(bundles.clone(), store.clone(), &authority_key, metrics.clone());
+        let shared_bundles = Shared::new(
+            bundles.clone(),
+            config.trust_domain.clone(),
+            store.clone(),
+            &bundles::name_of(&authority_key),
+            metrics.clone(),
+            clock.clone(),
+        );
         // Without them, whoever is served by this issuer would refuse those who are served by the others.
-        shared_bundles.catch_up(clock.now()).await.map_err(RunError::Records)?;
+        shared_bundles.catch_up().await.map_err(RunError::Records)?;
         let Limits { watchers, watchers_per_identity, .. } = config.limits;
         let distribution = Distribution::new(bundles.clone(), watchers, watchers_per_identity);
         let distribution = if store.is_shared() { distribution.shared() } else { distribution };
@@ -322,11 +329,18 @@ impl Issuer {
             issuer: self.shared_bundles.issuer().to_owned(),
         };
         until(&shutdown, &mut background, sharing.clone().run());
+        let place = bundles::AuthorityPlace {
+            authorities: self.authorities.clone(),
+            certificate: self.files.certificate.clone(),
+            spki: self.key.subject_public_key_info(),
+            path_length: self.files.path_length,
+        };
         let following = bundles::Follower::new(
+            self.bundles.clone(),
             self.shared_bundles,
             bundle_files,
-            self.authorities.clone(),
-            self.profiles.longest_identity(),
+            place,
+            self.metrics.clone(),
             self.clock.clone(),
         );
         until(&shutdown, &mut background, following.run());

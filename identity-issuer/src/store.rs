@@ -33,12 +33,12 @@ use self::queue::Queue;
 use crate::certificate::Certificate;
 
 pub(crate) use agents::{AgentRecord, AttestationRecord, Ban, IssuedRecord, Origin, StandingChange};
-pub(crate) use bundles::{BundleRecord, BundlesChange, PublishedBundles};
+pub(crate) use bundles::{BundlesChange, BundlesRecord, PublishedBundles, SignedBundles};
 pub(crate) use database::Location;
 pub(crate) use policies::RecordRevisionError;
 pub(crate) use postgres::{Change, Changes, PostgresUrl, PostgresUrlError};
 pub(crate) use progress::{MOST_AT_ONCE, ProgressRecord};
-pub(crate) use renewal_requests::RenewalRequest;
+pub(crate) use renewal_requests::{NewRenewalRequest, RenewalRequest};
 
 /// Something whose record is durable. Only the committer makes one, after the commit.
 #[derive(Debug)]
@@ -162,8 +162,8 @@ pub(crate) enum Write {
         reply: Reply<Result<u64, StoreError>>,
     },
     RenewalRequest {
-        request: RenewalRequest,
-        reply: Reply<Result<(), StoreError>>,
+        request: NewRenewalRequest,
+        reply: Reply<Result<RenewalRequest, StoreError>>,
     },
     /// Forgets what is long over.
     Sweep,

@@ -7,21 +7,23 @@ use tonic::Status;
 use super::{store_status, timestamp};
 use crate::bundles::{ForgetError, Shared};
 
-pub(super) async fn list(bundles: &Shared, now: OffsetDateTime) -> Result<ListBundlesResponse, Status> {
-    let published = bundles.published(now).await.map_err(|error| store_status(&error))?;
-    let told = published.into_iter().map(|record| PublishedBundle {
-        own: bundles.is_own(&record),
-        issuer: record.issuer,
-        published_at: Some(timestamp(record.published_at)),
-        trust_domain: record.bundle.trust_domain().to_string(),
-        x509_authorities: u32::try_from(record.bundle.authorities().len()).unwrap_or(u32::MAX),
-        expires_at: record.bundle.expires_at().map(timestamp),
-    });
-    Ok(ListBundlesResponse { bundles: told.collect() })
+pub(super) fn list(bundles: &Shared, now: OffsetDateTime) -> ListBundlesResponse {
+    let mut told = Vec::new();
+    for said in bundles.said() {
+        told.extend(said.bundles.iter().map(|bundle| PublishedBundle {
+            issuer: said.issuer.clone(),
+            own: said.is_own,
+            published_at: Some(timestamp(said.at.unwrap_or(now))),
+            trust_domain: bundle.trust_domain().to_string(),
+            x509_authorities: u32::try_from(bundle.authorities().len()).unwrap_or(u32::MAX),
+            expires_at: bundle.expires_at().map(timestamp),
+        }));
+    }
+    ListBundlesResponse { bundles: told }
 }
 
-pub(super) async fn forget(bundles: &Shared, issuer: String, now: OffsetDateTime) -> Result<(), Status> {
-    bundles.forget(issuer, now).await.map_err(|error| match error {
+pub(super) async fn forget(bundles: &Shared, issuer: String) -> Result<(), Status> {
+    bundles.forget(issuer).await.map_err(|error| match error {
         ForgetError::Unknown => Status::not_found(format!("issuer: {error}")),
         ForgetError::Alive { .. } => Status::failed_precondition(format!("issuer: {error}")),
         ForgetError::Store(error) => store_status(&error),

@@ -222,7 +222,7 @@ impl IdentityService for IdentityApi {
             id: peer.id().clone(),
             attested: origin.attested,
             attestation: origin.number,
-            issued_at: origin.issued_at,
+            position: origin.position,
         };
         let subscription = self
             .distribution

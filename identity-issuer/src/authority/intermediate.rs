@@ -61,17 +61,7 @@ pub(crate) fn check(
     path_length: u8,
     now: OffsetDateTime,
 ) -> Result<CheckedChain, IntermediateError> {
-    let blocks = pem_files::decode(pem_files::CERTIFICATE, pem).map_err(IntermediateError::NotPem)?;
-    if blocks.len() > MAX_ABOVE + 1 {
-        return Err(IntermediateError::TooMany);
-    }
-    let mut chain = Vec::with_capacity(blocks.len());
-    for der in blocks {
-        chain.push(CaCertificate::parse(der)?);
-    }
-    if chain.is_empty() {
-        return Err(IntermediateError::NoCertificate);
-    }
+    let mut chain = read_chain(pem)?;
     let own = chain.remove(0);
     check_own(&own, own_spki, bundle.trust_domain(), path_length)?;
     let not_after = check_path(&own, &chain, bundle, now)?;
@@ -105,6 +95,29 @@ fn check_trust_domain(certificate: &CaCertificate, expected: &TrustDomain) -> Re
         Some(found) => Err(IntermediateError::OtherTrustDomain { found: found.clone(), expected: expected.clone() }),
         None => Ok(()),
     }
+}
+
+/// The authority of another issuer: its own certificate, of a chain (PEM) that leads to a root of the bundle.
+pub(crate) fn check_peer(
+    pem: &[u8],
+    bundle: &TrustBundle,
+    now: OffsetDateTime,
+) -> Result<CaCertificate, IntermediateError> {
+    let mut chain = read_chain(pem)?;
+    let own = chain.remove(0);
+    check_trust_domain(&own, bundle.trust_domain())?;
+    check_path(&own, &chain, bundle, now)?;
+    Ok(own)
+}
+
+/// One certificate at least.
+fn read_chain(pem: &[u8]) -> Result<Vec<CaCertificate>, IntermediateError> {
+    let blocks = pem_files::decode(pem_files::CERTIFICATE, pem).map_err(IntermediateError::NotPem)?;
+    if blocks.len() > MAX_ABOVE + 1 {
+        return Err(IntermediateError::TooMany);
+    }
+    let chain = blocks.into_iter().map(CaCertificate::parse).collect::<Result<Vec<_>, _>>()?;
+    if chain.is_empty() { Err(IntermediateError::NoCertificate) } else { Ok(chain) }
 }
 
 /// Whether the chain of an authority, its own certificate first, leads to a root of the bundle.

@@ -13,6 +13,7 @@ use super::certificate::Constraint;
 use super::intermediate::{self, CheckedChain, IntermediateError};
 use crate::certificate::{ApprovedCsr, Certificate};
 use crate::key::P256Key;
+use crate::pem_files;
 use crate::profile::Form;
 use crate::profile::lint::{Above, Expected, Finding, LintedCertificate};
 use crate::utc::Utc;
@@ -119,6 +120,27 @@ impl Authority {
     /// Whether those who trust the bundle trust what it signs.
     pub(crate) fn check_is_under(&self, bundle: &TrustBundle, now: OffsetDateTime) -> Result<(), IntermediateError> {
         intermediate::check_is_under(&self.chain, bundle, now)
+    }
+
+    /// SubjectPublicKeyInfo, DER.
+    #[cfg(test)]
+    pub(crate) fn spki(&self) -> Vec<u8> {
+        self.key.subject_public_key_info()
+    }
+
+    /// Its own.
+    pub(crate) fn certificate(&self) -> Option<&CertificateDer<'static>> {
+        self.chain.first()
+    }
+
+    /// What is said in its name, to other issuers.
+    pub(crate) fn sign_statement(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        self.key.sign(message)
+    }
+
+    /// Its own certificate, and those above it.
+    pub(crate) fn chain_pem(&self) -> String {
+        self.chain.iter().map(|der| pem_files::encode(pem_files::CERTIFICATE, der)).collect()
     }
 
     fn above(&self) -> Above<'_> {

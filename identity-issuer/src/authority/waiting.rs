@@ -112,18 +112,20 @@ impl Authorities {
     ) {
         let spki = key.subject_public_key_info();
         let mut taken = None;
+        let mut under = None;
         let mut refused = None;
         let mut seen = None;
         loop {
             let found = pem_files::read(&files.certificate).map_err(|error| error.kind());
             // `signet ca sign` takes the name first, and signs then.
             let found = found.and_then(|pem| if pem.is_empty() { Err(ErrorKind::NotFound) } else { Ok(pem) });
-            if taken.as_ref() != Some(&found) {
-                let bundle = bundles.borrow().get(&trust_domain).cloned();
+            let bundle = bundles.borrow().get(&trust_domain).cloned();
+            // Under another root of the same key, it may end at another time.
+            if taken.as_ref() != Some(&found) || under != bundle {
                 match examine(&files, &found, &spki, &key, bundle.as_ref(), &clock) {
                     Ok(authority) => {
                         self.activate(authority);
-                        (taken, refused) = (Some(found.clone()), None);
+                        (taken, under, refused) = (Some(found.clone()), bundle, None);
                     }
                     // A file that is being written is bad for a moment.
                     Err(_) if seen.as_ref().is_some_and(|seen| *seen != found) => {}

@@ -16,7 +16,10 @@ pub(super) struct Wishes {
 
 #[derive(Copy, Clone, Debug)]
 pub(super) struct Wish {
+    /// Tells the later one of two.
     pub(super) at: OffsetDateTime,
+    /// It is for certificates up to this one.
+    pub(super) position: i64,
     pub(super) renew_now: RenewNow,
 }
 
@@ -24,17 +27,19 @@ pub(super) struct Wish {
 pub(super) const MOST: usize = 4096;
 
 impl Wishes {
-    pub(super) fn remember(&mut self, id: Option<&WorkloadId>, wish: Wish) {
+    /// Whether it is new.
+    pub(super) fn remember(&mut self, id: Option<&WorkloadId>, wish: Wish) -> bool {
         let is_later = |present: &Wish| present.at < wish.at;
         let Some(id) = id else {
-            if self.of_everybody.as_ref().is_none_or(is_later) {
+            let is_new = self.of_everybody.as_ref().is_none_or(is_later);
+            if is_new {
                 self.of_everybody = Some(wish);
+                self.of.retain(|_, present| !is_later(present));
             }
-            self.of.retain(|_, present| !is_later(present));
-            return;
+            return is_new;
         };
-        if !self.of.get(id).is_none_or(is_later) {
-            return;
+        if !self.of.get(id).is_none_or(is_later) || !self.of_everybody.as_ref().is_none_or(is_later) {
+            return false;
         }
         if self.of.len() >= MOST && !self.of.contains_key(id) {
             let oldest = self.of.iter().min_by_key(|(_, wish)| wish.at).map(|(id, _)| id.clone());
@@ -43,12 +48,13 @@ impl Wishes {
             }
         }
         self.of.insert(id.clone(), wish);
+        true
     }
 
     /// Of one whose certificate was there before.
     pub(super) fn of(&self, watcher: &Watcher) -> Option<Wish> {
         let wishes = [self.of_everybody.as_ref(), self.of.get(&watcher.id)];
-        let later = wishes.into_iter().flatten().filter(|wish| wish.at >= watcher.issued_at);
+        let later = wishes.into_iter().flatten().filter(|wish| wish.position >= watcher.position);
         later.max_by_key(|wish| wish.at).copied()
     }
 }

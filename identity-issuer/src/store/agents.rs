@@ -16,8 +16,8 @@ use crate::policy::Actor;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Origin {
     pub(crate) number: AttestationNumber,
-    /// When the certificate was.
-    pub(crate) issued_at: OffsetDateTime,
+    /// Of the certificate, in the order of all.
+    pub(crate) position: i64,
     /// Who was attested: whoever was may hold certificates of other names too.
     pub(crate) attested: WorkloadId,
     /// What was proved; none where the proof named the identity.
@@ -98,7 +98,7 @@ impl Store {
         // One question for all: each is asked for each renewal.
         let row: Option<OriginRow> = in_time(
             sqlx::query_as(
-                "SELECT certificate, number, issued_at, attestations.spiffe_id, attributes, evicted_at, \
+                "SELECT certificate, number, position, attestations.spiffe_id, attributes, evicted_at, \
                  (SELECT max(spiffe_id) FROM bans WHERE bans.spiffe_id IN ($2, attestations.spiffe_id)) FROM issued \
                  JOIN attestations ON number = attestation_number WHERE serial = $1",
             )
@@ -107,7 +107,7 @@ impl Store {
             .fetch_optional(&self.database.readers),
         )
         .await?;
-        let Some((certificate, number, issued_at, attested, attributes, evicted_at, banned)) = row else {
+        let Some((certificate, number, position, attested, attributes, evicted_at, banned)) = row else {
             return Ok(None);
         };
         if digest(&SHA256, &certificate).as_ref() != sha256 {
@@ -115,7 +115,7 @@ impl Store {
         }
         Ok(Some(Origin {
             number: AttestationNumber(number),
-            issued_at: time(issued_at)?,
+            position,
             attested: workload_id(&attested)?,
             attributes: attributes.map(|text| attributes_of(&text)).transpose()?,
             evicted: evicted_at.is_some(),

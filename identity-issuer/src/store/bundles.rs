@@ -1,103 +1,102 @@
-//! What each issuer on this database has its clients trust.
+//! What each issuer on this database has its clients trust, as it has signed it.
 
-use signet_identity::{BundleSet, TrustBundle};
 use sqlx::AnyConnection;
 use time::OffsetDateTime;
 
 use super::database::in_time;
-use super::{Store, StoreError, Write, microseconds, time};
+use super::{Store, StoreError, Write, microseconds};
 
-/// What one issuer says that is to be trusted.
+/// What one issuer says.
 #[derive(Clone, Debug)]
-pub(crate) struct PublishedBundles {
-    /// Who: a hash of its authority's key.
+pub(crate) struct SignedBundles {
     pub(crate) issuer: String,
-    pub(crate) bundles: BundleSet,
+    pub(crate) statement: String,
+    pub(crate) signature: Vec<u8>,
+    /// Of the authority that signed it, PEM.
+    pub(crate) chain: String,
     pub(crate) at: OffsetDateTime,
-    /// When all has expired that it has issued.
-    pub(crate) good_until: OffsetDateTime,
 }
 
 /// What is changed of that.
 #[derive(Clone, Debug)]
 pub(crate) enum BundlesChange {
     /// Replaces what the issuer had said before.
-    Publish(PublishedBundles),
-    /// Takes back what an issuer had said that was not heard of since.
-    Forget { issuer: String, since: OffsetDateTime },
+    Publish(SignedBundles),
+    /// Takes back what an issuer had said that was not heard of since; nor was it after `until`, which only a wrong clock tells.
+    Forget { issuer: String, since: OffsetDateTime, until: OffsetDateTime },
 }
 
-/// One bundle on record.
+/// What is on record. Nothing of it is verified.
 #[derive(Clone, Debug)]
-pub(crate) struct BundleRecord {
+pub(crate) struct BundlesRecord {
     pub(crate) issuer: String,
-    pub(crate) bundle: TrustBundle,
-    pub(crate) published_at: OffsetDateTime,
+    pub(crate) statement: String,
+    pub(crate) signature: Vec<u8>,
+    pub(crate) chain: String,
 }
 
-type Row = (String, String, String, i64);
+/// Of one issuer.
+#[derive(Clone, Debug)]
+pub(crate) enum PublishedBundles {
+    Said(BundlesRecord),
+    Forgotten { issuer: String },
+}
+
+type Row = (String, Option<String>, Option<Vec<u8>>, Option<String>);
 
 impl Store {
-    /// Makes it durable; how many bundles it is about.
+    /// Makes it durable; how many records it is about.
     pub(crate) async fn change_bundles(&self, change: BundlesChange) -> Result<u64, StoreError> {
         let (reply, outcome) = tokio::sync::oneshot::channel();
         self.queue.submit(Write::Bundles { change, reply })?;
         outcome.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Of all issuers that may have issued something that is still valid.
-    pub(crate) async fn published_bundles(&self, now: OffsetDateTime) -> Result<Vec<BundleRecord>, StoreError> {
+    /// Of all issuers that there ever were; those that were heard of last.
+    pub(crate) async fn published_bundles(&self) -> Result<Vec<PublishedBundles>, StoreError> {
         let rows: Vec<Row> = in_time(
             sqlx::query_as(
-                "SELECT issuer, trust_domain, certificates, published_at FROM issuer_bundles WHERE good_until >= $1 \
-                 ORDER BY issuer, trust_domain LIMIT $2",
+                "SELECT issuer, statement, signature, chain FROM issuer_bundles \
+                 ORDER BY published_at DESC LIMIT $1",
             )
-            .bind(microseconds(now))
             .bind(MOST)
             .fetch_all(&self.database.lists),
         )
         .await?;
-        if rows.len() as i64 == MOST {
-            return Err(StoreError::Record { what: "more trust bundles than issuers could have" });
-        }
-        rows.into_iter().map(record).collect()
+        Ok(rows.into_iter().map(published).collect())
     }
 }
 
-/// Of so many issuers and trust domains that none has them.
-const MOST: i64 = 4096;
+/// More than there are issuers.
+const MOST: i64 = 256;
 
-fn record((issuer, trust_domain, certificates, published_at): Row) -> Result<BundleRecord, StoreError> {
-    let wrong = || StoreError::Record { what: "not a trust bundle" };
-    let trust_domain = trust_domain.parse().map_err(|_| wrong())?;
-    let bundle = TrustBundle::from_pem(trust_domain, certificates.as_bytes()).map_err(|_| wrong())?;
-    Ok(BundleRecord { issuer, bundle, published_at: time(published_at)? })
+fn published((issuer, statement, signature, chain): Row) -> PublishedBundles {
+    match (statement, signature, chain) {
+        (Some(statement), Some(signature), Some(chain)) => {
+            PublishedBundles::Said(BundlesRecord { issuer, statement, signature, chain })
+        }
+        _ => PublishedBundles::Forgotten { issuer },
+    }
 }
 
 /// Returns how many records it changed.
 pub(super) async fn change(connection: &mut AnyConnection, change: &BundlesChange) -> Result<u64, sqlx::Error> {
-    match change {
-        BundlesChange::Publish(published) => publish(connection, published).await,
-        BundlesChange::Forget { issuer, since } => {
-            let removal = sqlx::query("DELETE FROM issuer_bundles WHERE issuer = $1 AND published_at < $2");
-            Ok(removal.bind(issuer).bind(microseconds(*since)).execute(connection).await?.rows_affected())
+    let statement = match change {
+        BundlesChange::Publish(SignedBundles { issuer, statement, signature, chain, at }) => {
+            let insertion = sqlx::query(
+                "INSERT INTO issuer_bundles (issuer, statement, signature, chain, published_at) \
+                 VALUES ($1, $2, $3, $4, $5) ON CONFLICT (issuer) DO UPDATE SET statement = excluded.statement, \
+                 signature = excluded.signature, chain = excluded.chain, published_at = excluded.published_at",
+            );
+            insertion.bind(issuer).bind(statement).bind(signature).bind(chain).bind(microseconds(*at))
         }
-    }
-}
-
-async fn publish(connection: &mut AnyConnection, published: &PublishedBundles) -> Result<u64, sqlx::Error> {
-    let PublishedBundles { issuer, bundles, at, good_until } = published;
-    let removal = sqlx::query("DELETE FROM issuer_bundles WHERE issuer = $1 OR good_until < $2");
-    removal.bind(issuer).bind(microseconds(*at)).execute(&mut *connection).await?;
-    let mut written = 0;
-    for bundle in bundles.iter() {
-        let insertion = sqlx::query(
-            "INSERT INTO issuer_bundles (issuer, trust_domain, certificates, published_at, good_until) \
-             VALUES ($1, $2, $3, $4, $5)",
-        );
-        let insertion = insertion.bind(issuer).bind(bundle.trust_domain().as_str()).bind(bundle.to_pem());
-        let insertion = insertion.bind(microseconds(*at)).bind(microseconds(*good_until));
-        written += insertion.execute(&mut *connection).await?.rows_affected();
-    }
-    Ok(written)
+        BundlesChange::Forget { issuer, since, until } => {
+            let change = sqlx::query(
+                "UPDATE issuer_bundles SET statement = NULL, signature = NULL, chain = NULL \
+                 WHERE issuer = $1 AND statement IS NOT NULL AND (published_at < $2 OR published_at > $3)",
+            );
+            change.bind(issuer).bind(microseconds(*since)).bind(microseconds(*until))
+        }
+    };
+    Ok(statement.execute(connection).await?.rows_affected())
 }

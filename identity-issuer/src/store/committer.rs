@@ -12,8 +12,8 @@ use super::issued::{self, NotRecorded};
 use super::postgres::{self, Change};
 use super::queue::{MAX_BATCH, Waiting};
 use super::{
-    Logged, RecordRevisionError, STORE, StoreError, Write, agents, bundles, microseconds, policies, renewal_requests,
-    tokens,
+    Logged, RecordRevisionError, RenewalRequest, STORE, StoreError, Write, agents, bundles, microseconds, policies,
+    renewal_requests, tokens,
 };
 use crate::attestation::Attestation;
 
@@ -27,6 +27,7 @@ enum Outcome {
     Overtaken,
     /// How many records were changed.
     Changed(u64),
+    Asked(RenewalRequest),
 }
 
 pub(super) struct Committer {
@@ -98,7 +99,8 @@ impl Committer {
             return Ok(Vec::new());
         }
         let mut transaction = self.database.begin().await?;
-        let takes = batch.iter().any(|write| matches!(write, Write::Standing { .. }));
+        // One request to renew follows the other, too.
+        let takes = batch.iter().any(|write| matches!(write, Write::Standing { .. } | Write::RenewalRequest { .. }));
         self.database.lock_standing(&mut transaction, takes).await?;
         let now = microseconds(self.clock.now());
         let mut outcomes = Vec::with_capacity(batch.len());
@@ -136,7 +138,7 @@ impl Committer {
                     self.tell(&mut transaction, Change::Bundles).await?;
                 }
                 Write::RenewalRequest { request, .. } => {
-                    renewal_requests::record(&mut transaction, request).await?;
+                    outcomes[index] = Outcome::Asked(renewal_requests::record(&mut transaction, request).await?);
                     self.tell(&mut transaction, Change::RenewalRequest).await?;
                 }
             }
@@ -173,17 +175,21 @@ fn answer(write: Write, outcome: Outcome) {
                 Outcome::Done => Ok(Logged(certificate)),
                 Outcome::NotRecorded(reason) => Err(reason.into()),
                 // Of others alone.
-                Outcome::Overtaken | Outcome::Changed(_) => Err(StoreError::Closed.into()),
+                Outcome::Overtaken | Outcome::Changed(_) | Outcome::Asked(_) => Err(StoreError::Closed.into()),
             };
             let _ = reply.send(answer);
         }
-        Write::Token { reply, .. } | Write::RenewalRequest { reply, .. } => {
+        Write::Token { reply, .. } => {
             let _ = reply.send(Ok(()));
+        }
+        Write::RenewalRequest { reply, .. } => {
+            let answer = if let Outcome::Asked(request) = outcome { Ok(request) } else { Err(StoreError::Closed) };
+            let _ = reply.send(answer);
         }
         Write::Revision { reply, .. } => {
             let answer = match outcome {
                 Outcome::Overtaken => Err(RecordRevisionError::Overtaken),
-                Outcome::Done | Outcome::NotRecorded(_) | Outcome::Changed(_) => Ok(()),
+                Outcome::Done | Outcome::NotRecorded(_) | Outcome::Changed(_) | Outcome::Asked(_) => Ok(()),
             };
             let _ = reply.send(answer);
         }
@@ -201,7 +207,10 @@ fn fail(write: Write, error: &Arc<sqlx::Error>) {
         Write::Certificate { reply, .. } => {
             let _ = reply.send(Err(error.into()));
         }
-        Write::Token { reply, .. } | Write::RenewalRequest { reply, .. } => {
+        Write::Token { reply, .. } => {
+            let _ = reply.send(Err(error));
+        }
+        Write::RenewalRequest { reply, .. } => {
             let _ = reply.send(Err(error));
         }
         Write::Revision { reply, .. } => {

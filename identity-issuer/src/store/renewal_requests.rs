@@ -1,49 +1,73 @@
 //! "Renew now", as operators asked for it: for those who are not there, and for the other issuers.
+//!
+//! Clocks of issuers differ, and are set. So who has renewed since is told by the number of its certificate on record, and which request
+//! is the later one by an order that the record makes.
+
+use std::time::Duration;
 
 use signet_identity::WorkloadId;
 use sqlx::AnyConnection;
 use time::OffsetDateTime;
 
-use std::time::Duration;
-
 use super::database::in_time;
 use super::{Store, StoreError, Write, microseconds, time, workload_id};
 
-/// What somebody asked for.
+/// What somebody asks for.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct RenewalRequest {
+pub(crate) struct NewRenewalRequest {
     /// Everybody where it names none.
     pub(crate) id: Option<WorkloadId>,
     pub(crate) at: OffsetDateTime,
     pub(crate) within: Duration,
 }
 
+/// The same on record.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct RenewalRequest {
+    pub(crate) id: Option<WorkloadId>,
+    /// Later than those before it.
+    pub(crate) at: OffsetDateTime,
+    pub(crate) within: Duration,
+    /// It is for certificates up to this one.
+    pub(crate) position: i64,
+}
+
 impl Store {
     /// Makes it durable.
-    pub(crate) async fn record_renewal_request(&self, request: RenewalRequest) -> Result<(), StoreError> {
+    pub(crate) async fn record_renewal_request(
+        &self,
+        request: NewRenewalRequest,
+    ) -> Result<RenewalRequest, StoreError> {
         let (reply, outcome) = tokio::sync::oneshot::channel();
         self.queue.submit(Write::RenewalRequest { request, reply })?;
         outcome.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Those at `since` or later, in their order; of many, the latest.
+    /// Those at `since` or later, in their order; of many, the latest. What is no request is left out.
     pub(crate) async fn renewal_requests(&self, since: OffsetDateTime) -> Result<Vec<RenewalRequest>, StoreError> {
-        let rows: Vec<(String, i64, i64)> = in_time(
+        let rows: Vec<(String, i64, i64, i64)> = in_time(
             sqlx::query_as(
-                "SELECT spiffe_id, asked_at, within_ms FROM renewal_requests WHERE asked_at >= $1 \
-                 ORDER BY asked_at DESC LIMIT $2",
+                "SELECT spiffe_id, asked_at, position, within_ms FROM renewal_requests WHERE asked_at >= $1 \
+                 ORDER BY CASE WHEN spiffe_id = '' THEN 0 ELSE 1 END, asked_at DESC LIMIT $2",
             )
             .bind(microseconds(since))
             .bind(MOST)
             .fetch_all(&self.database.lists),
         )
         .await?;
-        let request = |(id, asked_at, within_ms): (String, i64, i64)| {
+        let request = |(id, asked_at, position, within_ms): (String, i64, i64, i64)| {
             let id = (!id.is_empty()).then(|| workload_id(&id)).transpose()?;
             let within = u64::try_from(within_ms).map_err(|_| StoreError::Record { what: "a time below 0" })?;
-            Ok(RenewalRequest { id, at: time(asked_at)?, within: Duration::from_millis(within) })
+            Ok::<_, StoreError>(RenewalRequest {
+                id,
+                at: time(asked_at)?,
+                within: Duration::from_millis(within),
+                position,
+            })
         };
-        rows.into_iter().rev().map(request).collect()
+        let mut requests: Vec<_> = rows.into_iter().filter_map(|row| request(row).ok()).collect();
+        requests.sort_by_key(|request| request.at);
+        Ok(requests)
     }
 }
 
@@ -52,19 +76,31 @@ const MOST: i64 = 4096;
 /// In microseconds: nobody's certificate is older.
 const KEPT: i64 = 100 * 86_400 * 1_000_000;
 
-pub(super) async fn record(connection: &mut AnyConnection, request: &RenewalRequest) -> Result<(), sqlx::Error> {
-    let RenewalRequest { id, at, within } = request;
+/// One after the other: whoever calls it holds the lock of standing.
+pub(super) async fn record(
+    connection: &mut AnyConnection,
+    request: &NewRenewalRequest,
+) -> Result<RenewalRequest, sqlx::Error> {
+    let NewRenewalRequest { id, at, within } = request;
+    let (latest, position): (i64, i64) = sqlx::query_as(
+        "SELECT coalesce((SELECT max(asked_at) FROM renewal_requests), 0), coalesce((SELECT max(position) FROM issued), 0)",
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    let asked_at = microseconds(*at).max(latest.saturating_add(1));
     if id.is_none() {
         // It is for them too.
-        let removal = sqlx::query("DELETE FROM renewal_requests WHERE asked_at <= $1");
-        removal.bind(microseconds(*at)).execute(&mut *connection).await?;
+        sqlx::query("DELETE FROM renewal_requests").execute(&mut *connection).await?;
     }
     let insertion = sqlx::query(
-        "INSERT INTO renewal_requests (spiffe_id, asked_at, within_ms) VALUES ($1, $2, $3) ON CONFLICT (spiffe_id) \
-         DO UPDATE SET asked_at = excluded.asked_at, within_ms = excluded.within_ms",
+        "INSERT INTO renewal_requests (spiffe_id, asked_at, position, within_ms) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (spiffe_id) DO UPDATE SET asked_at = excluded.asked_at, position = excluded.position, \
+         within_ms = excluded.within_ms",
     );
-    let insertion = insertion.bind(id.as_ref().map_or("", |id| id.as_str())).bind(microseconds(*at));
-    insertion.bind(i64::try_from(within.as_millis()).unwrap_or(i64::MAX)).execute(connection).await.map(drop)
+    let insertion = insertion.bind(id.as_ref().map_or("", |id| id.as_str())).bind(asked_at).bind(position);
+    insertion.bind(i64::try_from(within.as_millis()).unwrap_or(i64::MAX)).execute(connection).await?;
+    let at = time(asked_at).unwrap_or(*at);
+    Ok(RenewalRequest { id: id.clone(), at, within: *within, position })
 }
 
 /// Forgets those that are long over.

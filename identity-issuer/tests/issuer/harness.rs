@@ -198,6 +198,11 @@ impl Issuer {
         IdentityServiceClient::new(self.channel_of_stranger().await)
     }
 
+    /// Whether it proves itself under the bundle.
+    pub async fn can_be_joined(&self) -> bool {
+        self.connect(self.stranger_config()).await.is_ok()
+    }
+
     pub async fn channel_of_stranger(&self) -> Channel {
         self.connect(self.stranger_config()).await.unwrap()
     }

@@ -209,8 +209,9 @@ async fn a_database_that_comes_back_is_found_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn any_issuer_tells_who_is_connected_to_which_and_how_far_it_has_come() {
     let (_, [(_a, one), (_b, two)]) = two().await;
-    let names = one.admin().await.list_bundles(ListBundlesRequest {}).await.unwrap().into_inner().bundles;
-    let other = names.into_iter().find(|bundle| !bundle.own).unwrap().issuer;
+    let names = async || one.admin().await.list_bundles(ListBundlesRequest {}).await.unwrap().into_inner().bundles;
+    eventually("the other is known", async || names().await.len() == 2).await;
+    let other = names().await.into_iter().find(|bundle| !bundle.own).unwrap().issuer;
     let holder = one.join(ID).await;
     let told = async || {
         let agents = one.admin().await.list_agents(ListAgentsRequest::default()).await.unwrap().into_inner().agents;

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use signet_identity::TrustBundle;
 use signet_proto::admin::v1::{ForgetIssuerRequest, ListBundlesRequest, PublishedBundle, RequestRenewalRequest};
 use signet_proto::identity::v1::watch_response::Event;
@@ -51,6 +52,8 @@ fn pem_of(trust_domain: &str) -> String {
     let root = Authority::root(trust_domain).certificate().clone();
     TrustBundle::new(trust_domain.parse().unwrap(), vec![root]).unwrap().to_pem()
 }
+
+const OTHER: &str = "spiffe://example.org/other";
 
 async fn published(issuer: &Issuer) -> Vec<PublishedBundle> {
     issuer.admin().await.list_bundles(ListBundlesRequest {}).await.unwrap().into_inner().bundles
@@ -139,55 +142,89 @@ async fn sql(url: &str, statement: &'static str) {
     sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn issuers_under_different_roots_have_their_clients_trust_both() {
+/// Two issuers on a database of their own. The first one's file names the root of the second, whose file names its own alone.
+async fn two() -> (String, [(Place, Issuer); 2]) {
     let url = signet_test_postgres::shared().database();
     let (here, there) = (place_on(&url), place_on(&url));
-    let (one, mut two) = (here.serve().await, there.serve().await);
-    assert_ne!(one.bundle, two.bundle);
+    let both = root_of(&here) + &root_of(&there);
+    let (one, two) = (here.serve().await, there.serve().await);
+    replace(&here.path("root/root.pem"), &both);
+    (url, [(here, one), (there, two)])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_issuer_is_told_to_trust_reaches_the_clients_of_those_who_believe_it() {
+    let (_, [(here, one), (there, mut two)]) = two().await;
+    let (of_one, of_two) = (one.join(ID).await, two.join(OTHER).await);
+    let is_union = async || summary(&watch(&one, &of_one).await.1) == [("example.org", 2)];
+    eventually("the first trusts both", is_union).await;
+    // The second has never heard of the first one's root: whatever stands in the database, it believes nothing of it.
+    eventually("the first has said so", async || published(&one).await.len() == 2).await;
+    assert_eq!(summary(&watch(&two, &of_two).await.1), [("example.org", 1)]);
+    two.until_metric("signet_issuer_bundles_refused{source=\"record\"} 1").await;
+
+    // Told of it, it has its clients trust what the first one says, too.
+    replace(&there.path("root/root.pem"), &(root_of(&there) + &root_of_place(&here)));
+    let third = pem_of("example.org");
+    replace(&here.path("root/root.pem"), &(root_of(&here) + &third));
+    let is_union = async || summary(&watch(&two, &of_two).await.1) == [("example.org", 3)];
+    eventually("the second trusts what the first is told", is_union).await;
+    two.until_metric("signet_issuer_bundles_refused{source=\"record\"} 0").await;
+    // What is equal at both is of one version, and what one has issued the other renews.
+    let (_, at_two) = watch(&two, &of_two).await;
+    let whole = root_of(&there);
+    two.bundle = TrustBundle::from_pem("example.org".parse().unwrap(), whole.as_bytes()).unwrap();
+    let answer = renew(&mut two.client_of(&of_one).await, csr(&new_key())).await.unwrap().into_inner();
+    assert_eq!(answer.bundles.unwrap(), at_two);
+    tokio::join!(one.stop(), two.stop());
+}
+
+/// That which the place was made with.
+fn root_of_place(place: &Place) -> String {
+    let file = root_of(place);
+    let end = "-----END CERTIFICATE-----\n";
+    file.split_inclusive(end).next().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_writes_to_the_database_has_nobody_trust_anything() {
+    let (url, [(_a, one), (_b, two)]) = two().await;
     let of_one = one.join(ID).await;
     let is_union = async || summary(&watch(&one, &of_one).await.1) == [("example.org", 2)];
-    eventually("the first knows of the second", is_union).await;
-    // What is equal at both is of one version, and what one has issued the other renews.
-    let (_, at_one) = watch(&one, &of_one).await;
-    two.bundle =
-        TrustBundle::from_pem("example.org".parse().unwrap(), (root_of(&here) + &root_of(&there)).as_bytes()).unwrap();
-    let answer = renew(&mut two.client_of(&of_one).await, csr(&new_key())).await.unwrap().into_inner();
-    assert_eq!(answer.bundles.unwrap(), at_one);
-
-    let mut names: Vec<_> = published(&one).await.into_iter().filter(|bundle| !bundle.own).collect();
-    assert_eq!((names.len(), names[0].trust_domain.as_str()), (1, "example.org"));
-    let other = names.remove(0).issuer;
+    eventually("the first trusts both", is_union).await;
+    eventually("the first knows of the second", async || published(&one).await.iter().any(|bundle| !bundle.own)).await;
+    let other = published(&one).await.into_iter().find(|bundle| !bundle.own).unwrap().issuer;
+    let (mut stream, before) = watch(&one, &of_one).await;
+    two.stop().await;
+    sql(&url, "CREATE TABLE saved AS SELECT * FROM issuer_bundles").await;
+    let (good, refused) =
+        ("signet_issuer_bundles_refused{source=\"record\"} 0", "signet_issuer_bundles_refused{source=\"record\"} 1");
+    for attack in [
+        // Under the name of another, under a name of its own, and by another authority.
+        "INSERT INTO issuer_bundles SELECT issuer, replace(statement, 'example.org', 'evil.example'), signature, chain, 0 \
+         FROM saved ON CONFLICT DO NOTHING",
+        "INSERT INTO issuer_bundles SELECT 'ff', statement, signature, chain, 0 FROM saved LIMIT 1",
+        "INSERT INTO issuer_bundles SELECT issuer, statement, signature, 'junk', 0 FROM saved ON CONFLICT DO NOTHING",
+    ] {
+        // What is lost, also by a backup that comes back, is trusted as before.
+        sql(&url, "DELETE FROM issuer_bundles").await;
+        one.until_metric(good).await;
+        assert_eq!(watch(&one, &of_one).await.1, before);
+        sql(&url, attack).await;
+        one.until_metric(refused).await;
+        assert_eq!(watch(&one, &of_one).await.1, before, "{attack}");
+    }
+    // It is as it was, until an operator takes it back.
     let forget = async |issuer: &str| {
         let request = ForgetIssuerRequest { issuer: issuer.to_owned() };
         one.admin().await.forget_issuer(request).await.map(drop)
     };
-    // One that is there is not forgotten, nor is one that never was.
     assert_eq!(forget(&other).await.unwrap_err().code(), Code::FailedPrecondition);
     assert_eq!(forget("0123").await.unwrap_err().code(), Code::NotFound);
-    two.stop().await;
-    let (mut stream, _) = watch(&one, &of_one).await;
-    sql(&url, "UPDATE issuer_bundles SET published_at = published_at - 3600000000").await;
-    forget(&other).await.unwrap();
-    assert_eq!(summary(&next_bundles(&mut stream).await), [("example.org", 1)]);
+    while let Some(told) = stream.message().now_or_never() {
+        assert!(!matches!(told.unwrap().unwrap().event, Some(Event::Bundles(_))), "nobody was told of anything");
+    }
     one.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn bundles_on_record_that_are_no_good_leave_what_is_trusted() {
-    let url = signet_test_postgres::shared().database();
-    let place = place_on(&url);
-    let issuer = place.serve().await;
-    let (good, refused) =
-        ("signet_issuer_bundles_refused{source=\"record\"} 0", "signet_issuer_bundles_refused{source=\"record\"} 1");
-    issuer.until_metric(good).await;
-    sql(&url, "INSERT INTO issuer_bundles VALUES ('ff', 'example.org', 'junk', 0, 9000000000000000)").await;
-    issuer.until_metric(refused).await;
-    let holder = issuer.join(ID).await;
-    assert_eq!(summary(&watch(&issuer, &holder).await.1), [("example.org", 1)]);
-    sql(&url, "DELETE FROM issuer_bundles WHERE issuer = 'ff'").await;
-    issuer.until_metric(good).await;
-    issuer.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -205,7 +242,7 @@ async fn whoever_is_to_renew_is_told_so_by_another_issuer_and_after_a_restart() 
     let (mut stream, _) = watch(&issuer, &holder).await;
     sql(
         &url,
-        "INSERT INTO renewal_requests SELECT 'spiffe://example.org/shop/cart', issued_at + 1, 0 FROM issued \
+        "INSERT INTO renewal_requests SELECT 'spiffe://example.org/shop/cart', issued_at, position, 0 FROM issued \
          ORDER BY position DESC LIMIT 1",
     )
     .await;
@@ -233,5 +270,43 @@ async fn whoever_is_to_renew_is_told_so_by_another_issuer_and_after_a_restart() 
         }
     };
     assert_eq!(tokio::time::timeout(Duration::from_secs(15), next).await.expect("a wish in time"), 9);
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_issuer_goes_over_to_another_root_without_a_restart() {
+    let place = Place::new();
+    let mut issuer = place.serve().await;
+    let holder = issuer.join(ID).await;
+    let (mut stream, _) = watch(&issuer, &holder).await;
+    place.make_root("next", "example.org");
+    let next = std::fs::read_to_string(place.path("next/root.pem")).unwrap();
+    replace(&place.path("root/root.pem"), &(root_of(&place) + &next));
+    assert_eq!(summary(&next_bundles(&mut stream).await), [("example.org", 2)]);
+    place.sign_with("next", Duration::from_secs(3600));
+    // It renews its own SVID at once, by what is in force now.
+    let first = issuer.bundle.clone();
+    issuer.bundle = TrustBundle::from_pem("example.org".parse().unwrap(), next.as_bytes()).unwrap();
+    eventually("it proves itself under the next root", async || issuer.can_be_joined().await).await;
+    replace(&place.path("root/root.pem"), &next);
+    assert_eq!(summary(&next_bundles(&mut stream).await), [("example.org", 1)]);
+    issuer.join(ID).await;
+    issuer.bundle = first;
+    assert!(!issuer.can_be_joined().await);
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_and_intermediate_may_be_replaced_at_one_time() {
+    let place = Place::new();
+    let mut issuer = place.serve().await;
+    place.make_root("next", "example.org");
+    let next = std::fs::read_to_string(place.path("next/root.pem")).unwrap();
+    replace(&place.path("root/root.pem"), &next);
+    issuer.until_metric("signet_issuer_bundles_refused{source=\"file\"} 1").await;
+    place.sign_with("next", Duration::from_secs(3600));
+    issuer.bundle = TrustBundle::from_pem("example.org".parse().unwrap(), next.as_bytes()).unwrap();
+    eventually("it proves itself under the next root", async || issuer.can_be_joined().await).await;
+    issuer.join(ID).await;
     issuer.stop().await;
 }

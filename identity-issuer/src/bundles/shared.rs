@@ -1,0 +1,197 @@
+//! What this issuer believes of the others on its database, and says to them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use signet_identity::{BundleSet, SharedClock, TrustDomain};
+use time::OffsetDateTime;
+
+use super::Bundles;
+use super::statement::{Statement, sign};
+use crate::authority::Authorities;
+use crate::metrics::Metrics;
+use crate::store::{BundlesChange, BundlesRecord, PublishedBundles, Store, StoreError};
+use crate::utc::Utc;
+
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Shared {
+    bundles: Bundles,
+    trust_domain: TrustDomain,
+    store: Store,
+    /// By which the others know this issuer.
+    issuer: Arc<str>,
+    /// What each of them said last. One that is on record no more has said it all the same: only `signet forget` takes it back.
+    believed: Arc<Mutex<BTreeMap<String, Statement>>>,
+    metrics: Metrics,
+    clock: SharedClock,
+}
+
+/// Why an issuer is not forgotten.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ForgetError {
+    #[error("there is no such issuer; `signet get bundles` names them")]
+    Unknown,
+    #[error("it was heard of at {}; end it, and wait 5 minutes", Utc(*heard_of))]
+    Alive { heard_of: OffsetDateTime },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What one issuer says, for an operator.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) issuer: String,
+    pub(crate) is_own: bool,
+    pub(crate) at: Option<OffsetDateTime>,
+    pub(crate) bundles: BundleSet,
+}
+
+/// One that has not said anything for this long is gone.
+const GONE: Duration = Duration::from_secs(300);
+
+/// Where bundles come from.
+const RECORD: &str = "record";
+const UNION: &str = "union";
+
+impl Shared {
+    pub(crate) fn new(
+        bundles: Bundles,
+        trust_domain: TrustDomain,
+        store: Store,
+        issuer: &str,
+        metrics: Metrics,
+        clock: SharedClock,
+    ) -> Self {
+        Self { bundles, trust_domain, store, issuer: issuer.into(), believed: Arc::default(), metrics, clock }
+    }
+
+    /// By which the others know this issuer.
+    pub(crate) fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// Whoever was not heard of since then, is gone.
+    pub(crate) fn heard_of_since(now: OffsetDateTime) -> OffsetDateTime {
+        now - GONE
+    }
+
+    /// What each issuer says, this one's own among it.
+    pub(crate) fn said(&self) -> Vec<Said> {
+        let own = Said {
+            issuer: self.issuer.to_string(),
+            is_own: true,
+            at: None,
+            bundles: self.bundles.own().borrow().clone(),
+        };
+        let others = self.believed();
+        let others = others.values().map(|statement| Said {
+            issuer: statement.issuer.clone(),
+            is_own: false,
+            at: Some(statement.at),
+            bundles: statement.bundles.clone(),
+        });
+        std::iter::once(own).chain(others).collect()
+    }
+
+    /// Takes back what an issuer has said.
+    pub(crate) async fn forget(&self, issuer: String) -> Result<(), ForgetError> {
+        self.catch_up().await?;
+        let heard_of = self.believed().get(&issuer).map(|statement| statement.at);
+        let now = self.clock.now();
+        let heard_of = match heard_of {
+            Some(heard_of) => heard_of,
+            None if *issuer == *self.issuer => return Err(ForgetError::Alive { heard_of: now }),
+            None => return Err(ForgetError::Unknown),
+        };
+        let (since, until) = (Self::heard_of_since(now), now + GONE);
+        if (since..=until).contains(&heard_of) {
+            return Err(ForgetError::Alive { heard_of });
+        }
+        let change = BundlesChange::Forget { issuer: issuer.clone(), since, until };
+        let changed = self.store.change_bundles(change).await?;
+        self.catch_up().await?;
+        // It has come back in the meantime, or is on record no more.
+        match (changed, self.believed().get(&issuer).map(|statement| statement.at)) {
+            (0, Some(at)) if at >= since => return Err(ForgetError::Alive { heard_of: at }),
+            _ => {}
+        }
+        self.believed().remove(&issuer);
+        self.unite();
+        Ok(())
+    }
+
+    /// Says to the others what is to be trusted by this issuer's files. Nothing, as long as it has no authority to sign it.
+    pub(super) async fn publish(&self, authorities: &Authorities, bundles: &BundleSet) -> Result<bool, StoreError> {
+        let Some(authority) = authorities.active() else { return Ok(false) };
+        let signed = sign(&authority, &self.issuer, bundles, self.clock.now())?;
+        self.store.change_bundles(BundlesChange::Publish(signed)).await?;
+        Ok(true)
+    }
+
+    /// Takes up what the others say. What is no good of that leaves what they said before.
+    pub(crate) async fn catch_up(&self) -> Result<(), StoreError> {
+        let published = self.store.published_bundles().await?;
+        let mut refused = None;
+        for record in published {
+            match record {
+                PublishedBundles::Forgotten { issuer } => drop(self.believed().remove(&issuer)),
+                PublishedBundles::Said(record) if *record.issuer == *self.issuer => {}
+                PublishedBundles::Said(record) => {
+                    if let Err(cause) = self.believe(&record) {
+                        let issuer = record.issuer.chars().take(64).collect::<String>().escape_debug().to_string();
+                        refused = Some(format!("issuer {issuer}: {cause}"));
+                    }
+                }
+            }
+        }
+        self.refused(RECORD, refused);
+        self.unite();
+        Ok(())
+    }
+
+    fn believe(&self, record: &BundlesRecord) -> Result<(), String> {
+        let mut believed = self.believed();
+        let known = believed.get(&record.issuer);
+        if known.is_some_and(|known| known.is(record)) {
+            return Ok(());
+        }
+        let own = self.bundles.own().borrow().get(&self.trust_domain).cloned();
+        let own = own.ok_or_else(|| "no trust bundle".to_owned())?;
+        let statement = Statement::verify(record, &own, self.clock.now());
+        let statement = statement.map_err(|error| signet_process::start::Report::of(&error).cause)?;
+        if known.is_some_and(|known| known.at > statement.at) {
+            return Err(
+                "what it says is older than what it said before: was the database restored from a backup?".to_owned()
+            );
+        }
+        believed.insert(record.issuer.clone(), statement);
+        Ok(())
+    }
+
+    /// Puts in force what is said by those who are believed now.
+    pub(super) fn unite(&self) {
+        let own = self.bundles.own().borrow().get(&self.trust_domain).cloned();
+        let now = self.clock.now();
+        let others = self.believed();
+        let others = others.values().filter(|said| own.as_ref().is_some_and(|own| said.is_believed(own, now)));
+        let others = others.flat_map(|said| said.bundles.iter().cloned()).collect();
+        let united = self.bundles.set_others(others);
+        self.refused(UNION, united.err().map(|error| error.to_string()));
+    }
+
+    /// Once for each time that it begins.
+    fn refused(&self, source: &'static str, cause: Option<String>) {
+        if self.metrics.bundles_refused(source, cause.is_some())
+            && let Some(cause) = cause
+        {
+            tracing::error!(cause, source, "trust bundles are not put in force; the last good ones stay");
+        }
+    }
+
+    /// Nothing panics while it is held.
+    fn believed(&self) -> MutexGuard<'_, BTreeMap<String, Statement>> {
+        self.believed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,209 @@
+//! What an issuer has its clients trust, signed by its authority: whoever can write to the database, and nothing else, has nobody trust
+//! anything.
+//!
+//! A statement is believed by those who trust the authority that signed it, by their own files. So issuers under one root have all of
+//! their clients trust another root as soon as one of them is told of it, and a stranger's root comes in by nobody.
+
+use std::collections::BTreeMap;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
+use serde::{Deserialize, Serialize};
+use signet_identity::{BundleSet, TrustBundle};
+use time::OffsetDateTime;
+use x509_parser::prelude::FromDer as _;
+use x509_parser::x509::SubjectPublicKeyInfo;
+
+use super::read;
+use crate::authority::{Authority, CaCertificate, IntermediateError, check_peer};
+use crate::store::{BundlesRecord, SignedBundles, StoreError};
+
+/// A statement that was verified.
+#[derive(Clone, Debug)]
+pub(crate) struct Statement {
+    /// Who says it, as [`name_of`] names it.
+    pub(crate) issuer: String,
+    pub(crate) at: OffsetDateTime,
+    pub(crate) bundles: BundleSet,
+    /// As they are on record.
+    text: String,
+    signature: Vec<u8>,
+    chain: String,
+}
+
+/// Why a statement on record is not believed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StatementError {
+    #[error("the authority that signed it {0}")]
+    Authority(#[from] IntermediateError),
+    #[error("it is signed by another authority than it names")]
+    OtherIssuer,
+    #[error("its signature is wrong")]
+    Signature,
+    #[error("it is no statement of this program, or of a newer version")]
+    Malformed,
+    #[error("what it says of {trust_domain} is no bundle: {what}")]
+    Bundle { trust_domain: String, what: String },
+}
+
+/// What is signed.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    issuer: String,
+    /// Microseconds, Unix time.
+    at: i64,
+    /// PEM, by trust domain.
+    bundles: BTreeMap<String, String>,
+}
+
+/// By which an issuer is known to others: 16 bytes of the SHA-256 of its authority's SubjectPublicKeyInfo, hexadecimal.
+pub(crate) fn name_of(spki: &[u8]) -> String {
+    hex::encode(&digest(&SHA256, spki).as_ref()[..16])
+}
+
+/// What is signed in the end: the form of RFC 8446 §4.4.3, so that no signature of a certificate passes for it, nor the other way.
+fn to_be_signed(text: &str) -> Vec<u8> {
+    [&[0x20; 64][..], b"signet issuer bundles v1\0", text.as_bytes()].concat()
+}
+
+/// To be published.
+pub(crate) fn sign(
+    authority: &Authority,
+    issuer: &str,
+    bundles: &BundleSet,
+    at: OffsetDateTime,
+) -> Result<SignedBundles, StoreError> {
+    let by_domain = bundles.iter().map(|bundle| (bundle.trust_domain().to_string(), bundle.to_pem()));
+    let written = Written { issuer: issuer.to_owned(), at: microseconds(at), bundles: by_domain.collect() };
+    let wrong = || StoreError::Record { what: "bundles that cannot be written" };
+    let statement = serde_json::to_string(&written).map_err(|_| wrong())?;
+    let signature = authority.sign_statement(&to_be_signed(&statement)).map_err(|_| wrong())?;
+    Ok(SignedBundles { issuer: issuer.to_owned(), statement, signature, chain: authority.chain_pem(), at })
+}
+
+impl Statement {
+    /// `own` is the bundle of this trust domain, by this issuer's own file.
+    pub(crate) fn verify(
+        record: &BundlesRecord,
+        own: &TrustBundle,
+        now: OffsetDateTime,
+    ) -> Result<Self, StatementError> {
+        let BundlesRecord { issuer, statement, signature, chain, .. } = record;
+        let signer = check_peer(chain.as_bytes(), own, now)?;
+        if name_of(&signer.spki) != *issuer {
+            return Err(StatementError::OtherIssuer);
+        }
+        verify_signature(&signer, &to_be_signed(statement), signature)?;
+        let written: Written = serde_json::from_str(statement).map_err(|_| StatementError::Malformed)?;
+        if written.issuer != *issuer {
+            return Err(StatementError::OtherIssuer);
+        }
+        let bundle = |(name, pem): (String, String)| {
+            let trust_domain = name.parse().map_err(|_| StatementError::Malformed)?;
+            read(trust_domain, pem.as_bytes())
+                .map_err(|what| StatementError::Bundle { trust_domain: name.chars().take(64).collect(), what })
+        };
+        Ok(Self {
+            issuer: written.issuer,
+            at: OffsetDateTime::from_unix_timestamp_nanos(i128::from(written.at) * 1000)
+                .map_err(|_| StatementError::Malformed)?,
+            bundles: written.bundles.into_iter().map(bundle).collect::<Result<_, _>>()?,
+            text: statement.clone(),
+            signature: signature.clone(),
+            chain: chain.clone(),
+        })
+    }
+
+    /// Whether it is the very one on record.
+    pub(crate) fn is(&self, record: &BundlesRecord) -> bool {
+        self.text == record.statement && self.signature == record.signature && self.chain == record.chain
+    }
+
+    /// Whether its authority is still one to be believed.
+    pub(crate) fn is_believed(&self, own: &TrustBundle, now: OffsetDateTime) -> bool {
+        check_peer(self.chain.as_bytes(), own, now).is_ok()
+    }
+}
+
+fn verify_signature(signer: &CaCertificate, message: &[u8], signature: &[u8]) -> Result<(), StatementError> {
+    let (_, spki) = SubjectPublicKeyInfo::from_der(&signer.spki).map_err(|_| StatementError::Signature)?;
+    let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &spki.subject_public_key.data);
+    key.verify(message, signature).map_err(|_| StatementError::Signature)
+}
+
+fn microseconds(time: OffsetDateTime) -> i64 {
+    (time.unix_timestamp_nanos() / 1000) as i64
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
+    use super::super::tests::{bundle, domain};
+    use super::*;
+    use crate::authority::testing;
+
+    fn now() -> OffsetDateTime {
+        OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap()
+    }
+
+    fn record(signed: SignedBundles) -> BundlesRecord {
+        let SignedBundles { issuer, statement, signature, chain, at: _ } = signed;
+        BundlesRecord { issuer, statement, signature, chain }
+    }
+
+    #[test]
+    fn what_an_authority_under_ones_own_root_says_is_believed_and_nothing_else() {
+        let (root, stranger) = (testing::Root::new("example.org", now()), testing::Root::new("example.org", now()));
+        let authority = root.authority(now());
+        let name = name_of(&authority.spki());
+        let said = BundleSet::from_iter([root.bundle(), bundle("partner.example", 2)]);
+        let signed = record(sign(&authority, &name, &said, now()).unwrap());
+        let believed = Statement::verify(&signed, &root.bundle(), now()).unwrap();
+        assert_eq!((believed.issuer.as_str(), &believed.bundles, believed.at), (name.as_str(), &said, now()));
+        assert!(believed.is(&signed) && believed.is_believed(&root.bundle(), now()));
+
+        let reason = |record: &BundlesRecord, bundle: &TrustBundle, at| {
+            Statement::verify(record, bundle, at).map(drop).unwrap_err().to_string()
+        };
+        // By somebody who can write, and has no authority under this root.
+        assert!(reason(&signed, &stranger.bundle(), now()).contains("signed by no root"));
+        assert!(!believed.is_believed(&stranger.bundle(), now()));
+        let late = now() + Duration::from_secs(400 * 86_400);
+        assert!(reason(&signed, &root.bundle(), late).contains("expired"));
+        assert!(!believed.is_believed(&root.bundle(), late));
+        let more = BundleSet::from_iter([root.bundle(), bundle("example.org", 1), bundle("partner.example", 1)]);
+        let other = record(sign(&root.authority(now()), &name, &more, now()).unwrap());
+        assert_eq!(reason(&other, &root.bundle(), now()), "it is signed by another authority than it names");
+        let mixed = BundlesRecord { statement: other.statement.clone(), ..signed.clone() };
+        assert_eq!(reason(&mixed, &root.bundle(), now()), "its signature is wrong");
+        let renamed = BundlesRecord { issuer: "00".repeat(16), ..signed.clone() };
+        assert_eq!(reason(&renamed, &root.bundle(), now()), "it is signed by another authority than it names");
+        // A statement that names another than the one who signed it.
+        let foreign = record(sign(&authority, "another", &said, now()).unwrap());
+        let foreign = BundlesRecord { issuer: name, ..foreign };
+        assert_eq!(reason(&foreign, &root.bundle(), now()), "it is signed by another authority than it names");
+        assert_eq!(domain("example.org"), *root.bundle().trust_domain());
+    }
+
+    #[test]
+    fn what_is_signed_and_is_no_bundle_is_refused() {
+        let root = testing::Root::new("example.org", now());
+        let authority = root.authority(now());
+        let name = name_of(&authority.spki());
+        for (bundles, expected) in [
+            (r#"{"partner.example": "junk"}"#, "what it says of partner.example is no bundle: "),
+            (r#"{"Partner": ""}"#, "it is no statement of this program"),
+            (r#"{"a.example": ""}, "more": 1"#, "it is no statement of this program"),
+        ] {
+            let statement = format!(r#"{{"issuer": "{name}", "at": 0, "bundles": {bundles}}}"#);
+            let signature = authority.sign_statement(&to_be_signed(&statement)).unwrap();
+            let (issuer, chain) = (name.clone(), authority.chain_pem());
+            let record = BundlesRecord { issuer, statement, signature, chain };
+            let refused = Statement::verify(&record, &root.bundle(), now()).unwrap_err().to_string();
+            assert!(refused.starts_with(expected), "{refused}");
+        }
+    }
+}
