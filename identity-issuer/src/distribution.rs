@@ -404,7 +404,7 @@ mod tests {
     fn whoever_was_asked_or_has_renewed_since_is_not_asked_again() {
         let distribution = distribution(10, 10);
         let subscribe = |position| {
-            let watcher = Watcher { position: position, ..watcher(id("/a"), next_number()) };
+            let watcher = Watcher { position, ..watcher(id("/a"), next_number()) };
             distribution.subscribe(watcher, at(100)).unwrap()
         };
         let mut clients = [subscribe(10), subscribe(30)];
@@ -483,7 +483,7 @@ mod tests {
         let distribution = distribution(100, 100);
         ask(&distribution, Some(id("/a")), 5, at(100));
         let asked = |path: &str, position| {
-            let watcher = Watcher { position: position, ..watcher(id(path), next_number()) };
+            let watcher = Watcher { position, ..watcher(id(path), next_number()) };
             let mut client = distribution.subscribe(watcher, at(200)).unwrap();
             assert!(matches!(next_now(&mut client), Some(Event::Bundles)));
             matches!(next_now(&mut client), Some(Event::RenewNow(_)))

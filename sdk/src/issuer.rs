@@ -22,8 +22,8 @@ use std::{sync::Mutex, time::Duration};
 
 use http::uri::Authority;
 use signet_identity::{
-    ClientCredentials, ClientKey, ClientPolicy, SpiffeIdError, SpiffeIdPatterns, TlsPolicies, TrustBundle, TrustDomain,
-    WorkloadId,
+    ClientCredentials, ClientKey, ClientPolicy, Snapshot, SpiffeIdError, SpiffeIdPatterns, TlsPolicies, TrustBundle,
+    TrustDomain, WorkloadId,
 };
 
 use self::{
@@ -75,6 +75,8 @@ pub(crate) struct Endpoint {
     id: WorkloadId,
     bootstrap: TrustBundle,
     timeouts: Timeouts,
+    /// For a call where none that was shorter came to anything.
+    longest: Duration,
 }
 
 impl Endpoint {
@@ -86,12 +88,27 @@ impl Endpoint {
     /// hangs leaves time for others.
     fn in_time_for(&self, life: Duration) -> Self {
         let mut most = (life / 8).max(SHORTEST_TIMEOUT);
+        let Timeouts { connect, request } = self.timeouts;
+        let longest = request.min(most);
         // Another may answer sooner.
         if !self.addresses.is_one() {
             most = most.min(OF_SEVERAL);
         }
-        let Timeouts { connect, request } = self.timeouts;
-        Self { timeouts: Timeouts { connect: connect.min(most), request: request.min(most) }, ..self.clone() }
+        let timeouts = Timeouts { connect: connect.min(most), request: request.min(most) };
+        Self { timeouts, longest, ..self.clone() }
+    }
+
+    /// For one call, when so many rounds of all issuers have come to nothing: it may be that none of them is that quick today.
+    fn patience(&self, rounds: u32) -> Duration {
+        self.timeouts.request.saturating_mul(1 << rounds.min(8)).min(self.longest)
+    }
+
+    /// Whom to believe without an SVID. Issuers may have gone over to another root since the program began.
+    fn believed(&self, held: Option<&Snapshot>) -> TrustBundle {
+        let live = held.and_then(|held| held.bundles().get(self.bootstrap.trust_domain()));
+        let Some(live) = live else { return self.bootstrap.clone() };
+        let both = self.bootstrap.authorities().iter().chain(live.authorities()).cloned().collect();
+        TrustBundle::new(live.trust_domain().clone(), both).unwrap_or_else(|_| live.clone())
     }
 
     /// For a rule, in a call that attests: shorter than the call may take, so that the answer comes within it.
@@ -152,7 +169,9 @@ impl IssuerSource {
         let id = format!("{}{ISSUER_PATH}", trust_domain.id())
             .parse()
             .map_err(|source| EndpointError::Id { trust_domain: trust_domain.clone(), source })?;
-        let endpoint = Endpoint { addresses: Addresses::new(named), id, bootstrap, timeouts: Timeouts::default() };
+        let timeouts = Timeouts::default();
+        let endpoint =
+            Endpoint { addresses: Addresses::new(named), id, bootstrap, longest: timeouts.request, timeouts };
         Ok(Self { endpoint, credential: credential.into(), wanted: None })
     }
 

@@ -170,7 +170,12 @@ impl Addresses {
 
     fn known(&self) -> Vec<SocketAddr> {
         let known = self.0.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.values().flatten().copied().collect()
+        let mut known: Vec<_> = known.values().flatten().copied().collect();
+        // As they are asked.
+        known.sort_unstable();
+        known.dedup();
+        known.truncate(MOST);
+        known
     }
 
     fn failed(&self) -> MutexGuard<'_, HashMap<SocketAddr, Failure>> {

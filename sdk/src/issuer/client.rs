@@ -10,7 +10,7 @@ use std::{
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
-use signet_identity::{BundleSet, ClientKey, LiveIdentity, SharedClock, WorkloadId, bootstrap_client_config};
+use signet_identity::{BundleSet, ClientKey, LiveIdentity, SharedClock, Snapshot, WorkloadId, bootstrap_client_config};
 use signet_proto::identity::v1::{
     Applied, AttestRequest, ChallengeRequest, RenewRequest, Resource, TrustBundles, WatchRequest, WatchResponse,
     X509Svid, identity_service_client::IdentityServiceClient,
@@ -142,7 +142,7 @@ fn reason(status: &Status) -> String {
 }
 
 /// Exchanges a proof of who this is for the first SVID. The caller has no certificate: it believes the issuer by the
-/// bootstrap bundle, and the issuer believes the proof. One that wants to be left alone is, for at most `longest`.
+/// bootstrap bundle, and by what was in force last, and the issuer believes the proof. One that wants to be left alone is, for at most `longest`.
 ///
 /// Not even where there are several is the call itself given up early: the issuer may be waiting for a rule, and a proof that it
 /// uses up after that is lost. A connection that is dead ends the call; keep-alive finds that out.
@@ -150,10 +150,11 @@ pub(super) async fn attest(
     endpoint: &Endpoint,
     clock: &SharedClock,
     shown: Shown,
+    held: Option<&Snapshot>,
     wanted: Option<&WorkloadId>,
     longest: Duration,
 ) -> Result<Answered, CallError> {
-    let bundles = BundleSet::from_iter([endpoint.bootstrap.clone()]);
+    let bundles = BundleSet::from_iter([endpoint.believed(held)]);
     let tls = bootstrap_client_config(&bundles, &endpoint.expected(), vec![b"h2".to_vec()], clock.clone());
     let key = NewKey::generate()?;
     let csr = key.request()?;
@@ -247,6 +248,11 @@ impl Issuers {
         was_asked
     }
 
+    /// For a renewal, when so many rounds of all issuers have come to nothing.
+    pub(super) fn patience(&self, rounds: u32) -> Duration {
+        self.endpoint.patience(rounds)
+    }
+
     fn lock(&self) -> MutexGuard<'_, IssuerClient> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -277,11 +283,11 @@ impl IssuerClient {
     }
 
     /// A successor of the live SVID, for a new key.
-    pub(super) async fn renew(&self) -> Result<Answered, CallError> {
+    pub(super) async fn renew(&self, patience: Duration) -> Result<Answered, CallError> {
         let key = NewKey::generate()?;
         let request = RenewRequest { csr: key.request()? };
         let mut calls = calls(self.channel.clone());
-        let answer = within(&self.endpoint, self.endpoint.timeouts.request, calls.renew(request)).await?.into_inner();
+        let answer = within(&self.endpoint, patience, calls.renew(request)).await?.into_inner();
         material(&self.endpoint, answer.svid, answer.bundles, key)
     }
 

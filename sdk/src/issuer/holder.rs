@@ -34,6 +34,9 @@ pub(super) struct Holder {
     pub(super) in_force: Mutex<Versions>,
 }
 
+/// Over which those renew whose own certificate does not go with what is to be trusted.
+const OTHER_ROOT: Duration = Duration::from_secs(10);
+
 impl Holder {
     /// Exchanges the credential for an SVID.
     pub(super) async fn attest(&self, delivery: &mut Delivery, turns: &mut Turns) -> Accepted {
@@ -41,10 +44,11 @@ impl Holder {
         let attested = match self.credential.read().await {
             Ok(shown) => {
                 // Whoever had an identity wants none but that.
-                let held = delivery.live().map(|live| live.load_full().svid().id().clone());
-                let wanted = held.as_ref().or(self.wanted.as_ref());
+                let held = delivery.live().map(|live| live.load_full());
+                let wanted = held.as_ref().map(|held| held.svid().id()).or(self.wanted.as_ref());
                 let asked = Instant::now();
-                let attested = client::attest(&self.endpoint, &self.clock, shown, wanted, Duration::MAX).await;
+                let attested =
+                    client::attest(&self.endpoint, &self.clock, shown, held.as_deref(), wanted, Duration::MAX).await;
                 // Who is refused at once, for a ban or by an issuer that waits for nobody, is not to ask in a tight loop.
                 let was_held = asked.elapsed() >= self.endpoint.wait() / 2;
                 waited = was_held && attested.as_ref().is_err_and(CallError::is_not_given_yet);
@@ -66,15 +70,16 @@ impl Holder {
 
     /// A successor of `held`: by itself, or by the credential where what it was attested as counts no more. So whoever was evicted
     /// and can prove itself again never lacks an SVID.
-    async fn succeed(&self, client: &IssuerClient, held: &X509Svid) -> Result<Answered, CallError> {
-        let refused = match client.renew().await {
+    async fn succeed(&self, client: &IssuerClient, held: &Snapshot, patience: Duration) -> Result<Answered, CallError> {
+        let refused = match client.renew(patience).await {
             Err(refused) if refused.is_standing_refused() => refused,
             renewed => return renewed,
         };
         let again = match self.credential.read().await {
             Ok(shown) => {
-                let longest = wall_clock::remaining(&*self.clock, held.not_after()).unwrap_or_default() / 4;
-                client::attest(&self.endpoint, &self.clock, shown, Some(held.id()), longest).await
+                let svid = held.svid();
+                let longest = wall_clock::remaining(&*self.clock, svid.not_after()).unwrap_or_default() / 4;
+                client::attest(&self.endpoint, &self.clock, shown, Some(held), Some(svid.id()), longest).await
             }
             Err(error) => Err(error.into()),
         };
@@ -162,7 +167,7 @@ impl Holder {
         loop {
             tokio::select! {
                 () = due.reached(clock), if asking.is_none() => {
-                    asking = Some(self.ask(issuers.asked(), svid));
+                    asking = Some(self.ask(issuers.asked(), &held, issuers.patience(turns.rounds())));
                 }
                 (client, renewed) = answer(&mut asking) => {
                     asking = None;
@@ -193,6 +198,10 @@ impl Holder {
                 wish = following.next() => match wish {
                     Wish::Bundles { bundles, version } => {
                         let replaced = self.replace_bundles(bundles, delivery);
+                        if replaced.is_err() {
+                            // What is trusted from now on may be what the next certificate is signed under.
+                            due = due.no_later_than(OTHER_ROOT, not_sooner, clock);
+                        }
                         following.applied(Resource::Bundles, version, replaced);
                         *self.versions() = following.versions();
                     }
@@ -206,9 +215,9 @@ impl Holder {
         }
     }
 
-    fn ask<'a>(&'a self, client: IssuerClient, held: &'a X509Svid) -> Asking<'a> {
+    fn ask<'a>(&'a self, client: IssuerClient, held: &'a Snapshot, patience: Duration) -> Asking<'a> {
         Box::pin(async move {
-            let renewed = self.succeed(&client, held).await;
+            let renewed = self.succeed(&client, held, patience).await;
             (client, renewed)
         })
     }

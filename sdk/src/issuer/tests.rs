@@ -492,5 +492,6 @@ fn an_address_is_a_host_and_a_port() {
     }
 }
 
+mod patience;
 mod pushback;
 mod several;

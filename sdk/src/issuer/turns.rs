@@ -17,11 +17,13 @@ pub(super) struct Turns {
     backoff: Backoff,
     /// Whoever has failed since then has had its turn.
     since: Instant,
+    /// In which all failed.
+    rounds: u32,
 }
 
 impl Turns {
     pub(super) fn new(addresses: &Addresses, backoff: Backoff) -> Self {
-        Self { addresses: addresses.clone(), backoff, since: Instant::now() }
+        Self { addresses: addresses.clone(), backoff, since: Instant::now(), rounds: 0 }
     }
 
     /// How long to wait after `error`, whose issuer was given up.
@@ -36,6 +38,7 @@ impl Turns {
     pub(super) fn pause(&mut self) -> Duration {
         let pause = self.backoff.delay().max(self.addresses.free_in());
         self.since = Instant::now() + pause;
+        self.rounds = self.rounds.saturating_add(1);
         pause
     }
 
@@ -44,8 +47,14 @@ impl Turns {
         tokio::time::sleep(self.addresses.free_in()).await;
     }
 
+    /// How many times all have failed.
+    pub(super) fn rounds(&self) -> u32 {
+        self.rounds
+    }
+
     /// The next pause is the shortest again.
     pub(super) fn reset(&mut self) {
+        self.rounds = 0;
         self.since = Instant::now();
         self.backoff.reset();
     }
