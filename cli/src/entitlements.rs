@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use signet_proto::identity::v1::identity_service_client::IdentityServiceClient;
-use signet_proto::identity::v1::{Entitlements, Resource, WatchRequest, watch_response::Event};
+use signet_proto::identity::v1::{Applied, Entitlements, Resource, WatchRequest, watch_response::Event};
 
 use crate::args::EntitlementsOptions;
 use crate::failure::Failure;
@@ -26,8 +26,10 @@ pub(crate) fn run(options: &EntitlementsOptions, format: Format) -> Result<(), F
 async fn follow(options: &EntitlementsOptions, format: Format) -> Result<(), Failure> {
     let channel = network::connect(&options.issuer, &options.identity, PATIENCE).await?;
     let request = WatchRequest { also: vec![Resource::Entitlements.into()], ..WatchRequest::default() };
-    // Nothing more is said, and the stream goes on.
-    let said = tokio_stream::once(request);
+    let (say, said) = tokio::sync::mpsc::channel(8);
+    // There is room.
+    let _ = say.try_send(request);
+    let said = tokio_stream::wrappers::ReceiverStream::new(said);
     let refused = |status: tonic::Status| {
         Failure::new(format!("the issuer refused: {}", output::harmless(status.message())))
             .remedy("renew your identity, and try again")
@@ -44,6 +46,12 @@ async fn follow(options: &EntitlementsOptions, format: Format) -> Result<(), Fai
         let Some(message) = message.map_err(refused)? else {
             return Err(Failure::new("the issuer ended the stream"));
         };
+        // Nothing of it has to be put in force here: whose stream it is, is not behind for that.
+        if let Some(applied) = message.event.as_ref().and_then(applied)
+            && say.send(WatchRequest { applied: vec![applied], ..WatchRequest::default() }).await.is_err()
+        {
+            return Err(Failure::new("the issuer ended the stream"));
+        }
         if let Some(Event::Entitlements(entitlements)) = message.event {
             output::print_list(format, &Given::from(entitlements))?;
             if !options.watch {
@@ -51,6 +59,16 @@ async fn follow(options: &EntitlementsOptions, format: Format) -> Result<(), Fai
             }
         }
     }
+}
+
+fn applied(event: &Event) -> Option<Applied> {
+    let (resource, version) = match event {
+        Event::Bundles(told) => (Resource::Bundles, &told.version),
+        Event::Entitlement(told) => (Resource::Entitlement, &told.version),
+        Event::Entitlements(told) => (Resource::Entitlements, &told.version),
+        Event::RenewNow(_) => return None,
+    };
+    Some(Applied { resource: resource.into(), version: version.clone(), refused: String::new() })
 }
 
 #[derive(Serialize)]

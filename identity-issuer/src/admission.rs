@@ -134,11 +134,12 @@ impl Admission {
         Ok(Place([in_line, at_work]))
     }
 
-    /// For an administrator to read something: behind first certificates, a few at once. None would be if there were no places at all.
-    pub(crate) async fn read(&self) -> Option<OwnedSemaphorePermit> {
+    /// For an administrator to read something, a few at once: behind first certificates, and behind renewals, of which there is a line at
+    /// the record. None would be if there were no places at all.
+    pub(crate) async fn read(&self, has_line: impl Fn() -> bool) -> Option<OwnedSemaphorePermit> {
         let turn = Arc::clone(&self.0.reads).acquire_owned().await.ok();
         let end = Instant::now() + READ_WAITS;
-        while self.0.places.available_permits() == 0 && Instant::now() < end {
+        while (self.0.places.available_permits() == 0 || has_line()) && Instant::now() < end {
             tokio::time::sleep(READ_LOOKS).await;
         }
         turn
@@ -341,13 +342,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn reads_give_way_to_first_certificates_and_are_not_put_off_for_ever() {
         let admission = admission(1, 1);
-        drop(admission.read().await.unwrap());
+        drop(admission.read(|| false).await.unwrap());
         let places = admission.0.places.available_permits();
         let mut working = Vec::new();
         for _ in 0..places {
             working.push(admission.first().await.unwrap());
         }
-        let mut reading = Box::pin(admission.read());
+        let mut reading = Box::pin(admission.read(|| false));
         assert!(futures_util::poll!(reading.as_mut()).is_pending());
         working.pop();
         let began = Instant::now();
@@ -355,8 +356,12 @@ mod tests {
         assert!(began.elapsed() <= READ_LOOKS);
         working.push(admission.first().await.unwrap());
         let began = Instant::now();
-        drop(admission.read().await.unwrap());
+        drop(admission.read(|| false).await.unwrap());
         assert!(began.elapsed() >= READ_WAITS);
+        working.clear();
+        let began = Instant::now();
+        drop(admission.read(|| began.elapsed() < Duration::from_millis(500)).await.unwrap());
+        assert!((500..600).contains(&began.elapsed().as_millis()));
     }
 
     #[tokio::test]
@@ -364,9 +369,9 @@ mod tests {
         let admission = admission(1, 1);
         let mut reads = Vec::new();
         for _ in 0..READS {
-            reads.push(admission.read().await.unwrap());
+            reads.push(admission.read(|| false).await.unwrap());
         }
-        let mut one_more = Box::pin(admission.read());
+        let mut one_more = Box::pin(admission.read(|| false));
         assert!(futures_util::poll!(one_more.as_mut()).is_pending());
         reads.pop();
         drop(one_more.await.unwrap());

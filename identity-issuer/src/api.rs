@@ -102,11 +102,13 @@ impl From<Refused> for Status {
     }
 }
 
-/// Tells a client when to try again (gRPC A6, server pushback).
+/// The metadata that tells a client when to try again, in milliseconds (gRPC A6, server pushback).
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
+
 fn too_many(text: impl Into<String>, after: Duration) -> Status {
     let mut status = Status::resource_exhausted(text);
     if let Ok(value) = after.as_millis().to_string().parse() {
-        status.metadata_mut().insert("grpc-retry-pushback-ms", value);
+        status.metadata_mut().insert(PUSHBACK, value);
     }
     status
 }

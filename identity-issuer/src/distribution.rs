@@ -184,13 +184,17 @@ impl Distribution {
         clients.by_number.values().filter(|client| client.is_of(holder)).for_each(|client| client.ended.cancel());
     }
 
-    /// The attestations whose holders have a stream, with what each has come to on its latest.
+    /// The attestations whose holders have a stream, with what each has come to: on its latest, or the latest of those on which it is
+    /// behind. One stream that says that all is well is no answer for another.
     pub(crate) fn connected(&self) -> HashMap<AttestationNumber, Progress> {
         let clients = lock(&self.clients);
-        let mut numbers: Vec<_> = clients.by_number.iter().collect();
-        numbers.sort_unstable_by_key(|(number, _)| **number);
-        let progress = |client: &Client| lock(&client.progress).clone();
-        numbers.into_iter().map(|(_, client)| (client.watcher.attestation, progress(client))).collect()
+        let mut streams: Vec<_> = clients
+            .by_number
+            .iter()
+            .map(|(number, client)| (*number, client.watcher.attestation, lock(&client.progress).clone()))
+            .collect();
+        streams.sort_unstable_by_key(|(number, _, progress)| (!progress.is_current(), *number));
+        streams.into_iter().map(|(_, attestation, progress)| (attestation, progress)).collect()
     }
 
     /// Asks the holders of an identity, or everybody, to renew, those who are not connected when they come; returns how many are. Whoever
@@ -442,6 +446,23 @@ mod tests {
         assert_eq!(distribution.connected().len(), 3);
         distribution.end(&Holder::Id(id("/agent")));
         assert_eq!(live(&mut clients), [false, false, false]);
+    }
+
+    #[test]
+    fn one_stream_that_is_current_does_not_hide_another_that_is_not() {
+        let distribution = distribution(10, 10).shared();
+        let subscribe = || distribution.subscribe(watcher(id("/a"), 7), at(1)).unwrap();
+        let (behind, current) = (subscribe(), subscribe());
+        behind.sent(Resource::Bundles, Version::of(b"x"), at(2));
+        current.held_against(3);
+        let of = |progress: &HashMap<AttestationNumber, Progress>| progress[&AttestationNumber(7)].is_current();
+        assert!(!of(&distribution.connected()));
+        assert!(!distribution.changed()[0].1.as_ref().unwrap().is_current());
+        behind.applied(Resource::Bundles, Version::of(b"x"), String::new(), at(3));
+        assert!(of(&distribution.connected()));
+        drop((behind, current));
+        assert!(matches!(distribution.changed()[..], [(AttestationNumber(7), None)]));
+        assert!(distribution.changed().is_empty());
     }
 
     #[test]

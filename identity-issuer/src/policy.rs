@@ -4,6 +4,7 @@ mod plan;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use signet_identity::{BundleSet, SharedClock, SpiffeIdPattern, TrustDomain, WorkloadId};
@@ -168,6 +169,9 @@ pub(crate) enum CatchUpError {
     Task(#[source] tokio::task::JoinError),
 }
 
+/// A rule ends in whole seconds.
+const LOOK_FOR_ENDS: Duration = Duration::from_secs(1);
+
 impl Policies {
     /// With the latest revision on record in force.
     pub(crate) async fn load(parts: Parts) -> Result<Self, PolicyLoadError> {
@@ -200,6 +204,23 @@ impl Policies {
         let number = next.revision.head.number;
         self.0.current.store(Arc::new(next));
         self.0.changed.send_replace(number);
+    }
+
+    /// Tells of rules that end, each as it does, until cancelled: what they gave is given no more from then on.
+    pub(crate) async fn tell_of_ends(self) {
+        let mut seen = self.0.clock.now();
+        loop {
+            tokio::time::sleep(LOOK_FOR_ENDS).await;
+            let now = self.0.clock.now();
+            let has_ended = |rule: &Rule| {
+                let end = rule.settings.expires.and_then(|end| OffsetDateTime::from_unix_timestamp(end).ok());
+                end.is_some_and(|end| seen < end && end <= now)
+            };
+            if self.current().revision.rules.iter().any(has_ended) {
+                self.0.changed.send_modify(|_| {});
+            }
+            seen = now;
+        }
     }
 
     /// Tells of each revision once it is in force.

@@ -343,6 +343,7 @@ impl Issuer {
             self.metrics.clone(),
             self.clock.clone(),
         );
+        until(&shutdown, &mut background, self.policies.clone().tell_of_ends());
         until(&shutdown, &mut background, following.run());
         let routes = IdentityApi {
             attestors,

@@ -210,6 +210,11 @@ impl Store {
         Ok((Self { queue, database, issuer }, StoreTask { committer, stop }))
     }
 
+    /// Whether renewals wait to be recorded, more than go into one transaction.
+    pub(crate) fn has_line(&self) -> bool {
+        self.queue.has_line()
+    }
+
     /// Forgets used proofs and tokens that are long over.
     pub(crate) fn sweep(&self) {
         // Where there is no room for it, the next one does it.

@@ -84,7 +84,7 @@ impl AdminApi {
     ) -> Result<Call, Status> {
         let mut call = Call::admit(&self.agents, request, action, role, target).await?;
         if role == Role::Viewer {
-            call.turn = self.admission.read().await;
+            call.turn = self.admission.read(|| self.store.has_line()).await;
         }
         Ok(call)
     }

@@ -1,5 +1,7 @@
 //! `signet.identity.v1.IdentityService.Issue`: certificates for keys that their holder brings, for somebody who has an identity already.
 
+use std::time::Duration;
+
 use futures_util::{StreamExt as _, stream};
 use signet_proto::identity::v1::{
     CertificateRequest, IssueRequest, IssueResponse, IssueResult, Refusal, X509Svid, issue_result,
@@ -7,7 +9,7 @@ use signet_proto::identity::v1::{
 use tonic::{Request, Response, Status};
 
 use super::identity::{IdentityApi, serial_of};
-use super::{parse_id, svid};
+use super::{PUSHBACK, parse_id, svid};
 use crate::attestation::{Attestation, AttestationNumber};
 use crate::entitlement::{Grounds, Wanted, entitle};
 
@@ -66,7 +68,7 @@ impl IdentityApi {
             if entitlement.profile.is_identity() {
                 return Err(Status::invalid_argument("ttl: an identity lives as long as its rule says"));
             }
-            let shorter = std::time::Duration::try_from(ttl).map_err(|_| Status::invalid_argument("ttl: negative"))?;
+            let shorter = Duration::try_from(ttl).map_err(|_| Status::invalid_argument("ttl: negative"))?;
             entitlement.shorten(shorter).map_err(|error| Status::invalid_argument(format!("ttl: {error}")))?;
         }
         let told = entitlement.clone();
@@ -78,5 +80,7 @@ impl IdentityApi {
 
 /// The status that a request by itself would have had.
 fn refusal(index: usize, status: &Status) -> Refusal {
-    Refusal { code: status.code().into(), message: format!("requests[{index}]: {}", status.message()) }
+    let milliseconds = status.metadata().get(PUSHBACK).and_then(|value| value.to_str().ok()?.parse().ok());
+    let retry_after = milliseconds.and_then(|after| prost_types::Duration::try_from(Duration::from_millis(after)).ok());
+    Refusal { code: status.code().into(), message: format!("requests[{index}]: {}", status.message()), retry_after }
 }

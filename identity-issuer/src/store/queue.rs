@@ -33,6 +33,11 @@ pub(super) fn queue(pending: usize) -> (Queue, Waiting) {
 }
 
 impl Queue {
+    /// Whether more waits of what is kept than goes into one transaction.
+    pub(super) fn has_line(&self) -> bool {
+        self.kept.max_capacity() - self.kept.capacity() > MAX_BATCH
+    }
+
     /// Never waits: when too much is pending already, more would only be late.
     pub(super) fn submit(&self, write: Write) -> Result<(), StoreError> {
         let sender = if is_new(&write) { &self.new } else { &self.kept };

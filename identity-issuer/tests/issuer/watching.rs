@@ -3,7 +3,8 @@ use std::time::Duration;
 use signet_proto::admin::v1::{ListAgentsRequest, RequestRenewalRequest};
 use signet_proto::identity::v1::watch_response::Event;
 use signet_proto::identity::v1::{
-    Applied, CertificateRequest, Entitlement, IssueRequest, Resource, WatchRequest, WatchResponse, issue_result,
+    Applied, AttestRequest, CertificateRequest, Entitlement, IssueRequest, Resource, WatchRequest, WatchResponse,
+    issue_result,
 };
 use tonic::{Code, Streaming};
 
@@ -299,5 +300,31 @@ async fn an_operator_sees_the_revision_that_a_client_has_come_to() {
     assert_eq!(revision().await, (2, false));
     client.say(applied(Resource::Entitlement, &entitlement.version, "")).await;
     eventually("the third revision", async || revision().await == (3, true)).await;
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_that_ends_is_told_of_as_it_does() {
+    let place = Place::with(TOKENS);
+    let maker = TokenMaker::at(&place);
+    let issuer = place.serve().await;
+    let end = (time::OffsetDateTime::now_utc() + Duration::from_secs(12)).replace_nanosecond(0).unwrap();
+    let end = end.format(&time::format_description::well_known::Rfc3339).unwrap();
+    let more = format!(
+        "{PODS}
+  - {{ name: second, match: {{ k8s.namespace: shop }}, spiffe_id: 'spiffe://example.org/shop/node', expires: '{end}' }}"
+    );
+    issuer.apply(&more).await;
+    let id = "spiffe://example.org/ns/shop/sa/cart".to_owned();
+    let proof = of_cluster("prod", &maker.pod("shop", "cart"));
+    let key = new_key();
+    let request = AttestRequest { proof: Some(proof), csr: csr(&key), spiffe_id: id, ..AttestRequest::default() };
+    let svid = issuer.stranger().await.attest(request).await.unwrap().into_inner().svid.unwrap();
+    let pod = Identity::new(svid, key);
+    let mut stream = issuer.client_of(&pod).await.watch(asking(Vec::new())).await.unwrap().into_inner();
+    assert_eq!(next_offers(&mut stream).await.0.len(), 2);
+    let offers = tokio::time::timeout(Duration::from_secs(30), stream.message()).await.expect("in time");
+    let Some(Event::Entitlements(told)) = offers.unwrap().unwrap().event else { panic!("what is left") };
+    assert_eq!(told.offers.len(), 1);
     issuer.stop().await;
 }

@@ -9,7 +9,7 @@ use tonic::transport::Channel;
 use crate::caller::{attestation, requests};
 use crate::load::{AsyncWork, Done, closed, open};
 use crate::place::Place;
-use crate::rate::{RULES, Renewing};
+use crate::rate::{BATCH, Batches, RULES, Renewing, UNLIMITED};
 use crate::table::{Table, median, percentile, thousands};
 
 /// Who renew, each as often as anybody may.
@@ -69,14 +69,6 @@ pub(crate) async fn measure(table: &mut Table, time: Duration) -> anyhow::Result
     let mut under = renewals().await?;
     let flood = flood.await?;
 
-    let told = |done: &mut Done| {
-        let (p50, p99) = (median(&mut done.latencies), percentile(&mut done.latencies, 0.99));
-        format!(
-            "{} done, {} failed, p50 {p50:.1} ms, p99 {p99:.1} ms",
-            thousands(done.latencies.len() as f64),
-            done.failed
-        )
-    };
     let rate = thousands(RENEWALS_PER_SECOND);
     table.row(format!("renewals, {rate}/s offered, nothing else"), told(&mut alone), "", true);
     let all = under.failed == 0;
@@ -91,5 +83,50 @@ pub(crate) async fn measure(table: &mut Table, time: Duration) -> anyhow::Result
         thousands(flood.failed as f64)
     );
     table.row("the first certificates of that time", told, "", true);
+    drop(place);
+    by_agents(table, time).await
+}
+
+/// The same while agents ask for batches, as those do that start anew with all that runs on their hosts.
+async fn by_agents(table: &mut Table, time: Duration) -> anyhow::Result<()> {
+    let place = Place::start(UNLIMITED)?;
+    place.apply(RULES).await?;
+    let mut stranger = place.stranger().await?;
+    let (mut holders, mut agents) = (Vec::new(), Vec::new());
+    for number in 0..HOLDERS {
+        let held = place.attest(&mut stranger, "bench", &format!("w{number}")).await?;
+        holders.push(Renewing(place.client_of(&held).await?));
+    }
+    for number in 0..STRANGERS {
+        let held = place.attest(&mut stranger, "bench", &format!("agent{number}")).await?;
+        agents.push(Batches(place.client_of(&held).await?));
+    }
+    let batches = |count: usize| -> anyhow::Result<Vec<Vec<Vec<u8>>>> {
+        Ok(requests(count * BATCH)?.chunks(BATCH).map(<[_]>::to_vec).collect())
+    };
+    let capacity = closed(agents.clone(), batches(250 * time.as_secs() as usize)?, time).await.rate();
+    let offered = TIMES * capacity;
+    let work = batches((offered * time.as_secs_f64()) as usize)?;
+    let flood = tokio::spawn(open(agents, work, offered));
+    let work = requests((RENEWALS_PER_SECOND * time.as_secs_f64()) as usize)?;
+    let mut under = open(holders, work, RENEWALS_PER_SECOND).await;
+    let flood = flood.await?;
+    let (rate, offered) = (thousands(RENEWALS_PER_SECOND), thousands(offered * BATCH as f64));
+    let figure =
+        format!("renewals, {rate}/s offered, and {offered}/s in batches of agents, three times what it can do");
+    let all = under.failed == 0;
+    table.row(figure, told(&mut under), "all of them", all);
+    let told = format!(
+        "{} done, {} batches with some told to come again",
+        thousands(flood.latencies.len() as f64),
+        thousands(flood.failed as f64)
+    );
+    table.row("the batches of that time", told, "", true);
     Ok(())
+}
+
+fn told(done: &mut Done) -> String {
+    let (p50, p99) = (median(&mut done.latencies), percentile(&mut done.latencies, 0.99));
+    let count = thousands(done.latencies.len() as f64);
+    format!("{count} done, {} failed, p50 {p50:.1} ms, p99 {p99:.1} ms", done.failed)
 }

@@ -23,7 +23,7 @@ pub(crate) struct Batches(pub(crate) IdentityServiceClient<Channel>);
 
 const CONNECTIONS: usize = 8;
 const AT_ONCE: usize = 64;
-const BATCH: usize = 100;
+pub(crate) const BATCH: usize = 100;
 /// Beyond what any of them does in the time.
 const MOST_PER_SECOND: usize = 20_000;
 
