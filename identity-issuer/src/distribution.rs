@@ -67,6 +67,7 @@ struct Client {
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) struct RenewNow {
     pub(crate) within: Duration,
+    pub(crate) version: Version,
 }
 
 /// A client's place; given up when dropped.
@@ -107,6 +108,8 @@ pub(crate) enum TooManyClients {
     OfAttestation,
 }
 
+const SPREAD_OF_ONE: Duration = Duration::from_millis(2);
+const MOST_SPREAD: Duration = Duration::from_secs(10);
 /// A client has one stream, and a second one while it goes from one connection to another.
 const MOST_OF_ATTESTATION: usize = 8;
 
@@ -202,7 +205,8 @@ impl Distribution {
     pub(crate) fn request_renewal(&self, request: &RenewalRequest) -> usize {
         let RenewalRequest { id, at, within, position } = request;
         let mut clients = lock(&self.clients);
-        let wish = Wish { at: *at, position: *position, renew_now: RenewNow { within: *within } };
+        let version = Version::of(format!("{} {position}", at.unix_timestamp_nanos()).as_bytes());
+        let wish = Wish { at: *at, position: *position, renew_now: RenewNow { within: *within, version } };
         // Each issuer reads each of them again and again.
         if !clients.wishes.remember(id.as_ref(), wish) {
             return 0;
@@ -237,6 +241,12 @@ impl Subscription {
 
     pub(crate) fn bundles(&self) -> BundleSet {
         self.bundles.borrow().clone()
+    }
+
+    /// Over which those who watch do something that they are all told to do: as many a second as an issuer serves beside all else.
+    pub(crate) fn spread(&self) -> Duration {
+        let clients = u32::try_from(lock(&self.clients).by_number.len()).unwrap_or(u32::MAX);
+        (SPREAD_OF_ONE * clients.saturating_sub(1)).min(MOST_SPREAD)
     }
 
     /// Whether it was taken from its holder.
@@ -385,7 +395,7 @@ mod tests {
         clients.iter_mut().for_each(|client| assert!(next_now(client).is_some()));
         assert_eq!(ask(&distribution, Some(id("/a")), 5, at(1)), 2);
         assert!(
-            matches!(next_now(&mut clients[1]), Some(Event::RenewNow(RenewNow { within })) if within.as_secs() == 5)
+            matches!(next_now(&mut clients[1]), Some(Event::RenewNow(RenewNow { within, .. })) if within.as_secs() == 5)
         );
         assert!(next_now(&mut clients[2]).is_none());
         assert_eq!(ask(&distribution, None, 0, at(2)), 3);
@@ -400,7 +410,9 @@ mod tests {
         for seconds in 0..1000 {
             ask(&distribution, None, seconds as u64, at(seconds));
         }
-        assert!(matches!(next_now(&mut client), Some(Event::RenewNow(RenewNow { within })) if within.as_secs() == 999));
+        assert!(
+            matches!(next_now(&mut client), Some(Event::RenewNow(RenewNow { within, .. })) if within.as_secs() == 999)
+        );
         assert!(next_now(&mut client).is_none());
     }
 
@@ -424,7 +436,7 @@ mod tests {
         ask(&distribution, Some(id("/a")), 7, at(15));
         let mut late = subscribe(12);
         next_now(&mut late);
-        assert!(matches!(next_now(&mut late), Some(Event::RenewNow(RenewNow { within })) if within.is_zero()));
+        assert!(matches!(next_now(&mut late), Some(Event::RenewNow(RenewNow { within, .. })) if within.is_zero()));
     }
 
     #[test]
@@ -446,6 +458,17 @@ mod tests {
         assert_eq!(distribution.connected().len(), 3);
         distribution.end(&Holder::Id(id("/agent")));
         assert_eq!(live(&mut clients), [false, false, false]);
+    }
+
+    #[test]
+    fn few_do_at_once_what_they_are_told_and_many_over_some_seconds() {
+        let distribution = distribution(10_000, 10_000);
+        let mut clients = vec![distribution.subscribe(watcher(id("/a"), 1), at(1)).unwrap()];
+        assert!(clients[0].spread().is_zero());
+        clients.extend((2..=501).map(|number| distribution.subscribe(watcher(id("/a"), number), at(1)).unwrap()));
+        assert_eq!(clients[0].spread(), Duration::from_secs(1));
+        clients.extend((502..=6_000).map(|number| distribution.subscribe(watcher(id("/a"), number), at(1)).unwrap()));
+        assert_eq!(clients[0].spread(), Duration::from_secs(10));
     }
 
     #[test]

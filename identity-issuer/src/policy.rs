@@ -1,5 +1,6 @@
 //! The policy in force, and how it changes: a revision at a time, each on record before it holds.
 
+mod kept;
 mod plan;
 
 use std::collections::HashSet;
@@ -16,6 +17,7 @@ use crate::administration::{Denied, Permissions, Role, Target};
 use crate::profile::Profiles;
 use crate::store::{RecordRevisionError, Store, StoreError};
 
+pub(crate) use kept::KeptPolicy;
 pub(crate) use plan::Plan;
 use plan::RuleChange;
 
@@ -35,6 +37,7 @@ struct Inner {
     surroundings: Surroundings,
     profiles: Profiles,
     bundles: watch::Receiver<BundleSet>,
+    kept: KeptPolicy,
     most_lost_percent: u8,
     store: Store,
     clock: SharedClock,
@@ -49,6 +52,8 @@ pub(crate) struct Parts {
     pub(crate) profiles: Profiles,
     /// Those that rules may give.
     pub(crate) bundles: watch::Receiver<BundleSet>,
+    /// The one that was in force when this issuer ran last.
+    pub(crate) kept: KeptPolicy,
     /// So many rules may be gone without a record that somebody took them out.
     pub(crate) most_lost_percent: u8,
     pub(crate) store: Store,
@@ -173,31 +178,49 @@ pub(crate) enum CatchUpError {
 const LOOK_FOR_ENDS: Duration = Duration::from_secs(1);
 
 impl Policies {
-    /// With the latest revision on record in force.
-    pub(crate) async fn load(parts: Parts) -> Result<Self, PolicyLoadError> {
-        let Parts { trust_domain, protected, profiles, bundles, most_lost_percent, store, clock } = parts;
+    /// With the latest revision on record in force; or the one that was in force last, and why, where the record is not what it was.
+    pub(crate) async fn load(parts: Parts) -> Result<(Self, Option<CatchUpError>), PolicyLoadError> {
+        let Parts { trust_domain, protected, profiles, bundles, kept, most_lost_percent, store, clock } = parts;
         let surroundings = Surroundings { trust_domain, protected, profiles: profiles.terms() };
-        let revision = store.revision(None).await.map_err(PolicyLoadError::Store)?;
-        let revision = revision.unwrap_or_else(Revision::without_rules);
+        let reading = kept.clone();
+        let present = tokio::task::spawn_blocking(move || reading.path().exists().then(|| reading.read()).flatten());
+        let present = present.await.map_err(PolicyLoadError::Task)?.unwrap_or_else(Revision::without_rules);
+        let (revision, refused) = match next_of(&store, &present, most_lost_percent).await {
+            Ok(next) => (next.unwrap_or(present), None),
+            // A record of a newer version is as one that lost something, for whoever has what was in force.
+            Err(CatchUpError::Store(error))
+                if present.head.number == 0 || !matches!(error, StoreError::Record { .. }) =>
+            {
+                return Err(PolicyLoadError::Store(error));
+            }
+            Err(refused) => (present, Some(refused)),
+        };
         let number = revision.head.number;
         let compiling = Current::compile(revision, surroundings.clone(), profiles.clone());
         let current = compiling.await.map_err(PolicyLoadError::Task)?;
         let current = current.map_err(|cause| PolicyLoadError::Policy { revision: number, cause })?;
         let changed = watch::Sender::new(current.revision.head.number);
-        let current = ArcSwap::from_pointee(current);
-        let places = Arc::new(Semaphore::new(MAX_CHANGES));
-        Ok(Self(Arc::new(Inner {
-            current,
+        let policies = Self(Arc::new(Inner {
+            current: ArcSwap::from_pointee(current),
             changing: Mutex::default(),
-            places,
+            places: Arc::new(Semaphore::new(MAX_CHANGES)),
             changed,
             surroundings,
             profiles,
             bundles,
+            kept,
             most_lost_percent,
             store,
             clock,
-        })))
+        }));
+        policies.keep().await.map_err(PolicyLoadError::Task)?;
+        Ok((policies, refused))
+    }
+
+    /// For the next start.
+    async fn keep(&self) -> Result<(), tokio::task::JoinError> {
+        let (kept, current) = (self.0.kept.clone(), self.current());
+        tokio::task::spawn_blocking(move || kept.write(&current.revision)).await
     }
 
     fn put_in_force(&self, next: Current) {
@@ -320,6 +343,7 @@ impl Policies {
         })?;
         let number = next.revision.head.number;
         self.put_in_force(next);
+        self.keep().await.map_err(ChangeError::Task)?;
         let (actor, changes) = (wish.permissions.actor.as_str(), plan.changes.len());
         tracing::info!(revision = number, actor, changes, rules = plan.rules.len(), "policy changed");
         Ok((number, plan))
@@ -329,24 +353,14 @@ impl Policies {
     pub(crate) async fn catch_up(&self) -> Result<Option<u64>, CatchUpError> {
         let _one = self.0.changing.lock().await;
         let current = self.current();
-        let present = current.revision.head.number;
-        let (found, removed) = self.0.store.latest_revision(present).await?;
-        if found >= present && present > 0 && !self.0.store.is_on_record(&current.revision.head).await? {
-            return Err(CatchUpError::Another { present });
-        }
-        if found <= present {
-            return if found == present { Ok(None) } else { Err(CatchUpError::Backwards { present, found }) };
-        }
-        let Some(next) = self.0.store.revision(Some(found)).await? else { return Ok(None) };
-        let before = current.revision.rules.len();
-        let names: HashSet<_> = next.rules.iter().map(|rule| &rule.name).collect();
-        let missing = current.revision.rules.iter().filter(|rule| !names.contains(&rule.name)).count() as u64;
-        if missing > removed + before as u64 * u64::from(self.0.most_lost_percent) / 100 {
-            return Err(CatchUpError::Lost { revision: found, missing, present: before });
-        }
+        let Some(next) = next_of(&self.0.store, &current.revision, self.0.most_lost_percent).await? else {
+            return Ok(None);
+        };
+        let found = next.head.number;
         let next = self.compile(next).await.map_err(CatchUpError::Task)?;
         let next = next.map_err(|cause| CatchUpError::Policy { revision: found, cause })?;
         self.put_in_force(next);
+        self.keep().await.map_err(CatchUpError::Task)?;
         Ok(Some(found))
     }
 
@@ -375,6 +389,27 @@ impl Policies {
     pub(crate) async fn history(&self, before: Option<u64>, limit: u32) -> Result<Vec<RevisionHead>, StoreError> {
         self.0.store.revisions(before, limit).await
     }
+}
+
+/// What on record comes after `present`, if there is something: unless it is not what may come after it.
+async fn next_of(store: &Store, present: &Revision, most_lost_percent: u8) -> Result<Option<Revision>, CatchUpError> {
+    let head = &present.head;
+    let (found, removed) = store.latest_revision(head.number).await?;
+    if found >= head.number && head.number > 0 && !store.is_on_record(head).await? {
+        return Err(CatchUpError::Another { present: head.number });
+    }
+    if found <= head.number {
+        let back = CatchUpError::Backwards { present: head.number, found };
+        return if found == head.number { Ok(None) } else { Err(back) };
+    }
+    let Some(next) = store.revision(Some(found)).await? else { return Ok(None) };
+    let before = present.rules.len();
+    let names: HashSet<_> = next.rules.iter().map(|rule| &rule.name).collect();
+    let missing = present.rules.iter().filter(|rule| !names.contains(&rule.name)).count() as u64;
+    if missing > removed + before as u64 * u64::from(most_lost_percent) / 100 {
+        return Err(CatchUpError::Lost { revision: found, missing, present: before });
+    }
+    Ok(Some(next))
 }
 
 impl Current {

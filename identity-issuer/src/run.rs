@@ -36,7 +36,7 @@ use crate::issuance::{Issuance, Issued, Parts};
 use crate::key::P256Key;
 use crate::metrics::Metrics;
 use crate::own_identity::OwnIdentity;
-use crate::policy::{self, Policies, PolicyLoadError};
+use crate::policy::{self, KeptPolicy, Policies, PolicyLoadError};
 use crate::profile::Profiles;
 use crate::replicas::Replica;
 use crate::server::Server;
@@ -202,16 +202,26 @@ impl Issuer {
             Store::open(&database, &config.trust_domain, pending, clock.clone(), readiness.clone()).await?;
         let protected = administrators.identities().cloned().collect();
         let bundles = Bundles::new(config.bundle_files().map(|file| file.bundle.clone()).collect());
-        let policies = Policies::load(policy::Parts {
+        let kept = KeptPolicy::at(config.state.join("policy.json"));
+        let (policies, refused) = Policies::load(policy::Parts {
             trust_domain: config.trust_domain.clone(),
             protected,
             profiles: profiles.clone(),
             bundles: bundles.in_force(),
+            kept: kept.clone(),
             most_lost_percent: config.limits.lost_rules_percent,
             store: store.clone(),
             clock: clock.clone(),
         })
         .await?;
+        if let Some(refused) = refused {
+            let (cause, path) = (signet_process::start::Report::of(&refused).cause, kept.path().display());
+            tracing::error!(
+                cause,
+                "the policy on record is not put in force; the last good one stays. To take up what is on record all the same, remove {path} and start again"
+            );
+            metrics.policy_refused(true);
+        }
         let key = open_key(&config, files.clone()).await?;
         let announce = broadcast::Sender::new(ANNOUNCEMENTS);
         let issuance = Issuance::new(Parts {

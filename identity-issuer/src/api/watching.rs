@@ -63,8 +63,6 @@ const MOST_RESOURCES: usize = 3;
 const MOST_OFFERS: usize = 256;
 /// In characters.
 const MOST_REASON: usize = 256;
-/// Over which those renew whose rule was changed.
-const SPREAD: Duration = Duration::from_secs(10);
 
 /// What comes next for a stream.
 enum Next {
@@ -118,7 +116,9 @@ impl Watching {
                 Next::Event(Event::RenewNow(renew_now)) => {
                     // Bounded by the administrator's API to far less than a Duration holds.
                     let within = prost_types::Duration::try_from(renew_now.within).ok();
-                    watching.send(watch_response::Event::RenewNow(RenewNow { within }));
+                    watching.note_sent(Resource::Renewal, Some(renew_now.version));
+                    let version = renew_now.version.to_vec();
+                    watching.send(watch_response::Event::RenewNow(RenewNow { within, version }));
                 }
                 Next::Policy => watching.offer_all(),
                 Next::Said(request) => {
@@ -202,7 +202,7 @@ impl Watching {
         if self.entitlement != Some(version) {
             self.entitlement = Some(version);
             self.note_sent(Resource::Entitlement, Some(version));
-            let within = prost_types::Duration::try_from(SPREAD).ok();
+            let within = prost_types::Duration::try_from(self.subscription.spread()).ok();
             let told = wire::Entitlement { given, within, version: version.to_vec() };
             self.send(watch_response::Event::Entitlement(told));
         }
@@ -246,7 +246,7 @@ impl Watching {
                 Some(Resource::Bundles) => self.bundles = version,
                 Some(Resource::Entitlement) => self.entitlement = version,
                 Some(Resource::Entitlements) => self.entitlements = version,
-                None => {}
+                Some(Resource::Renewal) | None => {}
             }
         }
         self.wants_entitlements = request.also.contains(&WireResource::Entitlements.into());

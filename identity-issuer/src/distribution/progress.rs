@@ -13,13 +13,15 @@ pub(crate) enum Resource {
     Bundles,
     Entitlement,
     Entitlements,
+    /// "Renew now": it is put in force by a certificate, whose holder has a stream of its own.
+    Renewal,
 }
 
 /// How far a client has come with what it was sent.
 #[derive(Clone, Debug)]
 pub(crate) struct Progress {
     /// What it has not put in force yet, by [`Resource`].
-    outstanding: [Option<Outstanding>; 3],
+    outstanding: [Option<Outstanding>; 4],
     connected_at: OffsetDateTime,
     /// When it last put something in force, or came.
     applied_at: OffsetDateTime,
@@ -38,7 +40,7 @@ struct Outstanding {
 
 impl Progress {
     pub(super) fn new(now: OffsetDateTime) -> Self {
-        Self { outstanding: [const { None }; 3], connected_at: now, applied_at: now, held_against: 0, applied: 0 }
+        Self { outstanding: [const { None }; 4], connected_at: now, applied_at: now, held_against: 0, applied: 0 }
     }
 
     /// Something was sent.

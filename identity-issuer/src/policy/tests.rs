@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
@@ -19,7 +20,7 @@ fn profiles() -> Profiles {
     Profiles::new((Duration::from_secs(3600), Duration::ZERO), [])
 }
 
-async fn store(folder: &std::path::Path) -> Store {
+async fn store(folder: &Path) -> Store {
     let domain = domain();
     let path = folder.join("issuer.db");
     let readiness = Readiness::awaiting([STORE]);
@@ -27,7 +28,7 @@ async fn store(folder: &std::path::Path) -> Store {
 }
 
 /// With a bundle of this trust domain, and one of partner.example.
-async fn policies(store: Store) -> Policies {
+async fn policies(folder: &Path, store: Store) -> Policies {
     let bundle = |name: &str| {
         let root = signet_test_pki::Authority::root(name).certificate().clone();
         signet_identity::TrustBundle::new(name.parse().unwrap(), vec![root]).unwrap()
@@ -38,11 +39,12 @@ async fn policies(store: Store) -> Policies {
         protected: Vec::new(),
         profiles: profiles(),
         bundles: watch::channel(bundles).1,
+        kept: KeptPolicy::at(folder.join("policy.json")),
         most_lost_percent: 10,
         store,
         clock: Arc::new(SystemClock),
     };
-    Policies::load(parts).await.unwrap()
+    Policies::load(parts).await.unwrap().0
 }
 
 fn wish(name: &str, expected: Option<u64>) -> Wish {
@@ -56,7 +58,7 @@ fn wish(name: &str, expected: Option<u64>) -> Wish {
 #[tokio::test]
 async fn a_change_that_nobody_waits_for_is_in_force_once_it_is_on_record() {
     let folder = tempfile::tempdir().unwrap();
-    let policies = policies(store(folder.path()).await).await;
+    let policies = policies(folder.path(), store(folder.path()).await).await;
     let mut given_up = Box::pin(policies.change(wish("a", None)));
     assert!(given_up.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     drop(given_up);
@@ -70,7 +72,7 @@ async fn a_change_that_nobody_waits_for_is_in_force_once_it_is_on_record() {
 #[tokio::test]
 async fn of_two_who_saw_the_same_revision_one_changes_it() {
     let folder = tempfile::tempdir().unwrap();
-    let policies = policies(store(folder.path()).await).await;
+    let policies = policies(folder.path(), store(folder.path()).await).await;
     let (one, two) = tokio::join!(policies.change(wish("a", Some(0))), policies.change(wish("b", Some(0))));
     let overtaken =
         |outcome: &Result<_, ChangeError>| matches!(outcome, Err(ChangeError::Overtaken { expected: 0, found: 1 }));
@@ -82,7 +84,7 @@ async fn of_two_who_saw_the_same_revision_one_changes_it() {
 async fn what_is_not_good_or_only_tried_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(folder.path()).await;
-    let policies = policies(store.clone()).await;
+    let policies = policies(folder.path(), store.clone()).await;
     let mut bad = wish("a", None);
     bad.rules[0].spiffe_id = "spiffe://example.org/signet/issuer".to_owned();
     assert!(matches!(policies.change(bad).await, Err(ChangeError::Policy(_))));
@@ -99,7 +101,7 @@ async fn what_is_not_good_or_only_tried_changes_nothing() {
 async fn another_writer_of_the_same_store_is_noticed() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(folder.path()).await;
-    let load = || policies(store.clone());
+    let load = || policies(folder.path(), store.clone());
     let (one, two) = (load().await, load().await);
     one.change(wish("a", None)).await.unwrap();
     assert!(matches!(two.change(wish("b", None)).await, Err(ChangeError::Overtaken { .. })));
@@ -127,7 +129,7 @@ fn by_operator_of(scope: &str, yaml: &str) -> Wish {
 #[tokio::test]
 async fn an_operator_of_a_part_gives_others_callers_nothing_and_its_own_no_dns_name() {
     let folder = tempfile::tempdir().unwrap();
-    let policies = policies(store(folder.path()).await).await;
+    let policies = policies(folder.path(), store(folder.path()).await).await;
     let everything = by_operator_of(
         "/",
         "- {name: billing, match: {k8s.cluster: prod, k8s.namespace: billing}, spiffe_id: 'spiffe://example.org/billing/{k8s.pod}'}
@@ -193,7 +195,7 @@ async fn an_operator_of_a_part_gives_others_callers_nothing_and_its_own_no_dns_n
 #[tokio::test]
 async fn a_rule_gives_no_bundle_that_there_is_not() {
     let folder = tempfile::tempdir().unwrap();
-    let policies = policies(store(folder.path()).await).await;
+    let policies = policies(folder.path(), store(folder.path()).await).await;
     let federating = |with: &str| {
         let mut wish = wish("a", None);
         wish.rules[0].settings.federates_with = vec!["partner.example".to_owned(), with.to_owned()];

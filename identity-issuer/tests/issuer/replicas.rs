@@ -106,7 +106,7 @@ async fn what_changes_at_one_issuer_holds_at_the_other() {
 async fn a_policy_that_goes_back_or_loses_rules_is_not_put_in_force() {
     const REFUSED: &str = "signet_issuer_policy_refused 1";
     const TAKEN: &str = "signet_issuer_policy_refused 0";
-    let (url, [(_a, one), (_b, two)]) = two().await;
+    let (url, [(here, one), (_b, two)]) = two().await;
     one.apply(&rules(0..20)).await;
     eventually("the policy is at the other", async || revision(&two).await == 1).await;
     // Somebody who takes rules out says so.
@@ -160,6 +160,16 @@ async fn a_policy_that_goes_back_or_loses_rules_is_not_put_in_force() {
     let mut stream = watch(&two, &banned).await;
     one.admin().await.ban(BanRequest { spiffe_id: ID.to_owned(), reason: String::new() }).await.unwrap();
     assert_eq!(stream.message().await.unwrap_err().code(), Code::PermissionDenied);
+    // Nor is it by an issuer that is started in the meantime, until its operator says so.
+    one.stop().await;
+    let one = here.serve().await;
+    one.until_metric(REFUSED).await;
+    assert_eq!(revision(&one).await, 3);
+    one.stop().await;
+    std::fs::remove_file(here.path("state/policy.json")).unwrap();
+    let one = here.serve().await;
+    one.until_metric(TAKEN).await;
+    assert_eq!(revision(&one).await, 4);
     tokio::join!(one.stop(), two.stop());
 }
 

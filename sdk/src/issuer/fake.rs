@@ -195,7 +195,7 @@ impl FakeIssuer {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let within = Some(prost_types::Duration { seconds: 0, nanos: 0 });
-        self.wishes.send(Event::RenewNow(RenewNow { within })).unwrap();
+        self.wishes.send(Event::RenewNow(RenewNow { within, ..RenewNow::default() })).unwrap();
     }
 
     pub(super) fn wish_bundles(&self, bundles: v1::TrustBundles) {

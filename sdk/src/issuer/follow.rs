@@ -177,7 +177,7 @@ fn wish_of(client: &IssuerClient, message: WatchResponse) -> Result<Option<Wish>
             let version = version(Some(std::mem::take(&mut bundles.version)));
             Ok(Some(Wish::Bundles { bundles: client.bundles(bundles)?, version }))
         }
-        Some(Event::RenewNow(RenewNow { within })) => Ok(Some(Wish::RenewNow { within: spread(within) })),
+        Some(Event::RenewNow(RenewNow { within, .. })) => Ok(Some(Wish::RenewNow { within: spread(within) })),
         Some(Event::Entitlement(Entitlement { given, within, version: told })) => Ok(Some(match given {
             true => Wish::Entitlement { within: spread(within) },
             false => Wish::NotGiven { version: version(Some(told)) },
