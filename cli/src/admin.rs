@@ -73,9 +73,15 @@ pub(crate) fn refused(status: &tonic::Status) -> Failure {
             Some((cause, fix)) => Failure::new(cause).remedy(fix),
             None => Failure::new(status.message()),
         },
-        tonic::Code::Aborted => Failure::new(status.message()).remedy("look at the difference and try again"),
-        _ => Failure::new(format!("the issuer refused: {}", status.message())),
+        tonic::Code::Aborted => Failure::new(in_words(status)).remedy("look at the difference and try again"),
+        _ => Failure::new(format!("the issuer refused: {}", in_words(status))),
     }
+}
+
+/// Without the field of the request that it begins with: whoever typed a command has not written that.
+fn in_words(status: &tonic::Status) -> &str {
+    let message = status.message();
+    ["expected_revision: ", "revision: "].into_iter().find_map(|field| message.strip_prefix(field)).unwrap_or(message)
 }
 
 fn unreachable_issuer(socket: &Path, error: &tonic::transport::Error) -> Failure {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use signet_identity::{BundleSet, SharedClock, SpiffeIdPattern, TrustDomain, WorkloadId};
-use signet_policy::{Attributes, Grant, Outcome, Policy, PolicyError, Rule, RuleName, Surroundings};
+use signet_policy::{Attributes, Grant, Outcome, Policy, PolicyError, Rule, RuleName, Size, Surroundings, TooLarge};
 use time::OffsetDateTime;
 use tokio::sync::{Mutex, Semaphore, watch};
 
@@ -120,15 +120,17 @@ pub(crate) enum Prune {
 pub(crate) enum ChangeError {
     #[error(transparent)]
     Policy(#[from] PolicyError),
-    #[error("the policy is at revision {found} by now, not {expected}: somebody else has changed it")]
+    #[error(
+        "expected_revision: the policy is at revision {found} by now, not {expected}: somebody else has changed it"
+    )]
     Overtaken { expected: u64, found: u64 },
-    #[error("more than {MAX_RULES} rules")]
-    TooMany,
+    #[error("files: with the rules that stay, {0}")]
+    TooLarge(TooLarge),
     #[error(
         "the policy in force, revision {present}, is not the one on record: was the database restored from a backup?"
     )]
     NotOnRecord { present: u64 },
-    #[error("there is no revision {0}")]
+    #[error("revision: there is no revision {0}")]
     NoRevision(u64),
     #[error("rule `{rule}`: {cause}")]
     Denied { rule: RuleName, cause: Denied },
@@ -316,8 +318,10 @@ impl Policies {
                 }
             }
         }
-        if plan.rules.len() > MAX_RULES {
-            return Err(ChangeError::TooMany);
+        // What is too large already may be made smaller.
+        let (before, after) = (Size::of(&current.revision.rules), Size::of(&plan.rules));
+        if !after.is_within(&before) {
+            after.check().map_err(ChangeError::TooLarge)?;
         }
         let head = RevisionHead {
             number: found + 1,
@@ -524,8 +528,6 @@ const OVERLAP: &str =
     "its `match` could hold for callers of rules that are not yours: narrow it, or leave it to operators";
 
 const MAX_CHANGES: usize = 8;
-/// A policy is compiled whole, and read by every decision.
-const MAX_RULES: usize = 20_000;
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -12,17 +13,19 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::policy::PolicyError;
 use crate::rule::{Field, Rule, RuleName, Settings};
+use crate::size::Size;
 
 /// The rules of some files, and where they stand.
 #[derive(Debug, Default)]
 pub struct Document {
     pub rules: Vec<Rule>,
     places: HashMap<RuleName, Place>,
+    size: Size,
 }
 
 #[derive(Debug)]
 struct Place {
-    file: PathBuf,
+    file: Arc<Path>,
     rule: (u32, u32),
     fields: HashMap<Field, (u32, u32)>,
 }
@@ -60,9 +63,10 @@ impl Document {
     /// Adds the rules of one file; `name` is what errors call it.
     ///
     /// # Errors
-    /// No YAML of this shape, or a rule whose name another has.
+    /// No YAML of this shape, a rule whose name another has, or more than a policy may hold with what was added before.
     pub fn add(&mut self, name: &Path, text: &str) -> Result<(), ConfigError> {
-        let file: File = config::parse(name, text)?;
+        let file: File = config::parse_within(name, text, &self.size.left())?;
+        let shared = Arc::from(name);
         for rule in file.rules {
             let at = (rule.name.line, rule.name.column);
             if let Some(other) = self.places.get(&rule.name.value.0) {
@@ -71,8 +75,10 @@ impl Document {
                     format!("there is another rule `{}`: {}:{line}:{column}", *rule.name.value, other.file.display());
                 return Err(ConfigError::new(name, what).at(at.0, at.1).with_fix("give one of them another name"));
             }
-            let place = Place { file: name.to_owned(), rule: at, fields: rule.places() };
+            let place = Place { file: Arc::clone(&shared), rule: at, fields: rule.places() };
             let rule = rule.into_rule();
+            self.size += Size::of([&rule]);
+            self.size.check().map_err(|large| ConfigError::new(name, large.to_string()).at(at.0, at.1))?;
             self.places.insert(rule.name.clone(), place);
             self.rules.push(rule);
         }

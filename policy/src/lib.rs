@@ -20,6 +20,7 @@ mod index;
 mod pattern;
 mod policy;
 mod rule;
+mod size;
 mod template;
 
 pub use attributes::{AttributeError, AttributeName, Attributes, AttributesError, Family, UnknownAttribute};
@@ -28,4 +29,5 @@ pub use document::{Document, render};
 pub use pattern::Pattern;
 pub use policy::{DEFAULT_PROFILE, Policy, PolicyError, ProfileTerms, Surroundings};
 pub use rule::{Field, Rule, RuleName, Settings};
+pub use size::{MAX_RULES, Size, TooLarge};
 pub use template::{Template, TemplateError};

@@ -4,6 +4,7 @@
 //! A process has two layers: what serde reads here (`deny_unknown_fields`, values that later checks may complain of
 //! wrapped in [`Located`]), and what it runs on, made from the first by one `TryFrom`.
 
+mod budget;
 mod error;
 mod located;
 mod parsed;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
+pub use budget::Budget;
 pub use error::ConfigError;
 pub use located::Located;
 pub use parsed::Parsed;
@@ -38,13 +40,19 @@ pub fn load<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
 
 /// Parses a configuration that is already in memory; `name` is what errors call it.
 pub fn parse<T: DeserializeOwned>(name: &Path, text: &str) -> Result<T, ConfigError> {
+    parse_within(name, text, &Budget::CONFIGURATION)
+}
+
+/// The same for a document that may hold so much.
+pub fn parse_within<T: DeserializeOwned>(name: &Path, text: &str, budget: &Budget) -> Result<T, ConfigError> {
     let options = serde_saphyr::options! {
+        budget: budget.of_parser(),
         strict_booleans: true,
         merge_keys: serde_saphyr::MergeKeyPolicy::Error,
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::Error,
         with_snippet: false,
     };
-    serde_saphyr::from_str_with_options(text, options).map_err(|cause| ConfigError::of_yaml(name, text, &cause))
+    serde_saphyr::from_str_with_options(text, options).map_err(|cause| ConfigError::of_yaml(name, text, budget, &cause))
 }
 
 /// Where a file named inside the configuration at `config` is: a relative path starts at the configuration's folder.

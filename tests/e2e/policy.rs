@@ -179,8 +179,15 @@ fn files_that_are_no_policy_are_refused_with_their_place() {
         let error = refused(wrong);
         assert!(error.contains(told), "{wrong}: {error}");
     }
-    let bomb: String = (1..30).map(|n| format!("a{n}: &a{n} [*a{p}, *a{p}, *a{p}, *a{p}]\n", p = n - 1)).collect();
-    refused(&format!("a0: &a0 [x]\n{bomb}rules: []"));
+    for number in 0..40 {
+        let values = vec!["a".repeat(1000); 16].join(", ");
+        let id = "spiffe_id: spiffe://example.org/a";
+        let first = format!("- {{name: a{number}, match: {{k8s.pod: &all [{values}]}}, {id}}}\n");
+        let bombs = (0..90).map(|other| format!("- {{name: b{number}-{other}, match: {{k8s.pod: *all}}, {id}}}\n"));
+        operator.write(&format!("bombs/{number}.yaml"), &format!("rules:\n{first}{}", bombs.collect::<String>()));
+    }
+    let error = operator.refused(&["diff", "-f", "bombs"]);
+    assert!(error.contains("bombs/0.yaml:2:") && error.contains("write out what they stand for"), "{error}");
     assert!(operator.refused(&["apply", "-f", "nowhere", "--yes"]).contains("nowhere"));
     assert!(operator.json(&["history"])["revisions"].as_array().unwrap().is_empty());
     assert!(Path::new(&operator.issuer.socket).exists());
@@ -265,7 +272,7 @@ fn an_operator_far_away_is_confined_to_its_part() {
         assert!(log.lines().any(is_it), "{parts:?} is not in {log}");
     };
     let (ann, eve) = ("spiffe://example.org/people/ann", "spiffe://example.org/eve");
-    told(ann, "ApplyPolicy", "this issuer", "done");
+    told(ann, "ApplyPolicy", "rules shop, revision 1", "done");
     told(ann, "ApplyPolicy", "this issuer", "refused: rule `billing`");
     told(ann, "CreateJoinToken", "/shop/cart", "done");
     told(ann, "CreateJoinToken", "/billing/pay", "refused: ");

@@ -23,13 +23,14 @@ pub(super) async fn apply(
     permissions: Permissions,
     request: ApplyPolicyRequest,
 ) -> Result<ApplyPolicyResponse, Status> {
+    let comment = comment(request.comment)?;
     let mut document = read(request.files).await?;
     let wish = Wish {
         rules: std::mem::take(&mut document.rules),
         prune: if request.prune { Prune::Own } else { Prune::Nothing },
         dry_run: request.dry_run,
         permissions,
-        comment: comment(request.comment)?,
+        comment,
         expected: request.expected_revision,
     };
     change(policies, wish, Some(&document)).await
@@ -54,12 +55,13 @@ pub(super) async fn roll_back(
     permissions: Permissions,
     request: RollbackPolicyRequest,
 ) -> Result<ApplyPolicyResponse, Status> {
+    let comment = comment(request.comment)?;
     let wish = Wish {
         rules: policies.earlier(request.revision).await.map_err(|error| status(&error, None))?,
         prune: Prune::All,
         dry_run: request.dry_run,
         permissions,
-        comment: comment(request.comment)?,
+        comment,
         expected: request.expected_revision,
     };
     change(policies, wish, None).await
@@ -146,7 +148,7 @@ fn status(error: &ChangeError, document: Option<&Document>) -> Status {
         | ChangeError::OthersDiffer => Code::PermissionDenied,
         ChangeError::Busy => return too_many(error.to_string(), BUSY),
         ChangeError::Overtaken { .. } => Code::Aborted,
-        ChangeError::TooMany => Code::InvalidArgument,
+        ChangeError::TooLarge(_) => Code::InvalidArgument,
         ChangeError::NotOnRecord { .. } => Code::FailedPrecondition,
         ChangeError::NoRevision(_) => Code::NotFound,
         ChangeError::Task(_) => Code::Internal,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_saphyr::MessageFormatter as _;
 
+use super::Budget;
 use super::place::Place;
 
 /// A configuration that cannot be used.
@@ -70,10 +71,11 @@ impl ConfigError {
         Self { source: Some(cause), ..Self::new(path, "not readable").with_fix(fix) }
     }
 
-    pub(super) fn of_yaml(path: &Path, text: &str, cause: &serde_saphyr::Error) -> Self {
+    pub(super) fn of_yaml(path: &Path, text: &str, budget: &Budget, cause: &serde_saphyr::Error) -> Self {
         let cause = innermost(cause);
         let position = cause.location().filter(|at| at.line() > 0);
-        let place = position.map(|at| Place::find(text, at.line() as u32, at.column() as u32)).unwrap_or_default();
+        let find = |at: serde_saphyr::Location| Place::find(text, budget, at.line() as u32, at.column() as u32);
+        let place = position.map(find).unwrap_or_default();
         let error = explain(path, &place, cause);
         match position {
             Some(at) => error.at(at.line() as u32, at.column() as u32),
@@ -133,6 +135,10 @@ fn explain(path: &Path, place: &Place, cause: &serde_saphyr::Error) -> ConfigErr
         Yaml::MergeKeyNotAllowed { .. } => {
             ConfigError::new(path, "merge keys (`<<`) are not allowed").with_fix("write the keys out")
         }
+        Yaml::Budget { breach, .. } => {
+            let (what, fix) = excess(breach);
+            ConfigError::new(path, what).with_fix(fix)
+        }
         Yaml::Eof { .. } => ConfigError::new(path, "the file is empty").with_fix("write the configuration into it"),
         // Our own value types and `TryFrom`s speak here: the cause, and after a line break what to write.
         Yaml::Message { msg, .. } => match msg.split_once('\n') {
@@ -145,6 +151,18 @@ fn explain(path: &Path, place: &Place, cause: &serde_saphyr::Error) -> ConfigErr
         },
         other => ConfigError::new(path, serde_saphyr::UserMessageFormatter.format_message(other).into_owned())
             .with_fix("check the YAML syntax around this place"),
+    }
+}
+
+/// What there is too much of, and what to do about it.
+fn excess(breach: &serde_saphyr::budget::BudgetBreach) -> (&'static str, &'static str) {
+    use serde_saphyr::budget::BudgetBreach as Breach;
+    match breach {
+        Breach::Aliases { .. } | Breach::Anchors { .. } | Breach::AliasAnchorRatio { .. } => {
+            ("there are more anchors (`&`) or aliases (`*`) than may be here", "write out what they stand for")
+        }
+        Breach::Depth { .. } => ("it is nested too deep", "check the indentation around this place"),
+        _ => ("there is more in it than may be in one document", "write less of it"),
     }
 }
 

@@ -6,6 +6,8 @@ use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_saphyr::Spanned;
 
+use super::Budget;
+
 /// The key at a position and the named thing that holds it. Empty when the document cannot be walked.
 #[derive(Debug, Default)]
 pub(super) struct Place {
@@ -21,8 +23,9 @@ pub(super) struct Place {
 
 impl Place {
     /// Walks `text` again to name the position. Only done to explain an error.
-    pub(super) fn find(text: &str, line: u32, column: u32) -> Self {
+    pub(super) fn find(text: &str, budget: &Budget, line: u32, column: u32) -> Self {
         let options = serde_saphyr::options! {
+            budget: budget.of_parser(),
             duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
             with_snippet: false,
         };

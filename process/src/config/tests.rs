@@ -142,12 +142,28 @@ fn what_is_no_yaml_is_refused_with_its_position() {
 
 #[test]
 fn a_document_that_explodes_is_refused() {
-    let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
-    for level in 1..12 {
-        let previous = level - 1;
-        text.push_str(&format!("a{level}: &a{level} [{}]\n", vec![format!("*a{previous}"); 10].join(", ")));
-    }
-    refusal(&text);
+    let pattern = format!("spiffe://example.org/{}", "a".repeat(1000));
+    let listeners = |aliases: usize| {
+        let first = format!("- {{ name: a, mode: inbound, allow: &all [{}] }}", vec![pattern.as_str(); 64].join(", "));
+        format!("listeners:\n{first}\n{}", "- { name: b, mode: inbound, allow: *all }\n".repeat(aliases))
+    };
+    let file: File = parse(Path::new("gateway.yaml"), &listeners(10)).unwrap();
+    assert_eq!(file.listeners[10].allow.len(), 64);
+    let error = refusal(&listeners(100));
+    assert!(error.starts_with("gateway.yaml:2:"), "at the alias, or what it stands for: {error}");
+    assert!(error.contains("there is more in it than may be in one document\n"), "{error}");
+    let empty = "- { name: a, mode: inbound, allow: &none [] }\n";
+    let many = refusal(&format!("listeners:\n{empty}{}", empty.replace("&none []", "*none").repeat(1001)));
+    assert!(many.contains("more anchors (`&`) or aliases (`*`) than may be here"), "{many}");
+}
+
+#[test]
+fn anchors_and_aliases_are_refused_where_none_may_be() {
+    let budget = Budget { aliases: 0, ..Budget::CONFIGURATION };
+    let refusal = |text: &str| parse_within::<File>(Path::new("p.yaml"), text, &budget).unwrap_err().to_string();
+    let told = "there are more anchors (`&`) or aliases (`*`) than may be here\nwrite out what they stand for";
+    assert_eq!(refusal("limits: &a {}\n"), format!("p.yaml:1:12: {told}"));
+    assert_eq!(refusal("workers: *a\n").lines().last().unwrap(), "check the YAML syntax around this place");
 }
 
 #[test]
