@@ -25,6 +25,7 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
                 name: name.to_owned(),
                 max_ttl: Duration::from_secs(86_400),
                 is_identity,
+                has_common_name: !is_identity,
             })
             .to_vec(),
     };

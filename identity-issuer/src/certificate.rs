@@ -10,7 +10,7 @@ use crate::attestation::Attestation;
 use crate::authority::KeyId;
 use crate::csr::{KeyHash, ProvenKey};
 use crate::entitlement::Entitlement;
-use crate::profile::{Form, PermitError, Profile, Request, Validity, fits_common_name};
+use crate::profile::{PermitError, Profile, Request, Validity, fits_common_name};
 
 /// A proven key for an identity that its requester may have. Made by [`ApprovedCsr::approve`] alone.
 #[derive(Debug)]
@@ -79,7 +79,7 @@ impl ApprovedCsr {
 
 fn check_names(entitlement: &Entitlement, key: &ProvenKey) -> Result<(), NotPermitted> {
     let Entitlement { id, dns_names, ttl, profile, .. } = entitlement;
-    if matches!(profile.form, Form::Leaf(_)) && !profile.is_identity() && !fits_common_name(id) {
+    if profile.has_common_name() && !fits_common_name(id) {
         return Err(NotPermitted::TooLong { id: id.clone(), profile: profile.name.clone() });
     }
     let Some(permit) = &profile.permit else { return Ok(()) };

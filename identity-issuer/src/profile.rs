@@ -20,7 +20,7 @@ use rcgen::{
     KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
 use signet_identity::{TrustDomain, WorkloadId};
-use signet_policy::{DEFAULT_PROFILE, ProfileTerms};
+use signet_policy::{DEFAULT_PROFILE, MAX_COMMON_NAME, ProfileTerms};
 
 use crate::authority::hierarchy::{self, INTERMEDIATE, Level, ca_certificate};
 use crate::csr::ProvenKey;
@@ -100,6 +100,7 @@ impl Profiles {
             name: profile.name.to_string(),
             max_ttl: profile.max_ttl,
             is_identity: profile.is_identity(),
+            has_common_name: profile.has_common_name(),
         };
         self.by_name.values().map(terms).collect()
     }
@@ -114,6 +115,11 @@ impl Profile {
             Form::Leaf(leaf) => both.iter().all(|purpose| leaf.extended_key_usages.contains(purpose)),
             Form::SubordinateCa => false,
         }
+    }
+
+    /// Whether the name stands in the subject: beside the subject alternative name that makes an identity, it would be another one.
+    pub(crate) fn has_common_name(&self) -> bool {
+        matches!(self.form, Form::Leaf(_)) && !self.is_identity()
     }
 
     pub(crate) fn is_default(&self) -> bool {
@@ -173,7 +179,7 @@ impl Profile {
         match &self.form {
             Form::Leaf(leaf) => {
                 let mut subject = leaf.subject.clone();
-                if !self.is_identity() {
+                if self.has_common_name() {
                     subject.push((DnType::CommonName, common_name(&entitlement.id)));
                 }
                 subject
@@ -212,9 +218,8 @@ fn common_name(id: &WorkloadId) -> String {
     format!("{}{}", id.trust_domain(), id.path())
 }
 
-/// Whether it is no longer than ub-common-name (RFC 5280, appendix A.1), in characters.
 pub(crate) fn fits_common_name(id: &WorkloadId) -> bool {
-    common_name(id).chars().count() <= 64
+    common_name(id).chars().count() <= MAX_COMMON_NAME
 }
 
 /// A CA certificate names its trust domain and no path (X509-SVID §3); whose it is, the record tells.

@@ -27,7 +27,7 @@ pub use attributes::{AttributeError, AttributeName, Attributes, AttributesError,
 pub use decision::{Grant, Outcome, Unrenderable};
 pub use document::{Document, render};
 pub use pattern::Pattern;
-pub use policy::{DEFAULT_PROFILE, Policy, PolicyError, ProfileTerms, Surroundings};
+pub use policy::{DEFAULT_PROFILE, MAX_COMMON_NAME, Policy, PolicyError, ProfileTerms, Surroundings};
 pub use rule::{Field, Rule, RuleName, Settings};
 pub use size::{MAX_RULES, Size, TooLarge};
 pub use template::{Template, TemplateError};

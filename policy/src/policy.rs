@@ -80,7 +80,12 @@ pub struct ProfileTerms {
     pub max_ttl: Duration,
     /// Whether its certificates prove to an issuer who their holder is.
     pub is_identity: bool,
+    /// Whether the name stands in its certificates' common name, without the scheme, and so has to be short.
+    pub has_common_name: bool,
 }
+
+/// Of a common name, in characters (RFC 5280, appendix A.1: ub-common-name).
+pub const MAX_COMMON_NAME: usize = 64;
 
 /// Of rules that name none.
 pub const DEFAULT_PROFILE: &str = "workload";
@@ -182,6 +187,9 @@ impl Compiled {
         let wrong = |field: Field, what: String| PolicyError::of(&rule.name, Some(field), what);
         let conditions = conditions(rule)?;
         let path = path(rule, surroundings)?;
+        if rule.settings.dns_names.len() > MAX_DNS_NAMES {
+            return Err(wrong(Field::DnsName(MAX_DNS_NAMES), format!("a rule gives {MAX_DNS_NAMES} names at most")));
+        }
         let mut dns_names = Vec::with_capacity(rule.settings.dns_names.len());
         for (number, text) in rule.settings.dns_names.iter().enumerate() {
             let name = Template::parse(text, DNS).map_err(|error| wrong(Field::DnsName(number), error.to_string()))?;
@@ -193,6 +201,10 @@ impl Compiled {
             return Err(wrong(Field::Profile, format!("there is no profile `{}`", profile.escape_debug()))
                 .fix(format!("known profiles: {}", known.join(", "))));
         };
+        if terms.has_common_name && path.attributes().next().is_none() && !fits_common_name(&rule.spiffe_id) {
+            return Err(wrong(Field::SpiffeId, format!("it is too long for the profile `{profile}`"))
+                .fix(format!("without `{SCHEME}`, make it {MAX_COMMON_NAME} characters at most")));
+        }
         let ttl = rule.settings.ttl.map(Duration::from_secs);
         if ttl.is_some_and(|ttl| ttl < MIN_TTL || ttl > terms.max_ttl) {
             let most = signet_process::config::Duration(terms.max_ttl);
@@ -200,6 +212,9 @@ impl Compiled {
         }
         if rule.settings.hint.as_ref().is_some_and(|hint| hint.is_empty() || hint.len() > MAX_HINT) {
             return Err(wrong(Field::Hint, format!("it is empty or longer than {MAX_HINT} bytes")));
+        }
+        if rule.settings.hint.as_ref().is_some_and(|hint| hint.chars().any(char::is_control)) {
+            return Err(wrong(Field::Hint, "it has a control character".to_owned()));
         }
         let federates_with = rule.settings.federates_with.iter().enumerate().map(|(number, name)| {
             name.parse::<TrustDomain>().map_err(|error| wrong(Field::FederatesWith(number), error.to_string()))
@@ -280,6 +295,10 @@ fn conditions(rule: &Rule) -> Result<Vec<Condition>, PolicyError> {
     conditions.collect()
 }
 
+fn fits_common_name(id: &str) -> bool {
+    id.strip_prefix(SCHEME).unwrap_or(id).chars().count() <= MAX_COMMON_NAME
+}
+
 fn known_attributes() -> String {
     let names: Vec<&str> = AttributeName::known().map(|(name, _)| name).collect();
     format!("{}, oidc.claim.NAME", names.join(", "))
@@ -316,10 +335,13 @@ fn path(rule: &Rule, surroundings: &Surroundings) -> Result<Template, PolicyErro
     Ok(path)
 }
 
+const SCHEME: &str = "spiffe://";
 const MIN_TTL: Duration = Duration::from_secs(10);
 /// In bytes (SPIFFE Workload API §5.2.1).
 const MAX_HINT: usize = 1024;
 const MAX_PATTERNS: usize = 256;
+/// They stand in one certificate, which has 8 KiB at most.
+const MAX_DNS_NAMES: usize = 32;
 
 #[cfg(test)]
 mod tests;

@@ -17,6 +17,7 @@ fn surroundings() -> Surroundings {
                 name: name.to_owned(),
                 max_ttl: Duration::from_secs(days * 24 * 3600),
                 is_identity,
+                has_common_name: !is_identity,
             })
             .to_vec(),
     }
@@ -228,6 +229,16 @@ fn what_is_wrong_is_told_with_its_place_and_what_to_do() {
             "policy.yaml:5:15: dns_names[0]: a DNS label that is empty, longer than 63 bytes, or begins or ends with a dash",
         ),
         (
+            rule(&format!("{id}  dns_names:\n{}", "  - a.b\n".repeat(33))),
+            "policy.yaml:38:5: dns_names[32]: a rule gives 32 names at most",
+        ),
+        (rule(&format!("{id}  hint: \"a\\e[2J\"\n")), "policy.yaml:5:9: hint: it has a control character"),
+        (
+            rule(&format!("  spiffe_id: spiffe://example.org/{}\n  profile: tls-server\n", "a".repeat(53))),
+            "policy.yaml:4:14: spiffe_id: it is too long for the profile `tls-server`\n\
+             without `spiffe://`, make it 64 characters at most",
+        ),
+        (
             rule(&format!("{id}  hint: {}\n", "a".repeat(1025))),
             "policy.yaml:5:9: hint: it is empty or longer than 1024 bytes",
         ),
@@ -255,6 +266,9 @@ fn what_is_wrong_is_told_with_its_place_and_what_to_do() {
         assert_eq!(refused(&text), told, "{text}");
     }
     assert!(refused(&rule(&format!("{id}  tll: 1h\n"))).contains("unknown key `tll`"));
+    policy(&rule(&format!("{id}  dns_names:\n{}", "  - a.b\n".repeat(32))));
+    policy(&rule(&format!("  spiffe_id: spiffe://example.org/{}\n  profile: tls-server\n", "a".repeat(52))));
+    policy(&rule(&format!("  spiffe_id: spiffe://example.org/{}\n  profile: device\n", "a".repeat(53))));
 }
 
 #[test]

@@ -21,8 +21,12 @@ pub(crate) fn measure(table: &mut Table) -> anyhow::Result<()> {
             .collect();
         let mut document = Document::default();
         document.add(Path::new("bench.yaml"), &format!("rules:\n{rules}"))?;
-        let workload =
-            ProfileTerms { name: DEFAULT_PROFILE.to_owned(), max_ttl: Duration::from_secs(3600), is_identity: true };
+        let workload = ProfileTerms {
+            name: DEFAULT_PROFILE.to_owned(),
+            max_ttl: Duration::from_secs(3600),
+            is_identity: true,
+            has_common_name: false,
+        };
         let surroundings =
             Surroundings { trust_domain: "example.org".parse()?, protected: Vec::new(), profiles: vec![workload] };
         let policy = Policy::compile(&document.rules, &surroundings)?;
