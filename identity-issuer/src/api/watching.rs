@@ -9,7 +9,8 @@ use std::time::Duration;
 use prost::Message as _;
 use signet_identity::{SharedClock, WorkloadId};
 use signet_proto::identity::v1::{
-    self as wire, Entitlements, Offer, RenewNow, Resource as WireResource, WatchRequest, WatchResponse, watch_response,
+    self as wire, Applied, Entitlements, Offer, RenewNow, Resource as WireResource, WatchRequest, WatchResponse,
+    watch_response,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -70,6 +71,8 @@ enum Next {
     Policy,
     Said(WatchRequest),
     NothingMoreSaid,
+    /// What was said is no message, or one that is too long.
+    Garbled(Status),
     End,
 }
 
@@ -100,8 +103,10 @@ impl Watching {
 
     pub(super) async fn next(watching: Option<Self>) -> Option<(Result<WatchResponse, Status>, Option<Self>)> {
         let mut watching = watching?;
-        if !watching.has_greeted {
-            watching.greet().await;
+        if !watching.has_greeted
+            && let Err(status) = watching.greet().await
+        {
+            return Some((Err(status), None));
         }
         loop {
             if let Some(response) = watching.ready.pop_front() {
@@ -127,8 +132,11 @@ impl Watching {
                         let status = too_many("too much is said of what was sent", BUSY);
                         return Some((Err(status), None));
                     }
-                    watching.hear(request);
+                    if let Err(status) = watching.hear(request) {
+                        return Some((Err(status), None));
+                    }
                 }
+                Next::Garbled(status) => return Some((Err(status), None)),
                 Next::NothingMoreSaid => watching.saying = None,
                 Next::End if watching.subscription.is_taken() => {
                     return Some((Err(Status::permission_denied("it was banned or evicted")), None));
@@ -142,12 +150,13 @@ impl Watching {
     }
 
     /// Hears what the client has, and sends the rest; or a word that says that there is none.
-    async fn greet(&mut self) {
+    async fn greet(&mut self) -> Result<(), Status> {
         self.has_greeted = true;
         let first = tokio::time::timeout(PATIENCE, next_of(&mut self.saying));
         match self.ending.run_until_cancelled(first).await {
-            Some(Ok(Some(request))) => self.has(&request),
-            Some(Ok(None)) => self.saying = None,
+            Some(Ok(Ok(Some(request)))) => self.has(&request)?,
+            Some(Ok(Ok(None))) => self.saying = None,
+            Some(Ok(Err(status))) => return Err(status),
             Some(Err(_)) | None => {}
         }
         self.policy_changes.mark_unchanged();
@@ -155,6 +164,7 @@ impl Watching {
         if self.ready.is_empty() {
             self.ready.push_back(WatchResponse::default());
         }
+        Ok(())
     }
 
     async fn wait(&mut self) -> Next {
@@ -163,7 +173,10 @@ impl Watching {
             () = self.ending.cancelled() => Next::End,
             event = self.subscription.next() => event.map_or(Next::End, Next::Event),
             changed = self.policy_changes.changed() => if changed.is_ok() { Next::Policy } else { Next::End },
-            said = next_of(&mut self.saying) => said.map_or(Next::NothingMoreSaid, Next::Said),
+            said = next_of(&mut self.saying) => match said {
+                Ok(said) => said.map_or(Next::NothingMoreSaid, Next::Said),
+                Err(status) => Next::Garbled(status),
+            },
         }
     }
 
@@ -239,29 +252,36 @@ impl Watching {
     }
 
     /// What the client had before.
-    fn has(&mut self, request: &WatchRequest) {
-        for applied in &request.applied {
-            let version = Version::read(&applied.version).filter(|_| applied.refused.is_empty());
-            match resource(applied.resource) {
-                Some(Resource::Bundles) => self.bundles = version,
-                Some(Resource::Entitlement) => self.entitlement = version,
-                Some(Resource::Entitlements) => self.entitlements = version,
-                Some(Resource::Renewal) | None => {}
+    fn has(&mut self, request: &WatchRequest) -> Result<(), Status> {
+        for (index, applied) in request.applied.iter().enumerate() {
+            let Some(resource) = resource(applied.resource) else { continue };
+            let version = Some(version(index, applied)?).filter(|_| applied.refused.is_empty());
+            match resource {
+                Resource::Bundles => self.bundles = version,
+                Resource::Entitlement => self.entitlement = version,
+                Resource::Entitlements => self.entitlements = version,
+                Resource::Renewal => {}
             }
         }
         self.wants_entitlements = request.also.contains(&WireResource::Entitlements.into());
+        Ok(())
     }
 
     /// What the client says of what it was sent.
-    fn hear(&self, request: WatchRequest) {
-        for applied in request.applied.into_iter().take(MOST_RESOURCES) {
-            let (Some(resource), Some(version)) = (resource(applied.resource), Version::read(&applied.version)) else {
-                continue;
-            };
+    fn hear(&self, request: WatchRequest) -> Result<(), Status> {
+        for (index, applied) in request.applied.into_iter().enumerate().take(MOST_RESOURCES) {
+            let Some(resource) = resource(applied.resource) else { continue };
+            let version = version(index, &applied)?;
             let reason = applied.refused.chars().take(MOST_REASON).flat_map(char::escape_debug).collect();
             self.subscription.applied(resource, version, reason, self.holder.clock.now());
         }
+        Ok(())
     }
+}
+
+fn version(index: usize, applied: &Applied) -> Result<Version, Status> {
+    let wrong = || format!("applied[{index}].version: {} bytes, as no version has", applied.version.len());
+    Version::read(&applied.version).ok_or_else(|| Status::invalid_argument(wrong()))
 }
 
 /// None for a newer kind that a client may know.
@@ -275,9 +295,9 @@ fn resource(number: i32) -> Option<Resource> {
 }
 
 /// None when there is nothing more to come; never, when that was known before.
-async fn next_of(saying: &mut Option<Streaming<WatchRequest>>) -> Option<WatchRequest> {
+async fn next_of(saying: &mut Option<Streaming<WatchRequest>>) -> Result<Option<WatchRequest>, Status> {
     match saying {
-        Some(stream) => stream.message().await.ok().flatten(),
+        Some(stream) => stream.message().await,
         None => std::future::pending().await,
     }
 }

@@ -1,6 +1,8 @@
 use std::time::Duration;
 
+use prost::Message as _;
 use signet_proto::admin::v1::{ListAgentsRequest, RequestRenewalRequest};
+use signet_proto::identity::v1::identity_service_client::IdentityServiceClient;
 use signet_proto::identity::v1::watch_response::Event;
 use signet_proto::identity::v1::{
     Applied, AttestRequest, CertificateRequest, Entitlement, IssueRequest, Resource, WatchRequest, WatchResponse,
@@ -10,6 +12,7 @@ use tonic::{Code, Streaming};
 
 use crate::harness::{ID, Identity, Issuer, Place, csr, eventually, hello, new_key, renew};
 use crate::proving::{PODS, TOKENS, TokenMaker, of_cluster, prove};
+use crate::raw;
 
 async fn watch(issuer: &Issuer, identity: &Identity) -> Streaming<WatchResponse> {
     issuer.client_of(identity).await.watch(hello()).await.unwrap().into_inner()
@@ -167,7 +170,7 @@ async fn an_operator_sees_what_a_client_has_put_in_force() {
     let Event::Entitlement(entitlement) = next(&mut client.stream).await else { panic!("then the entitlement") };
     assert!(!told().await.current);
     client.say(applied(Resource::Entitlement, &entitlement.version, "")).await;
-    client.say(applied(Resource::Bundles, b"another", "")).await;
+    client.say(applied(Resource::Bundles, b"another version!", "")).await;
     client.say(applied(Resource::Bundles, &bundles.version, "no room\u{1b}[2J")).await;
     eventually("the refusal is heard", async || told().await.refused == "no room\\u{1b}[2J").await;
     assert!(!told().await.current);
@@ -187,6 +190,51 @@ async fn an_operator_sees_what_a_client_has_put_in_force() {
     };
     let ended = tokio::time::timeout(Duration::from_secs(10), ended).await.expect("an end in time");
     assert_eq!(ended.unwrap_err().code(), Code::ResourceExhausted);
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_says_what_is_no_message_is_told_so_and_loses_that_stream_alone() {
+    const WATCH: &str = "/signet.identity.v1.IdentityService/Watch";
+    let place = Place::new();
+    let issuer = place.serve().await;
+    let cart = issuer.join(ID).await;
+    let channel = issuer.channel_of(&cart).await;
+    let beside = IdentityServiceClient::new(channel.clone()).watch(hello()).await;
+    let mut beside = beside.unwrap().into_inner();
+    let word = |applied| WatchRequest { applied: vec![applied], ..WatchRequest::default() }.encode_to_vec();
+    let unknown = Applied { resource: 77, version: b"new".to_vec(), refused: String::new() };
+    let wrong = word(applied(Resource::Bundles, b"short", ""));
+    for (bad, code, told) in [
+        (vec![0x0a, 0x7f], Code::Internal, ""),
+        (vec![0; 4 << 20], Code::OutOfRange, ""),
+        (wrong, Code::InvalidArgument, "applied[0].version: 5 bytes, as no version has"),
+    ] {
+        // With its first word, and later.
+        for before in [Vec::new(), vec![word(unknown.clone()), word(unknown.clone())]] {
+            let (say, said) = tokio::sync::mpsc::channel(4);
+            for message in before.into_iter().chain([bad.clone()]) {
+                say.send(message).await.unwrap();
+            }
+            let ended = async {
+                let mut stream = raw::stream(channel.clone(), WATCH, said).await.unwrap().into_inner();
+                loop {
+                    match stream.message().await {
+                        Ok(event) => assert!(event.is_some(), "an end without a word"),
+                        Err(status) => break status,
+                    }
+                }
+            };
+            let status = tokio::time::timeout(Duration::from_secs(10), ended).await.expect("an end in time");
+            assert_eq!(status.code(), code, "{status:?}");
+            assert!(status.message().starts_with(told), "{}", status.message());
+        }
+    }
+    next(&mut beside).await;
+    next(&mut beside).await;
+    issuer.admin().await.request_renewal(RequestRenewalRequest::default()).await.unwrap();
+    assert!(matches!(next(&mut beside).await, Event::RenewNow(_)));
+    renew(&mut IdentityServiceClient::new(channel), csr(&new_key())).await.unwrap();
     issuer.stop().await;
 }
 
