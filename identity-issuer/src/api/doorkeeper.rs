@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
-use http_body_util::Limited;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use signet_identity::SharedClock;
 use tonic::body::Body;
 use tonic::server::NamedService;
@@ -91,6 +91,8 @@ impl Admitted {
     }
 }
 
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 /// Cuts off what is longer than its method needs: a few bytes on the wire may take many in memory.
 #[derive(Clone, Debug)]
 pub(crate) struct Bounded<S>(pub(super) S);
@@ -106,7 +108,16 @@ impl<S: Service<http::Request<Body>>> Service<http::Request<Body>> for Bounded<S
 
     fn call(&mut self, request: http::Request<Body>) -> S::Future {
         let most = if request.uri().path().ends_with("/ApplyPolicy") { MAX_POLICY } else { MAX_MESSAGE };
-        self.0.call(request.map(|body| Body::new(Limited::new(body, most))))
+        let cut = |body| Limited::new(body, most + PREFIX).map_err(move |error| too_long(error, most));
+        self.0.call(request.map(|body| Body::new(cut(body))))
+    }
+}
+
+/// What tonic itself says of a message that is too long.
+fn too_long(error: BoxError, most: usize) -> BoxError {
+    match error.is::<LengthLimitError>() {
+        true => Status::out_of_range(format!("the message is longer than {most} bytes")).into(),
+        false => error,
     }
 }
 
@@ -119,6 +130,8 @@ const MAX_CALLS_OF_ONE: usize = 2;
 /// For a policy with as many rules as there may be.
 pub(super) const MAX_POLICY: usize = 8 << 20;
 const MAX_MESSAGE: usize = 64 << 10;
+/// Of a message: whether it is compressed, and its length.
+const PREFIX: usize = 5;
 
 #[cfg(test)]
 mod tests {
