@@ -16,7 +16,7 @@ mod watching;
 use std::time::Duration;
 
 use prost::Message as _;
-use signet_identity::{BundleSet, WorkloadId};
+use signet_identity::{BundleSet, TrustDomain, WorkloadId};
 use signet_proto::identity::v1 as wire;
 use time::OffsetDateTime;
 use tonic::Status;
@@ -145,6 +145,24 @@ fn report(error: &(dyn std::error::Error + 'static)) -> String {
 
 fn parse_id(text: &str, field: &str) -> Result<WorkloadId, Status> {
     text.parse().map_err(|error| Status::invalid_argument(format!("{field}: {error}")))
+}
+
+/// One of this issuer's trust domain.
+fn parse_own_id(text: &str, field: &str, trust_domain: &TrustDomain) -> Result<WorkloadId, Status> {
+    let id = parse_id(text, field)?;
+    match id.trust_domain() == trust_domain {
+        true => Ok(id),
+        false => {
+            let text = format!("{field}: {id} is not in the trust domain {trust_domain} of this issuer");
+            Err(Status::invalid_argument(text))
+        }
+    }
+}
+
+/// None of one that is negative or malformed. (The conversion of prost-types negates any number of seconds, and panics at one.)
+fn span(value: prost_types::Duration) -> Option<Duration> {
+    let (seconds, nanos) = (u64::try_from(value.seconds).ok()?, u32::try_from(value.nanos).ok()?);
+    (nanos < 1_000_000_000).then(|| Duration::new(seconds, nanos))
 }
 
 /// How many entries of a list are wanted.

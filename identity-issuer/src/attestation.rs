@@ -139,6 +139,20 @@ impl NotAttested {
             Self::Store(_) => "store",
         }
     }
+
+    /// What of the proof is meant, behind the proof's own name; nothing where it is all of it.
+    pub(crate) fn field(&self) -> &'static str {
+        match self {
+            Self::Possession(error) => error.field(),
+            Self::NotConfigured
+            | Self::UnknownSource { .. }
+            | Self::UnnamedSource { .. }
+            | Self::JoinToken(_)
+            | Self::Token(_)
+            | Self::Attributes(_)
+            | Self::Store(_) => "",
+        }
+    }
 }
 
 impl Method {

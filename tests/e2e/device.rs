@@ -136,10 +136,15 @@ fn who_is_no_device_of_the_manufacturer_is_refused_and_leaves_nothing() {
             "sensor-2",
             "sensor-2",
             Code::Unauthenticated,
-            "x509_pop: its certificate is none that a registered CA vouches for",
+            "x509_pop.chain: its certificate is none that a registered CA vouches for",
         ),
         // A certificate is public: whoever has seen one is not the device.
-        ("sensor-1", "sensor-2", Code::Unauthenticated, "x509_pop: its signature is not by the certificate's key"),
+        (
+            "sensor-1",
+            "sensor-2",
+            Code::Unauthenticated,
+            "x509_pop.signature: its signature is not by the certificate's key",
+        ),
         (
             "lamp-1",
             "lamp-1",
@@ -177,9 +182,13 @@ fn a_challenge_is_good_for_one_certificate_of_the_issuer_that_gave_it() {
         (
             &altered,
             &altered,
-            "x509_pop: the challenge is none of this issuer, or was given before it was started again",
+            "x509_pop.challenge: the challenge is none of this issuer, or was given before it was started again",
         ),
-        (&other, &challenge, "x509_pop: its signature is not by the certificate's key, or over something else"),
+        (
+            &other,
+            &challenge,
+            "x509_pop.signature: its signature is not by the certificate's key, or over something else",
+        ),
     ] {
         let refused = answer(challenge, signed).unwrap_err();
         assert_eq!((refused.code(), refused.message()), (Code::Unauthenticated, told));

@@ -21,7 +21,7 @@ use super::calls::Call;
 use super::doorkeeper::{Bounded, Doorkeeper, MAX_POLICY, Places};
 use super::explanation::Explaining;
 use super::unattended::Unattended;
-use super::{agents, bundles, companions, parse_id, policy, store_status, timestamp};
+use super::{agents, bundles, companions, parse_own_id, policy, span, store_status, timestamp};
 use crate::administration::{Administrators, Role, Target};
 use crate::admission::Admission;
 use crate::agents::Agents;
@@ -121,11 +121,7 @@ impl AdminApi {
 
     /// An ID that a workload may have: in our trust domain, and none of the issuer's own.
     fn grantable_id(&self, text: &str) -> Result<WorkloadId, Status> {
-        let id = parse_id(text, "spiffe_id")?;
-        if *id.trust_domain() != self.trust_domain {
-            let text = format!("spiffe_id: {id} is not in the trust domain {} of this issuer", self.trust_domain);
-            return Err(Status::invalid_argument(text));
-        }
+        let id = parse_own_id(text, "spiffe_id", &self.trust_domain)?;
         if is_reserved(&id) {
             return Err(Status::invalid_argument(format!("spiffe_id: {id} is reserved for the issuer itself")));
         }
@@ -207,6 +203,7 @@ impl AdminService for AdminApi {
     ) -> Result<Response<ExplainPolicyResponse>, Status> {
         let call = self.admit(&request, "ExplainPolicy", Role::Viewer, Target::Issuer).await?;
         let explaining = Explaining {
+            trust_domain: &self.trust_domain,
             policies: &self.policies,
             agents: &self.agents,
             administrators: &self.administrators,
@@ -234,7 +231,7 @@ impl AdminService for AdminApi {
         let by_number = agents::number_of(request.get_ref());
         let admitted = self.admit_id(&request, "EvictAgents", id).await;
         let (call, id) = admitted.map_err(|status| match (status.code(), by_number) {
-            (Code::PermissionDenied, Some(number)) => agents::no_agent(number),
+            (Code::PermissionDenied, Some(number)) => agents::no_agent("number", number),
             _ => status,
         })?;
         call.end(agents::evict(&self.agents, id, request.get_ref()).await)
@@ -320,9 +317,9 @@ impl AdminApi {
 /// None when unset; negative, malformed or longer than `max` is the caller's mistake.
 fn duration(value: Option<prost_types::Duration>, field: &str, max: Duration) -> Result<Option<Duration>, Status> {
     let Some(value) = value else { return Ok(None) };
-    match Duration::try_from(value) {
-        Ok(duration) if duration <= max => Ok(Some(duration)),
-        Ok(_) => Err(Status::invalid_argument(format!("{field}: longer than {} h", max.as_secs() / 3600))),
-        Err(_) => Err(Status::invalid_argument(format!("{field}: negative or malformed"))),
+    match span(value) {
+        Some(duration) if duration <= max => Ok(Some(duration)),
+        Some(_) => Err(Status::invalid_argument(format!("{field}: longer than {} h", max.as_secs() / 3600))),
+        None => Err(Status::invalid_argument(format!("{field}: negative or malformed"))),
     }
 }

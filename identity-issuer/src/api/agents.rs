@@ -54,7 +54,7 @@ pub(super) async fn whose(
         Some(Which::SpiffeId(text)) => grantable(text),
         Some(Which::Number(of)) => {
             let id = agents.identity_of(number_of_wire(*of)).await.map_err(|error| store_status(&error))?;
-            id.ok_or_else(|| no_agent(*of))
+            id.ok_or_else(|| no_agent("number", *of))
         }
     }
 }
@@ -66,9 +66,9 @@ pub(super) fn number_of(request: &EvictAgentsRequest) -> Option<u64> {
     }
 }
 
-/// Or none that is the caller's to evict.
-pub(super) fn no_agent(number: u64) -> Status {
-    Status::not_found(format!("number: there is no agent {number}"))
+/// Or none that is the caller's to see.
+pub(super) fn no_agent(field: &str, number: u64) -> Status {
+    Status::not_found(format!("{field}: there is no agent {number}"))
 }
 
 /// All of `id`, or the one that the request names.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use signet_identity::WorkloadId;
+use signet_identity::{TrustDomain, WorkloadId};
 use signet_policy::{Attributes, Outcome, Rule};
 use signet_proto::admin::v1::{
     Attestation, AttributeConditions, AttributeList, ExplainPolicyRequest, ExplainPolicyResponse, Granted, Issued,
@@ -14,7 +14,7 @@ use tonic::Status;
 
 use super::agents::{attributes_told, no_agent, number_of_wire};
 use super::doorkeeper::Admitted;
-use super::{parse_id, store_status, timestamp};
+use super::{parse_own_id, store_status, timestamp};
 use crate::administration::{Administrators, Binding, Permissions, Role, Target};
 use crate::agents::Agents;
 use crate::distribution::Holder;
@@ -31,6 +31,7 @@ const MOST_SHOWN: usize = 128;
 
 /// What there is to look at.
 pub(super) struct Explaining<'a> {
+    pub(super) trust_domain: &'a TrustDomain,
     pub(super) policies: &'a Policies,
     pub(super) agents: &'a Agents,
     pub(super) administrators: &'a Administrators,
@@ -56,13 +57,13 @@ impl Explaining<'_> {
                 }
                 Ok(answer)
             }
-            Some(Subject::SpiffeId(id)) => self.identity(parse_id(&id, "spiffe_id")?).await,
+            Some(Subject::SpiffeId(id)) => self.identity(parse_own_id(&id, "spiffe_id", self.trust_domain)?).await,
             Some(Subject::Agent(of)) => {
                 let number = number_of_wire(of);
                 let found = self.agents.store.attestation(number).await.map_err(|error| store_status(&error))?;
                 // Whose it is, is nothing for those who may not see it.
                 let record = found.filter(|record| self.permissions.sees(record.id.path()));
-                let record = record.ok_or_else(|| no_agent(of))?;
+                let record = record.ok_or_else(|| no_agent("agent", of))?;
                 let mut answer = self.attributes(proved_by(&record)).await?;
                 self.add_facts(&mut answer, &Holder::Attestation(number), record.id.path()).await?;
                 answer.attestation = Some(self.attested(record).await?);

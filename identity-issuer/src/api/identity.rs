@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::admin::GuardedAdmin;
 use super::attestors::Attestors;
 use super::watching::{Holder, Watching};
-use super::{BUSY, bundles, companions, parse_id, report, store_status, svid, timestamp, too_many};
+use super::{BUSY, bundles, companions, parse_id, report, span, store_status, svid, timestamp, too_many};
 use crate::admission::{Admission, Limit};
 use crate::agents::Agents;
 use crate::attestation::{Attestation, Attested, Method, NotAttested, TokenError};
@@ -130,11 +130,12 @@ impl IdentityApi {
             return store_status(error);
         }
         let (reason, cause) = (refused.reason(), report(refused));
+        let field = refused.field();
         self.tell_refused(method, reason, &cause, caller);
         match refused {
             NotAttested::JoinToken(_) => token_not_accepted(),
             NotAttested::Token(TokenError::NoKeysYet) => Status::unavailable(format!("{method}: {cause}")),
-            _ => Status::unauthenticated(format!("{method}: {cause}")),
+            _ => Status::unauthenticated(format!("{method}{field}: {cause}")),
         }
     }
 }
@@ -158,9 +159,9 @@ impl IdentityService for IdentityApi {
         let caller = caller.ok_or_else(|| Status::internal("a connection without a caller"))?;
         let working = caller.work.begin();
         let AttestRequest { proof, csr, spiffe_id, wait } = request.into_inner();
-        let wait = wait.map(Duration::try_from).transpose();
-        let wait = wait.map_err(|_| Status::invalid_argument("wait: negative, or no time"))?;
-        let wait = wait.unwrap_or_default().min(self.longest_wait);
+        let wait = span(wait.unwrap_or_default());
+        let wait = wait.ok_or_else(|| Status::invalid_argument("wait: negative, or no time"))?;
+        let wait = wait.min(self.longest_wait);
         let proof = proof.ok_or_else(|| Status::invalid_argument("proof: missing"))?;
         let wanted = (!spiffe_id.is_empty()).then(|| parse_id(&spiffe_id, "spiffe_id")).transpose()?;
         if let Some(address) = caller.address {

@@ -9,7 +9,7 @@ use signet_proto::identity::v1::{
 use tonic::{Request, Response, Status};
 
 use super::identity::{IdentityApi, serial_of};
-use super::{PUSHBACK, parse_id, svid};
+use super::{PUSHBACK, parse_id, span, svid};
 use crate::attestation::{Attestation, AttestationNumber};
 use crate::entitlement::{Grounds, Wanted, entitle};
 
@@ -68,7 +68,7 @@ impl IdentityApi {
             if entitlement.profile.is_identity() {
                 return Err(Status::invalid_argument("ttl: an identity lives as long as its rule says"));
             }
-            let shorter = Duration::try_from(ttl).map_err(|_| Status::invalid_argument("ttl: negative"))?;
+            let shorter = span(ttl).ok_or_else(|| Status::invalid_argument("ttl: negative or malformed"))?;
             entitlement.shorten(shorter).map_err(|error| Status::invalid_argument(format!("ttl: {error}")))?;
         }
         let told = entitlement.clone();

@@ -78,6 +78,20 @@ pub(crate) enum PossessionError {
 }
 
 impl PossessionError {
+    pub(super) fn field(&self) -> &'static str {
+        match self {
+            Self::ChainLength { .. }
+            | Self::CertificateTooLarge { .. }
+            | Self::Malformed
+            | Self::KeyTooLarge
+            | Self::Path(_)
+            | Self::AuthorityOutOfDate { .. } => ".chain",
+            Self::Challenge(_) => ".challenge",
+            Self::Scheme(_) => ".scheme",
+            Self::Signature => ".signature",
+        }
+    }
+
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::ChainLength { .. }

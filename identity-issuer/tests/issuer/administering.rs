@@ -95,7 +95,7 @@ async fn an_operator_bans_and_sees_in_its_own_part_only() {
     for number in [foreign, 4711] {
         let subject = Some(explain_policy_request::Subject::Agent(number));
         let refused = ann.explain_policy(ExplainPolicyRequest { subject }).await.unwrap_err();
-        assert_eq!(refused.message(), format!("number: there is no agent {number}"));
+        assert_eq!(refused.message(), format!("agent: there is no agent {number}"));
         let refused = ann.evict_agents(EvictAgentsRequest { agents: Some(Agents::Number(number)) }).await.unwrap_err();
         assert_eq!(refused.code(), Code::NotFound);
         assert_eq!(refused.message(), format!("number: there is no agent {number}"));

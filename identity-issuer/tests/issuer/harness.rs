@@ -172,13 +172,16 @@ impl Issuer {
     }
 
     pub async fn admin(&self) -> AdminServiceClient<Channel> {
+        AdminServiceClient::new(self.admin_channel().await)
+    }
+
+    pub async fn admin_channel(&self) -> Channel {
         let path = self.started.admin_socket.clone();
         let connector = tower::service_fn(move |_| {
             let path = path.clone();
             async move { UnixStream::connect(path).await.map(TokioIo::new) }
         });
-        let channel = Endpoint::from_static("http://issuer").connect_with_connector(connector).await.unwrap();
-        AdminServiceClient::new(channel)
+        Endpoint::from_static("http://issuer").connect_with_connector(connector).await.unwrap()
     }
 
     pub async fn token(&self, id: &str) -> String {

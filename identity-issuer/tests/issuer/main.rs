@@ -10,6 +10,7 @@ mod attesting;
 mod faults;
 mod flooding;
 mod issuing;
+mod limits;
 mod operating;
 mod proving;
 mod renewing;

@@ -310,13 +310,13 @@ async fn whoever_may_be_several_says_which() {
 }
 
 /// A data centre's CA, registered as `dc-1`, and a machine with a certificate of it.
-struct Machine {
+pub struct Machine {
     certificate: Vec<u8>,
     key: KeyPair,
 }
 
 impl Machine {
-    fn at(place: &Place) -> Self {
+    pub fn at(place: &Place) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "DC 1");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -329,7 +329,7 @@ impl Machine {
         Self { certificate: certificate.der().to_vec(), key }
     }
 
-    async fn prove(&self, issuer: &Issuer, csr: &[u8]) -> X509Possession {
+    pub async fn prove(&self, issuer: &Issuer, csr: &[u8]) -> X509Possession {
         let answer = issuer.stranger().await.challenge(ChallengeRequest {}).await.unwrap().into_inner();
         let context = [&[0x20; 64][..], b"signet x509_pop v1\0"].concat();
         let hash = |bytes: &[u8]| digest(&SHA256, bytes).as_ref().to_vec();

@@ -152,7 +152,7 @@ async fn an_agent_is_explained_with_what_was_issued_and_who_may_see_it() {
     assert_eq!((of_id.issued.len(), of_id.seen_by.len()), (2, 2));
     assert_eq!(of_id.attestation.unwrap().number, number);
     let refused = explain(Subject::Agent(4711)).await.unwrap_err();
-    assert_eq!((refused.code(), refused.message()), (Code::NotFound, "number: there is no agent 4711"));
+    assert_eq!((refused.code(), refused.message()), (Code::NotFound, "agent: there is no agent 4711"));
     issuer.stop().await;
 }
 
