@@ -216,6 +216,10 @@ impl Compiled {
         if rule.settings.hint.as_ref().is_some_and(|hint| hint.chars().any(char::is_control)) {
             return Err(wrong(Field::Hint, "it has a control character".to_owned()));
         }
+        if rule.settings.federates_with.len() > MAX_FEDERATES_WITH {
+            let what = format!("a rule federates with {MAX_FEDERATES_WITH} trust domains at most");
+            return Err(wrong(Field::FederatesWith(MAX_FEDERATES_WITH), what));
+        }
         let federates_with = rule.settings.federates_with.iter().enumerate().map(|(number, name)| {
             name.parse::<TrustDomain>().map_err(|error| wrong(Field::FederatesWith(number), error.to_string()))
         });
@@ -342,6 +346,8 @@ const MAX_HINT: usize = 1024;
 const MAX_PATTERNS: usize = 256;
 /// They stand in one certificate, which has 8 KiB at most.
 const MAX_DNS_NAMES: usize = 32;
+/// Their bundles, of 48 KiB each at most, travel in one message, of which a client takes 1 MiB.
+const MAX_FEDERATES_WITH: usize = 15;
 
 #[cfg(test)]
 mod tests;

@@ -232,6 +232,10 @@ fn what_is_wrong_is_told_with_its_place_and_what_to_do() {
             rule(&format!("{id}  dns_names:\n{}", "  - a.b\n".repeat(33))),
             "policy.yaml:38:5: dns_names[32]: a rule gives 32 names at most",
         ),
+        (
+            rule(&format!("{id}  federates_with:\n{}", "  - a.example\n".repeat(16))),
+            "policy.yaml:21:5: federates_with[15]: a rule federates with 15 trust domains at most",
+        ),
         (rule(&format!("{id}  hint: \"a\\e[2J\"\n")), "policy.yaml:5:9: hint: it has a control character"),
         (
             rule(&format!("  spiffe_id: spiffe://example.org/{}\n  profile: tls-server\n", "a".repeat(53))),
