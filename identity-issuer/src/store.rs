@@ -31,6 +31,7 @@ use self::committer::Committer;
 use self::database::Database;
 use self::queue::Queue;
 use crate::certificate::Certificate;
+use crate::utc::{microseconds, of_microseconds};
 
 pub(crate) use agents::{AgentRecord, AttestationRecord, Ban, IssuedRecord, Origin, StandingChange};
 pub(crate) use bundles::{BundlesChange, BundlesRecord, PublishedBundles, SignedBundles};
@@ -245,13 +246,7 @@ fn workload_id(text: &str) -> Result<WorkloadId, StoreError> {
 }
 
 fn time(microseconds: i64) -> Result<OffsetDateTime, StoreError> {
-    OffsetDateTime::from_unix_timestamp_nanos(i128::from(microseconds) * 1000)
-        .map_err(|_| StoreError::Record { what: "not a time" })
-}
-
-/// Microseconds of the Unix epoch: 292,000 years either way fit.
-fn microseconds(time: OffsetDateTime) -> i64 {
-    (time.unix_timestamp_nanos() / 1000) as i64
+    of_microseconds(microseconds).ok_or(StoreError::Record { what: "not a time" })
 }
 
 #[cfg(test)]

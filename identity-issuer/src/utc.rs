@@ -1,4 +1,4 @@
-//! Times as people and logs read them.
+//! Times as people and logs read them, and as records keep them.
 
 use std::fmt;
 
@@ -14,4 +14,14 @@ impl fmt::Display for Utc {
         let text = self.0.format(&Rfc3339).map_err(|_| fmt::Error)?;
         f.write_str(&text)
     }
+}
+
+/// Of the Unix epoch: 292,000 years either way fit.
+pub(crate) fn microseconds(time: OffsetDateTime) -> i64 {
+    (time.unix_timestamp_nanos() / 1000) as i64
+}
+
+/// None for one beyond the year 9999.
+pub(crate) fn of_microseconds(microseconds: i64) -> Option<OffsetDateTime> {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(microseconds) * 1000).ok()
 }

@@ -17,6 +17,7 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 use super::read;
 use crate::authority::{Authority, CaCertificate, IntermediateError, check_peer};
 use crate::store::{BundlesRecord, SignedBundles, StoreError};
+use crate::utc::{microseconds, of_microseconds};
 
 /// A statement that was verified.
 #[derive(Clone, Debug)]
@@ -106,8 +107,7 @@ impl Statement {
         };
         Ok(Self {
             issuer: written.issuer,
-            at: OffsetDateTime::from_unix_timestamp_nanos(i128::from(written.at) * 1000)
-                .map_err(|_| StatementError::Malformed)?,
+            at: of_microseconds(written.at).ok_or(StatementError::Malformed)?,
             bundles: written.bundles.into_iter().map(bundle).collect::<Result<_, _>>()?,
             text: statement.clone(),
             signature: signature.clone(),
@@ -130,10 +130,6 @@ fn verify_signature(signer: &CaCertificate, message: &[u8], signature: &[u8]) ->
     let (_, spki) = SubjectPublicKeyInfo::from_der(&signer.spki).map_err(|_| StatementError::Signature)?;
     let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &spki.subject_public_key.data);
     key.verify(message, signature).map_err(|_| StatementError::Signature)
-}
-
-fn microseconds(time: OffsetDateTime) -> i64 {
-    (time.unix_timestamp_nanos() / 1000) as i64
 }
 
 #[cfg(test)]

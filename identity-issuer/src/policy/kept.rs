@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use signet_policy::Rule;
-use time::OffsetDateTime;
 
 use super::{Actor, Revision, RevisionHead};
 use crate::pem_files::write_whole;
+use crate::utc::{microseconds, of_microseconds};
 
 /// Where it is. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -47,7 +47,7 @@ impl KeptPolicy {
             tracing::warn!(path = %self.0.display(), "the policy that was in force last cannot be read");
             return None;
         };
-        let created_at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(created_at) * 1000).ok()?;
+        let created_at = of_microseconds(created_at)?;
         let head =
             RevisionHead { number: revision, created_at, actor: Actor::of_record(actor), comment, rules: rules.len() };
         Some(Revision { head, removed, rules })
@@ -58,7 +58,7 @@ impl KeptPolicy {
         let Revision { head, removed, rules } = revision;
         let written = Written {
             revision: head.number,
-            created_at: (head.created_at.unix_timestamp_nanos() / 1000) as i64,
+            created_at: microseconds(head.created_at),
             actor: head.actor.as_str().to_owned(),
             comment: head.comment.clone(),
             removed: *removed,

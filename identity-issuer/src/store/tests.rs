@@ -488,6 +488,35 @@ async fn of_two_who_record_one_proof_one_does(which: Which) {
     }
 }
 
+/// What an issuer says of one who has gone to another since, counts for nothing.
+#[tokio::test]
+async fn whoever_came_to_another_issuer_later_is_there() {
+    let Opened { store, task, clock, _folder, .. } = opened(Which::Postgres, 10).await;
+    let now = clock.now();
+    let record = |issuer: &str, seconds: u64, revision| ProgressRecord {
+        issuer: issuer.to_owned(),
+        number: AttestationNumber(1),
+        connected_at: now + Duration::from_secs(seconds),
+        revision,
+        is_current: true,
+        since: now,
+        refused: String::new(),
+    };
+    let is_at = async || -> Vec<(String, i64)> {
+        let rows = sqlx::query_as("SELECT issuer, revision FROM agent_progress");
+        rows.fetch_all(&store.database.lists).await.unwrap()
+    };
+    store.share_progress(&[record("two", 5, 7)]).await.unwrap();
+    store.share_progress(&[record("one", 4, 6)]).await.unwrap();
+    store.forget_progress("one", &[AttestationNumber(1)]).await.unwrap();
+    assert_eq!(is_at().await, [("two".to_owned(), 7)]);
+    store.share_progress(&[record("one", 6, 8)]).await.unwrap();
+    assert_eq!(is_at().await, [("one".to_owned(), 8)]);
+    store.forget_all_progress("one").await.unwrap();
+    assert!(is_at().await.is_empty());
+    task.finish().await;
+}
+
 /// One suite for each of the databases.
 macro_rules! on_both {
     ($($test:ident,)*) => {

@@ -188,11 +188,13 @@ fn root_of_place(place: &Place) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_writes_to_the_database_has_nobody_trust_anything() {
-    let (url, [(_a, one), (_b, two)]) = two().await;
+    let (url, [(_here, one), (there, two)]) = two().await;
     let of_one = one.join(ID).await;
-    let is_union = async || summary(&watch(&one, &of_one).await.1) == [("example.org", 2)];
-    eventually("the first trusts both", is_union).await;
     eventually("the first knows of the second", async || published(&one).await.iter().any(|bundle| !bundle.own)).await;
+    sql(&url, "CREATE TABLE older AS SELECT * FROM issuer_bundles").await;
+    replace(&there.path("root/root.pem"), &(root_of(&there) + &pem_of("example.org")));
+    let is_union = async || summary(&watch(&one, &of_one).await.1) == [("example.org", 3)];
+    eventually("the first trusts what both say", is_union).await;
     let other = published(&one).await.into_iter().find(|bundle| !bundle.own).unwrap().issuer;
     let (mut stream, before) = watch(&one, &of_one).await;
     two.stop().await;
@@ -205,6 +207,8 @@ async fn whoever_writes_to_the_database_has_nobody_trust_anything() {
          FROM saved ON CONFLICT DO NOTHING",
         "INSERT INTO issuer_bundles SELECT 'ff', statement, signature, chain, 0 FROM saved LIMIT 1",
         "INSERT INTO issuer_bundles SELECT issuer, statement, signature, 'junk', 0 FROM saved ON CONFLICT DO NOTHING",
+        // By the right one, and taken back by it since.
+        "INSERT INTO issuer_bundles SELECT issuer, statement, signature, chain, 0 FROM older ON CONFLICT DO NOTHING",
     ] {
         // What is lost, also by a backup that comes back, is trusted as before.
         sql(&url, "DELETE FROM issuer_bundles").await;
