@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::Level;
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{Targets, filter_fn};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Registry, fmt as lines, reload};
@@ -72,7 +72,12 @@ pub fn init(format: Format) -> LogHandle {
     let (filter, reload) = reload::Layer::new(targets(level));
     let output = match format {
         Format::Terminal => lines::layer().with_writer(io::stderr).boxed(),
-        Format::Json => lines::layer().json().flatten_event(true).with_writer(io::stderr).boxed(),
+        Format::Json => {
+            let json = || lines::layer().json().flatten_event(true).with_writer(io::stderr);
+            // What administrative events are about is their `target`. A second one in the same object would hide it from readers.
+            let administration = json().with_target(false).with_filter(filter_fn(|of| of.target() == ADMINISTRATION));
+            json().with_filter(filter_fn(|of| of.target() != ADMINISTRATION)).and_then(administration).boxed()
+        }
     };
     let installed = tracing_subscriber::registry().with(output.with_filter(filter)).try_init().is_ok();
     let handle = LogHandle(Arc::new(Shared { reload: installed.then_some(reload), level: Mutex::new(level) }));
@@ -151,6 +156,7 @@ mod tests {
         tracing::debug!(serial = "0a", "a fact");
         tracing::debug!(target: "h2::codec", authorization = "secret");
         assert!(!init(Format::Json).set_level("off".parse().unwrap()), "the second to begin moves nothing");
+        tracing::info!(target: ADMINISTRATION, target = "/shop/cart", "administration");
         tracing::error!("still there");
     }
 
@@ -169,8 +175,11 @@ mod tests {
     fn events_are_json_lines_whose_level_moves_while_running() {
         let lines = lines_of_child("info");
         let messages: Vec<_> = lines.iter().map(|line| line["message"].as_str().unwrap()).collect();
-        assert_eq!(messages, ["a fact", "still there"]);
+        assert_eq!(messages, ["a fact", "administration", "still there"]);
         assert_eq!((&lines[0]["serial"], &lines[0]["level"]), (&"0a".into(), &"DEBUG".into()));
+        assert_eq!(lines[0]["target"], "signet_process::logging::tests");
+        // Of two, this would be the last one.
+        assert_eq!(lines[1]["target"], "/shop/cart");
     }
 
     #[test]
