@@ -9,6 +9,7 @@ mod doorkeeper;
 mod explanation;
 mod identity;
 mod issuing;
+mod naming;
 mod policy;
 mod unattended;
 mod watching;

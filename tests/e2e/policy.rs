@@ -22,8 +22,9 @@ rules:
 ";
 
 struct Operator {
-    folder: TempDir,
     issuer: Issuer,
+    // After the issuer, whose log is in it and is shown when a test fails.
+    folder: TempDir,
 }
 
 impl Operator {
@@ -265,17 +266,47 @@ fn an_operator_far_away_is_confined_to_its_part() {
     operator.refused(&with(&["status"], &place));
     operator.write("large.yaml", &format!("# {}\nrules: []\n", "x".repeat(9 << 20)));
     operator.refused(&["apply", "--yes", "-f", "large.yaml"]);
+    // Each event says of what it is: whoever reads the log later sees that from nothing else.
+    operator.refused(&["forget", "3f1c0d5ab2e4987610fedcba98765432"]);
+    operator.refused(&["forget", "3f1c\u{1b}[2J"]);
+    operator.refused(&["evict", "4711"]);
+    operator.refused(&["explain", "4711"]);
+    operator.told(&["explain", "-a", "k8s.pod=a"]);
+    operator.told(&["get", "policy", "--revision", "1"]);
+    operator.told(&["get", "agents", "--spiffe-id", "spiffe://example.org/people/ann"]);
+    operator.refused(&["rollback", "4711", "--yes"]);
+    let number =
+        operator.json(&["get", "agents", "--spiffe-id", "spiffe://example.org/people/ann"])["agents"][0]["number"]
+            .to_string();
+    operator.told(&["evict", &number]);
     let log = operator.issuer.process.log();
+    let events: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let told = |actor: &str, action: &str, target: &str, outcome: &str| {
-        let parts = [("actor", actor), ("action", action), ("target", target), ("outcome", outcome)];
-        let is_it = |line: &str| parts.iter().all(|(key, value)| line.contains(&format!("\"{key}\":\"{value}")));
-        assert!(log.lines().any(is_it), "{parts:?} is not in {log}");
+        let begins = |event: &Value, key: &str, text: &str| event[key].as_str().is_some_and(|it| it.starts_with(text));
+        let is_it = |event: &Value| {
+            begins(event, "actor", actor)
+                && begins(event, "outcome", outcome)
+                && event["action"] == action
+                && event["target"] == target
+        };
+        assert!(events.iter().any(is_it), "{actor} {action} {target} {outcome} is not in {log}");
     };
     let (ann, eve) = ("spiffe://example.org/people/ann", "spiffe://example.org/eve");
     told(ann, "ApplyPolicy", "rules shop, revision 1", "done");
-    told(ann, "ApplyPolicy", "this issuer", "refused: rule `billing`");
+    told(ann, "ApplyPolicy (dry run)", "policy by files billing.yaml", "refused: rule `billing`");
+    // She has a role: whoever gives such identities needs it for everything.
+    told("uid:", "CreateJoinToken", "/people/ann", "done");
     told(ann, "CreateJoinToken", "/shop/cart", "done");
     told(ann, "CreateJoinToken", "/billing/pay", "refused: ");
     told(eve, "GetStatus", "unknown", "refused: ");
     told("uid:", "ApplyPolicy", "unknown", "refused: ");
+    told("uid:", "ForgetIssuer", "issuer 3f1c0d5ab2e4987610fedcba98765432", "refused: ");
+    told("uid:", "ForgetIssuer", "issuer 3f1c\\u{1b}[2J", "refused: ");
+    told("uid:", "EvictAgents", "agent 4711", "refused: ");
+    told("uid:", "EvictAgents", &format!("agent {number}, /people/ann"), "done");
+    told("uid:", "ExplainPolicy", "agent 4711", "refused: ");
+    told("uid:", "ExplainPolicy", "attributes k8s.pod=a", "done");
+    told("uid:", "GetPolicy", "policy, revision 1", "done");
+    told("uid:", "ListAgents", "agents of spiffe://example.org/people/ann", "done");
+    told("uid:", "RollbackPolicy (dry run)", "policy back to revision 4711", "refused: ");
 }

@@ -20,6 +20,7 @@ use tonic::{Code, Request, Response, Status};
 use super::calls::Call;
 use super::doorkeeper::{Bounded, Doorkeeper, MAX_POLICY, Places};
 use super::explanation::Explaining;
+use super::naming::Naming;
 use super::unattended::Unattended;
 use super::{agents, bundles, companions, parse_own_id, policy, span, store_status, timestamp};
 use crate::administration::{Administrators, Role, Target};
@@ -75,14 +76,14 @@ impl AdminApi {
         Ok(Routes::new(admin).add_service(health).add_service(reflection).prepare())
     }
 
-    async fn admit<T>(
+    async fn admit<T: Naming>(
         &self,
         request: &Request<T>,
         action: &'static str,
         role: Role,
         target: Target<'_>,
     ) -> Result<Call, Status> {
-        let mut call = Call::admit(&self.agents, request, action, role, target).await?;
+        let mut call = Call::admit(&self.agents, request, action, (role, target), target).await?;
         if role == Role::Viewer {
             call.turn = self.admission.read(|| self.store.has_line()).await;
         }
@@ -90,7 +91,7 @@ impl AdminApi {
     }
 
     /// The same for a call that decides over an identity.
-    async fn admit_over<T>(
+    async fn admit_over<T: Naming>(
         &self,
         request: &Request<T>,
         action: &'static str,
@@ -100,7 +101,7 @@ impl AdminApi {
     }
 
     /// A call about what is no identity is written down too.
-    async fn admit_id<T>(
+    async fn admit_id<T: Naming>(
         &self,
         request: &Request<T>,
         action: &'static str,
@@ -109,11 +110,12 @@ impl AdminApi {
         match id {
             Ok(id) => {
                 // Whoever decides over an identity that a role is bound to decides over the role.
-                let (role, target) = match self.administrators.is_bound(&id) {
+                let path = Target::Path(id.path());
+                let needed = match self.administrators.is_bound(&id) {
                     true => (Role::Administrator, Target::Everything),
-                    false => (Role::Operator, Target::Path(id.path())),
+                    false => (Role::Operator, path),
                 };
-                Ok((self.admit(request, action, role, target).await?, id))
+                Ok((Call::admit(&self.agents, request, action, needed, path).await?, id))
             }
             Err(status) => Err(self.admit(request, action, Role::Viewer, Target::Issuer).await?.refuse(status)),
         }

@@ -5,6 +5,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Request, Response, Status};
 
 use super::doorkeeper::Admitted;
+use super::naming::{Naming, listed};
 use super::unattended::Attention;
 use crate::administration::{Permissions, Role, Target};
 use crate::agents::Agents;
@@ -24,13 +25,13 @@ pub(super) struct Call {
 }
 
 impl Call {
-    /// Begins a call that needs `role` for `target`, if whoever makes it has that and has not lost its standing.
-    pub(super) async fn admit<T>(
+    /// Begins a call over `about`, if whoever makes it has the role for the target that it needs, and has not lost its standing.
+    pub(super) async fn admit<T: Naming>(
         agents: &Agents,
         request: &Request<T>,
         action: &'static str,
-        role: Role,
-        target: Target<'_>,
+        (role, needed_for): (Role, Target<'_>),
+        about: Target<'_>,
     ) -> Result<Self, Status> {
         if let Some(attention) = request.extensions().get::<Attention>() {
             attention.give();
@@ -38,8 +39,13 @@ impl Call {
         let admitted = request.extensions().get::<Admitted>();
         let place = admitted.ok_or_else(|| Status::internal("a call without a caller"))?.clone();
         let permissions = place.permissions().clone();
-        let mut call = Self { permissions, action, target: target.to_string(), written: false, place, turn: None };
-        match call.may(agents, request.extensions().get(), role, target).await {
+        let target = match (request.get_ref().named(), about) {
+            (Some(named), Target::Path(_)) => format!("{named}, {about}"),
+            (Some(named), Target::Issuer | Target::Everything) => named,
+            (None, _) => about.to_string(),
+        };
+        let mut call = Self { permissions, action, target, written: false, place, turn: None };
+        match call.may(agents, request.extensions().get(), role, needed_for).await {
             Ok(()) => Ok(call),
             Err(status) => {
                 call.write_down(&format!("refused: {}", status.message()));
@@ -76,12 +82,12 @@ impl Call {
         outcome: Result<ApplyPolicyResponse, Status>,
     ) -> Result<Response<ApplyPolicyResponse>, Status> {
         if let Ok(ApplyPolicyResponse { revision, changes, .. }) = &outcome {
-            let named: Vec<_> = changes.iter().take(MOST_NAMED).map(|change| change.rule.as_str()).collect();
-            let more = changes.len().saturating_sub(MOST_NAMED);
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            self.target = match named.is_empty() {
+            self.target = match changes.is_empty() {
                 true => format!("no rule, revision {revision}"),
-                false => format!("rules {}{more}, revision {revision}", named.join(", ")),
+                false => {
+                    let rules = listed(changes.iter().map(|change| change.rule.as_str()));
+                    format!("rules {rules}, revision {revision}")
+                }
             };
         }
         self.end(outcome)
@@ -116,7 +122,5 @@ impl Drop for Call {
     }
 }
 
-/// Of the rules that are changed.
-const MOST_NAMED: usize = 16;
 /// In bytes. A refusal may repeat what the caller wrote.
 const MAX_OUTCOME: usize = 1024;
