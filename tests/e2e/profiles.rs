@@ -6,7 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use serde_json::json;
 use signet_tests::address::Host;
+use signet_tests::tokens::{PROVIDER, TokenMaker, proof};
 use signet_tests::{Issuer, Recipe, Workload, pages, program, secs};
 use tempfile::TempDir;
 
@@ -25,17 +27,20 @@ const RULES: &str = "rules:
 
 /// A CI job with an identity in files, at an issuer with these rules.
 struct Job {
-    folder: TempDir,
     issuer: Issuer,
+    folder: TempDir,
 }
 
 impl Job {
     fn new() -> Self {
+        Self::at("", RULES)
+    }
+
+    /// With more configuration of the issuer, and other rules.
+    fn at(configuration: &str, rules: &str) -> Self {
         let folder = TempDir::new().unwrap();
-        let issuer = Issuer::start(folder.path(), "example.org", secs(600));
-        let rules = folder.path().join("rules.yaml");
-        fs::write(&rules, RULES).unwrap();
-        issuer.operate(&["apply", "--yes", "-f", rules.to_str().unwrap()]);
+        let issuer = Issuer::start_with(folder.path(), "example.org", secs(600), configuration);
+        issuer.apply(rules);
         let mut job = Workload::of(issuer.address);
         job.attest(&issuer.join_token("spiffe://example.org/ci/shop-deploy")).unwrap();
         let identity = folder.path().join("identity");
@@ -237,6 +242,114 @@ fn what_is_not_given_is_refused_with_the_reason_and_leaves_no_file() {
     }
     assert_eq!(fs::read_to_string(job.path("taken.pem")).unwrap(), "mine");
     assert_eq!(job.issuer.query("SELECT count(*) FROM issued WHERE profile <> 'workload'"), ["0"]);
+}
+
+#[test]
+fn the_profile_of_the_page_makes_certificates_as_it_says() {
+    let profile = pages::fragment("profiles.md", "profiles");
+    let rules = "rules:
+  - name: web
+    match: { svid.spiffe_id: 'spiffe://example.org/ci/*' }
+    spiffe_id: spiffe://example.org/web/cart
+    dns_names: [cart.web.example.org]
+    profile: web
+  - name: month
+    match: { svid.spiffe_id: 'spiffe://example.org/ci/*' }
+    spiffe_id: spiffe://example.org/web/month
+    dns_names: [cart.web.example.org]
+    profile: web
+    ttl: 30d
+  - name: elsewhere
+    match: { svid.spiffe_id: 'spiffe://example.org/ci/*' }
+    spiffe_id: spiffe://example.org/web/bank
+    dns_names: [cart.web.example.org, bank.example]
+    profile: web
+";
+    let job = Job::at(&profile.text, rules);
+    for name in ["cart", "month", "third"] {
+        job.request(name, &EC);
+    }
+    job.request("other", &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-384"]);
+    let issue = |csr: &str, more: &[&str]| {
+        let csr = format!("{csr}.csr");
+        let words = ["issue", "--profile", "web", "--csr", &csr, "--spiffe-id"];
+        job.signet(&[&words, more].concat())
+    };
+    let [cart, month, bank] = ["cart", "month", "bank"].map(|name| format!("spiffe://example.org/web/{name}"));
+    let (cart, month, bank) = (cart.as_str(), month.as_str(), bank.as_str());
+    let issued = issue("cart", &[cart, "--out", "cart.pem"]);
+    assert!(issued.status.success(), "{}", text(&issued.stderr));
+    let words = ["x509", "-in", "cart.pem", "-noout", "-text", "-nameopt", "RFC2253", "-certopt", "ext_dump"];
+    let shown = openssl(job.folder.path(), &words);
+    // An UTF8String of four characters.
+    let extension = "1.3.6.1.4.1.99999.1: \n                0000 - 0c 04 73 68 6f 70  ";
+    for expected in [
+        "X509v3 Extended Key Usage: \n                TLS Web Server Authentication, ipsec Internet Key Exchange\n",
+        "X509v3 Key Usage: critical\n                Digital Signature\n",
+        "X509v3 Subject Alternative Name: \n                DNS:cart.web.example.org\n",
+        "Subject: CN=example.org/web/cart,OU=Web,O=Example,C=DE\n",
+        extension,
+    ] {
+        assert!(shown.contains(expected), "no `{expected}` in {shown}");
+    }
+    assert!(job.is_good_for("sslserver", "cart.pem") && !job.is_good_for("sslclient", "cart.pem"));
+    assert_eq!(seconds_of(&fs::read(job.path("cart.pem")).unwrap()), 12 * 3600, "its `ttl`");
+    let issued = issue("month", &[month]);
+    assert!(issued.status.success(), "{}", text(&issued.stderr));
+    assert_eq!(seconds_of(&issued.stdout), 30 * 24 * 3600, "its `max_ttl`");
+    fs::write(job.path("longer.yaml"), rules.replace("ttl: 30d", "ttl: 31d")).unwrap();
+    let socket = job.issuer.socket.to_str().unwrap();
+    let longer = job.refused(&["apply", "--yes", "-f", "longer.yaml", "--issuer", socket]);
+    assert!(longer.contains("longer.yaml:12:10: ttl: it is not between 10s and 30d"), "{longer}");
+
+    let before = job.issuer.query("SELECT count(*) FROM issued");
+    for (refused, why) in [
+        (issue("third", &[cart, "--ttl", "13h"]), "ttl: not between 10s and 12h"),
+        (issue("third", &[month, "--ttl", "721h"]), "ttl: not between 10s and 30d"),
+        (issue("other", &[cart]), "p256, rsa3072"),
+        (issue("third", &[bank]), "permit"),
+    ] {
+        let error = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(1), "{why}");
+        assert!(error.contains(why), "{why}: {error}");
+    }
+    assert_eq!(job.issuer.query("SELECT count(*) FROM issued"), before);
+}
+
+/// How long the first certificate of a PEM text is valid, in seconds.
+fn seconds_of(pem: &[u8]) -> i64 {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(pem).unwrap();
+    let validity = pem.parse_x509().unwrap().validity().clone();
+    validity.not_after.timestamp() - validity.not_before.timestamp()
+}
+
+#[test]
+fn a_rule_with_the_profile_of_gateways_gives_an_identity_that_is_told_apart() {
+    let folder = TempDir::new().unwrap();
+    let maker = TokenMaker::at(folder.path());
+    let issuer = Issuer::start_with(folder.path(), "example.org", secs(600), PROVIDER);
+    issuer.apply(
+        "rules:
+  - { name: edge, match: { oidc.subject: edge }, spiffe_id: spiffe://example.org/gateway/edge, profile: gateway }
+  - { name: other, match: { oidc.subject: other }, spiffe_id: spiffe://example.org/other }
+",
+    );
+    let of_gateways =
+        || issuer.admin.sum("signet_issuer_issued_total", &[("profile", "gateway"), ("result", "issued")]);
+    let mut other = Workload::of(issuer.address);
+    other.prove(|_| proof(&maker.token("other", json!({})))).unwrap();
+    assert_eq!(of_gateways(), 0.0);
+    let mut edge = Workload::of(issuer.address);
+    edge.prove(|_| proof(&maker.token("edge", json!({})))).unwrap();
+    assert_eq!(edge.renew().unwrap().spiffe_id, "spiffe://example.org/gateway/edge");
+    assert_eq!(of_gateways(), 2.0);
+    let recorded =
+        issuer.query("SELECT profile, count(*) FROM issued WHERE spiffe_id LIKE '%/gateway/edge' GROUP BY profile");
+    assert_eq!(recorded, ["gateway|2"]);
+    edge.svid().write(folder.path(), "edge");
+    let words = ["x509", "-in", "edge.pem", "-noout", "-ext", "subjectAltName,extendedKeyUsage"];
+    let shown = openssl(folder.path(), &words);
+    assert!(shown.contains("URI:spiffe://example.org/gateway/edge") && shown.contains("TLS Web Client"), "{shown}");
 }
 
 #[test]

@@ -1,0 +1,163 @@
+//! What the pages show as configuration is taken by the program that it is for, and each of its keys is read by it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Output};
+
+use signet_test_pki::{Authority, pem};
+use signet_tests::pages::{self, Fragment};
+use signet_tests::tokens::TokenMaker;
+use signet_tests::{Issuer, foreign_ca, program, secs};
+use tempfile::TempDir;
+
+/// Keys of a fragment for an issuer, of one for a gateway, and of one that is for `signet apply`.
+const OF_ISSUERS: [&str; 6] = ["administration", "attestation", "database", "federation", "profiles", "trust_bundle"];
+const OF_GATEWAYS: [&str; 1] = ["identity"];
+const OF_APPLY: [&str; 1] = ["rules"];
+/// Kubernetes reads these.
+const OF_OTHERS: [&str; 1] = ["volumes"];
+
+/// A folder with the files that the pages name.
+struct Etc(TempDir);
+
+impl Etc {
+    fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for (name, trust_domain) in [("root.pem", "example.org"), ("partner.pem", "partner.example")] {
+            fs::write(at(name), pem("CERTIFICATE", Authority::root(trust_domain).certificate())).unwrap();
+        }
+        for (name, secret) in [("passphrase", "the issuer's"), ("db-password", "the database's"), ("token", "a")] {
+            fs::write(at(name), secret).unwrap();
+            fs::set_permissions(at(name), fs::Permissions::from_mode(0o400)).unwrap();
+        }
+        fs::write(at("reader-token"), "header.claims.signature").unwrap();
+        drop(TokenMaker::at(folder.path()));
+        foreign_ca::make_ca(folder.path(), "datacenter-1", "Datacenter 1");
+        foreign_ca::make_ca(folder.path(), "cluster-ca", "Cluster");
+        foreign_ca::make_leaf(
+            folder.path(),
+            "datacenter-1",
+            "machine",
+            foreign_ca::EC,
+            "keyUsage = digitalSignature\n",
+        );
+        Self(folder)
+    }
+
+    /// `PROGRAM --check` of this configuration.
+    fn check(&self, program: &str, configuration: &str) -> Output {
+        let path = self.0.path().join("checked.yaml");
+        fs::write(&path, configuration).unwrap();
+        let mut command = Command::new(program::ours(program));
+        command.arg("--check").arg("--config").arg(path).current_dir(self.0.path()).output().unwrap()
+    }
+
+    fn check_issuer(&self, fragment: &str) -> Output {
+        let mut text = "trust_domain: example.org\nstate: state\nlisten: 127.0.0.1:0\nadmin: 127.0.0.1:0\n\
+             authority: { certificate: authority.pem, passphrase_file: passphrase }\n"
+            .to_owned();
+        if !fragment.starts_with("trust_bundle:") {
+            text.push_str("trust_bundle: root.pem\n");
+        }
+        self.check("identity-issuer", &(text + fragment))
+    }
+
+    /// Pages show of the identity what they are about; here is the rest.
+    fn check_gateway(&self, fragment: &str) -> Output {
+        let mut text = fragment.to_owned();
+        let credentials = ["join_token_file", "k8s_sa_token", "oidc", "x509_pop"];
+        for (key, rest) in [
+            (&["trust_domain"][..], "trust_domain: example.org"),
+            (&["bundle"], "bundle: root.pem"),
+            (&credentials, "join_token_file: token"),
+        ] {
+            // One that is misspelt is there.
+            if !key.iter().any(|key| fragment.contains(&format!(" {key}"))) {
+                text.push_str(&format!("    {rest}\n"));
+            }
+        }
+        text.push_str(
+            "listeners: [{ name: in, mode: inbound, listen: 127.0.0.1:0, allow: ['spiffe://example.org/a'], upstream: app }]\n\
+             upstreams: [{ name: app, address: 'http://127.0.0.1:1' }]\n",
+        );
+        self.check("signet-gateway", &text)
+    }
+}
+
+fn told(output: &Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned()
+}
+
+/// Of all pages, and what of them is for the programs with these keys.
+fn fragments(keys: &[&str]) -> Vec<Fragment> {
+    let all = pages::all().iter().flat_map(|page| pages::fragments(page)).collect::<Vec<_>>();
+    all.into_iter().filter(|fragment| keys.contains(&fragment.key.as_str())).collect()
+}
+
+#[track_caller]
+fn each_is_taken_and_each_key_of_it_read(keys: &[&str], take: impl Fn(&str) -> Output) {
+    let fragments = fragments(keys);
+    for key in keys {
+        assert!(fragments.iter().any(|fragment| fragment.key == *key), "`{key}` is on none of the pages");
+    }
+    for fragment in fragments {
+        let output = take(&fragment.text);
+        assert!(output.status.success(), "{}: {}\n{}", fragment.place, told(&output), fragment.text);
+        let misspelt = fragment.misspelt();
+        assert!(!misspelt.is_empty(), "{}", fragment.place);
+        for wrong in misspelt {
+            let output = take(&wrong.text);
+            assert_eq!(output.status.code(), Some(1), "{}: taken\n{}", wrong.place, wrong.text);
+        }
+    }
+}
+
+#[test]
+fn what_the_pages_show_of_an_issuers_configuration_is_taken_by_it() {
+    let etc = Etc::new();
+    each_is_taken_and_each_key_of_it_read(&OF_ISSUERS, |fragment| etc.check_issuer(fragment));
+}
+
+#[test]
+fn key_sets_may_be_fetched_as_the_page_says() {
+    let etc = Etc::new();
+    let by_file =
+        fragments(&["attestation"]).into_iter().find(|fragment| fragment.text.contains("k8s_sa_token")).unwrap();
+    let by_url = pages::spans("attestation.md").into_iter().find(|span| span.starts_with("jwks: { url:")).unwrap();
+    let text = by_file.text.replace("jwks: { file: keys.json }", &by_url);
+    assert_ne!(text, by_file.text);
+    for wrong in [Fragment { text: text.clone(), ..by_file.clone() }].iter().flat_map(Fragment::misspelt) {
+        assert_eq!(etc.check_issuer(&wrong.text).status.code(), Some(1), "{}", wrong.text);
+    }
+    let output = etc.check_issuer(&text);
+    assert!(output.status.success(), "{}\n{text}", told(&output));
+}
+
+#[test]
+fn what_the_pages_show_of_a_gateways_configuration_is_taken_by_it() {
+    let etc = Etc::new();
+    each_is_taken_and_each_key_of_it_read(&OF_GATEWAYS, |fragment| etc.check_gateway(fragment));
+}
+
+#[test]
+fn what_the_pages_show_as_rules_can_be_applied() {
+    let folder = TempDir::new().unwrap();
+    let issuer = Issuer::start(folder.path(), "example.org", secs(60));
+    let file = folder.path().join("rules.yaml");
+    each_is_taken_and_each_key_of_it_read(&OF_APPLY, |fragment| {
+        fs::write(&file, fragment).unwrap();
+        let mut command = Command::new(program::ours("signet"));
+        command.args(["apply", "--dry-run", "-f"]).arg(&file).arg("--issuer").arg(&issuer.socket).output().unwrap()
+    });
+}
+
+#[test]
+fn whatever_a_page_shows_is_for_a_program_that_is_asked_here() {
+    let known = [&OF_ISSUERS[..], &OF_GATEWAYS, &OF_APPLY, &OF_OTHERS].concat();
+    for fragment in pages::all().iter().flat_map(|page| pages::fragments(page)) {
+        assert!(known.contains(&fragment.key.as_str()), "{}: `{}`", fragment.place, fragment.key);
+    }
+}
