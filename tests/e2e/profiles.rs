@@ -245,6 +245,40 @@ fn what_is_not_given_is_refused_with_the_reason_and_leaves_no_file() {
 }
 
 #[test]
+fn what_one_may_have_is_told_again_when_it_changes_and_not_before() {
+    let job = Job::new();
+    let mut watching = Recipe::new("watching", program::ours("signet"), job.folder.path())
+        .args(["entitlements", "--watch", "-o", "json"])
+        .env("SIGNET_ISSUER", &job.issuer.address.to_string())
+        .env("SIGNET_IDENTITY", job.path("identity").to_str().unwrap())
+        .start();
+    let told = |log: String| {
+        let (_, json) = log.split_once('\n').unwrap_or_default();
+        // The last may be half written.
+        let told = serde_json::Deserializer::from_str(json).into_iter::<serde_json::Value>().map_while(Result::ok);
+        let profiles = |one: serde_json::Value| {
+            let lines = one["entitlements"].as_array().unwrap().clone();
+            lines.into_iter().map(|line| line["profile"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        told.map(profiles).collect::<Vec<_>>()
+    };
+    let all = ["workload", "tls-server", "code-signing"];
+    watching.wait_until("it tells", secs(10), |process| told(process.log()) == [&all[..]]);
+    let stranger = "  - { name: x, match: { k8s.pod: x }, spiffe_id: spiffe://example.org/x }\n";
+    job.issuer.apply(&format!("{RULES}{stranger}"));
+    let (release, rest) = RULES.split_once("  - name: database").unwrap();
+    job.issuer.apply(release);
+    let less = ["workload", "code-signing"];
+    watching.wait_until("it tells again", secs(10), |process| told(process.log()).len() > 1);
+    assert_eq!(told(watching.log()), [&all[..], &less[..]], "nothing of others' rules");
+    job.issuer.apply(&format!("rules:\n  - name: database{rest}"));
+    let other = ["workload", "tls-server"];
+    watching.wait_until("it tells of what is there instead", secs(10), |process| {
+        told(process.log()).last().is_some_and(|last| *last == other)
+    });
+}
+
+#[test]
 fn the_profile_of_the_page_makes_certificates_as_it_says() {
     let profile = pages::fragment("profiles.md", "profiles");
     let rules = "rules:

@@ -206,3 +206,49 @@ fn the_commands_of_the_page_work_at_either_issuer() {
     let rules = |issuer: &Issuer| issuer.operate_json(&["get", "rules"]);
     signet_tests::wait::until("the rules are at the other", secs(5), || rules(&mesh.two) == rules(&mesh.one));
 }
+
+#[test]
+fn an_issuer_that_is_gone_for_good_is_forgotten_and_one_that_is_there_is_not() {
+    let mut mesh = Mesh::new();
+    let bundles = |issuer: &Issuer| issuer.operate_json(&["get", "bundles"])["bundles"].as_array().unwrap().clone();
+    let of_others = |issuer: &Issuer| bundles(issuer).into_iter().filter(|one| one["own"] == false).collect::<Vec<_>>();
+    let other = signet_tests::wait::until_some("one knows of the other", secs(10), || of_others(&mesh.one).pop());
+    let other = other["issuer"].as_str().unwrap().to_owned();
+    // As the page says it.
+    let spans = pages::spans("replicas.md");
+    let command = spans.iter().find_map(|span| span.strip_prefix("signet forget ")).expect("on the page");
+    let command = ["forget", &command.replace("ISSUER", &other)].map(str::to_owned);
+    let forget = |issuer: &Issuer| {
+        let mut signet = std::process::Command::new(signet_tests::program::ours("signet"));
+        let output = signet.args(&command).arg("--issuer").arg(&issuer.socket).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let refused = |(code, told): (Option<i32>, String)| {
+        assert_eq!(code, Some(1), "{told}");
+        assert!(told.contains("heard of"), "{told}");
+    };
+    refused(forget(&mesh.one));
+    mesh.two.process.kill();
+    // It may come back at once.
+    refused(forget(&mesh.one));
+    assert_eq!(of_others(&mesh.one).len(), 1);
+
+    // An hour later: what it said is signed, with its date.
+    mesh.one.process.kill();
+    let later = signet_tests::clock::later(mesh.folder.path(), secs(3600));
+    mesh.one.process.start_again_with("LD_PRELOAD", later.to_str().unwrap());
+    mesh.one.wait_until_ready();
+    signet_tests::wait::until("it knows of the other", secs(10), || of_others(&mesh.one).len() == 1);
+    let (code, told) = forget(&mesh.one);
+    assert!(code == Some(0) && told.contains(&other), "{told}");
+    assert!(of_others(&mesh.one).is_empty());
+    assert_eq!(bundles(&mesh.one).len(), 1, "its own stays");
+    assert_eq!(forget(&mesh.one).0, Some(1), "there is none any more");
+
+    // Where it was not gone for good after all, it says again what it has its clients trust.
+    mesh.two.process.start_again();
+    mesh.two.wait_until_ready();
+    signet_tests::wait::until("it is back", secs(10), || {
+        of_others(&mesh.one).iter().any(|one| one["issuer"] == *other)
+    });
+}

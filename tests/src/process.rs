@@ -163,6 +163,12 @@ impl Process {
         self.child = self.recipe.spawn();
     }
 
+    /// The same with another variable in its environment, now and at each further start.
+    pub fn start_again_with(&mut self, name: &str, value: &str) {
+        self.recipe.environment.push((name.into(), value.into()));
+        self.start_again();
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("a child of this process").is_none()
     }
