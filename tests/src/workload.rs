@@ -178,6 +178,14 @@ pub async fn stranger_from(source: IpAddr, issuer: SocketAddr) -> Result<Channel
     connect(source, issuer, None).await
 }
 
+/// With an identity.
+///
+/// # Errors
+/// What TCP or TLS said.
+pub async fn channel_of(svid: &Svid, issuer: SocketAddr) -> Result<Channel, Status> {
+    connect(ANYWHERE, issuer, Some(svid)).await
+}
+
 /// The kernel chooses.
 const ANYWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
@@ -209,5 +217,7 @@ async fn connect(source: IpAddr, issuer: SocketAddr, identity: Option<&Svid>) ->
         }
     });
     let endpoint = Endpoint::from_static("http://issuer").timeout(secs(10)).connect_timeout(secs(10));
+    // What is sent to a client that does not read: as much as HTTP/2 begins with (RFC 9113 §6.9.2), not megabytes.
+    let endpoint = endpoint.initial_stream_window_size(65_535);
     endpoint.connect_with_connector(connect).await.map_err(|error| Status::unavailable(format!("{error:?}")))
 }
