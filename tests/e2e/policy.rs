@@ -3,10 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 
 use serde_json::Value;
+use signet_tests::terminal::Terminal;
+use signet_tests::wait::{until, until_some};
 use signet_tests::{Issuer, pages, program, secs};
 use tempfile::TempDir;
 
@@ -63,6 +66,40 @@ impl Operator {
     #[track_caller]
     fn refused(&self, words: &[&str]) -> String {
         let output = self.run(words);
+        assert_eq!(output.status.code(), Some(1), "signet {words:?}: {}", text(&output.stdout));
+        text(&output.stderr)
+    }
+}
+
+/// Users who are not the one that the issuer runs as.
+impl Operator {
+    fn run_as(&self, uid: u32, words: &[&str]) -> Output {
+        assert_eq!(
+            fs::metadata("/proc/self").unwrap().uid(),
+            0,
+            "only root becomes another user: run this test as root"
+        );
+        // Where others come to it: what was built may lie in a private folder.
+        let signet = self.folder.path().join("signet");
+        if !signet.exists() {
+            fs::copy(program::ours("signet"), &signet).unwrap();
+            fs::set_permissions(self.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let mut command = Command::new(program::third_party("setpriv"));
+        command.args([format!("--reuid={uid}"), format!("--regid={uid}")]).args(["--clear-groups", "--"]).arg(signet);
+        command.args(words).current_dir(self.folder.path()).env("SIGNET_ISSUER", &self.issuer.socket).output().unwrap()
+    }
+
+    #[track_caller]
+    fn told_as(&self, uid: u32, words: &[&str]) -> String {
+        let output = self.run_as(uid, words);
+        assert!(output.status.success(), "signet {words:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    #[track_caller]
+    fn refused_as(&self, uid: u32, words: &[&str]) -> String {
+        let output = self.run_as(uid, words);
         assert_eq!(output.status.code(), Some(1), "signet {words:?}: {}", text(&output.stdout));
         text(&output.stderr)
     }
@@ -309,4 +346,124 @@ fn an_operator_far_away_is_confined_to_its_part() {
     told("uid:", "GetPolicy", "policy, revision 1", "done");
     told("uid:", "ListAgents", "agents of spiffe://example.org/people/ann", "done");
     told("uid:", "RollbackPolicy (dry run)", "policy back to revision 4711", "refused: ");
+}
+
+#[test]
+fn users_of_this_machine_may_do_what_their_role_says() {
+    const VIEWER: u32 = 4711;
+    const SHOPKEEPER: u32 = 4712;
+    const STRANGER: u32 = 4713;
+    let folder = TempDir::new().unwrap();
+    let roles = format!(
+        "administration: [{{ role: viewer, users: [{VIEWER}] }}, {{ role: operator, scope: /shop, users: [{SHOPKEEPER}] }}]\n"
+    );
+    let issuer = Issuer::start_with(folder.path(), "example.org", secs(60), &roles);
+    let operator = Operator { folder, issuer };
+    let rule = |name: &str| {
+        format!("rules: [{{ name: {name}, match: {{ k8s.pod: a }}, spiffe_id: 'spiffe://example.org/{name}/a' }}]")
+    };
+    operator.write("shop.yaml", &rule("shop"));
+    operator.write("billing.yaml", &rule("billing"));
+
+    assert!(operator.told_as(VIEWER, &["get", "rules", "-o", "json"]).contains("\"rules\": []"));
+    operator.told_as(VIEWER, &["status"]);
+    for words in [
+        &["apply", "--yes", "-f", "shop.yaml"][..],
+        &["token", "create", "spiffe://example.org/shop/cart"],
+        &["ban", "spiffe://example.org/shop/cart"],
+        &["forget", "3f1c0d5ab2e4987610fedcba98765432"],
+    ] {
+        let refused = operator.refused_as(VIEWER, words);
+        assert!(refused.contains("uid:4711 is no "), "{words:?}: {refused}");
+    }
+    for words in [&["status"][..], &["get", "rules"], &["apply", "--yes", "-f", "shop.yaml"]] {
+        let refused = operator.refused_as(STRANGER, words);
+        assert!(refused.contains("uid:4713 has no role at this issuer"), "{words:?}: {refused}");
+    }
+    operator.told_as(SHOPKEEPER, &["apply", "--yes", "-f", "shop.yaml"]);
+    let refused = operator.refused_as(SHOPKEEPER, &["apply", "--yes", "-f", "billing.yaml"]);
+    assert!(refused.contains("of a part of the trust domain that is not yours"), "{refused}");
+    assert!(operator.told_as(VIEWER, &["get", "policy"]).contains("spiffe://example.org/shop/a"));
+    let revisions = operator.json(&["history"])["revisions"].clone();
+    assert_eq!((revisions.as_array().unwrap().len(), &revisions[0]["actor"]), (1, &"uid:4712".into()));
+
+    // Where nobody else has a role, nobody else comes to the socket.
+    let private = Operator::new();
+    let refused = private.refused_as(VIEWER, &["status"]);
+    assert!(refused.contains("ermission denied"), "{refused}");
+    assert!(!private.issuer.process.log().contains("uid:4711"));
+}
+
+/// `signet apply` or `rollback` with a person who has seen the plan and not answered yet.
+struct Asked {
+    terminal: Terminal,
+    child: Child,
+    told: std::path::PathBuf,
+}
+
+impl Asked {
+    fn by(operator: &Operator, words: &[&str]) -> Self {
+        let (terminal, told) = (Terminal::new(), operator.folder.path().join("told"));
+        let output = fs::File::create(&told).unwrap();
+        let mut command = Command::new(program::ours("signet"));
+        command.args(words).current_dir(operator.folder.path()).env("SIGNET_ISSUER", &operator.issuer.socket);
+        command.stdin(terminal.stdin()).stdout(output.try_clone().unwrap()).stderr(output);
+        let asked = Self { terminal, child: command.spawn().unwrap(), told };
+        until("it asks", secs(10), || asked.told().ends_with("apply this? [y/N] "));
+        asked
+    }
+
+    fn told(&self) -> String {
+        fs::read_to_string(&self.told).unwrap()
+    }
+
+    /// The exit code, and all that was told.
+    fn answer(mut self, text: &str) -> (Option<i32>, String) {
+        self.terminal.type_line(text);
+        let ended = until_some("its end", secs(10), || self.child.try_wait().unwrap());
+        (ended.code(), self.told())
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        // Mostly gone already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+#[test]
+fn whoever_is_asked_and_says_no_changes_nothing_and_a_yes_is_for_what_was_shown() {
+    let operator = Operator::new();
+    let revisions = || operator.json(&["history"])["revisions"].as_array().unwrap().len();
+    operator.write("rules.yaml", RULES);
+    for no in ["n", "", "yep", "no"] {
+        let (code, told) = Asked::by(&operator, &["apply", "-f", "rules.yaml"]).answer(no);
+        assert!(told.contains("+ pods") && told.contains("2 to create"), "the plan comes first: {told}");
+        assert!(code == Some(1) && told.contains("nothing was changed"), "{no}: {told}");
+    }
+    assert_eq!(revisions(), 0);
+    let (code, told) = Asked::by(&operator, &["apply", "-f", "rules.yaml"]).answer("y");
+    assert!(code == Some(0) && told.ends_with("applied: the policy is at revision 1\n"), "{told}");
+
+    // Somebody else is faster, with the same rule and with another one.
+    operator.write("rules.yaml", &RULES.replace("ttl: 1h", "ttl: 2h"));
+    let ours = Asked::by(&operator, &["apply", "-f", "rules.yaml"]);
+    operator.write("theirs.yaml", &RULES.replace("ttl: 1h", "ttl: 3h"));
+    operator.told(&["apply", "--yes", "-f", "theirs.yaml"]);
+    let (code, told) = ours.answer("y");
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("the policy is at revision 2 by now, not 1: somebody else has changed it"), "{told}");
+    assert!(told.contains("look at the difference and try again"), "{told}");
+    assert!(revisions() == 2 && operator.told(&["get", "policy"]).contains("ttl: 3h"));
+
+    // What a rollback goes back to would be another.
+    let ours = Asked::by(&operator, &["rollback"]);
+    operator.told(&["apply", "--yes", "-f", "rules.yaml"]);
+    let (code, told) = ours.answer("y");
+    assert!(code == Some(1) && told.contains("at revision 3 by now, not 2"), "{told}");
+    let (code, told) = Asked::by(&operator, &["rollback"]).answer("yes");
+    assert!(code == Some(0) && told.ends_with("applied: the policy is at revision 4\n"), "{told}");
+    assert!(operator.told(&["get", "policy"]).contains("ttl: 3h"));
 }

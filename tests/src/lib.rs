@@ -33,6 +33,7 @@ pub mod process;
 pub mod program;
 pub mod raw_http;
 pub mod tap;
+pub mod terminal;
 pub mod tls;
 pub mod tokens;
 pub mod wait;
