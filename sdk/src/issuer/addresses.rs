@@ -19,6 +19,7 @@ use aws_lc_rs::{
     digest::{SHA256, digest},
     rand,
 };
+use futures_util::future::BoxFuture;
 use http::uri::Authority;
 use tokio::time::Instant;
 
@@ -31,6 +32,7 @@ pub(crate) struct Addresses(Arc<Inner>);
 struct Inner {
     /// Each may be the name of several.
     named: Vec<Authority>,
+    look_up: LookUp,
     /// Drawn at the start of the program.
     seed: [u8; 16],
     failed: Mutex<HashMap<SocketAddr, Failure>>,
@@ -39,6 +41,9 @@ struct Inner {
     /// By the last look.
     are_several: AtomicBool,
 }
+
+/// Finds out what a name stands for.
+type LookUp = Box<dyn Fn(Authority) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync>;
 
 /// Of one that did not answer as it should.
 #[derive(Clone, Copy)]
@@ -53,19 +58,25 @@ struct Failure {
 /// How long one that failed is asked last: drawn between this and twice as long, so that not all come back to it at once.
 const AWAY: Duration = Duration::from_secs(30);
 /// How long a name may take to be found out; less than a holder's attempt to connect.
-const LOOK_UP: Duration = Duration::from_secs(1);
+const LONGEST_LOOK_UP: Duration = Duration::from_secs(1);
 /// How many there may be behind all names.
 const MOST: usize = 64;
 
 impl Addresses {
+    /// Names are looked up as this machine does it.
     pub(crate) fn new(named: Vec<Authority>) -> Self {
+        let look_up = async |name: Authority| Ok(tokio::net::lookup_host(name.as_str()).await?.collect());
+        Self::found_by(named, Box::new(move |name| Box::pin(look_up(name))))
+    }
+
+    fn found_by(named: Vec<Authority>, look_up: LookUp) -> Self {
         let mut seed = [0; 16];
         // Without randomness everything else fails too; all zeros are an order like any other.
         let _ = rand::fill(&mut seed);
         // A name may stand for several: that is to be believed until it was found out, so that the first attempt does not wait for one.
         let is_name = |name: &Authority| name.as_str().parse::<SocketAddr>().is_err();
         let are_several = AtomicBool::new(named.len() > 1 || named.iter().any(is_name));
-        Self(Arc::new(Inner { named, seed, failed: Mutex::default(), known: Mutex::default(), are_several }))
+        Self(Arc::new(Inner { named, look_up, seed, failed: Mutex::default(), known: Mutex::default(), are_several }))
     }
 
     /// Whether there is no second one to ask.
@@ -82,10 +93,8 @@ impl Addresses {
         let mut failure = None;
         let looking = self.0.named.iter().map(async |name| {
             // One whose answer does not come keeps nobody from the others.
-            match tokio::time::timeout(LOOK_UP, tokio::net::lookup_host(name.as_str())).await {
-                Ok(found) => found.map(Iterator::collect::<Vec<_>>),
-                Err(_) => Err(io::ErrorKind::TimedOut.into()),
-            }
+            let looked = tokio::time::timeout(LONGEST_LOOK_UP, (self.0.look_up)(name.clone())).await;
+            looked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         });
         for (name, looked) in self.0.named.iter().zip(futures_util::future::join_all(looking).await) {
             let mut known = self.0.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -212,6 +221,8 @@ impl fmt::Debug for Addresses {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn addresses(count: u8) -> Vec<SocketAddr> {
@@ -274,6 +285,40 @@ mod tests {
         tokio::time::advance(program.free_in()).await;
         assert_eq!(program.in_order().await.unwrap(), order[..1]);
         assert!(program.has_another(Instant::now()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_that_stands_for_several_is_several_issuers() {
+        // What the name stands for now; none for as long as nobody says.
+        let stands_for = Arc::new(Mutex::new(Some(addresses(3))));
+        let told = Arc::clone(&stands_for);
+        let look_up = move |name: Authority| -> BoxFuture<'static, _> {
+            assert_eq!(name, "issuers.example.org:8081");
+            match told.lock().unwrap().clone() {
+                Some(found) => Box::pin(std::future::ready(Ok(found))),
+                None => Box::pin(std::future::pending()),
+            }
+        };
+        let program = Addresses::found_by(vec!["issuers.example.org:8081".parse().unwrap()], Box::new(look_up));
+        let order = program.in_order().await.unwrap();
+        assert_eq!(order.iter().copied().collect::<BTreeSet<_>>(), addresses(3).into_iter().collect());
+        assert!(!program.is_one());
+        // One that fails is asked last, and there are others meanwhile.
+        let before = Instant::now();
+        program.failed_at(order[0]);
+        assert_eq!(program.in_order().await.unwrap(), [order[1], order[2], order[0]]);
+        program.failed_at(order[1]);
+        assert!(program.has_another(before));
+        program.failed_at(order[2]);
+        assert!(!program.has_another(before));
+        tokio::time::advance(2 * AWAY).await;
+        // Where nobody says what it stands for, it stands for what it did.
+        *stands_for.lock().unwrap() = None;
+        assert_eq!(program.in_order().await.unwrap(), order);
+        // One that is there no more is not asked.
+        *stands_for.lock().unwrap() = Some(vec![order[2]]);
+        assert_eq!(program.in_order().await.unwrap(), order[2..]);
+        assert!(program.is_one());
     }
 
     #[tokio::test]
