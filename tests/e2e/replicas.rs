@@ -145,7 +145,13 @@ fn an_issuer_that_is_killed_while_it_issues_costs_no_renewal_and_leaves_nothing_
         }
         all_renew(&workloads, &mut serials);
         let of_gateway = gateway.admin.json("/identity")["serial"].clone();
+        let watchers = |issuer: &Issuer| issuer.admin.sum("signet_issuer_connected_clients", &[]);
+        assert!(watchers(&mesh.one) > 0.0, "there would be nothing to see");
         mesh.one.process.kill();
+        let killed = Instant::now();
+        // The gateway too.
+        signet_tests::wait::until("all are at the other", secs(10), || watchers(&mesh.two) > WORKLOADS as f64);
+        println!("after {:?} all clients were served by the other issuer", killed.elapsed());
         all_renew(&workloads, &mut serials);
         all_renew(&workloads, &mut serials);
         signet_tests::wait::until("the gateway renews", secs(20), || {
