@@ -1,9 +1,10 @@
 //! The issuer as a whole: what is started in which order, and how it ends.
 
-use std::fs::{DirBuilder, File, TryLockError};
+mod place;
+
+use std::fs::File;
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use signet_process::identity_metrics::IdentityMetrics;
 use signet_process::identity_slot::IdentitySlot;
 use signet_process::log_limit::LogLimit;
 use time::OffsetDateTime;
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpSocket;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +43,7 @@ use crate::replicas::Replica;
 use crate::server::Server;
 use crate::sharing::Sharing;
 use crate::store::{Location, OpenError, STORE, Store, StoreError, StoreTask};
+use place::{claim_state, holds_anything, listen, reserve};
 
 /// What an issuer that has started tells whoever runs it.
 #[derive(Debug)]
@@ -110,7 +112,6 @@ const LISTENER: &str = "listener";
 const COUNT_INTERVAL: Duration = Duration::from_secs(15);
 const RETRY: Duration = Duration::from_secs(1);
 const ANNOUNCEMENTS: usize = 64;
-const BACKLOG: u32 = 1024;
 
 /// Runs an issuer until `shutdown`. `started` is told once everything is in place that needs no authority.
 pub async fn run(
@@ -480,50 +481,6 @@ fn until(shutdown: &CancellationToken, background: &mut JoinSet<()>, work: impl 
         // None: it was cancelled, as all work is in the end.
         let _ = shutdown.run_until_cancelled(work).await;
     });
-}
-
-fn holds_anything(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|file| file.len() > 0)
-}
-
-/// The state folder, private, and ours alone until the returned file is closed.
-fn claim_state(path: &Path) -> Result<File, RunError> {
-    let io = |source| RunError::State { path: path.to_owned(), source };
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io)?;
-    let mut permissions = std::fs::metadata(path).map_err(io)?.permissions();
-    if permissions.mode() & 0o077 != 0 {
-        permissions.set_mode(0o700);
-        std::fs::set_permissions(path, permissions).map_err(io)?;
-    }
-    let lock = File::create(path.join("lock")).map_err(io)?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(RunError::StateInUse { path: path.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(io(source)),
-    }
-}
-
-/// Takes the port without listening yet: who calls before there is an authority is refused at once, not left waiting.
-fn reserve(address: SocketAddr) -> Result<(TcpSocket, SocketAddr), RunError> {
-    let reserve = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        let bound = socket.local_addr()?;
-        Ok((socket, bound))
-    };
-    reserve().map_err(|source| listen_error(address, source))
-}
-
-fn listen(socket: TcpSocket, address: SocketAddr) -> Result<TcpListener, RunError> {
-    socket.listen(BACKLOG).map_err(|source| listen_error(address, source))
-}
-
-fn listen_error(address: SocketAddr, source: std::io::Error) -> RunError {
-    match source.kind() {
-        std::io::ErrorKind::AddrInUse => RunError::AddressInUse { address },
-        _ => RunError::Listen { address, source },
-    }
 }
 
 /// Argon2 takes memory and time: not on a worker of the runtime.

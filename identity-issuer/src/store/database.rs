@@ -193,8 +193,8 @@ impl Kind {
                 "PRAGMA synchronous = FULL",
                 // In KiB, of 2 MiB otherwise: keys are new at random places of their index.
                 "PRAGMA cache_size = -16384",
-                // In pages, 32 MiB: what is written again and again goes to the database once for many times.
-                "PRAGMA wal_autocheckpoint = 8192",
+                // In pages, 8 MiB: what is written again and again goes to the database once for many times, and nobody waits for long.
+                "PRAGMA wal_autocheckpoint = 2048",
             ],
             Self::Postgres(_) => &[
                 // A statement that hangs would hold up all that wait behind it.

@@ -10,6 +10,7 @@ use signet_identity::{BundleSet, ClientKey, Clock, Material, SharedClock, Snapsh
 use signet_proto::identity::v1::Resource;
 use time::OffsetDateTime;
 use tokio::time::Instant;
+use tracing::debug;
 
 use super::{
     Credential, Endpoint,
@@ -171,13 +172,13 @@ impl Holder {
                 }
                 (client, renewed) = answer(&mut asking) => {
                     asking = None;
-                    let (answered, error) = match renewed {
-                        Ok(answered) => (Ok(answered), None),
-                        Err(error) => (Err(cause::whole(&error)), Some(error)),
+                    let error = match renewed {
+                        Ok(answered) => match self.accept(Ok(answered), delivery) {
+                            Accepted::Yes => return,
+                            _ => None,
+                        },
+                        Err(error) => Some(error),
                     };
-                    if self.accept(answered, delivery) == Accepted::Yes {
-                        return;
-                    }
                     let error = error.as_ref();
                     if error.is_none_or(CallError::is_of_the_issuer) {
                         let is_elsewhere = issuers.give_up(&client, error);
@@ -188,7 +189,15 @@ impl Holder {
                         }
                     }
                     let wait = match error {
-                        Some(error) => turns.after(error),
+                        // It has failed when all have.
+                        Some(error) if turns.is_anothers(error) => {
+                            debug!(cause = %cause::whole(error), "another issuer is asked");
+                            turns.after(error)
+                        }
+                        Some(error) => {
+                            delivery.monitor().renewal_failed(cause::whole(error));
+                            turns.after(error)
+                        }
                         None => turns.pause(),
                     };
                     let next = Instant::now() + wait;

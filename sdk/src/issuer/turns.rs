@@ -26,9 +26,14 @@ impl Turns {
         Self { addresses: addresses.clone(), backoff, since: Instant::now(), rounds: 0 }
     }
 
-    /// How long to wait after `error`, whose issuer was given up.
+    /// Whether another issuer is to be asked at once, after `error`, whose issuer was given up.
+    pub(super) fn is_anothers(&self, error: &CallError) -> bool {
+        error.is_not_served() && self.addresses.has_another(self.since)
+    }
+
+    /// How long to wait after it.
     pub(super) fn after(&mut self, error: &CallError) -> Duration {
-        match error.is_not_served() && self.addresses.has_another(self.since) {
+        match self.is_anothers(error) {
             true => SPREAD.mul_f64(random_fraction()),
             false => self.pause(),
         }
