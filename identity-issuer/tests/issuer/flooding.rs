@@ -267,23 +267,20 @@ async fn a_hundred_thousand_streams_that_are_opened_and_dropped_leave_nothing() 
         let mut client = issuer.client_of(&identity).await;
         opening.spawn(async move {
             let mut served = 0;
-            for number in 0..STREAMS {
+            while served < STREAMS {
                 let stream = client.watch(hello()).await;
-                // A client whose last stream has not ended yet is refused another.
+                // A client whose last streams have not ended yet is refused another.
                 let Ok(stream) = stream else { continue };
                 served += 1;
-                if number % 3 == 0 {
+                if served % 3 == 0 {
                     drop(stream.into_inner().message().await);
                 }
             }
-            served
         });
     }
-    let mut served = 0;
     while let Some(of_one) = opening.join_next().await {
-        served += of_one.unwrap();
+        of_one.unwrap();
     }
-    assert!(served > CLIENTS * STREAMS / 10, "{served} streams were served");
     issuer.until_metric("signet_issuer_connected_clients 0").await;
     let joined = issuer.join(ID).await;
     let mut stream = issuer.client_of(&joined).await.watch(hello()).await.unwrap().into_inner();

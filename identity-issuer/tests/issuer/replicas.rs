@@ -174,6 +174,33 @@ async fn a_policy_that_goes_back_or_loses_rules_is_not_put_in_force() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn as_many_rules_may_be_lost_as_the_configuration_says() {
+    for (percent, kept, is_taken) in [(0, 19, false), (0, 20, true), (50, 10, true), (50, 9, false)] {
+        let url = signet_test_postgres::shared().database();
+        let place = place_on(&url);
+        let place = Place::with(&format!("{}\nlimits: {{ lost_rules_percent: {percent} }}", place.settings));
+        let issuer = place.serve().await;
+        issuer.apply(&rules(0..20)).await;
+        let fewer = format!(
+            "INSERT INTO policy_revisions SELECT 2, created_at, actor, comment, {kept}, 0, \
+             jsonb_path_query_array(rules::jsonb, '$[0 to {}]')::text FROM policy_revisions WHERE revision = 1",
+            kept - 1
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(fewer))
+            .execute(&mut sqlx::PgConnection::connect(&url).await.unwrap())
+            .await
+            .unwrap();
+        if is_taken {
+            eventually("it is taken", async || revision(&issuer).await == 2).await;
+        } else {
+            issuer.until_metric("signet_issuer_policy_refused 1").await;
+            assert_eq!(revision(&issuer).await, 1);
+        }
+        issuer.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rules_of_a_newer_version_are_not_put_in_force() {
     let (url, [(_a, one), (_b, two)]) = two().await;
     one.apply(&rules(0..2)).await;
