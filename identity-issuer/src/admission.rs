@@ -32,6 +32,9 @@ struct Inner {
     places: Arc<Semaphore>,
     /// Those, and those that wait for a place.
     line: Arc<Semaphore>,
+    /// What is asked for beside an identity, and is worked on. As many as there are processors: more would do nothing but stand before
+    /// a renewal each time that it has something to do.
+    beside_places: Arc<Semaphore>,
     /// Attested callers that wait for a rule.
     waiting: Arc<Semaphore>,
     /// What administrators read.
@@ -61,7 +64,7 @@ pub(crate) struct Refused {
 
 /// What it takes to verify a proof, or to sign a first certificate, until it is dropped: a share of a processor, and no more than that.
 #[derive(Debug)]
-pub(crate) struct Place(#[expect(dead_code, reason = "held")] [OwnedSemaphorePermit; 2]);
+pub(crate) struct Place(#[expect(dead_code, reason = "held")] [Option<OwnedSemaphorePermit>; 2]);
 
 /// Each holds its request: a few KiB, 32 at most.
 const WAITING: usize = 8192;
@@ -87,6 +90,7 @@ impl Admission {
             attestations: Buckets::new(attestations),
             places: Arc::new(Semaphore::new(places)),
             line: Arc::new(Semaphore::new(places + LINE)),
+            beside_places: Arc::new(Semaphore::new(workers)),
             waiting: Arc::new(Semaphore::new(WAITING)),
             reads: Arc::new(Semaphore::new(READS)),
             metrics,
@@ -131,7 +135,12 @@ impl Admission {
         let in_line = Arc::clone(&self.0.line).try_acquire_owned().map_err(|_| full())?;
         // Never closed, as none of these.
         let at_work = Arc::clone(&self.0.places).acquire_owned().await.map_err(|_| full())?;
-        Ok(Place([in_line, at_work]))
+        Ok(Place([Some(in_line), Some(at_work)]))
+    }
+
+    /// For one certificate beside an identity, in its turn.
+    pub(crate) async fn beside_place(&self) -> Place {
+        Place([Arc::clone(&self.0.beside_places).acquire_owned().await.ok(), None])
     }
 
     /// For an administrator to read something, a few at once: behind first certificates, and behind renewals, of which there is a line at
@@ -375,5 +384,20 @@ mod tests {
         assert!(futures_util::poll!(one_more.as_mut()).is_pending());
         reads.pop();
         drop(one_more.await.unwrap());
+    }
+    #[tokio::test]
+    async fn as_many_batches_are_worked_on_as_there_are_processors() {
+        let admission = admission(1, 1);
+        let workers = admission.0.beside_places.available_permits();
+        let mut working = Vec::new();
+        for _ in 0..workers {
+            working.push(admission.beside_place().await);
+        }
+        let mut one_more = Box::pin(admission.beside_place());
+        assert!(futures_util::poll!(one_more.as_mut()).is_pending());
+        // They take nothing from those who have no identity yet.
+        admission.first().await.unwrap();
+        working.pop();
+        one_more.await;
     }
 }

@@ -56,6 +56,7 @@ impl IdentityApi {
 
     async fn issue_one(&self, holder: &Holder, index: usize, request: CertificateRequest) -> Result<X509Svid, Status> {
         // Signing takes a processor: others get theirs in between.
+        let place = self.admission.beside_place().await;
         if index > 0 {
             tokio::task::yield_now().await;
         }
@@ -73,7 +74,7 @@ impl IdentityApi {
         }
         let told = entitlement.clone();
         let shown = Attestation::Beside { serial: holder.serial.clone(), of: holder.attestation };
-        let certificate = self.issuance.issue(entitlement, shown, &csr, None).await?.release();
+        let certificate = self.issuance.issue(entitlement, shown, &csr, Some(place)).await?.release();
         Ok(svid(certificate, &told))
     }
 }
