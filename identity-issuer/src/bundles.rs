@@ -41,7 +41,7 @@ struct Inner {
     in_force: watch::Sender<BundleSet>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Sources {
     own: BundleSet,
     /// Of the other issuers; several of one trust domain.

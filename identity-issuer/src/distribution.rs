@@ -126,8 +126,7 @@ impl Distribution {
 
     /// Those whose progress has changed since this was asked last, with how far they have come; none for those who have left.
     pub(crate) fn changed(&self) -> Vec<(AttestationNumber, Option<Progress>)> {
-        let changed = self.changed.0.as_ref().map(|changed| std::mem::take(&mut *lock(changed)));
-        let changed = changed.filter(|changed| !changed.is_empty()).unwrap_or_default();
+        let changed = self.changed.0.as_ref().map(|changed| std::mem::take(&mut *lock(changed))).unwrap_or_default();
         if changed.is_empty() {
             return Vec::new();
         }

@@ -19,6 +19,7 @@ mod attestation;
 mod authority;
 mod bundles;
 mod certificate;
+mod complaint;
 mod csr;
 mod distribution;
 mod entitlement;

@@ -15,6 +15,7 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use crate::bundles::Shared;
+use crate::complaint::Complaint;
 use crate::distribution::Distribution;
 use crate::metrics::Metrics;
 use crate::policy::{CatchUpError, Policies};
@@ -80,7 +81,7 @@ impl Replica {
             return;
         }
         let mut seen = self.clock.now();
-        let mut complaint = String::new();
+        let mut complaint = Complaint::default();
         loop {
             let lost = match self.store.changes().await {
                 Ok(None) => return,
@@ -89,7 +90,9 @@ impl Replica {
                 },
                 Err(error) => error,
             };
-            complain(&mut complaint, &lost, "other issuers are not heard: the database");
+            if let Some(cause) = complaint.of(&lost) {
+                tracing::warn!(cause, "other issuers are not heard: the database");
+            }
             tokio::time::sleep(RETRY).await;
         }
     }
@@ -99,7 +102,7 @@ impl Replica {
         &self,
         changes: &mut Changes,
         seen: &mut OffsetDateTime,
-        complaint: &mut String,
+        complaint: &mut Complaint,
     ) -> Result<Infallible, StoreError> {
         // What was told before somebody listened.
         self.read(Due::ALL, seen).await?;
@@ -186,13 +189,4 @@ impl Replica {
 
 fn since(seen: OffsetDateTime, now: OffsetDateTime) -> OffsetDateTime {
     seen.min(now) - OVERLAP
-}
-
-/// Once for each cause.
-fn complain(complaint: &mut String, error: &StoreError, what: &str) {
-    let cause = signet_process::start::Report::of(error).cause;
-    if cause != *complaint {
-        tracing::warn!(cause, "{what}");
-        *complaint = cause;
-    }
 }

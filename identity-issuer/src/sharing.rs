@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use crate::attestation::AttestationNumber;
+use crate::complaint::Complaint;
 use crate::distribution::{Distribution, Progress};
 use crate::store::{MOST_AT_ONCE, ProgressRecord, Store, StoreError};
 
@@ -23,10 +24,12 @@ const LOOK: Duration = Duration::from_secs(1);
 impl Sharing {
     /// Of an issuer that ends. Of one that is killed, the others find out by its silence.
     pub(crate) async fn end(&self) {
-        if self.store.is_shared()
-            && let Err(error) = self.store.forget_all_progress(&self.issuer).await
-        {
-            complain(&mut String::new(), &error);
+        if !self.store.is_shared() {
+            return;
+        }
+        // A database that is away holds up no end: the others find out all the same.
+        if let Ok(Err(error)) = tokio::time::timeout(LOOK, self.store.forget_all_progress(&self.issuer)).await {
+            tell(&mut Complaint::default(), &error);
         }
     }
 
@@ -35,10 +38,10 @@ impl Sharing {
         if !self.store.is_shared() {
             return;
         }
-        let mut complaint = String::new();
+        let mut complaint = Complaint::default();
         // What a process before this one has left behind.
         while let Err(error) = self.store.forget_all_progress(&self.issuer).await {
-            complain(&mut complaint, &error);
+            tell(&mut complaint, &error);
             tokio::time::sleep(LOOK).await;
         }
         loop {
@@ -53,7 +56,7 @@ impl Sharing {
             match self.write(&connected, &gone).await {
                 Ok(()) => complaint.clear(),
                 Err(error) => {
-                    complain(&mut complaint, &error);
+                    tell(&mut complaint, &error);
                     let again = connected.iter().map(|record| record.number).chain(gone);
                     self.distribution.changed_again(again);
                 }
@@ -84,11 +87,8 @@ impl Sharing {
     }
 }
 
-/// Once for each cause.
-fn complain(complaint: &mut String, error: &StoreError) {
-    let cause = signet_process::start::Report::of(error).cause;
-    if cause != *complaint {
+fn tell(complaint: &mut Complaint, error: &StoreError) {
+    if let Some(cause) = complaint.of(error) {
         tracing::warn!(cause, "the other issuers are not told of who is connected to this one");
-        *complaint = cause;
     }
 }

@@ -34,7 +34,7 @@ use crate::certificate::Certificate;
 use crate::utc::{microseconds, of_microseconds};
 
 pub(crate) use agents::{AgentRecord, AttestationRecord, Ban, IssuedRecord, Origin, StandingChange};
-pub(crate) use bundles::{BundlesChange, BundlesRecord, PublishedBundles, SignedBundles};
+pub(crate) use bundles::{BundlesChange, PublishedBundles, SignedBundles};
 pub(crate) use database::Location;
 pub(crate) use policies::RecordRevisionError;
 pub(crate) use postgres::{Change, Changes, PostgresUrl, PostgresUrlError};

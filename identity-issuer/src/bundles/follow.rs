@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::{BundleFile, Bundles, Shared, read};
 use crate::authority::{Authorities, check_intermediate};
+use crate::complaint::Complaint;
 use crate::metrics::Metrics;
 use crate::pem_files;
 
@@ -68,7 +69,7 @@ impl Follower {
     /// Until cancelled.
     pub(crate) async fn run(mut self) {
         let mut said: Option<(BundleSet, Instant)> = None;
-        let mut complaint = String::new();
+        let mut complaint = Complaint::default();
         loop {
             if self.look() {
                 // Others may be believed by what is new in it, or not any more.
@@ -85,10 +86,8 @@ impl Follower {
                 match told {
                     Ok(()) => complaint.clear(),
                     Err(error) => {
-                        let cause = signet_process::start::Report::of(&error).cause;
-                        if complaint != cause {
+                        if let Some(cause) = complaint.of(&error) {
                             tracing::warn!(cause, "the other issuers are not told of this one's trust bundles");
-                            complaint = cause;
                         }
                     }
                 }

@@ -11,7 +11,7 @@ use super::Bundles;
 use super::statement::{Statement, sign};
 use crate::authority::Authorities;
 use crate::metrics::Metrics;
-use crate::store::{BundlesChange, BundlesRecord, PublishedBundles, Store, StoreError};
+use crate::store::{BundlesChange, PublishedBundles, SignedBundles, Store, StoreError};
 use crate::utc::Utc;
 
 /// Cheap to clone.
@@ -125,8 +125,9 @@ impl Shared {
     /// Says to the others what is to be trusted by this issuer's files. Nothing, as long as it has no authority to sign it.
     pub(super) async fn publish(&self, authorities: &Authorities, bundles: &BundleSet) -> Result<bool, StoreError> {
         let Some(authority) = authorities.active() else { return Ok(false) };
-        let signed = sign(&authority, &self.issuer, bundles, self.clock.now())?;
-        self.store.change_bundles(BundlesChange::Publish(signed)).await?;
+        let now = self.clock.now();
+        let signed = sign(&authority, &self.issuer, bundles, now)?;
+        self.store.change_bundles(BundlesChange::Publish(signed, now)).await?;
         Ok(true)
     }
 
@@ -151,7 +152,7 @@ impl Shared {
         Ok(())
     }
 
-    fn believe(&self, record: &BundlesRecord) -> Result<(), String> {
+    fn believe(&self, record: &SignedBundles) -> Result<(), String> {
         let mut believed = self.believed();
         let known = believed.get(&record.issuer);
         if known.is_some_and(|known| known.is(record)) {

@@ -16,7 +16,7 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::read;
 use crate::authority::{Authority, CaCertificate, IntermediateError, check_peer};
-use crate::store::{BundlesRecord, SignedBundles, StoreError};
+use crate::store::{SignedBundles, StoreError};
 use crate::utc::{microseconds, of_microseconds};
 
 /// A statement that was verified.
@@ -26,10 +26,8 @@ pub(crate) struct Statement {
     pub(crate) issuer: String,
     pub(crate) at: OffsetDateTime,
     pub(crate) bundles: BundleSet,
-    /// As they are on record.
-    text: String,
-    signature: Vec<u8>,
-    chain: String,
+    /// As it is on record.
+    signed: SignedBundles,
 }
 
 /// Why a statement on record is not believed.
@@ -80,17 +78,17 @@ pub(crate) fn sign(
     let wrong = || StoreError::Record { what: "bundles that cannot be written" };
     let statement = serde_json::to_string(&written).map_err(|_| wrong())?;
     let signature = authority.sign_statement(&to_be_signed(&statement)).map_err(|_| wrong())?;
-    Ok(SignedBundles { issuer: issuer.to_owned(), statement, signature, chain: authority.chain_pem(), at })
+    Ok(SignedBundles { issuer: issuer.to_owned(), statement, signature, chain: authority.chain_pem() })
 }
 
 impl Statement {
     /// `own` is the bundle of this trust domain, by this issuer's own file.
     pub(crate) fn verify(
-        record: &BundlesRecord,
+        record: &SignedBundles,
         own: &TrustBundle,
         now: OffsetDateTime,
     ) -> Result<Self, StatementError> {
-        let BundlesRecord { issuer, statement, signature, chain, .. } = record;
+        let SignedBundles { issuer, statement, signature, chain } = record;
         let signer = check_peer(chain.as_bytes(), own, now)?;
         if name_of(&signer.spki) != *issuer {
             return Err(StatementError::OtherIssuer);
@@ -109,20 +107,18 @@ impl Statement {
             issuer: written.issuer,
             at: of_microseconds(written.at).ok_or(StatementError::Malformed)?,
             bundles: written.bundles.into_iter().map(bundle).collect::<Result<_, _>>()?,
-            text: statement.clone(),
-            signature: signature.clone(),
-            chain: chain.clone(),
+            signed: record.clone(),
         })
     }
 
     /// Whether it is the very one on record.
-    pub(crate) fn is(&self, record: &BundlesRecord) -> bool {
-        self.text == record.statement && self.signature == record.signature && self.chain == record.chain
+    pub(crate) fn is(&self, record: &SignedBundles) -> bool {
+        self.signed == *record
     }
 
     /// Whether its authority is still one to be believed.
     pub(crate) fn is_believed(&self, own: &TrustBundle, now: OffsetDateTime) -> bool {
-        check_peer(self.chain.as_bytes(), own, now).is_ok()
+        check_peer(self.signed.chain.as_bytes(), own, now).is_ok()
     }
 }
 
@@ -145,23 +141,18 @@ mod tests {
         OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap()
     }
 
-    fn record(signed: SignedBundles) -> BundlesRecord {
-        let SignedBundles { issuer, statement, signature, chain, at: _ } = signed;
-        BundlesRecord { issuer, statement, signature, chain }
-    }
-
     #[test]
     fn what_an_authority_under_ones_own_root_says_is_believed_and_nothing_else() {
         let (root, stranger) = (testing::Root::new("example.org", now()), testing::Root::new("example.org", now()));
         let authority = root.authority(now());
         let name = name_of(&authority.spki());
         let said = BundleSet::from_iter([root.bundle(), bundle("partner.example", 2)]);
-        let signed = record(sign(&authority, &name, &said, now()).unwrap());
+        let signed = sign(&authority, &name, &said, now()).unwrap();
         let believed = Statement::verify(&signed, &root.bundle(), now()).unwrap();
         assert_eq!((believed.issuer.as_str(), &believed.bundles, believed.at), (name.as_str(), &said, now()));
         assert!(believed.is(&signed) && believed.is_believed(&root.bundle(), now()));
 
-        let reason = |record: &BundlesRecord, bundle: &TrustBundle, at| {
+        let reason = |record: &SignedBundles, bundle: &TrustBundle, at| {
             Statement::verify(record, bundle, at).map(drop).unwrap_err().to_string()
         };
         // By somebody who can write, and has no authority under this root.
@@ -171,15 +162,15 @@ mod tests {
         assert!(reason(&signed, &root.bundle(), late).contains("expired"));
         assert!(!believed.is_believed(&root.bundle(), late));
         let more = BundleSet::from_iter([root.bundle(), bundle("example.org", 1), bundle("partner.example", 1)]);
-        let other = record(sign(&root.authority(now()), &name, &more, now()).unwrap());
+        let other = sign(&root.authority(now()), &name, &more, now()).unwrap();
         assert_eq!(reason(&other, &root.bundle(), now()), "it is signed by another authority than it names");
-        let mixed = BundlesRecord { statement: other.statement.clone(), ..signed.clone() };
+        let mixed = SignedBundles { statement: other.statement.clone(), ..signed.clone() };
         assert_eq!(reason(&mixed, &root.bundle(), now()), "its signature is wrong");
-        let renamed = BundlesRecord { issuer: "00".repeat(16), ..signed.clone() };
+        let renamed = SignedBundles { issuer: "00".repeat(16), ..signed.clone() };
         assert_eq!(reason(&renamed, &root.bundle(), now()), "it is signed by another authority than it names");
         // A statement that names another than the one who signed it.
-        let foreign = record(sign(&authority, "another", &said, now()).unwrap());
-        let foreign = BundlesRecord { issuer: name, ..foreign };
+        let foreign = sign(&authority, "another", &said, now()).unwrap();
+        let foreign = SignedBundles { issuer: name, ..foreign };
         assert_eq!(reason(&foreign, &root.bundle(), now()), "it is signed by another authority than it names");
         assert_eq!(domain("example.org"), *root.bundle().trust_domain());
     }
@@ -197,7 +188,7 @@ mod tests {
             let statement = format!(r#"{{"issuer": "{name}", "at": 0, "bundles": {bundles}}}"#);
             let signature = authority.sign_statement(&to_be_signed(&statement)).unwrap();
             let (issuer, chain) = (name.clone(), authority.chain_pem());
-            let record = BundlesRecord { issuer, statement, signature, chain };
+            let record = SignedBundles { issuer, statement, signature, chain };
             let refused = Statement::verify(&record, &root.bundle(), now()).unwrap_err().to_string();
             assert!(refused.starts_with(expected), "{refused}");
         }

@@ -6,39 +6,29 @@ use time::OffsetDateTime;
 use super::database::in_time;
 use super::{Store, StoreError, Write, microseconds};
 
-/// What one issuer says.
-#[derive(Clone, Debug)]
+/// What one issuer says. What is on record was verified by nobody.
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct SignedBundles {
     pub(crate) issuer: String,
     pub(crate) statement: String,
     pub(crate) signature: Vec<u8>,
     /// Of the authority that signed it, PEM.
     pub(crate) chain: String,
-    pub(crate) at: OffsetDateTime,
 }
 
 /// What is changed of that.
 #[derive(Clone, Debug)]
 pub(crate) enum BundlesChange {
     /// Replaces what the issuer had said before.
-    Publish(SignedBundles),
+    Publish(SignedBundles, OffsetDateTime),
     /// Takes back what an issuer had said that was not heard of since; nor was it after `until`, which only a wrong clock tells.
     Forget { issuer: String, since: OffsetDateTime, until: OffsetDateTime },
-}
-
-/// What is on record. Nothing of it is verified.
-#[derive(Clone, Debug)]
-pub(crate) struct BundlesRecord {
-    pub(crate) issuer: String,
-    pub(crate) statement: String,
-    pub(crate) signature: Vec<u8>,
-    pub(crate) chain: String,
 }
 
 /// Of one issuer.
 #[derive(Clone, Debug)]
 pub(crate) enum PublishedBundles {
-    Said(BundlesRecord),
+    Said(SignedBundles),
     Forgotten { issuer: String },
 }
 
@@ -73,7 +63,7 @@ const MOST: i64 = 256;
 fn published((issuer, statement, signature, chain): Row) -> PublishedBundles {
     match (statement, signature, chain) {
         (Some(statement), Some(signature), Some(chain)) => {
-            PublishedBundles::Said(BundlesRecord { issuer, statement, signature, chain })
+            PublishedBundles::Said(SignedBundles { issuer, statement, signature, chain })
         }
         _ => PublishedBundles::Forgotten { issuer },
     }
@@ -82,7 +72,7 @@ fn published((issuer, statement, signature, chain): Row) -> PublishedBundles {
 /// Returns how many records it changed.
 pub(super) async fn change(connection: &mut AnyConnection, change: &BundlesChange) -> Result<u64, sqlx::Error> {
     let statement = match change {
-        BundlesChange::Publish(SignedBundles { issuer, statement, signature, chain, at }) => {
+        BundlesChange::Publish(SignedBundles { issuer, statement, signature, chain }, at) => {
             let insertion = sqlx::query(
                 "INSERT INTO issuer_bundles (issuer, statement, signature, chain, published_at) \
                  VALUES ($1, $2, $3, $4, $5) ON CONFLICT (issuer) DO UPDATE SET statement = excluded.statement, \

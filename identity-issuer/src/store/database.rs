@@ -221,6 +221,15 @@ fn file_options(path: &Path, mode: &str) -> Option<AnyConnectOptions> {
     Some(options)
 }
 
+/// The parameters of so many rows, as VALUES takes them.
+pub(super) fn parameters(rows: usize, columns: usize) -> String {
+    let row = |row: usize| {
+        let parameters: Vec<_> = (1..=columns).map(|column| format!("${}", row * columns + column)).collect();
+        format!("({})", parameters.join(", "))
+    };
+    (0..rows).map(row).collect::<Vec<_>>().join(", ")
+}
+
 /// What a database does, in time.
 pub(super) async fn in_time<T>(asked: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
     match tokio::time::timeout(LIMIT, asked).await {

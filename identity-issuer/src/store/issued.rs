@@ -2,13 +2,12 @@
 //! evicted. All of it is asked of the database in the transaction that records, so that no order of events lets one slip through.
 
 use std::collections::HashSet;
-use std::fmt::Write as _;
 use std::sync::OnceLock;
 
 use sqlx::{Any, AnyConnection, Connection, Transaction};
 use time::OffsetDateTime;
 
-use super::database::in_time;
+use super::database::{in_time, parameters};
 use super::{Counts, EXPIRING_TENTHS, LogError, Store, StoreError, microseconds, tokens};
 use crate::attestation::{AttestationNumber, Attested, Evidence, Subject};
 use crate::certificate::Certificate;
@@ -167,11 +166,7 @@ fn insertion(certificates: usize) -> &'static str {
         let mut sql = "INSERT INTO issued (serial, spiffe_id, key_sha256, not_before, not_after, issued_at, attestation, evidence, \
                        authority_key_id, certificate, attestation_number, profile) SELECT * FROM (VALUES "
             .to_owned();
-        for row in 0..certificates {
-            let parameters: Vec<String> = (1..=COLUMNS).map(|column| format!("${}", row * COLUMNS + column)).collect();
-            // Writing to a String cannot fail.
-            let _ = write!(sql, "{}({})", if row == 0 { "" } else { ", " }, parameters.join(", "));
-        }
+        sql.push_str(&parameters(certificates, COLUMNS));
         // The columns of VALUES have no other names.
         sql.push_str(
             ") AS asked WHERE NOT EXISTS (SELECT 1 FROM bans WHERE bans.spiffe_id = asked.column2) \

@@ -1,11 +1,9 @@
 //! How far those have come who are connected to the issuers on this database. Nothing hangs on it but what operators are shown: it is
 //! written beside the committer's transactions, and what is lost of it is written with the next change.
 
-use std::fmt::Write as _;
-
 use time::OffsetDateTime;
 
-use super::database::in_time;
+use super::database::{in_time, parameters};
 use super::{Store, StoreError, microseconds};
 use crate::attestation::AttestationNumber;
 
@@ -37,11 +35,7 @@ impl Store {
             "INSERT INTO agent_progress (issuer, attestation_number, connected_at, revision, is_current, since, \
                        refused) VALUES "
                 .to_owned();
-        for row in 0..connected.len() {
-            let parameters: Vec<String> = (1..=COLUMNS).map(|column| format!("${}", row * COLUMNS + column)).collect();
-            // Writing to a String cannot fail.
-            let _ = write!(sql, "{}({})", if row == 0 { "" } else { ", " }, parameters.join(", "));
-        }
+        sql.push_str(&parameters(connected.len(), COLUMNS));
         sql.push_str(
             " ON CONFLICT (attestation_number) DO UPDATE SET issuer = excluded.issuer, connected_at = excluded.connected_at, \
              revision = excluded.revision, is_current = excluded.is_current, since = excluded.since, \

@@ -188,5 +188,21 @@ fn wish_of(client: &IssuerClient, message: WatchResponse) -> Result<Option<Wish>
 }
 
 fn spread(within: Option<prost_types::Duration>) -> Duration {
+    // The conversion negates what is below zero, and there is one number that it cannot.
+    let within = within.filter(|within| within.seconds >= 0 && within.nanos >= 0);
     within.and_then(|within| Duration::try_from(within).ok()).unwrap_or_default().min(MAX_SPREAD)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_time_that_an_issuer_names_does_harm() {
+        for (seconds, nanos) in [(i64::MIN, 0), (-1, 0), (0, i32::MIN), (i64::MIN, i32::MIN)] {
+            assert_eq!(spread(Some(prost_types::Duration { seconds, nanos })), Duration::ZERO);
+        }
+        assert_eq!(spread(Some(prost_types::Duration { seconds: i64::MAX, nanos: i32::MAX })), MAX_SPREAD);
+        assert_eq!(spread(Some(prost_types::Duration { seconds: 2, nanos: 0 })), Duration::from_secs(2));
+    }
 }

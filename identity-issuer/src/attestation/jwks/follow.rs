@@ -9,6 +9,7 @@ use signet_identity::SharedClock;
 use tokio::time::Instant;
 
 use super::{Jwks, JwksError, KeySet, Published};
+use crate::complaint::Complaint;
 
 /// One set and where it comes from.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ impl Follower {
     pub(crate) async fn run(self) {
         let mut seen: Option<Version> = None;
         let mut good_at = Instant::now();
-        let mut complaint = String::new();
+        let mut complaint = Complaint::default();
         loop {
             match self.look(&mut seen).await {
                 Ok(changed) => {
@@ -43,11 +44,9 @@ impl Follower {
                     complaint.clear();
                 }
                 Err(error) => {
-                    let cause = signet_process::start::Report::of(&error).cause;
                     let kept = self.keys.current().is_some();
-                    if cause != complaint {
+                    if let Some(cause) = complaint.of(&error) {
                         tracing::warn!(source = self.source, cause, kept, "keys of tokens not read");
-                        complaint = cause;
                     }
                     if kept && good_at.elapsed() > MAX_AGE {
                         tracing::error!(source = self.source, "keys of tokens are too old: no token is believed");
