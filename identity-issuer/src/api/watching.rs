@@ -287,7 +287,8 @@ fn version(index: usize, applied: &Applied) -> Result<Version, Status> {
 /// None for a newer kind that a client may know.
 fn resource(number: i32) -> Option<Resource> {
     match WireResource::try_from(number).ok()? {
-        WireResource::Unspecified => None,
+        // Told of by no issuer yet.
+        WireResource::Unspecified | WireResource::Revocations => None,
         WireResource::Bundles => Some(Resource::Bundles),
         WireResource::Entitlement => Some(Resource::Entitlement),
         WireResource::Entitlements => Some(Resource::Entitlements),
