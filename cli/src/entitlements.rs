@@ -66,7 +66,7 @@ fn applied(event: &Event) -> Option<Applied> {
         Event::Bundles(told) => (Resource::Bundles, &told.version),
         Event::Entitlement(told) => (Resource::Entitlement, &told.version),
         Event::Entitlements(told) => (Resource::Entitlements, &told.version),
-        Event::RenewNow(_) | Event::Revocations(_) => return None,
+        Event::RenewNow(_) | Event::Revocations(_) | Event::Authorities(_) => return None,
     };
     Some(Applied { resource: resource.into(), version: version.clone(), refused: String::new() })
 }

@@ -264,8 +264,7 @@ mod tests {
 
     fn admission(renewals: u32, attestations: u32) -> Admission {
         let profiles = crate::profile::Profiles::new((Duration::from_secs(60), Duration::ZERO), []);
-        let authorities = crate::authority::Authorities::none_yet();
-        let metrics = Metrics::register(&prometheus::Registry::new(), authorities, &profiles).unwrap();
+        let metrics = Metrics::register(&prometheus::Registry::new(), &profiles).unwrap();
         Admission::new(renewals, attestations, metrics)
     }
 

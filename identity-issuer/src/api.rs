@@ -3,6 +3,7 @@
 mod admin;
 mod agents;
 mod attestors;
+mod authorities;
 mod bundles;
 mod calls;
 mod doorkeeper;
@@ -37,6 +38,7 @@ use crate::store::StoreError;
 
 pub(crate) use admin::AdminApi;
 pub(crate) use attestors::Attestors;
+pub(crate) use authorities::AuthorityCalls;
 pub(crate) use identity::IdentityApi;
 
 /// Health and reflection to stand beside `S`; they tell of it alone: whoever asks may be anybody.

@@ -3,15 +3,24 @@
 pub(crate) mod certificate;
 pub(crate) mod custody;
 pub(crate) mod hierarchy;
+mod intake;
 mod intermediate;
 mod issuing;
+mod journal;
+mod publication;
+mod set;
+mod stage;
 #[cfg(test)]
 pub(crate) mod testing;
-mod waiting;
 
 pub(crate) use certificate::CaCertificate;
+pub(crate) use custody::{CaKey, KeyName, SealedFolder};
 pub use custody::{KeyFileError, Passphrase, PassphraseError, SealStrength};
-pub(crate) use intermediate::{IntermediateError, check as check_intermediate, check_peer};
+pub(crate) use intake::Intake;
+pub(crate) use intermediate::{IntermediateError, check_is_under, check_peer, read_chain};
 pub(crate) use issuing::{Authority, CertifyError, KeyId};
-pub(crate) use waiting::{Authorities, AuthorityFiles, open_or_make_key};
-pub use waiting::{AuthorityError, AuthorityState};
+pub(crate) use journal::{RootChange, Rotation};
+pub(crate) use publication::{Publication, Published};
+pub(crate) use set::{Authorities, ImportError, Kept, Member, Place, StepError};
+pub use set::{AuthorityError, AuthorityState};
+pub(crate) use stage::Stage;

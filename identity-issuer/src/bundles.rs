@@ -8,6 +8,7 @@
 //! Trust domains are never pooled: the union is one for each. A change that makes no good one leaves what is in force.
 
 mod follow;
+mod roots;
 mod shared;
 mod statement;
 
@@ -19,9 +20,9 @@ use rustls_pki_types::CertificateDer;
 use signet_identity::{BundleSet, TrustBundle, TrustDomain};
 use tokio::sync::watch;
 
-pub(crate) use follow::{AuthorityPlace, Follower};
+pub(crate) use follow::Follower;
+pub(crate) use roots::{Roots, fingerprint};
 pub(crate) use shared::{ForgetError, Shared};
-pub(crate) use statement::name_of;
 
 /// A bundle that the configuration names, and what it was at first.
 #[derive(Clone, Debug)]

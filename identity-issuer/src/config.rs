@@ -12,6 +12,7 @@
 //!   certificate: authority.pem           # what `signet ca sign` wrote
 //!   passphrase_file: passphrase          # seals the issuer's key
 //!   path_length: 0                       # how many CAs there may be below it, for the profile `subordinate-ca`
+//!   rotation: { deadline: 10m, quorum_percent: 95 } # after the deadline, that many of those connected do
 //! listen: 127.0.0.1:8081                 # gRPC over mTLS
 //! admin: 127.0.0.1:9902                  # metrics and health
 //! admin_socket: issuer-admin.sock        # gRPC for operators on this machine
@@ -41,6 +42,7 @@ use crate::attestation::{Published, X509Authority};
 use crate::authority::SealStrength;
 use crate::bundles::BundleFile;
 use crate::profile::Profile;
+use crate::rotation::Patience;
 use crate::store::Location;
 
 /// What an issuer runs on; every value is in its range.
@@ -74,6 +76,8 @@ pub struct Authority {
     pub passphrase_file: PathBuf,
     /// How many CAs there may be below its certificate; one with more is not taken.
     pub path_length: u8,
+    /// With those who do not acknowledge a successor.
+    pub patience: Patience,
     /// For a key that has yet to be made. Not in the file.
     pub seal_strength: SealStrength,
 }

@@ -15,16 +15,18 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::attestation::AttestationNumber;
+use crate::authority::{Publication, Published};
 use crate::bundles::Bundles;
-use crate::store::RenewalRequest;
+use crate::store::{RenewalRequest, Whose};
 
-pub(crate) use progress::{Progress, Resource, Version};
+pub(crate) use progress::{Acknowledged, Progress, Resource, Version};
 use wishes::{Wish, Wishes};
 
 /// Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Distribution {
     bundles: Bundles,
+    authorities: Publication,
     clients: Arc<Mutex<Clients>>,
     changed: Changed,
     max_clients: usize,
@@ -53,6 +55,8 @@ pub(crate) struct Watcher {
     pub(crate) attestation: AttestationNumber,
     /// Of its certificate, in the order of all on record.
     pub(crate) position: i64,
+    /// The subject key identifier of the authority that signed it.
+    pub(crate) authority: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -76,11 +80,21 @@ pub(crate) struct Subscription {
     number: u64,
     clients: Arc<Mutex<Clients>>,
     bundles: watch::Receiver<BundleSet>,
+    authorities: watch::Receiver<Arc<Published>>,
     renew_now: watch::Receiver<Option<Wish>>,
     ended: CancellationToken,
     progress: Arc<Mutex<Progress>>,
     attestation: AttestationNumber,
     changed: Changed,
+}
+
+/// What one stream has said of the authorities.
+#[derive(Clone, Debug)]
+pub(crate) struct Acknowledgement {
+    pub(crate) agent: AttestationNumber,
+    pub(crate) id: WorkloadId,
+    pub(crate) acknowledged: bool,
+    pub(crate) refused: String,
 }
 
 /// Whose streams.
@@ -95,6 +109,8 @@ pub(crate) enum Holder {
 pub(crate) enum Event {
     /// They are others than before: [`Subscription::bundles`] has them.
     Bundles,
+    /// The same: [`Subscription::authorities`].
+    Authorities,
     RenewNow(RenewNow),
 }
 
@@ -114,8 +130,13 @@ const MOST_SPREAD: Duration = Duration::from_secs(10);
 const MOST_OF_ATTESTATION: usize = 8;
 
 impl Distribution {
-    pub(crate) fn new(bundles: Bundles, max_clients: usize, max_per_identity: usize) -> Self {
-        Self { bundles, clients: Arc::default(), changed: Changed::default(), max_clients, max_per_identity }
+    pub(crate) fn new(
+        (bundles, authorities): (Bundles, Publication),
+        max_clients: usize,
+        max_per_identity: usize,
+    ) -> Self {
+        let (clients, changed) = (Arc::default(), Changed::default());
+        Self { bundles, authorities, clients, changed, max_clients, max_per_identity }
     }
 
     /// The same, for whoever asks for [`changed`](Self::changed): what nobody asks for would pile up.
@@ -177,7 +198,8 @@ impl Distribution {
         drop(clients);
         self.changed.note(attestation);
         let (clients, changed) = (Arc::clone(&self.clients), self.changed.clone());
-        Ok(Subscription { number, clients, bundles, renew_now, ended, progress, attestation, changed })
+        let authorities = self.authorities.followed();
+        Ok(Subscription { number, clients, bundles, authorities, renew_now, ended, progress, attestation, changed })
     }
 
     /// Ends the streams of a holder.
@@ -199,19 +221,35 @@ impl Distribution {
         streams.into_iter().map(|(_, attestation, progress)| (attestation, progress)).collect()
     }
 
-    /// Asks the holders of an identity, or everybody, to renew, those who are not connected when they come; returns how many are. Whoever
+    /// Asks the holders of an identity, or of an authority's certificates, or everybody, to renew, those who are not connected when they come; returns how many are. Whoever
     /// has been asked by it before, or has renewed since, is not.
     pub(crate) fn request_renewal(&self, request: &RenewalRequest) -> usize {
-        let RenewalRequest { id, at, within, position } = request;
+        let RenewalRequest { whose, at, within, position } = request;
         let mut clients = lock(&self.clients);
         let version = Version::of(format!("{} {position}", at.unix_timestamp_nanos()).as_bytes());
         let wish = Wish { at: *at, position: *position, renew_now: RenewNow { within: *within, version } };
         // Each issuer reads each of them again and again.
-        if !clients.wishes.remember(id.as_ref(), wish) {
+        if !clients.wishes.remember(whose, wish) {
             return 0;
         }
-        let holders = clients.by_number.values().filter(|client| id.as_ref().is_none_or(|id| client.watcher.id == *id));
+        let holders = clients.by_number.values().filter(|client| client.watcher.is_of(whose));
         holders.filter(|client| client.watcher.position <= wish.position && client.ask(wish)).count()
+    }
+
+    /// Who of those that are told of authorities would believe these, and who has not said so.
+    pub(crate) fn acknowledgements(&self, version: Version) -> Vec<Acknowledgement> {
+        let clients = lock(&self.clients);
+        let acknowledgement = |client: &Client| {
+            let progress = lock(&client.progress);
+            let Acknowledged(known) = progress.authorities()?;
+            Some(Acknowledgement {
+                agent: client.watcher.attestation,
+                id: client.watcher.attested.clone(),
+                acknowledged: known == Some(version),
+                refused: progress.refused(),
+            })
+        };
+        clients.by_number.values().filter_map(acknowledgement).collect()
     }
 
     pub(crate) fn client_count(&self) -> usize {
@@ -242,6 +280,15 @@ impl Subscription {
         self.bundles.borrow().clone()
     }
 
+    pub(crate) fn authorities(&mut self) -> Arc<Published> {
+        Arc::clone(&self.authorities.borrow_and_update())
+    }
+
+    /// The client wants to be told of authorities, and would believe these already.
+    pub(crate) fn asks_for_authorities(&self, known: Option<Version>) {
+        lock(&self.progress).asks_for_authorities(known);
+    }
+
     /// Over which those who watch do something that they are all told to do: as many a second as an issuer serves beside all else.
     pub(crate) fn spread(&self) -> Duration {
         let clients = u32::try_from(lock(&self.clients).by_number.len()).unwrap_or(u32::MAX);
@@ -264,6 +311,10 @@ impl Subscription {
                     self.bundles.mark_unchanged();
                     return Some(Event::Bundles);
                 }
+                changed = self.authorities.changed() => {
+                    changed.ok()?;
+                    return Some(Event::Authorities);
+                }
                 changed = self.renew_now.changed() => {
                     changed.ok()?;
                     if let Some(wish) = *self.renew_now.borrow_and_update() {
@@ -271,6 +322,16 @@ impl Subscription {
                     }
                 }
             }
+        }
+    }
+}
+
+impl Watcher {
+    fn is_of(&self, whose: &Whose) -> bool {
+        match whose {
+            Whose::Everybody => true,
+            Whose::Id(id) => self.id == *id,
+            Whose::Authority(key_id) => self.authority == *key_id,
         }
     }
 }

@@ -10,7 +10,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
 use rcgen::{PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm, SigningKey};
 
-use crate::authority::custody::{self, KeyFileError, Passphrase, SealStrength};
+use crate::authority::custody::{self, CaKey, KeyFileError, Passphrase, SealStrength, Signs};
 
 /// A P-256 key. Roots and intermediates have this type too: every full handshake of every peer verifies both their
 /// signatures, P-384 would cost each of them several times as much, and leaves and key exchange do not reach beyond 128
@@ -29,11 +29,20 @@ impl P256Key {
         passphrase: &Passphrase,
         strength: SealStrength,
     ) -> Result<Self, KeyFileError> {
-        let cryptography = |_| KeyFileError::Cryptography { path: path.to_owned() };
-        let key = Self::generate().map_err(cryptography)?;
-        let pkcs8 = key.to_pkcs8().map_err(cryptography)?;
-        custody::seal_new(path, pkcs8.as_ref(), passphrase, strength)?;
+        let key = Self::generate().map_err(|_| KeyFileError::Cryptography { path: path.to_owned() })?;
+        key.seal(path, passphrase, strength)?;
         Ok(key)
+    }
+
+    /// Seals it at `path`, where nothing may be yet.
+    pub(crate) fn seal(
+        &self,
+        path: &Path,
+        passphrase: &Passphrase,
+        strength: SealStrength,
+    ) -> Result<(), KeyFileError> {
+        let pkcs8 = self.to_pkcs8().map_err(|_| KeyFileError::Cryptography { path: path.to_owned() })?;
+        custody::seal_new(path, pkcs8.as_ref(), passphrase, strength)
     }
 
     /// Opens the key sealed at `path`. Deriving the sealing key takes a good part of a second, by design.
@@ -64,6 +73,18 @@ impl SigningKey for P256Key {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
         let signature = self.0.sign(&SystemRandom::new(), message).map_err(|_| rcgen::Error::RingUnspecified)?;
         Ok(signature.as_ref().to_vec())
+    }
+}
+
+impl Signs for P256Key {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        SigningKey::sign(self, message)
+    }
+}
+
+impl From<P256Key> for CaKey {
+    fn from(key: P256Key) -> Self {
+        Self::new(key.der_bytes().to_vec(), key)
     }
 }
 

@@ -32,6 +32,7 @@ mod pem_files;
 mod policy;
 mod profile;
 mod replicas;
+mod rotation;
 mod run;
 mod secret_file;
 mod serial;

@@ -41,11 +41,7 @@ pub(crate) enum IssueResult {
 }
 
 impl Metrics {
-    pub(crate) fn register(
-        registry: &Registry,
-        authorities: Authorities,
-        profiles: &Profiles,
-    ) -> Result<Self, prometheus::Error> {
+    pub(crate) fn register(registry: &Registry, profiles: &Profiles) -> Result<Self, prometheus::Error> {
         let counters = |name: &str, help: &str, labels: &[&str]| {
             let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
             registry.register(Box::new(counters.clone()))?;
@@ -80,7 +76,6 @@ impl Metrics {
             &["state"],
         )?;
         registry.register(Box::new(identities.clone()))?;
-        registry.register(Box::new(AuthorityCollector::new(authorities)?))?;
         let token_keys_read_at = IntGaugeVec::new(
             Opts::new(
                 "signet_issuer_token_keys_read_timestamp_seconds",
@@ -221,7 +216,12 @@ impl Drop for Counted {
     }
 }
 
-/// Exports the authority that is in force when the scrape comes; nothing before there is one.
+/// Adds what is told of the authorities.
+pub(crate) fn register_authorities(registry: &Registry, authorities: Authorities) -> Result<(), prometheus::Error> {
+    registry.register(Box::new(AuthorityCollector::new(authorities)?))
+}
+
+/// Exports the authorities as they are when the scrape comes, those that have a certificate.
 struct AuthorityCollector {
     authorities: Authorities,
     /// Locked while a scrape fills it: two at once must not clear each other's series.
@@ -249,11 +249,15 @@ impl Collector for AuthorityCollector {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let Some(authority) = self.authorities.active() else { return Vec::new() };
         let expiration = self.expiration.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         expiration.reset();
-        let key_id = authority.key_id().to_string();
-        expiration.with_label_values(&[key_id.as_str(), "active"]).set(authority.not_after().unix_timestamp() as f64);
+        for member in self.authorities.all() {
+            if let Some(authority) = &member.authority {
+                let key_id = authority.key_id().to_string();
+                let gauge = expiration.with_label_values(&[key_id.as_str(), member.stage.label()]);
+                gauge.set(authority.not_after().unix_timestamp() as f64);
+            }
+        }
         expiration.collect()
     }
 }

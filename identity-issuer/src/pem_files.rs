@@ -44,5 +44,7 @@ pub(crate) fn write_whole(path: &Path, text: &[u8]) -> std::io::Result<()> {
     let mut file = std::fs::File::create(&temporary)?;
     std::io::Write::write_all(&mut file, text)?;
     file.sync_all()?;
-    std::fs::rename(&temporary, path)
+    std::fs::rename(&temporary, path)?;
+    // The new name outlives a loss of power too.
+    std::fs::File::open(folder)?.sync_all()
 }

@@ -253,7 +253,10 @@ mod tests {
 
     fn request() -> String {
         let key = P256Key::generate().unwrap();
-        pem_files::encode(pem_files::REQUEST, &intermediate_request(&"example.org".parse().unwrap(), &key).unwrap())
+        pem_files::encode(
+            pem_files::REQUEST,
+            &intermediate_request(&"example.org".parse().unwrap(), &key.into()).unwrap(),
+        )
     }
 
     #[test]

@@ -9,8 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::Registry;
-use rcgen::PublicKeyData as _;
-use signet_identity::{ClientAuthentication, ServerPolicy, SharedClock, TlsPolicies};
+use signet_identity::{ClientAuthentication, ServerPolicy, SharedClock, TlsPolicies, TrustBundle};
 use signet_process::admin::{AdminBuilder, AdminError, AdminServer, Readiness, State};
 use signet_process::identity_metrics::IdentityMetrics;
 use signet_process::identity_slot::IdentitySlot;
@@ -25,21 +24,22 @@ use crate::admin_socket::{AdminSocket, AdminSocketError, own_user};
 use crate::administration::Administrators;
 use crate::admission::Admission;
 use crate::agents::Agents;
-use crate::api::{AdminApi, Attestors, IdentityApi};
+use crate::api::{AdminApi, Attestors, AuthorityCalls, IdentityApi};
 use crate::attestation::{Challenges, JoinTokens};
-use crate::authority::{Authorities, AuthorityError, AuthorityFiles, AuthorityState, open_or_make_key};
-use crate::authority::{Passphrase, PassphraseError};
+use crate::authority::{
+    Authorities, AuthorityError, AuthorityState, Intake, Passphrase, PassphraseError, Place, Publication, SealedFolder,
+};
 use crate::bundles::{self, Bundles, Shared};
 use crate::certificate::issuer_id;
-use crate::config::{Config, Environment, Limits};
+use crate::config::{self, Config, Environment, Limits};
 use crate::distribution::Distribution;
 use crate::issuance::{Issuance, Issued, Parts};
-use crate::key::P256Key;
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics};
 use crate::own_identity::OwnIdentity;
 use crate::policy::{self, KeptPolicy, Policies, PolicyLoadError};
 use crate::profile::Profiles;
 use crate::replicas::Replica;
+use crate::rotation::{self, Rotations};
 use crate::server::Server;
 use crate::sharing::Sharing;
 use crate::store::{Location, OpenError, STORE, Store, StoreError, StoreTask};
@@ -140,8 +140,6 @@ struct Issuer {
     identity: IdentitySlot,
     identity_metrics: IdentityMetrics,
     metrics: Metrics,
-    files: AuthorityFiles,
-    key: P256Key,
     authorities: Authorities,
     store: Store,
     store_task: StoreTask,
@@ -152,6 +150,7 @@ struct Issuer {
     shared_bundles: Shared,
     distribution: Distribution,
     announce: broadcast::Sender<Issued>,
+    publication: Publication,
 }
 
 impl Issuer {
@@ -165,14 +164,13 @@ impl Issuer {
         let registry = Registry::new();
         let readiness = Readiness::awaiting([AUTHORITY, STORE, LISTENER]);
         let identity = IdentitySlot::new(clock.clone());
-        let authorities = Authorities::none_yet();
         let profiles = Profiles::new((config.svid.ttl, config.svid.backdate), config.profiles.clone());
-        let metrics = Metrics::register(&registry, authorities.clone(), &profiles)?;
+        let metrics = Metrics::register(&registry, &profiles)?;
         let identity_metrics = IdentityMetrics::register(&registry, identity.clone())?;
         let admin = AdminBuilder {
             process: "identity-issuer",
             address: config.admin,
-            registry,
+            registry: registry.clone(),
             readiness: readiness.clone(),
             identity: identity.clone(),
             config: config.redacted.clone(),
@@ -184,17 +182,12 @@ impl Issuer {
         let administrators = Administrators::new(&config.administration, own_user);
         let admin_socket = AdminSocket::bind(&config.admin_socket, administrators.has_other_users(own_user)).await?;
 
-        let files = AuthorityFiles {
-            key: config.state.join("authority.key"),
-            request: config.state.join("authority.csr"),
-            certificate: config.authority.certificate.clone(),
-            path_length: config.authority.path_length,
-        };
+        let journal = config.state.join("authorities.json");
         let database = config.database.clone();
         let pending = config.limits.pending;
         // The key is made after the database: where there is a key, there is a record of what it signed.
         if let Location::File(path) = &database
-            && files.key.exists()
+            && journal.exists()
             && !holds_anything(path)
         {
             return Err(RunError::Database(OpenError::Missing { path: path.clone() }));
@@ -223,7 +216,15 @@ impl Issuer {
             );
             metrics.policy_refused(true);
         }
-        let key = open_key(&config, files.clone()).await?;
+        let own_bundle = bundles.own().borrow().get(&config.trust_domain).cloned();
+        let authorities = open_authorities(&config, journal, own_bundle, clock.clone()).await?;
+        metrics::register_authorities(&registry, authorities.clone())?;
+        let own = config.bundle_files().enumerate().map(|(index, file)| match index {
+            0 => authorities.trusted(&file.bundle),
+            _ => file.bundle.clone(),
+        });
+        // Nobody else has said anything yet.
+        let _ = bundles.set_own(own.collect());
         let announce = broadcast::Sender::new(ANNOUNCEMENTS);
         let issuance = Issuance::new(Parts {
             issuer: issuer_id,
@@ -233,19 +234,19 @@ impl Issuer {
             metrics: metrics.clone(),
             announce: announce.clone(),
         });
-        let authority_key = key.subject_public_key_info();
+        let publication = Publication::new();
         let shared_bundles = Shared::new(
             bundles.clone(),
             config.trust_domain.clone(),
             store.clone(),
-            &bundles::name_of(&authority_key),
+            (authorities.clone(), publication.clone()),
             metrics.clone(),
             clock.clone(),
         );
         // Without them, whoever is served by this issuer would refuse those who are served by the others.
         shared_bundles.catch_up().await.map_err(RunError::Records)?;
         let Limits { watchers, watchers_per_identity, .. } = config.limits;
-        let distribution = Distribution::new(bundles.clone(), watchers, watchers_per_identity);
+        let distribution = Distribution::new((bundles.clone(), publication.clone()), watchers, watchers_per_identity);
         let distribution = if store.is_shared() { distribution.shared() } else { distribution };
         let asked = store.renewal_requests(OffsetDateTime::UNIX_EPOCH).await.map_err(RunError::Records)?;
         for request in &asked {
@@ -264,8 +265,6 @@ impl Issuer {
             identity,
             identity_metrics,
             metrics,
-            files,
-            key,
             authorities,
             store,
             store_task,
@@ -276,6 +275,7 @@ impl Issuer {
             shared_bundles,
             distribution,
             announce,
+            publication,
         })
     }
 
@@ -284,8 +284,8 @@ impl Issuer {
             grpc: self.grpc,
             admin: self.admin.address(),
             admin_socket: self.config.admin_socket.clone(),
-            certificate_request: self.files.request.clone(),
-            certificate: self.files.certificate.clone(),
+            certificate_request: request_file(&self.config),
+            certificate: self.config.authority.certificate.clone(),
             authority: self.authorities.state(),
             phase,
             issued: self.announce.subscribe(),
@@ -295,6 +295,7 @@ impl Issuer {
     /// Waits for an authority, then serves; ends everything in the reverse order once `shutdown` comes.
     async fn serve(self, phase: watch::Sender<Phase>, shutdown: CancellationToken) -> Result<(), RunError> {
         let bundle_files: Vec<_> = self.config.bundle_files().cloned().collect();
+        let request = request_file(&self.config);
         let join_tokens = JoinTokens::new(self.store.clone(), self.clock.clone());
         let mut background = JoinSet::new();
         let challenges = Challenges::new(self.clock.clone()).map_err(|_| RunError::Randomness)?;
@@ -310,11 +311,26 @@ impl Issuer {
         let limits = &self.config.limits;
         let admission =
             Admission::new(limits.renewals_per_minute, limits.attestations_per_minute, self.metrics.clone());
+        let rotations = Rotations::new(rotation::Parts {
+            trust_domain: self.config.trust_domain.clone(),
+            authorities: self.authorities.clone(),
+            publication: self.publication,
+            bundles: self.bundles.clone(),
+            shared: self.shared_bundles.clone(),
+            distribution: self.distribution.clone(),
+            store: self.store.clone(),
+            patience: self.config.authority.patience,
+            clock: self.clock.clone(),
+        });
         let admin = Arc::new(AdminApi {
             trust_domain: self.config.trust_domain.clone(),
             administrators: self.administrators.clone(),
             join_tokens: join_tokens.clone(),
-            authorities: self.authorities.clone(),
+            authorities: AuthorityCalls {
+                rotations: rotations.clone(),
+                store: self.store.clone(),
+                trust_domain: self.config.trust_domain.clone(),
+            },
             distribution: self.distribution.clone(),
             policies: self.policies.clone(),
             agents: agents.clone(),
@@ -337,20 +353,14 @@ impl Issuer {
         let sharing = Sharing {
             store: self.store.clone(),
             distribution: self.distribution.clone(),
-            issuer: self.shared_bundles.issuer().to_owned(),
+            bundles: self.shared_bundles.clone(),
         };
         until(&shutdown, &mut background, sharing.clone().run());
-        let place = bundles::AuthorityPlace {
-            authorities: self.authorities.clone(),
-            certificate: self.files.certificate.clone(),
-            spki: self.key.subject_public_key_info(),
-            path_length: self.files.path_length,
-        };
         let following = bundles::Follower::new(
             self.bundles.clone(),
             self.shared_bundles,
             bundle_files,
-            place,
+            (self.authorities.clone(), self.config.authority.certificate.clone()),
             self.metrics.clone(),
             self.clock.clone(),
         );
@@ -377,10 +387,15 @@ impl Issuer {
             self.config.limits,
             (shutdown.clone(), self.config.drain),
         ));
-        until(&shutdown, &mut background, {
-            let bundle = (self.config.trust_domain.clone(), self.bundles.own());
-            self.authorities.clone().follow(self.files, self.key, bundle, self.clock.clone())
-        });
+        let intake = Intake {
+            authorities: self.authorities.clone(),
+            request,
+            certificate: self.config.authority.certificate,
+            trust_domain: self.config.trust_domain,
+            bundles: self.bundles.own(),
+        };
+        until(&shutdown, &mut background, intake.run());
+        until(&shutdown, &mut background, rotations.run());
         until(&shutdown, &mut background, report_authority(self.authorities.clone(), self.readiness.clone()));
         until(&shutdown, &mut background, count(self.store.clone(), self.metrics.clone(), self.clock.clone()));
 
@@ -483,14 +498,26 @@ fn until(shutdown: &CancellationToken, background: &mut JoinSet<()>, work: impl 
     });
 }
 
+/// For whoever holds the root.
+fn request_file(config: &Config) -> PathBuf {
+    config.state.join("authority.csr")
+}
+
 /// Argon2 takes memory and time: not on a worker of the runtime.
-async fn open_key(config: &Config, files: AuthorityFiles) -> Result<P256Key, RunError> {
-    let passphrase_file = config.authority.passphrase_file.clone();
-    let strength = config.authority.seal_strength;
+async fn open_authorities(
+    config: &Config,
+    journal: PathBuf,
+    bundle: Option<TrustBundle>,
+    clock: SharedClock,
+) -> Result<Authorities, RunError> {
+    let config::Authority { passphrase_file, seal_strength, path_length, .. } = config.authority.clone();
+    let (folder, request) = (config.state.join("authorities"), request_file(config));
     let trust_domain = config.trust_domain.clone();
     tokio::task::spawn_blocking(move || {
         let passphrase = Passphrase::from_file(&passphrase_file)?;
-        Ok(open_or_make_key(&files, &trust_domain, &passphrase, strength)?)
+        let custody = Arc::new(SealedFolder::new(folder, passphrase, seal_strength));
+        let place = Place { trust_domain, custody, journal, request, path_length };
+        Ok(Authorities::open(place, bundle.as_ref(), clock)?)
     })
     .await?
 }

@@ -5,8 +5,9 @@
 use std::time::Duration;
 
 use crate::attestation::AttestationNumber;
+use crate::bundles::Shared;
 use crate::complaint::Complaint;
-use crate::distribution::{Distribution, Progress};
+use crate::distribution::{Acknowledged, Distribution, Progress, Version};
 use crate::store::{MOST_AT_ONCE, ProgressRecord, Store, StoreError};
 
 /// Cheap to clone.
@@ -14,8 +15,7 @@ use crate::store::{MOST_AT_ONCE, ProgressRecord, Store, StoreError};
 pub(crate) struct Sharing {
     pub(crate) store: Store,
     pub(crate) distribution: Distribution,
-    /// By which the others know this issuer.
-    pub(crate) issuer: String,
+    pub(crate) bundles: Shared,
 }
 
 /// Between two looks at what has changed.
@@ -28,7 +28,8 @@ impl Sharing {
             return;
         }
         // A database that is away holds up no end: the others find out all the same.
-        if let Ok(Err(error)) = tokio::time::timeout(LOOK, self.store.forget_all_progress(&self.issuer)).await {
+        if let Ok(Err(error)) = tokio::time::timeout(LOOK, self.store.forget_all_progress(&self.bundles.issuer())).await
+        {
             tell(&mut Complaint::default(), &error);
         }
     }
@@ -39,21 +40,25 @@ impl Sharing {
             return;
         }
         let mut complaint = Complaint::default();
+        // By which the others know this issuer.
+        let mut issuer = self.bundles.issuer();
         // What a process before this one has left behind.
-        while let Err(error) = self.store.forget_all_progress(&self.issuer).await {
-            tell(&mut complaint, &error);
-            tokio::time::sleep(LOOK).await;
-        }
+        self.forget(&issuer, &mut complaint).await;
         loop {
             tokio::time::sleep(LOOK).await;
+            if issuer != self.bundles.issuer() {
+                self.forget(&issuer, &mut complaint).await;
+                issuer = self.bundles.issuer();
+                self.distribution.changed_again(self.distribution.connected().into_keys());
+            }
             let changed = self.distribution.changed();
             let (connected, gone): (Vec<_>, Vec<_>) = changed.into_iter().partition(|(_, progress)| progress.is_some());
             let connected: Vec<_> = connected
                 .into_iter()
-                .filter_map(|(number, progress)| progress.map(|progress| self.record(number, &progress)))
+                .filter_map(|(number, progress)| progress.map(|progress| record(&issuer, number, &progress)))
                 .collect();
             let gone: Vec<_> = gone.into_iter().map(|(number, _)| number).collect();
-            match self.write(&connected, &gone).await {
+            match self.write(&issuer, &connected, &gone).await {
                 Ok(()) => complaint.clear(),
                 Err(error) => {
                     tell(&mut complaint, &error);
@@ -64,26 +69,39 @@ impl Sharing {
         }
     }
 
-    async fn write(&self, connected: &[ProgressRecord], gone: &[AttestationNumber]) -> Result<(), StoreError> {
+    async fn write(
+        &self,
+        issuer: &str,
+        connected: &[ProgressRecord],
+        gone: &[AttestationNumber],
+    ) -> Result<(), StoreError> {
         for records in connected.chunks(MOST_AT_ONCE) {
             self.store.share_progress(records).await?;
         }
         for numbers in gone.chunks(MOST_AT_ONCE) {
-            self.store.forget_progress(&self.issuer, numbers).await?;
+            self.store.forget_progress(issuer, numbers).await?;
         }
         Ok(())
     }
 
-    fn record(&self, number: AttestationNumber, progress: &Progress) -> ProgressRecord {
-        ProgressRecord {
-            issuer: self.issuer.clone(),
-            number,
-            connected_at: progress.connected_at(),
-            revision: progress.revision(),
-            is_current: progress.is_current(),
-            since: progress.since(),
-            refused: progress.refused(),
+    async fn forget(&self, issuer: &str, complaint: &mut Complaint) {
+        while let Err(error) = self.store.forget_all_progress(issuer).await {
+            tell(complaint, &error);
+            tokio::time::sleep(LOOK).await;
         }
+    }
+}
+
+fn record(issuer: &str, number: AttestationNumber, progress: &Progress) -> ProgressRecord {
+    ProgressRecord {
+        issuer: issuer.to_owned(),
+        number,
+        connected_at: progress.connected_at(),
+        revision: progress.revision(),
+        is_current: progress.is_current(),
+        since: progress.since(),
+        refused: progress.refused(),
+        authorities: progress.authorities().map(|Acknowledged(known)| known.map(Version::to_vec).unwrap_or_default()),
     }
 }
 

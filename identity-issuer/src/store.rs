@@ -39,7 +39,7 @@ pub(crate) use database::Location;
 pub(crate) use policies::RecordRevisionError;
 pub(crate) use postgres::{Change, Changes, PostgresUrl, PostgresUrlError};
 pub(crate) use progress::{MOST_AT_ONCE, ProgressRecord};
-pub(crate) use renewal_requests::{NewRenewalRequest, RenewalRequest};
+pub(crate) use renewal_requests::{NewRenewalRequest, RenewalRequest, Whose};
 
 /// Something whose record is durable. Only the committer makes one, after the commit.
 #[derive(Debug)]

@@ -123,7 +123,7 @@ impl State {
         match message.event.unwrap() {
             Event::Bundles(bundles) => self.bundles = Some(bundles),
             Event::Entitlements(entitlements) => self.entitlements = Some(entitlements),
-            Event::Entitlement(_) | Event::RenewNow(_) | Event::Revocations(_) => {}
+            Event::Entitlement(_) | Event::RenewNow(_) | Event::Revocations(_) | Event::Authorities(_) => {}
         }
     }
 

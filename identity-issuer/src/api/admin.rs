@@ -13,10 +13,16 @@ use signet_proto::admin::v1::{
     ListBundlesResponse, ListPolicyRevisionsRequest, ListPolicyRevisionsResponse, RequestRenewalRequest,
     RequestRenewalResponse, RollbackPolicyRequest, UnbanRequest, UnbanResponse,
 };
+use signet_proto::admin::v1::{
+    CancelRotationRequest, CancelRotationResponse, GetRotationRequest, ImportAuthoritiesRequest,
+    ImportAuthoritiesResponse, ListAuthoritiesRequest, ListAuthoritiesResponse, RequestAuthoritiesRequest,
+    RequestAuthoritiesResponse, RotateRequest, RotationStatus, TaintAuthorityRequest, TaintAuthorityResponse,
+};
 use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Code, Request, Response, Status};
 
+use super::authorities::AuthorityCalls;
 use super::calls::Call;
 use super::doorkeeper::{Bounded, Doorkeeper, MAX_POLICY, Places};
 use super::explanation::Explaining;
@@ -27,19 +33,18 @@ use crate::administration::{Administrators, Role, Target};
 use crate::admission::Admission;
 use crate::agents::Agents;
 use crate::attestation::JoinTokens;
-use crate::authority::Authorities;
 use crate::bundles::Shared;
 use crate::certificate::is_reserved;
 use crate::distribution::Distribution;
 use crate::policy::{Actor, Policies};
-use crate::store::{NewRenewalRequest, Store};
+use crate::store::{NewRenewalRequest, Store, Whose};
 
 #[derive(Debug)]
 pub(crate) struct AdminApi {
     pub(crate) trust_domain: TrustDomain,
     pub(crate) administrators: Administrators,
     pub(crate) join_tokens: JoinTokens,
-    pub(crate) authorities: Authorities,
+    pub(crate) authorities: AuthorityCalls,
     pub(crate) distribution: Distribution,
     pub(crate) policies: Policies,
     pub(crate) agents: Agents,
@@ -142,6 +147,62 @@ impl AdminService for AdminApi {
         call.end(self.create_token(id, request.into_inner().ttl, actor).await)
     }
 
+    async fn list_authorities(
+        &self,
+        request: Request<ListAuthoritiesRequest>,
+    ) -> Result<Response<ListAuthoritiesResponse>, Status> {
+        let call = self.admit(&request, "ListAuthorities", Role::Viewer, Target::Issuer).await?;
+        call.end(self.authorities.list(self.clock.now()).await)
+    }
+
+    async fn request_authorities(
+        &self,
+        request: Request<RequestAuthoritiesRequest>,
+    ) -> Result<Response<RequestAuthoritiesResponse>, Status> {
+        let call = self.admit(&request, "RequestAuthorities", Role::Administrator, Target::Everything).await?;
+        call.end(self.authorities.request(request.get_ref().count).await)
+    }
+
+    async fn import_authorities(
+        &self,
+        request: Request<ImportAuthoritiesRequest>,
+    ) -> Result<Response<ImportAuthoritiesResponse>, Status> {
+        let call = self.admit(&request, "ImportAuthorities", Role::Administrator, Target::Everything).await?;
+        let bundle = self.bundles.own(&self.trust_domain);
+        let pem = &request.get_ref().certificates_pem;
+        call.end(self.authorities.import(pem, bundle, self.clock.now()).await)
+    }
+
+    async fn rotate(&self, request: Request<RotateRequest>) -> Result<Response<RotationStatus>, Status> {
+        let action = if request.get_ref().dry_run { "Rotate (dry run)" } else { "Rotate" };
+        let call = self.admit(&request, action, Role::Administrator, Target::Everything).await?;
+        let actor = call.permissions.actor.clone();
+        call.end(self.authorities.rotate(request.into_inner(), &actor, self.clock.now()).await)
+    }
+
+    async fn get_rotation(&self, request: Request<GetRotationRequest>) -> Result<Response<RotationStatus>, Status> {
+        // It names those who have not acknowledged, wherever they are.
+        let call = self.admit(&request, "GetRotation", Role::Viewer, Target::Everything).await?;
+        call.end(self.authorities.status(None, self.clock.now()).await)
+    }
+
+    async fn cancel_rotation(
+        &self,
+        request: Request<CancelRotationRequest>,
+    ) -> Result<Response<CancelRotationResponse>, Status> {
+        let call = self.admit(&request, "CancelRotation", Role::Administrator, Target::Everything).await?;
+        call.end(self.authorities.cancel().map(|()| CancelRotationResponse {}))
+    }
+
+    async fn taint_authority(
+        &self,
+        request: Request<TaintAuthorityRequest>,
+    ) -> Result<Response<TaintAuthorityResponse>, Status> {
+        let call = self.admit(&request, "TaintAuthority", Role::Administrator, Target::Everything).await?;
+        let TaintAuthorityRequest { key, comment } = request.get_ref();
+        call.end(self.authorities.taint(key, comment).await)
+    }
+
     async fn request_renewal(
         &self,
         request: Request<RequestRenewalRequest>,
@@ -219,7 +280,7 @@ impl AdminService for AdminApi {
 
     async fn list_agents(&self, request: Request<ListAgentsRequest>) -> Result<Response<ListAgentsResponse>, Status> {
         let call = self.admit(&request, "ListAgents", Role::Viewer, Target::Issuer).await?;
-        let listed = agents::list(&self.agents, self.bundles.issuer(), &call.permissions, request.into_inner()).await;
+        let listed = agents::list(&self.agents, &self.bundles.issuer(), &call.permissions, request.into_inner()).await;
         call.end(listed)
     }
 
@@ -294,7 +355,8 @@ impl AdminApi {
 
     /// At each issuer on this database; told is how many there are at this one.
     async fn ask_to_renew(&self, id: Option<WorkloadId>, within: Duration) -> Result<RequestRenewalResponse, Status> {
-        let request = NewRenewalRequest { id, at: self.clock.now(), within };
+        let whose = id.map_or(Whose::Everybody, Whose::Id);
+        let request = NewRenewalRequest { whose, at: self.clock.now(), within };
         let request = self.store.record_renewal_request(request).await.map_err(|error| store_status(&error))?;
         let clients = self.distribution.request_renewal(&request);
         Ok(RequestRenewalResponse { clients: u32::try_from(clients).unwrap_or(u32::MAX) })

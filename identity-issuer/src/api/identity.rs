@@ -224,6 +224,7 @@ impl IdentityService for IdentityApi {
             attested: origin.attested,
             attestation: origin.number,
             position: origin.position,
+            authority: origin.authority,
         };
         let subscription = self
             .distribution

@@ -7,6 +7,10 @@ use signet_proto::admin::v1::{
     ForgetIssuerRequest, GetPolicyRequest, GetStatusRequest, ListAgentsRequest, ListBansRequest, ListBundlesRequest,
     ListPolicyRevisionsRequest, RequestRenewalRequest, RollbackPolicyRequest, UnbanRequest,
 };
+use signet_proto::admin::v1::{
+    CancelRotationRequest, GetRotationRequest, ImportAuthoritiesRequest, ListAuthoritiesRequest,
+    RequestAuthoritiesRequest, RotateRequest, TaintAuthorityRequest, rotate_request::What,
+};
 
 /// A request, as far as it says more than for what a role is held. Nobody has looked at what stands in it yet.
 pub(super) trait Naming {
@@ -94,6 +98,57 @@ impl Naming for ListBansRequest {
 impl Naming for ListBundlesRequest {
     fn named(&self) -> Option<String> {
         Some("bundles".to_owned())
+    }
+}
+
+impl Naming for ListAuthoritiesRequest {
+    fn named(&self) -> Option<String> {
+        Some("authorities".to_owned())
+    }
+}
+
+impl Naming for RequestAuthoritiesRequest {
+    fn named(&self) -> Option<String> {
+        Some(format!("requests for {} authorities", self.count))
+    }
+}
+
+impl Naming for ImportAuthoritiesRequest {
+    fn named(&self) -> Option<String> {
+        Some("certificates of authorities".to_owned())
+    }
+}
+
+impl Naming for RotateRequest {
+    fn named(&self) -> Option<String> {
+        let what = match &self.what {
+            Some(What::Authority(rotation)) if rotation.successor.is_empty() => "authority".to_owned(),
+            Some(What::Authority(rotation)) => format!("authority to {}", shown(&rotation.successor)),
+            Some(What::Root(_)) => "root".to_owned(),
+            None => "nothing".to_owned(),
+        };
+        let hurry = if self.override_acknowledgements { ", without waiting" } else { "" };
+        let comment = if self.comment.is_empty() { String::new() } else { format!(": {}", shown(&self.comment)) };
+        Some(format!("{what}{hurry}{comment}"))
+    }
+}
+
+impl Naming for GetRotationRequest {
+    fn named(&self) -> Option<String> {
+        Some("rotation".to_owned())
+    }
+}
+
+impl Naming for CancelRotationRequest {
+    fn named(&self) -> Option<String> {
+        Some("rotation".to_owned())
+    }
+}
+
+impl Naming for TaintAuthorityRequest {
+    fn named(&self) -> Option<String> {
+        let comment = if self.comment.is_empty() { String::new() } else { format!(": {}", shown(&self.comment)) };
+        Some(format!("authority {}{comment}", shown(&self.key)))
     }
 }
 

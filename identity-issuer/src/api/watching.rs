@@ -47,6 +47,9 @@ pub(super) struct Watching {
     bundles: Option<Version>,
     entitlement: Option<Version>,
     entitlements: Option<Version>,
+    authorities: Option<Version>,
+    /// Whether it wants to be told of authorities.
+    wants_authorities: bool,
     /// Whether it wants to be told of all that it may have.
     wants_entitlements: bool,
     ready: VecDeque<WatchResponse>,
@@ -59,7 +62,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// For what it is sent, one word is enough.
 const MOST_WORDS: usize = 64;
 /// Of which it can say something at once.
-const MOST_RESOURCES: usize = 3;
+const MOST_RESOURCES: usize = 4;
 /// Each takes 3 KiB at most.
 const MOST_OFFERS: usize = 256;
 /// In characters.
@@ -94,6 +97,8 @@ impl Watching {
             bundles: None,
             entitlement: None,
             entitlements: None,
+            authorities: None,
+            wants_authorities: false,
             wants_entitlements: false,
             ready: VecDeque::new(),
             has_greeted: false,
@@ -118,6 +123,7 @@ impl Watching {
                     let entitled = watching.entitled();
                     watching.offer_bundles(entitled.as_ref());
                 }
+                Next::Event(Event::Authorities) => watching.offer_authorities(),
                 Next::Event(Event::RenewNow(renew_now)) => {
                     // Bounded by the administrator's API to far less than a Duration holds.
                     let within = prost_types::Duration::try_from(renew_now.within).ok();
@@ -188,6 +194,8 @@ impl Watching {
         if self.wants_entitlements {
             self.offer_entitlements();
         }
+        // Behind the bundles that they are believed by.
+        self.offer_authorities();
         self.subscription.held_against(revision);
     }
 
@@ -241,6 +249,16 @@ impl Watching {
         }
     }
 
+    fn offer_authorities(&mut self) {
+        let published = self.subscription.authorities();
+        let version = Some(published.version());
+        if self.wants_authorities && self.authorities != version {
+            self.authorities = version;
+            self.note_sent(Resource::Authorities, version);
+            self.send(watch_response::Event::Authorities(published.to_wire()));
+        }
+    }
+
     fn note_sent(&self, resource: Resource, version: Option<Version>) {
         if let Some(version) = version {
             self.subscription.sent(resource, version, self.holder.clock.now());
@@ -260,10 +278,15 @@ impl Watching {
                 Resource::Bundles => self.bundles = version,
                 Resource::Entitlement => self.entitlement = version,
                 Resource::Entitlements => self.entitlements = version,
+                Resource::Authorities => self.authorities = version,
                 Resource::Renewal => {}
             }
         }
         self.wants_entitlements = request.also.contains(&WireResource::Entitlements.into());
+        self.wants_authorities = request.also.contains(&WireResource::Authorities.into());
+        if self.wants_authorities {
+            self.subscription.asks_for_authorities(self.authorities);
+        }
         Ok(())
     }
 
@@ -292,6 +315,7 @@ fn resource(number: i32) -> Option<Resource> {
         WireResource::Bundles => Some(Resource::Bundles),
         WireResource::Entitlement => Some(Resource::Entitlement),
         WireResource::Entitlements => Some(Resource::Entitlements),
+        WireResource::Authorities => Some(Resource::Authorities),
     }
 }
 

@@ -1,8 +1,168 @@
-//! Where CA keys rest: sealed by a passphrase in a file, opened only into memory.
+//! Where CA keys rest, and from where they sign.
 
+#[cfg(test)]
+mod memory;
 mod passphrase;
 mod sealed_file;
+mod sealed_folder;
 
+use std::fmt;
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use rcgen::{PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm, SigningKey};
+
+#[cfg(test)]
+pub(crate) use memory::Memory;
 pub use passphrase::{Passphrase, PassphraseError};
 pub use sealed_file::{KeyFileError, SealStrength};
 pub(crate) use sealed_file::{open, seal_new};
+pub(crate) use sealed_folder::SealedFolder;
+
+/// Keeps an issuer's CA keys, each under its [`KeyName`]. Each call may take seconds, and blocks.
+pub(crate) trait Custody: fmt::Debug + Send + Sync {
+    /// A new key, which rests here when this returns.
+    fn make(&self) -> Result<CaKey, CustodyError>;
+
+    fn open(&self, name: &KeyName) -> Result<CaKey, CustodyError>;
+
+    /// That there is none of this name is no error.
+    fn destroy(&self, name: &KeyName) -> Result<(), CustodyError>;
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CustodyError {
+    #[error(transparent)]
+    File(#[from] KeyFileError),
+    #[error(
+        "the key {name} is not where the issuer's keys are kept\nrestore it from a backup, or remove the authority"
+    )]
+    Gone { name: KeyName },
+    #[error("no key can be made: no random numbers")]
+    Randomness,
+}
+
+/// By which an authority's key is known: the first 20 bytes of the SHA-256 of its SubjectPublicKeyInfo, which is the subject key
+/// identifier that `signet ca sign` gives it (RFC 7093 §2, method 1). Displays as lower-case hexadecimal.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct KeyName(String);
+
+/// A CA's private key, wherever it rests. P-256. Its `Debug` shows nothing of it.
+#[derive(Clone)]
+pub(crate) struct CaKey {
+    /// The public key, as SubjectPublicKeyInfo has it.
+    point: Vec<u8>,
+    signs: Arc<dyn Signs>,
+}
+
+/// What a key does, here or in a device.
+pub(crate) trait Signs: Send + Sync {
+    /// ECDSA with SHA-256, ASN.1.
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error>;
+}
+
+impl KeyName {
+    const BYTES: usize = 20;
+
+    /// Of the key with this SubjectPublicKeyInfo, DER.
+    pub(crate) fn of(spki: &[u8]) -> Self {
+        Self(hex::encode(&digest(&SHA256, spki).as_ref()[..Self::BYTES]))
+    }
+
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let is_one =
+            text.len() == 2 * Self::BYTES && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        is_one.then(|| Self(text.to_owned()))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for KeyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl CaKey {
+    /// `point`: the public key, uncompressed (SEC 1 §2.3.3).
+    pub(crate) fn new(point: Vec<u8>, signs: impl Signs + 'static) -> Self {
+        Self { point, signs: Arc::new(signs) }
+    }
+
+    pub(crate) fn name(&self) -> KeyName {
+        KeyName::of(&self.subject_public_key_info())
+    }
+}
+
+impl PublicKeyData for CaKey {
+    fn der_bytes(&self) -> &[u8] {
+        &self.point
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &PKCS_ECDSA_P256_SHA256
+    }
+}
+
+impl SigningKey for CaKey {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        self.signs.sign(message)
+    }
+}
+
+impl fmt::Debug for CaKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CaKey").field(&self.name()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn opens_again(custody: &dyn Custody) {
+        let made = custody.make().unwrap();
+        let other = custody.make().unwrap();
+        assert_ne!(made.name(), other.name());
+        let opened = custody.open(&made.name()).unwrap();
+        assert_eq!((made.der_bytes(), made.name()), (opened.der_bytes(), opened.name()));
+        custody.destroy(&made.name()).unwrap();
+        custody.destroy(&made.name()).unwrap();
+        assert!(matches!(custody.open(&made.name()), Err(CustodyError::Gone { name }) if name == made.name()));
+        custody.open(&other.name()).unwrap();
+        assert_eq!(format!("{made:?}"), format!("CaKey(KeyName({:?}))", made.name().as_str()));
+    }
+
+    #[test]
+    fn what_is_kept_opens_again_until_it_is_destroyed() {
+        opens_again(&Memory::default());
+        let folder = tempfile::tempdir().unwrap();
+        let passphrase = Passphrase::read(&b"open sesame"[..]).unwrap();
+        opens_again(&SealedFolder::new(folder.path().join("authorities"), passphrase, SealStrength::MINIMAL));
+    }
+
+    #[test]
+    fn a_sealed_key_under_anothers_name_is_not_taken_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let passphrase = Passphrase::read(&b"open sesame"[..]).unwrap();
+        let custody = SealedFolder::new(folder.path().to_owned(), passphrase, SealStrength::MINIMAL);
+        let (one, other) = (custody.make().unwrap().name(), custody.make().unwrap().name());
+        std::fs::copy(folder.path().join(format!("{one}.key")), folder.path().join(format!("{other}.key"))).unwrap();
+        assert!(matches!(custody.open(&other), Err(CustodyError::File(KeyFileError::Damaged { .. }))));
+    }
+
+    #[test]
+    fn a_name_is_forty_hexadecimal_digits_and_no_path() {
+        let name = KeyName::of(b"spki");
+        assert_eq!(KeyName::parse(name.as_str()), Some(name));
+        for wrong in
+            ["", "../../../../../../../../../../../etc/passwd", "0123456789ABCDEF0123456789ABCDEF01234567", "00"]
+        {
+            assert_eq!(KeyName::parse(wrong), None, "{wrong}");
+        }
+    }
+}

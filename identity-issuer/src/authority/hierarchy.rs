@@ -7,7 +7,7 @@ use rcgen::{
 use signet_identity::TrustDomain;
 use time::{Duration, OffsetDateTime};
 
-use crate::key::P256Key;
+use super::CaKey;
 use crate::serial::new_serial;
 
 /// How far a CA's notBefore lies before its making, so that verifiers whose clocks are late accept it at once.
@@ -73,7 +73,7 @@ pub(crate) fn ca_validity(
 }
 
 /// The request for an intermediate: who asks is in the name for the eyes of the one who signs; only the key counts.
-pub(crate) fn intermediate_request(trust_domain: &TrustDomain, key: &P256Key) -> Result<Vec<u8>, rcgen::Error> {
+pub(crate) fn intermediate_request(trust_domain: &TrustDomain, key: &CaKey) -> Result<Vec<u8>, rcgen::Error> {
     let mut params = CertificateParams::default();
     let key_id = params.key_identifier(key);
     params.distinguished_name = DistinguishedName::new();

@@ -1,9 +1,11 @@
 //! Whether a certificate makes the issuer's key an authority: refused unless everything fits.
 
+use rcgen::PublicKeyData as _;
 use rustls_pki_types::CertificateDer;
 use signet_identity::{TrustBundle, TrustDomain};
 use time::OffsetDateTime;
 
+use super::CaKey;
 use super::certificate::{CaCertificate, Constraint, MalformedCertificate};
 use crate::pem_files;
 use crate::utc::Utc;
@@ -19,6 +21,8 @@ pub(crate) struct CheckedChain {
 
 /// Intermediates above the issuer's own.
 const MAX_ABOVE: usize = 3;
+/// Chains that are presented at once.
+const MAX_CHAINS: usize = 32;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum IntermediateError {
@@ -61,11 +65,49 @@ pub(crate) fn check(
     path_length: u8,
     now: OffsetDateTime,
 ) -> Result<CheckedChain, IntermediateError> {
-    let mut chain = read_chain(pem)?;
-    let own = chain.remove(0);
-    check_own(&own, own_spki, bundle.trust_domain(), path_length)?;
-    let not_after = check_path(&own, &chain, bundle, now)?;
-    Ok(CheckedChain { own, above: chain, not_after })
+    Presented(parse_chain(pem)?).check(own_spki, bundle, path_length, now)
+}
+
+/// An authority's own certificate, and those above it, as they were presented.
+#[derive(Clone, Debug)]
+pub(crate) struct Presented(Vec<CaCertificate>);
+
+/// Reads the PEM of several chains, each of which begins with a certificate for a key of the issuer's.
+pub(crate) fn split(pem: &[u8], is_own: impl Fn(&[u8]) -> bool) -> Result<Vec<Presented>, IntermediateError> {
+    let mut chains: Vec<Presented> = Vec::new();
+    for certificate in read_all(pem, MAX_CHAINS * (MAX_ABOVE + 1))? {
+        match chains.last_mut() {
+            _ if is_own(&certificate.spki) => chains.push(Presented(vec![certificate])),
+            Some(Presented(chain)) if chain.len() <= MAX_ABOVE => chain.push(certificate),
+            Some(_) => return Err(IntermediateError::TooMany),
+            None => return Err(IntermediateError::OtherKey),
+        }
+    }
+    Ok(chains)
+}
+
+impl Presented {
+    pub(crate) fn is_for(&self, key: &CaKey) -> bool {
+        let spki = key.subject_public_key_info();
+        self.0.first().is_some_and(|own| own.spki == spki)
+    }
+
+    pub(crate) fn check(
+        &self,
+        own_spki: &[u8],
+        bundle: &TrustBundle,
+        path_length: u8,
+        now: OffsetDateTime,
+    ) -> Result<CheckedChain, IntermediateError> {
+        let (own, above) = self.0.split_first().ok_or(IntermediateError::NoCertificate)?;
+        check_own(own, own_spki, bundle.trust_domain(), path_length)?;
+        let not_after = check_path(own, above, bundle, now)?;
+        Ok(CheckedChain { own: own.clone(), above: above.to_vec(), not_after })
+    }
+
+    pub(crate) fn to_pem(&self) -> String {
+        self.0.iter().map(|certificate| pem_files::encode(pem_files::CERTIFICATE, &certificate.der)).collect()
+    }
 }
 
 fn check_own(
@@ -103,17 +145,27 @@ pub(crate) fn check_peer(
     bundle: &TrustBundle,
     now: OffsetDateTime,
 ) -> Result<CaCertificate, IntermediateError> {
-    let mut chain = read_chain(pem)?;
+    let mut chain = parse_chain(pem)?;
     let own = chain.remove(0);
     check_trust_domain(&own, bundle.trust_domain())?;
     check_path(&own, &chain, bundle, now)?;
     Ok(own)
 }
 
+/// An authority's certificate and those above it, of which nothing is verified yet.
+pub(crate) fn read_chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, IntermediateError> {
+    Ok(parse_chain(pem)?.into_iter().map(|certificate| certificate.der).collect())
+}
+
 /// One certificate at least.
-fn read_chain(pem: &[u8]) -> Result<Vec<CaCertificate>, IntermediateError> {
+fn parse_chain(pem: &[u8]) -> Result<Vec<CaCertificate>, IntermediateError> {
+    read_all(pem, MAX_ABOVE + 1)
+}
+
+/// One certificate at least.
+fn read_all(pem: &[u8], most: usize) -> Result<Vec<CaCertificate>, IntermediateError> {
     let blocks = pem_files::decode(pem_files::CERTIFICATE, pem).map_err(IntermediateError::NotPem)?;
-    if blocks.len() > MAX_ABOVE + 1 {
+    if blocks.len() > most {
         return Err(IntermediateError::TooMany);
     }
     let chain = blocks.into_iter().map(CaCertificate::parse).collect::<Result<Vec<_>, _>>()?;
@@ -121,7 +173,7 @@ fn read_chain(pem: &[u8]) -> Result<Vec<CaCertificate>, IntermediateError> {
 }
 
 /// Whether the chain of an authority, its own certificate first, leads to a root of the bundle.
-pub(super) fn check_is_under(
+pub(crate) fn check_is_under(
     chain: &[CertificateDer<'static>],
     bundle: &TrustBundle,
     now: OffsetDateTime,
@@ -129,6 +181,7 @@ pub(super) fn check_is_under(
     let chain = chain.iter().map(|der| CaCertificate::parse(der.to_vec()));
     let chain = chain.collect::<Result<Vec<_>, _>>()?;
     let (own, above) = chain.split_first().ok_or(IntermediateError::NoCertificate)?;
+    check_trust_domain(own, bundle.trust_domain())?;
     check_path(own, above, bundle, now).map(drop)
 }
 

@@ -11,8 +11,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::certificate::Constraint;
 use super::intermediate::{self, CheckedChain, IntermediateError};
+use super::{CaKey, KeyName};
 use crate::certificate::{ApprovedCsr, Certificate};
-use crate::key::P256Key;
 use crate::pem_files;
 use crate::profile::Form;
 use crate::profile::lint::{Above, Expected, Finding, LintedCertificate};
@@ -21,7 +21,7 @@ use crate::utc::Utc;
 /// Ready to sign. Its `Debug` shows no key.
 #[derive(Debug)]
 pub(crate) struct Authority {
-    key: P256Key,
+    key: CaKey,
     /// Writes what is to be signed.
     template: Issuer<'static, Unsigned>,
     /// Its subject, DER.
@@ -53,7 +53,7 @@ pub enum CertifyError {
 }
 
 impl Authority {
-    pub(crate) fn new(key: P256Key, checked: CheckedChain) -> Result<Self, IntermediateError> {
+    pub(crate) fn new(key: CaKey, checked: CheckedChain) -> Result<Self, IntermediateError> {
         let unsigned = Unsigned { point: key.der_bytes().to_vec() };
         let template = Issuer::from_ca_cert_der(&checked.own.der, unsigned).map_err(|_| IntermediateError::Subject)?;
         check_writable_subject(&checked.own.der, &key, &template)?;
@@ -122,10 +122,9 @@ impl Authority {
         intermediate::check_is_under(&self.chain, bundle, now)
     }
 
-    /// SubjectPublicKeyInfo, DER.
-    #[cfg(test)]
-    pub(crate) fn spki(&self) -> Vec<u8> {
-        self.key.subject_public_key_info()
+    /// Of its key.
+    pub(crate) fn name(&self) -> KeyName {
+        self.key.name()
     }
 
     /// Its own.
@@ -136,6 +135,11 @@ impl Authority {
     /// What is said in its name, to other issuers.
     pub(crate) fn sign_statement(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
         self.key.sign(message)
+    }
+
+    /// Its own certificate first, those above it behind.
+    pub(crate) fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.chain
     }
 
     /// Its own certificate, and those above it.
@@ -170,7 +174,7 @@ impl Authority {
 /// make leaves whose issuer nobody finds. The probe is never signed.
 fn check_writable_subject(
     der: &CertificateDer<'_>,
-    key: &P256Key,
+    key: &CaKey,
     template: &Issuer<'_, Unsigned>,
 ) -> Result<(), IntermediateError> {
     let (_, certificate) = X509Certificate::from_der(der).map_err(|_| IntermediateError::Subject)?;

@@ -9,7 +9,7 @@ use signet_identity::{TrustBundle, TrustDomain};
 use time::OffsetDateTime;
 
 use super::hierarchy::{Level, ca_certificate, ca_validity};
-use super::{Authority, check_intermediate};
+use super::{Authority, CaKey, intermediate};
 use crate::key::P256Key;
 use crate::pem_files;
 
@@ -35,12 +35,13 @@ impl Root {
 
     /// With a key of its own.
     pub(crate) fn authority(&self, now: OffsetDateTime) -> Authority {
-        let key = P256Key::generate().unwrap();
+        let key = CaKey::from(P256Key::generate().unwrap());
         let level = Level::Intermediate { path_length: 0 };
         let params = ca_certificate(level, self.bundle.trust_domain(), &key, ca_validity(now, LIFE, None)).unwrap();
         let signed = params.signed_by(&key, &self.issuer).unwrap();
         let pem = pem_files::encode(pem_files::CERTIFICATE, signed.der());
-        let checked = check_intermediate(pem.as_bytes(), &key.subject_public_key_info(), &self.bundle, 0, now).unwrap();
+        let checked =
+            intermediate::check(pem.as_bytes(), &key.subject_public_key_info(), &self.bundle, 0, now).unwrap();
         Authority::new(key, checked).unwrap()
     }
 }

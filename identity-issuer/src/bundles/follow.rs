@@ -8,7 +8,7 @@ use signet_identity::{BundleSet, SharedClock, TrustBundle};
 use tokio::time::Instant;
 
 use super::{BundleFile, Bundles, Shared, read};
-use crate::authority::{Authorities, check_intermediate};
+use crate::authority::Authorities;
 use crate::complaint::Complaint;
 use crate::metrics::Metrics;
 use crate::pem_files;
@@ -18,19 +18,11 @@ pub(crate) struct Follower {
     bundles: Bundles,
     shared: Shared,
     files: Vec<Followed>,
-    authority: AuthorityPlace,
+    authorities: Authorities,
+    /// Where certificates for them are put.
+    certificate: PathBuf,
     metrics: Metrics,
     clock: SharedClock,
-}
-
-/// The issuer's authority, and where its certificate is.
-#[derive(Debug)]
-pub(crate) struct AuthorityPlace {
-    pub(crate) authorities: Authorities,
-    pub(crate) certificate: PathBuf,
-    /// SubjectPublicKeyInfo of its key, DER.
-    pub(crate) spki: Vec<u8>,
-    pub(crate) path_length: u8,
 }
 
 #[derive(Debug)]
@@ -58,27 +50,36 @@ impl Follower {
         bundles: Bundles,
         shared: Shared,
         files: Vec<BundleFile>,
-        authority: AuthorityPlace,
+        (authorities, certificate): (Authorities, PathBuf),
         metrics: Metrics,
         clock: SharedClock,
     ) -> Self {
         let followed = |file| Followed { file, seen: None, taken: None, complaint: None };
-        Self { bundles, shared, files: files.into_iter().map(followed).collect(), authority, metrics, clock }
+        let files = files.into_iter().map(followed).collect();
+        Self { bundles, shared, files, authorities, certificate, metrics, clock }
     }
 
     /// Until cancelled.
     pub(crate) async fn run(mut self) {
         let mut said: Option<(BundleSet, Instant)> = None;
+        let mut authorities = self.authorities.changes();
         let mut complaint = Complaint::default();
         loop {
-            if self.look() {
-                // Others may be believed by what is new in it, or not any more.
+            let is_other_authority = authorities.has_changed().is_ok_and(|changed| changed);
+            authorities.mark_unchanged();
+            // Others may be believed by what is new in the files, or not any more; or the roots are others.
+            if self.look() || is_other_authority {
+                // What others say of the same trust domain may not go with it: that is told where they are united.
+                let _ = self.bundles.set_own(self.own());
                 self.shared.unite();
             }
-            let own: BundleSet = self.files.iter().map(|followed| followed.file.bundle.clone()).collect();
+            if is_other_authority {
+                said = None;
+            }
+            let own = self.own();
             let is_said = said.as_ref().is_some_and(|(what, at)| *what == own && at.elapsed() < HEARTBEAT);
             if !is_said {
-                let told = match self.shared.publish(&self.authority.authorities, &own).await {
+                let told = match self.shared.publish(&own).await {
                     Ok(true) => self.shared.catch_up().await.map(|()| said = Some((own, Instant::now()))),
                     Ok(false) => Ok(()),
                     Err(error) => Err(error),
@@ -92,8 +93,21 @@ impl Follower {
                     }
                 }
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                // The sender lives in `self`.
+                _ = authorities.changed() => authorities.mark_changed(),
+            }
         }
+    }
+
+    /// What the files say, and for this trust domain what a rotation of its root has changed since.
+    fn own(&self) -> BundleSet {
+        let trusted = |(index, followed): (usize, &Followed)| match index {
+            0 => self.authorities.trusted(&followed.file.bundle),
+            _ => followed.file.bundle.clone(),
+        };
+        self.files.iter().enumerate().map(trusted).collect()
     }
 
     /// Takes up each file that has changed to something good; whether there was such.
@@ -128,10 +142,6 @@ impl Follower {
                 }
             }
         }
-        if has_taken {
-            // What others say of the same trust domain may not go with it: that is told where they are united.
-            let _ = self.bundles.set_own(self.files.iter().map(|followed| followed.file.bundle.clone()).collect());
-        }
         self.metrics.bundles_refused(FILE, self.files.iter().any(|followed| followed.complaint.is_some()));
         has_taken
     }
@@ -143,21 +153,20 @@ impl Follower {
         // Whoever took it up would refuse all that this issuer signs.
         let now = self.clock.now();
         if index == 0
-            && let Some(authority) = self.authority.authorities.active()
-            && let Err(error) = authority.check_is_under(&bundle, now)
-            && authority.check_is_under(present, now).is_ok()
-            && !self.authority.is_ready_for(&bundle, now)
+            && let Some(authority) = self.authorities.active()
+            && let trusted = self.authorities.trusted(&bundle)
+            && let Err(error) = authority.check_is_under(&trusted, now)
+            && authority.check_is_under(&self.authorities.trusted(present), now).is_ok()
+            && !self.is_ready_for(&trusted)
         {
             return Err(format!("with it, the authority in force {error}"));
         }
         Ok(bundle)
     }
-}
 
-impl AuthorityPlace {
     /// Whether the certificate that is there makes an authority under it: both files may be replaced at one time.
-    fn is_ready_for(&self, bundle: &TrustBundle, now: time::OffsetDateTime) -> bool {
-        let Ok(pem) = pem_files::read(&self.certificate) else { return false };
-        check_intermediate(&pem, &self.spki, bundle, self.path_length, now).is_ok()
+    fn is_ready_for(&self, bundle: &TrustBundle) -> bool {
+        let dropped = pem_files::read(&self.certificate).ok();
+        self.authorities.is_ready_for(bundle, dropped.as_deref())
     }
 }

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use signet_identity::{BundleSet, SharedClock, TrustDomain};
+use signet_identity::{BundleSet, SharedClock, TrustBundle, TrustDomain};
 use time::OffsetDateTime;
 
 use super::Bundles;
 use super::statement::{Statement, sign};
-use crate::authority::Authorities;
+use crate::authority::{Authorities, CaCertificate, KeyName, Member, Publication, check_is_under};
 use crate::metrics::Metrics;
 use crate::store::{BundlesChange, PublishedBundles, SignedBundles, Store, StoreError};
 use crate::utc::Utc;
@@ -20,8 +20,9 @@ pub(crate) struct Shared {
     bundles: Bundles,
     trust_domain: TrustDomain,
     store: Store,
-    /// By which the others know this issuer.
-    issuer: Arc<str>,
+    /// By whose keys the others know this issuer.
+    authorities: Authorities,
+    publication: Publication,
     /// What each of them said last. One that is on record no more has said it all the same: only `signet forget` takes it back.
     believed: Arc<Mutex<BTreeMap<String, Statement>>>,
     metrics: Metrics,
@@ -60,16 +61,21 @@ impl Shared {
         bundles: Bundles,
         trust_domain: TrustDomain,
         store: Store,
-        issuer: &str,
+        (authorities, publication): (Authorities, Publication),
         metrics: Metrics,
         clock: SharedClock,
     ) -> Self {
-        Self { bundles, trust_domain, store, issuer: issuer.into(), believed: Arc::default(), metrics, clock }
+        Self { bundles, trust_domain, store, authorities, publication, believed: Arc::default(), metrics, clock }
     }
 
     /// By which the others know this issuer.
-    pub(crate) fn issuer(&self) -> &str {
-        &self.issuer
+    pub(crate) fn issuer(&self) -> String {
+        self.authorities.name().map(|name| name.to_string()).unwrap_or_default()
+    }
+
+    /// What this issuer itself has of a trust domain.
+    pub(crate) fn own(&self, trust_domain: &TrustDomain) -> Option<TrustBundle> {
+        self.bundles.own().borrow().get(trust_domain).cloned()
     }
 
     /// Whoever was not heard of since then, is gone.
@@ -79,12 +85,7 @@ impl Shared {
 
     /// What each issuer says, this one's own among it.
     pub(crate) fn said(&self) -> Vec<Said> {
-        let own = Said {
-            issuer: self.issuer.to_string(),
-            is_own: true,
-            at: None,
-            bundles: self.bundles.own().borrow().clone(),
-        };
+        let own = Said { issuer: self.issuer(), is_own: true, at: None, bundles: self.bundles.own().borrow().clone() };
         let others = self.believed();
         let others = others.values().map(|statement| Said {
             issuer: statement.issuer.clone(),
@@ -102,7 +103,7 @@ impl Shared {
         let now = self.clock.now();
         let heard_of = match heard_of {
             Some(heard_of) => heard_of,
-            None if *issuer == *self.issuer => return Err(ForgetError::Alive { heard_of: now }),
+            None if self.authorities.has(&issuer) => return Err(ForgetError::Alive { heard_of: now }),
             None => return Err(ForgetError::Unknown),
         };
         let (since, until) = (Self::heard_of_since(now), now + GONE);
@@ -123,11 +124,19 @@ impl Shared {
     }
 
     /// Says to the others what is to be trusted by this issuer's files. Nothing, as long as it has no authority to sign it.
-    pub(super) async fn publish(&self, authorities: &Authorities, bundles: &BundleSet) -> Result<bool, StoreError> {
-        let Some(authority) = authorities.active() else { return Ok(false) };
+    pub(super) async fn publish(&self, bundles: &BundleSet) -> Result<bool, StoreError> {
+        let Some(authority) = self.authorities.active() else { return Ok(false) };
         let now = self.clock.now();
-        let signed = sign(&authority, &self.issuer, bundles, now)?;
+        let offered = self.authorities.all().into_iter().filter(Member::is_offered).filter_map(|member| member.chain);
+        let signed = sign(&authority, bundles, offered.collect(), now)?;
+        let issuer = signed.issuer.clone();
         self.store.change_bundles(BundlesChange::Publish(signed, now)).await?;
+        // By the authorities before this one, it says nothing any more.
+        let before = self.authorities.all().into_iter().map(|member| member.name().to_string());
+        let before: Vec<_> = before.filter(|name| *name != issuer).collect();
+        if !before.is_empty() {
+            self.store.change_bundles(BundlesChange::Withdraw(before)).await?;
+        }
         Ok(true)
     }
 
@@ -138,7 +147,7 @@ impl Shared {
         for record in published {
             match record {
                 PublishedBundles::Forgotten { issuer } => drop(self.believed().remove(&issuer)),
-                PublishedBundles::Said(record) if *record.issuer == *self.issuer => {}
+                PublishedBundles::Said(record) if self.authorities.has(&record.issuer) => {}
                 PublishedBundles::Said(record) => {
                     if let Err(cause) = self.believe(&record) {
                         let issuer = record.issuer.chars().take(64).collect::<String>().escape_debug().to_string();
@@ -175,11 +184,27 @@ impl Shared {
     pub(super) fn unite(&self) {
         let own = self.bundles.own().borrow().get(&self.trust_domain).cloned();
         let now = self.clock.now();
-        let others = self.believed();
-        let others = others.values().filter(|said| own.as_ref().is_some_and(|own| said.is_believed(own, now)));
+        let believed = self.believed();
+        let others = believed.values().filter(|said| own.as_ref().is_some_and(|own| said.is_believed(own, now)));
         let others = others.flat_map(|said| said.bundles.iter().cloned()).collect();
         let united = self.bundles.set_others(others);
         self.refused(UNION, united.err().map(|error| error.to_string()));
+        self.publish_authorities(&believed, now);
+    }
+
+    /// Tells the clients of the authorities of all issuers, as far as they lead to a root of what is in force.
+    fn publish_authorities(&self, believed: &BTreeMap<String, Statement>, now: OffsetDateTime) {
+        let in_force = self.bundles.in_force().borrow().get(&self.trust_domain).cloned();
+        let Some(in_force) = in_force else { return };
+        let own = self.authorities.all().into_iter().filter(Member::is_offered);
+        let own = own.filter_map(|member| member.authority.map(|authority| authority.chain().to_vec()));
+        let others = believed.values().flat_map(|said| said.authorities.iter().cloned());
+        let good = own.chain(others).filter(|chain| check_is_under(chain, &in_force, now).is_ok());
+        let named = good.filter_map(|chain| {
+            let own = CaCertificate::parse(chain.first()?.to_vec()).ok()?;
+            Some((KeyName::of(&own.spki), chain))
+        });
+        self.publication.publish(named.collect());
     }
 
     /// Once for each time that it begins.

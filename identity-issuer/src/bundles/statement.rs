@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
+use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use signet_identity::{BundleSet, TrustBundle};
 use time::OffsetDateTime;
@@ -15,17 +15,19 @@ use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::read;
-use crate::authority::{Authority, CaCertificate, IntermediateError, check_peer};
+use crate::authority::{Authority, CaCertificate, IntermediateError, KeyName, check_peer, read_chain};
 use crate::store::{SignedBundles, StoreError};
 use crate::utc::{microseconds, of_microseconds};
 
 /// A statement that was verified.
 #[derive(Clone, Debug)]
 pub(crate) struct Statement {
-    /// Who says it, as [`name_of`] names it.
+    /// Who says it, by the name of its authority's key.
     pub(crate) issuer: String,
     pub(crate) at: OffsetDateTime,
     pub(crate) bundles: BundleSet,
+    /// Those that sign for it, or are ready to: their certificates and those above them.
+    pub(crate) authorities: Vec<Vec<CertificateDer<'static>>>,
     /// As it is on record.
     signed: SignedBundles,
 }
@@ -54,12 +56,12 @@ struct Written {
     at: i64,
     /// PEM, by trust domain.
     bundles: BTreeMap<String, String>,
+    /// PEM, a chain each.
+    authorities: Vec<String>,
 }
 
-/// By which an issuer is known to others: 16 bytes of the SHA-256 of its authority's SubjectPublicKeyInfo, hexadecimal.
-pub(crate) fn name_of(spki: &[u8]) -> String {
-    hex::encode(&digest(&SHA256, spki).as_ref()[..16])
-}
+/// Of one issuer.
+const MOST_AUTHORITIES: usize = 16;
 
 /// What is signed in the end: the form of RFC 8446 §4.4.3, so that no signature of a certificate passes for it, nor the other way.
 fn to_be_signed(text: &str) -> Vec<u8> {
@@ -69,16 +71,17 @@ fn to_be_signed(text: &str) -> Vec<u8> {
 /// To be published.
 pub(crate) fn sign(
     authority: &Authority,
-    issuer: &str,
     bundles: &BundleSet,
+    authorities: Vec<String>,
     at: OffsetDateTime,
 ) -> Result<SignedBundles, StoreError> {
+    let issuer = authority.name().to_string();
     let by_domain = bundles.iter().map(|bundle| (bundle.trust_domain().to_string(), bundle.to_pem()));
-    let written = Written { issuer: issuer.to_owned(), at: microseconds(at), bundles: by_domain.collect() };
+    let written = Written { issuer: issuer.clone(), at: microseconds(at), bundles: by_domain.collect(), authorities };
     let wrong = || StoreError::Record { what: "bundles that cannot be written" };
     let statement = serde_json::to_string(&written).map_err(|_| wrong())?;
     let signature = authority.sign_statement(&to_be_signed(&statement)).map_err(|_| wrong())?;
-    Ok(SignedBundles { issuer: issuer.to_owned(), statement, signature, chain: authority.chain_pem() })
+    Ok(SignedBundles { issuer, statement, signature, chain: authority.chain_pem() })
 }
 
 impl Statement {
@@ -90,7 +93,7 @@ impl Statement {
     ) -> Result<Self, StatementError> {
         let SignedBundles { issuer, statement, signature, chain } = record;
         let signer = check_peer(chain.as_bytes(), own, now)?;
-        if name_of(&signer.spki) != *issuer {
+        if KeyName::of(&signer.spki).as_str() != *issuer {
             return Err(StatementError::OtherIssuer);
         }
         verify_signature(&signer, &to_be_signed(statement), signature)?;
@@ -103,10 +106,16 @@ impl Statement {
             read(trust_domain, pem.as_bytes())
                 .map_err(|what| StatementError::Bundle { trust_domain: name.chars().take(64).collect(), what })
         };
+        if written.authorities.len() > MOST_AUTHORITIES {
+            return Err(StatementError::Malformed);
+        }
+        let authorities = written.authorities.iter().map(|pem| read_chain(pem.as_bytes()));
+        let authorities = authorities.collect::<Result<_, _>>()?;
         Ok(Self {
             issuer: written.issuer,
             at: of_microseconds(written.at).ok_or(StatementError::Malformed)?,
             bundles: written.bundles.into_iter().map(bundle).collect::<Result<_, _>>()?,
+            authorities,
             signed: record.clone(),
         })
     }
@@ -145,11 +154,12 @@ mod tests {
     fn what_an_authority_under_ones_own_root_says_is_believed_and_nothing_else() {
         let (root, stranger) = (testing::Root::new("example.org", now()), testing::Root::new("example.org", now()));
         let authority = root.authority(now());
-        let name = name_of(&authority.spki());
+        let name = authority.name().to_string();
         let said = BundleSet::from_iter([root.bundle(), bundle("partner.example", 2)]);
-        let signed = sign(&authority, &name, &said, now()).unwrap();
+        let signed = sign(&authority, &said, vec![authority.chain_pem()], now()).unwrap();
         let believed = Statement::verify(&signed, &root.bundle(), now()).unwrap();
         assert_eq!((believed.issuer.as_str(), &believed.bundles, believed.at), (name.as_str(), &said, now()));
+        assert_eq!(believed.authorities, [authority.chain()]);
         assert!(believed.is(&signed) && believed.is_believed(&root.bundle(), now()));
 
         let reason = |record: &SignedBundles, bundle: &TrustBundle, at| {
@@ -162,15 +172,17 @@ mod tests {
         assert!(reason(&signed, &root.bundle(), late).contains("expired"));
         assert!(!believed.is_believed(&root.bundle(), late));
         let more = BundleSet::from_iter([root.bundle(), bundle("example.org", 1), bundle("partner.example", 1)]);
-        let other = sign(&root.authority(now()), &name, &more, now()).unwrap();
-        assert_eq!(reason(&other, &root.bundle(), now()), "it is signed by another authority than it names");
+        let other = sign(&root.authority(now()), &more, Vec::new(), now()).unwrap();
+        let posing = SignedBundles { issuer: name.clone(), ..other.clone() };
+        assert_eq!(reason(&posing, &root.bundle(), now()), "it is signed by another authority than it names");
         let mixed = SignedBundles { statement: other.statement.clone(), ..signed.clone() };
         assert_eq!(reason(&mixed, &root.bundle(), now()), "its signature is wrong");
         let renamed = SignedBundles { issuer: "00".repeat(16), ..signed.clone() };
         assert_eq!(reason(&renamed, &root.bundle(), now()), "it is signed by another authority than it names");
         // A statement that names another than the one who signed it.
-        let foreign = sign(&authority, "another", &said, now()).unwrap();
-        let foreign = SignedBundles { issuer: name, ..foreign };
+        let statement = r#"{"issuer": "another", "at": 0, "bundles": {}, "authorities": []}"#.to_owned();
+        let signature = authority.sign_statement(&to_be_signed(&statement)).unwrap();
+        let foreign = SignedBundles { issuer: name, statement, signature, chain: authority.chain_pem() };
         assert_eq!(reason(&foreign, &root.bundle(), now()), "it is signed by another authority than it names");
         assert_eq!(domain("example.org"), *root.bundle().trust_domain());
     }
@@ -179,13 +191,13 @@ mod tests {
     fn what_is_signed_and_is_no_bundle_is_refused() {
         let root = testing::Root::new("example.org", now());
         let authority = root.authority(now());
-        let name = name_of(&authority.spki());
+        let name = authority.name().to_string();
         for (bundles, expected) in [
             (r#"{"partner.example": "junk"}"#, "what it says of partner.example is no bundle: "),
             (r#"{"Partner": ""}"#, "it is no statement of this program"),
             (r#"{"a.example": ""}, "more": 1"#, "it is no statement of this program"),
         ] {
-            let statement = format!(r#"{{"issuer": "{name}", "at": 0, "bundles": {bundles}}}"#);
+            let statement = format!(r#"{{"issuer": "{name}", "at": 0, "bundles": {bundles}, "authorities": []}}"#);
             let signature = authority.sign_statement(&to_be_signed(&statement)).unwrap();
             let (issuer, chain) = (name.clone(), authority.chain_pem());
             let record = SignedBundles { issuer, statement, signature, chain };

@@ -16,6 +16,7 @@ use super::bundles::{self, FederationFile};
 use super::profiles::{self, ProfileFile};
 use super::{Authority, Config, Limits, Svid};
 use crate::authority::SealStrength;
+use crate::rotation::Patience;
 use crate::store::{Location, PostgresUrl, PostgresUrlError};
 
 #[derive(Debug, Deserialize)]
@@ -62,6 +63,15 @@ struct AuthorityFile {
     passphrase_file: PathBuf,
     #[serde(default = "no_ca_below")]
     path_length: Located<u64>,
+    #[serde(default)]
+    rotation: RotationFile,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RotationFile {
+    deadline: Located<config::Duration>,
+    quorum_percent: Located<u64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -122,6 +132,12 @@ impl Default for SvidFile {
     }
 }
 
+impl Default for RotationFile {
+    fn default() -> Self {
+        Self { deadline: seconds(600), quorum_percent: Located::nowhere(95) }
+    }
+}
+
 impl Default for LimitsFile {
     fn default() -> Self {
         Self {
@@ -176,6 +192,7 @@ impl File {
                 certificate: beside(&self.authority.certificate),
                 passphrase_file: beside(&self.authority.passphrase_file),
                 path_length: number_within(path, &self.authority.path_length, "path_length", 0..=4)? as u8,
+                patience: self.authority.rotation.resolve(path)?,
                 seal_strength: SealStrength::STANDARD,
             },
             listen: self.listen,
@@ -209,6 +226,15 @@ impl DatabaseFile {
                 }
             };
             self.url.error(path, format!("`url`: {error}"), fix)
+        })
+    }
+}
+
+impl RotationFile {
+    fn resolve(&self, path: &Path) -> Result<Patience, ConfigError> {
+        Ok(Patience {
+            deadline: within(path, &self.deadline, "deadline", SECOND..=30 * 24 * HOUR)?,
+            quorum: number_within(path, &self.quorum_percent, "quorum_percent", 0..=100)? as u8,
         })
     }
 }
@@ -304,6 +330,8 @@ fn redacted(config: &Config) -> String {
         ("authority:\n  certificate", quoted(&authority.certificate)),
         ("  passphrase_file", quoted(&authority.passphrase_file)),
         ("  path_length", authority.path_length.to_string()),
+        ("  rotation:\n    deadline", duration(authority.patience.deadline)),
+        ("    quorum_percent", authority.patience.quorum.to_string()),
         ("listen", config.listen.to_string()),
         ("admin", config.admin.to_string()),
         ("admin_socket", quoted(&config.admin_socket)),

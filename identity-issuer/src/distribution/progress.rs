@@ -13,6 +13,7 @@ pub(crate) enum Resource {
     Bundles,
     Entitlement,
     Entitlements,
+    Authorities,
     /// "Renew now": it is put in force by a certificate, whose holder has a stream of its own.
     Renewal,
 }
@@ -21,7 +22,9 @@ pub(crate) enum Resource {
 #[derive(Clone, Debug)]
 pub(crate) struct Progress {
     /// What it has not put in force yet, by [`Resource`].
-    outstanding: [Option<Outstanding>; 4],
+    outstanding: [Option<Outstanding>; 5],
+    /// Of the authorities that it would believe; none where it is not told of any.
+    authorities: Option<Acknowledged>,
     connected_at: OffsetDateTime,
     /// When it last put something in force, or came.
     applied_at: OffsetDateTime,
@@ -29,6 +32,10 @@ pub(crate) struct Progress {
     held_against: u64,
     applied: u64,
 }
+
+/// The last of the authorities of which it says so; none yet at first.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Acknowledged(pub(crate) Option<Version>);
 
 #[derive(Clone, Debug)]
 struct Outstanding {
@@ -40,7 +47,14 @@ struct Outstanding {
 
 impl Progress {
     pub(super) fn new(now: OffsetDateTime) -> Self {
-        Self { outstanding: [const { None }; 4], connected_at: now, applied_at: now, held_against: 0, applied: 0 }
+        Self {
+            outstanding: [const { None }; 5],
+            authorities: None,
+            connected_at: now,
+            applied_at: now,
+            held_against: 0,
+            applied: 0,
+        }
     }
 
     /// Something was sent.
@@ -54,6 +68,9 @@ impl Progress {
         let outstanding = &mut self.outstanding[resource as usize];
         let Some(sent) = outstanding.as_mut().filter(|sent| sent.version == version) else { return };
         if refused.is_empty() {
+            if matches!(resource, Resource::Authorities) {
+                self.authorities = Some(Acknowledged(Some(version)));
+            }
             *outstanding = None;
             self.applied_at = now;
             self.settle();
@@ -66,6 +83,16 @@ impl Progress {
     pub(super) fn held_against(&mut self, revision: u64) {
         self.held_against = revision;
         self.settle();
+    }
+
+    /// It wants to be told of authorities, and would believe these already.
+    pub(super) fn asks_for_authorities(&mut self, known: Option<Version>) {
+        self.authorities = Some(Acknowledged(known));
+    }
+
+    /// None for one that is not told of authorities.
+    pub(crate) fn authorities(&self) -> Option<Acknowledged> {
+        self.authorities
     }
 
     fn settle(&mut self) {

@@ -6,13 +6,14 @@ use std::task::{Context, Poll, Waker};
 use super::*;
 
 fn distribution(max_clients: usize, max_per_identity: usize) -> Distribution {
-    Distribution::new(Bundles::new(BundleSet::default()), max_clients, max_per_identity)
+    Distribution::new((Bundles::new(BundleSet::default()), Publication::new()), max_clients, max_per_identity)
 }
 
 /// At this second, when so many certificates were on record.
 fn ask(distribution: &Distribution, id: Option<WorkloadId>, within: u64, now: OffsetDateTime) -> usize {
     let (at, within, position) = (now, Duration::from_secs(within), now.unix_timestamp());
-    distribution.request_renewal(&RenewalRequest { id, at, within, position })
+    let whose = id.map_or(Whose::Everybody, Whose::Id);
+    distribution.request_renewal(&RenewalRequest { whose, at, within, position })
 }
 
 fn id(path: &str) -> WorkloadId {
@@ -29,7 +30,13 @@ fn next_number() -> i64 {
 }
 
 fn watcher(id: WorkloadId, number: i64) -> Watcher {
-    Watcher { attested: id.clone(), id, attestation: AttestationNumber(number), position: 0 }
+    Watcher {
+        attested: id.clone(),
+        id,
+        attestation: AttestationNumber(number),
+        position: 0,
+        authority: b"one".to_vec(),
+    }
 }
 
 fn subscribe(distribution: &Distribution, id: WorkloadId) -> Result<Subscription, TooManyClients> {

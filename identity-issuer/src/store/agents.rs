@@ -18,6 +18,8 @@ pub(crate) struct Origin {
     pub(crate) number: AttestationNumber,
     /// Of the certificate, in the order of all.
     pub(crate) position: i64,
+    /// The subject key identifier of the authority that signed it.
+    pub(crate) authority: Vec<u8>,
     /// Who was attested: whoever was may hold certificates of other names too.
     pub(crate) attested: WorkloadId,
     /// What was proved; none where the proof named the identity.
@@ -60,7 +62,7 @@ pub(crate) enum StandingChange {
     EvictId(WorkloadId, OffsetDateTime),
 }
 
-type OriginRow = (Vec<u8>, i64, i64, String, Option<String>, Option<i64>, Option<String>);
+type OriginRow = (Vec<u8>, Vec<u8>, i64, i64, String, Option<String>, Option<i64>, Option<String>);
 
 type AgentRow = (
     i64,
@@ -98,7 +100,7 @@ impl Store {
         // One question for all: each is asked for each renewal.
         let row: Option<OriginRow> = in_time(
             sqlx::query_as(
-                "SELECT certificate, number, position, attestations.spiffe_id, attributes, evicted_at, \
+                "SELECT certificate, authority_key_id, number, position, attestations.spiffe_id, attributes, evicted_at, \
                  (SELECT max(spiffe_id) FROM bans WHERE bans.spiffe_id IN ($2, attestations.spiffe_id)) FROM issued \
                  JOIN attestations ON number = attestation_number WHERE serial = $1",
             )
@@ -107,7 +109,7 @@ impl Store {
             .fetch_optional(&self.database.readers),
         )
         .await?;
-        let Some((certificate, number, position, attested, attributes, evicted_at, banned)) = row else {
+        let Some((certificate, authority, number, position, attested, attributes, evicted_at, banned)) = row else {
             return Ok(None);
         };
         if digest(&SHA256, &certificate).as_ref() != sha256 {
@@ -116,6 +118,7 @@ impl Store {
         Ok(Some(Origin {
             number: AttestationNumber(number),
             position,
+            authority,
             attested: workload_id(&attested)?,
             attributes: attributes.map(|text| attributes_of(&text)).transpose()?,
             evicted: evicted_at.is_some(),
@@ -335,6 +338,7 @@ fn agent(row: AgentRow) -> Result<AgentRecord, StoreError> {
             is_current: is_current == Some(1),
             since: time(since.unwrap_or_default())?,
             refused: refused.unwrap_or_default(),
+            authorities: None,
         })
     });
     let not_after = OffsetDateTime::from_unix_timestamp(not_after);

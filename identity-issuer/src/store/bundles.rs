@@ -21,6 +21,8 @@ pub(crate) struct SignedBundles {
 pub(crate) enum BundlesChange {
     /// Replaces what the issuer had said before.
     Publish(SignedBundles, OffsetDateTime),
+    /// Takes back what an issuer had said by these authorities, as that issuer itself wants it.
+    Withdraw(Vec<String>),
     /// Takes back what an issuer had said that was not heard of since; nor was it after `until`, which only a wrong clock tells.
     Forget { issuer: String, since: OffsetDateTime, until: OffsetDateTime },
 }
@@ -71,6 +73,7 @@ fn published((issuer, statement, signature, chain): Row) -> PublishedBundles {
 
 /// Returns how many records it changed.
 pub(super) async fn change(connection: &mut AnyConnection, change: &BundlesChange) -> Result<u64, sqlx::Error> {
+    let mut changed = 0;
     let statement = match change {
         BundlesChange::Publish(SignedBundles { issuer, statement, signature, chain }, at) => {
             let insertion = sqlx::query(
@@ -79,6 +82,16 @@ pub(super) async fn change(connection: &mut AnyConnection, change: &BundlesChang
                  signature = excluded.signature, chain = excluded.chain, published_at = excluded.published_at",
             );
             insertion.bind(issuer).bind(statement).bind(signature).bind(chain).bind(microseconds(*at))
+        }
+        BundlesChange::Withdraw(issuers) => {
+            for issuer in issuers {
+                let change = sqlx::query(
+                    "UPDATE issuer_bundles SET statement = NULL, signature = NULL, chain = NULL \
+                     WHERE issuer = $1 AND statement IS NOT NULL",
+                );
+                changed += change.bind(issuer).execute(&mut *connection).await?.rows_affected();
+            }
+            return Ok(changed);
         }
         BundlesChange::Forget { issuer, since, until } => {
             let change = sqlx::query(

@@ -64,6 +64,7 @@ const SQLITE_MIGRATIONS: Migrations = &[
     (6, "profiles", include_str!("../../migrations/sqlite/0006_profiles.sql")),
     (7, "bundles and renewal requests", include_str!("../../migrations/sqlite/0007_bundles_and_renewal_requests.sql")),
     (8, "agent progress", include_str!("../../migrations/sqlite/0008_agent_progress.sql")),
+    (9, "authorities", include_str!("../../migrations/sqlite/0009_authorities.sql")),
 ];
 const POSTGRES_MIGRATIONS: Migrations = &[
     (1, "store", include_str!("../../migrations/postgres/0001_store.sql")),
@@ -74,6 +75,7 @@ const POSTGRES_MIGRATIONS: Migrations = &[
         include_str!("../../migrations/postgres/0003_bundles_and_renewal_requests.sql"),
     ),
     (4, "agent progress", include_str!("../../migrations/postgres/0004_agent_progress.sql")),
+    (5, "authorities", include_str!("../../migrations/postgres/0005_authorities.sql")),
 ];
 
 impl Database {

@@ -1,7 +1,7 @@
 //! The record of certificates, and what it takes to enter it: a proof that is not used up, a key that is new, and nobody banned or
 //! evicted. All of it is asked of the database in the transaction that records, so that no order of events lets one slip through.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::OnceLock;
 
 use sqlx::{Any, AnyConnection, Connection, Transaction};
@@ -222,6 +222,39 @@ impl Store {
         .await?;
         let count = |number: i64| u64::try_from(number).unwrap_or(0);
         Ok(Counts { valid: count(live - expiring), expiring: count(expiring), expired: count(total - live) })
+    }
+}
+
+impl Store {
+    /// How many certificates on record have not expired, by the key identifiers of the authorities that signed them.
+    pub(crate) async fn live_by_authority(&self, now: OffsetDateTime) -> Result<HashMap<Vec<u8>, u64>, StoreError> {
+        let rows: Vec<(Vec<u8>, i64)> = in_time(
+            sqlx::query_as(
+                "SELECT authority_key_id, count(*) FROM issued WHERE not_after >= $1 GROUP BY authority_key_id",
+            )
+            .bind(now.unix_timestamp())
+            .fetch_all(&self.database.lists),
+        )
+        .await?;
+        Ok(rows.into_iter().map(|(key_id, count)| (key_id, u64::try_from(count).unwrap_or(0))).collect())
+    }
+
+    /// How many live certificates of an authority have no successor yet, of those who were attested and not evicted.
+    pub(crate) async fn without_successor(&self, authority: &[u8], now: OffsetDateTime) -> Result<u64, StoreError> {
+        let count: i64 = in_time(
+            sqlx::query_scalar(
+                "SELECT count(*) FROM issued JOIN attestations ON number = attestation_number \
+                 WHERE not_after >= $1 AND authority_key_id = $2 AND evicted_at IS NULL AND NOT EXISTS \
+                 (SELECT 1 FROM issued AS later WHERE later.attestation_number = issued.attestation_number \
+                 AND later.position > issued.position AND later.spiffe_id = issued.spiffe_id \
+                 AND later.profile = issued.profile)",
+            )
+            .bind(now.unix_timestamp())
+            .bind(authority)
+            .fetch_one(&self.database.lists),
+        )
+        .await?;
+        Ok(u64::try_from(count).unwrap_or(0))
     }
 }
 

@@ -1,10 +1,11 @@
 //! How far those have come who are connected to the issuers on this database. Nothing hangs on it but what operators are shown: it is
 //! written beside the committer's transactions, and what is lost of it is written with the next change.
 
+use signet_identity::WorkloadId;
 use time::OffsetDateTime;
 
 use super::database::{in_time, parameters};
-use super::{Store, StoreError, microseconds};
+use super::{Store, StoreError, microseconds, workload_id};
 use crate::attestation::AttestationNumber;
 
 /// One who is connected to an issuer.
@@ -19,11 +20,23 @@ pub(crate) struct ProgressRecord {
     pub(crate) is_current: bool,
     pub(crate) since: OffsetDateTime,
     pub(crate) refused: String,
+    /// The version of the authorities that it would believe, empty for none yet; none where it is not told of them.
+    pub(crate) authorities: Option<Vec<u8>>,
+}
+
+/// What one says of the authorities who is connected to another issuer.
+#[derive(Clone, Debug)]
+pub(crate) struct AcknowledgementRecord {
+    pub(crate) issuer: String,
+    pub(crate) agent: AttestationNumber,
+    pub(crate) id: WorkloadId,
+    pub(crate) authorities: Vec<u8>,
+    pub(crate) refused: String,
 }
 
 /// In one statement.
 pub(crate) const MOST_AT_ONCE: usize = 64;
-const COLUMNS: usize = 7;
+const COLUMNS: usize = 8;
 
 impl Store {
     /// Of those that are connected to one issuer; [`MOST_AT_ONCE`] of them.
@@ -33,13 +46,13 @@ impl Store {
         }
         let mut sql =
             "INSERT INTO agent_progress (issuer, attestation_number, connected_at, revision, is_current, since, \
-                       refused) VALUES "
+                       refused, authorities) VALUES "
                 .to_owned();
         sql.push_str(&parameters(connected.len(), COLUMNS));
         sql.push_str(
             " ON CONFLICT (attestation_number) DO UPDATE SET issuer = excluded.issuer, connected_at = excluded.connected_at, \
              revision = excluded.revision, is_current = excluded.is_current, since = excluded.since, \
-             refused = excluded.refused WHERE excluded.connected_at >= agent_progress.connected_at",
+             refused = excluded.refused, authorities = excluded.authorities WHERE excluded.connected_at >= agent_progress.connected_at",
         );
         // Of numbers and the names of columns alone.
         let mut statement = sqlx::query(sqlx::AssertSqlSafe(sql));
@@ -51,10 +64,35 @@ impl Store {
                 .bind(record.revision.cast_signed())
                 .bind(i64::from(record.is_current))
                 .bind(microseconds(record.since))
-                .bind(&record.refused);
+                .bind(&record.refused)
+                .bind(record.authorities.as_deref());
         }
         in_time(statement.execute(&self.database.lists)).await?;
         Ok(())
+    }
+
+    /// Of those who are connected to another issuer than `own` that was heard of since then, and are told of authorities.
+    pub(crate) async fn acknowledgements_elsewhere(
+        &self,
+        own: &str,
+        heard_of_since: OffsetDateTime,
+    ) -> Result<Vec<AcknowledgementRecord>, StoreError> {
+        let rows: Vec<(String, i64, String, Vec<u8>, String)> = in_time(
+            sqlx::query_as(
+                "SELECT issuer, attestation_number, spiffe_id, authorities, refused FROM agent_progress \
+                 JOIN attestations ON number = attestation_number WHERE issuer <> $1 AND authorities IS NOT NULL \
+                 AND issuer IN (SELECT issuer FROM issuer_bundles WHERE published_at >= $2)",
+            )
+            .bind(own)
+            .bind(microseconds(heard_of_since))
+            .fetch_all(&self.database.lists),
+        )
+        .await?;
+        let record = |(issuer, number, id, authorities, refused): (String, i64, String, Vec<u8>, String)| {
+            let agent = AttestationNumber(number);
+            Ok(AcknowledgementRecord { issuer, agent, id: workload_id(&id)?, authorities, refused })
+        };
+        rows.into_iter().map(record).collect()
     }
 
     /// Those have left an issuer; [`MOST_AT_ONCE`] of them. Whoever is connected to another by now is.

@@ -3,6 +3,7 @@
 //! Clocks of issuers differ, and are set. So who has renewed since is told by the number of its certificate on record, and which request
 //! is the later one by an order that the record makes.
 
+use std::fmt;
 use std::time::Duration;
 
 use signet_identity::WorkloadId;
@@ -12,11 +13,19 @@ use time::OffsetDateTime;
 use super::database::in_time;
 use super::{Store, StoreError, Write, microseconds, time, workload_id};
 
+/// Whose certificates.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(crate) enum Whose {
+    Everybody,
+    Id(WorkloadId),
+    /// Those that the authority with this subject key identifier has signed.
+    Authority(Vec<u8>),
+}
+
 /// What somebody asks for.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct NewRenewalRequest {
-    /// Everybody where it names none.
-    pub(crate) id: Option<WorkloadId>,
+    pub(crate) whose: Whose,
     pub(crate) at: OffsetDateTime,
     pub(crate) within: Duration,
 }
@@ -24,12 +33,38 @@ pub(crate) struct NewRenewalRequest {
 /// The same on record.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct RenewalRequest {
-    pub(crate) id: Option<WorkloadId>,
+    pub(crate) whose: Whose,
     /// Later than those before it.
     pub(crate) at: OffsetDateTime,
     pub(crate) within: Duration,
     /// It is for certificates up to this one.
     pub(crate) position: i64,
+}
+
+/// Before the key identifier of an authority, which is no SPIFFE ID.
+const AUTHORITY: &str = "authority:";
+
+impl Whose {
+    fn read(text: &str) -> Result<Self, StoreError> {
+        match text.strip_prefix(AUTHORITY) {
+            Some(key_id) => {
+                let key_id = hex::decode(key_id).map_err(|_| StoreError::Record { what: "not a key identifier" })?;
+                Ok(Self::Authority(key_id))
+            }
+            None if text.is_empty() => Ok(Self::Everybody),
+            None => workload_id(text).map(Self::Id),
+        }
+    }
+}
+
+impl fmt::Display for Whose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Everybody => Ok(()),
+            Self::Id(id) => f.write_str(id.as_str()),
+            Self::Authority(key_id) => write!(f, "{AUTHORITY}{}", hex::encode(key_id)),
+        }
+    }
 }
 
 impl Store {
@@ -47,19 +82,19 @@ impl Store {
     pub(crate) async fn renewal_requests(&self, since: OffsetDateTime) -> Result<Vec<RenewalRequest>, StoreError> {
         let rows: Vec<(String, i64, i64, i64)> = in_time(
             sqlx::query_as(
-                "SELECT spiffe_id, asked_at, position, within_ms FROM renewal_requests WHERE asked_at >= $1 \
-                 ORDER BY CASE WHEN spiffe_id = '' THEN 0 ELSE 1 END, asked_at DESC LIMIT $2",
+                "SELECT whose, asked_at, position, within_ms FROM renewal_requests WHERE asked_at >= $1 \
+                 ORDER BY CASE WHEN whose = '' THEN 0 ELSE 1 END, asked_at DESC LIMIT $2",
             )
             .bind(microseconds(since))
             .bind(MOST)
             .fetch_all(&self.database.lists),
         )
         .await?;
-        let request = |(id, asked_at, position, within_ms): (String, i64, i64, i64)| {
-            let id = (!id.is_empty()).then(|| workload_id(&id)).transpose()?;
+        let request = |(whose, asked_at, position, within_ms): (String, i64, i64, i64)| {
+            let whose = Whose::read(&whose)?;
             let within = u64::try_from(within_ms).map_err(|_| StoreError::Record { what: "a time below 0" })?;
             Ok::<_, StoreError>(RenewalRequest {
-                id,
+                whose,
                 at: time(asked_at)?,
                 within: Duration::from_millis(within),
                 position,
@@ -81,26 +116,26 @@ pub(super) async fn record(
     connection: &mut AnyConnection,
     request: &NewRenewalRequest,
 ) -> Result<RenewalRequest, sqlx::Error> {
-    let NewRenewalRequest { id, at, within } = request;
+    let NewRenewalRequest { whose, at, within } = request;
     let (latest, position): (i64, i64) = sqlx::query_as(
         "SELECT coalesce((SELECT max(asked_at) FROM renewal_requests), 0), coalesce((SELECT max(position) FROM issued), 0)",
     )
     .fetch_one(&mut *connection)
     .await?;
     let asked_at = microseconds(*at).max(latest.saturating_add(1));
-    if id.is_none() {
+    if *whose == Whose::Everybody {
         // It is for them too.
         sqlx::query("DELETE FROM renewal_requests").execute(&mut *connection).await?;
     }
     let insertion = sqlx::query(
-        "INSERT INTO renewal_requests (spiffe_id, asked_at, position, within_ms) VALUES ($1, $2, $3, $4) \
-         ON CONFLICT (spiffe_id) DO UPDATE SET asked_at = excluded.asked_at, position = excluded.position, \
+        "INSERT INTO renewal_requests (whose, asked_at, position, within_ms) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (whose) DO UPDATE SET asked_at = excluded.asked_at, position = excluded.position, \
          within_ms = excluded.within_ms",
     );
-    let insertion = insertion.bind(id.as_ref().map_or("", |id| id.as_str())).bind(asked_at).bind(position);
+    let insertion = insertion.bind(whose.to_string()).bind(asked_at).bind(position);
     insertion.bind(i64::try_from(within.as_millis()).unwrap_or(i64::MAX)).execute(connection).await?;
     let at = time(asked_at).unwrap_or(*at);
-    Ok(RenewalRequest { id: id.clone(), at, within: *within, position })
+    Ok(RenewalRequest { whose: whose.clone(), at, within: *within, position })
 }
 
 /// Forgets those that are long over.

@@ -275,7 +275,11 @@ async fn unused_tokens_of_whoever_is_banned_or_evicted_are_void(which: Which) {
 }
 
 fn agents(store: &Store, clock: &ManualClock) -> Agents {
-    let distribution = Distribution::new(crate::bundles::Bundles::new(signet_identity::BundleSet::default()), 10, 10);
+    let distribution = Distribution::new(
+        (crate::bundles::Bundles::new(signet_identity::BundleSet::default()), crate::authority::Publication::new()),
+        10,
+        10,
+    );
     Agents { store: store.clone(), distribution, sources: Sources::default(), clock: clock.shared() }
 }
 
@@ -494,6 +498,7 @@ async fn whoever_came_to_another_issuer_later_is_there() {
     let Opened { store, task, clock, _folder, .. } = opened(Which::Postgres, 10).await;
     let now = clock.now();
     let record = |issuer: &str, seconds: u64, revision| ProgressRecord {
+        authorities: None,
         issuer: issuer.to_owned(),
         number: AttestationNumber(1),
         connected_at: now + Duration::from_secs(seconds),

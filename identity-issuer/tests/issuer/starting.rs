@@ -134,10 +134,15 @@ async fn a_damaged_newer_or_foreign_state_is_refused() {
 
     let place = Place::new();
     place.serve().await.stop().await;
-    std::fs::rename(place.path("state/authority.key"), place.path("kept.key")).unwrap();
+    let key = std::fs::read_dir(place.path("state/authorities")).unwrap().next().unwrap().unwrap().path();
+    std::fs::rename(&key, place.path("kept.key")).unwrap();
     let gone = place.start().await.err().unwrap();
-    assert!(gone.to_string().contains("is gone, but its certificate"), "{gone}");
-    write(&place.path("state/authority.key"), "-----BEGIN");
+    assert!(gone.to_string().contains("is not where the issuer's keys are kept"), "{gone}");
+    write(&key, "-----BEGIN");
     let damaged = place.start().await.err().unwrap();
     assert!(damaged.to_string().contains("is not a sealed key"), "{damaged}");
+    std::fs::rename(place.path("kept.key"), &key).unwrap();
+    write(&place.path("state/authorities.json"), "{}");
+    let damaged = place.start().await.err().unwrap();
+    assert!(damaged.to_string().contains("remembers of its authorities"), "{damaged}");
 }

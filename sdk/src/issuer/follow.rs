@@ -72,7 +72,7 @@ impl Following {
                 match resource {
                     Resource::Bundles => saying.versions.bundles.clone_from(&version),
                     Resource::Entitlement => saying.versions.entitlement.clone_from(&version),
-                    Resource::Unspecified | Resource::Entitlements | Resource::Revocations => {}
+                    Resource::Unspecified | Resource::Entitlements | Resource::Revocations | Resource::Authorities => {}
                 }
                 String::new()
             }
@@ -183,7 +183,7 @@ fn wish_of(client: &IssuerClient, message: WatchResponse) -> Result<Option<Wish>
             false => Wish::NotGiven { version: version(Some(told)) },
         })),
         // Not asked for.
-        Some(Event::Entitlements(_) | Event::Revocations(_)) | None => Ok(None),
+        Some(Event::Entitlements(_) | Event::Revocations(_) | Event::Authorities(_)) | None => Ok(None),
     }
 }
 

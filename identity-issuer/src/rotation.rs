@@ -1,0 +1,490 @@
+//! Replaces the authority that signs, or the root above it: in steps, of which each waits for proof that it can be made.
+//!
+//! ```text
+//! authority:  successor signed ─► those connected would believe it ─► it signs, the one before retires
+//! root:       new root in the bundle ─► successor under it ─► … ─► it signs ─► the one before is tainted
+//!             ─► nobody has only its certificates ─► old root leaves the bundle
+//! ```
+//! Where it stands is in the journal of the authorities, so that a process that is killed goes on where it was.
+
+mod plan;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use signet_identity::{SharedClock, TrustBundle, TrustDomain};
+use time::OffsetDateTime;
+
+use crate::authority::{
+    Authorities, AuthorityError, Kept, KeyName, Member, Publication, RootChange, Rotation, Stage, StepError,
+    check_is_under,
+};
+use crate::bundles::{self, Bundles, Shared};
+use crate::complaint::Complaint;
+use crate::distribution::{Acknowledgement, Distribution};
+use crate::policy::Actor;
+use crate::store::{NewRenewalRequest, Store, StoreError, Whose};
+use crate::utc::{microseconds, of_microseconds};
+
+pub(crate) use plan::{Step, StepState};
+
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Rotations(Arc<Parts>);
+
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) trust_domain: TrustDomain,
+    pub(crate) authorities: Authorities,
+    pub(crate) publication: Publication,
+    pub(crate) bundles: Bundles,
+    pub(crate) shared: Shared,
+    pub(crate) distribution: Distribution,
+    pub(crate) store: Store,
+    pub(crate) patience: Patience,
+    pub(crate) clock: SharedClock,
+}
+
+/// How long is waited for those who do not acknowledge a successor.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// From when they are told of it.
+    pub deadline: Duration,
+    /// How many are enough from then on, in percent of those who are connected.
+    pub quorum: u8,
+}
+
+/// Why no rotation begins.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BeginError {
+    #[error("a rotation is under way; `signet rotate status` tells how far it has come")]
+    UnderWay,
+    #[error("there is no authority yet")]
+    NoAuthority,
+    #[error("no authority is ready to follow: `signet ca csr`, have it signed, `signet ca import`")]
+    NoSuccessor,
+    #[error("there is no authority {0} that is ready to follow")]
+    NotPrepared(String),
+    #[error("root_pem: {0}")]
+    Root(String),
+    #[error(transparent)]
+    Keep(#[from] AuthorityError),
+}
+
+/// Why a step is not made.
+#[derive(Debug, thiserror::Error)]
+enum AdvanceError {
+    #[error(transparent)]
+    Step(#[from] StepError),
+    #[error(transparent)]
+    Keep(#[from] AuthorityError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("making a key broke off")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// Who of those that are connected would believe the authorities as they are now.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Acknowledgements {
+    pub(crate) connected: usize,
+    pub(crate) missing: Vec<Missing>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Missing {
+    pub(crate) acknowledgement: Acknowledgement,
+    /// To which other issuer it is connected.
+    pub(crate) elsewhere: Option<String>,
+}
+
+/// What an operator wants.
+#[derive(Clone, Debug)]
+pub(crate) enum Wanted {
+    /// By its key; else the one whose certificate was taken first.
+    Authority(Option<KeyName>),
+    Root(TrustBundle),
+}
+
+/// Between two looks at what can be done next.
+const LOOK: Duration = Duration::from_millis(250);
+/// What an authority signed is renewed at most at this rate, so that there is room for others: 2 ms each.
+const RENEWAL: Duration = Duration::from_millis(2);
+const LEAST_SPREAD: Duration = Duration::from_secs(1);
+const MOST_SPREAD: Duration = Duration::from_secs(24 * 3600);
+/// An authority gives way by itself when less than this part of its life is left, and nobody is waited for from half of that on.
+const LAST_PART: u32 = 4;
+
+impl Rotations {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    pub(crate) fn authorities(&self) -> &Authorities {
+        &self.0.authorities
+    }
+
+    /// Until cancelled.
+    pub(crate) async fn run(self) {
+        let mut complaint = Complaint::default();
+        loop {
+            match self.0.advance().await {
+                Ok(()) => complaint.clear(),
+                Err(error) => {
+                    if let Some(cause) = complaint.of(&error) {
+                        tracing::warn!(cause, "the rotation does not go on");
+                    }
+                }
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    pub(crate) fn under_way(&self) -> Option<Rotation> {
+        self.0.authorities.rotation()
+    }
+
+    pub(crate) fn patience(&self) -> Patience {
+        self.0.patience
+    }
+
+    /// Begins it, unless only the plan is wanted; or has one that is under way wait for nobody.
+    pub(crate) fn begin(&self, wanted: &Wanted, actor: &Actor, comment: &str, hurry: bool) -> Result<(), BeginError> {
+        let change = self.0.root_change(wanted)?;
+        self.0.authorities.change(|kept, now| {
+            let overridden_by = hurry.then(|| actor.as_str().to_owned());
+            if let Some(rotation) = &mut kept.rotation {
+                if !hurry {
+                    return Err(BeginError::UnderWay);
+                }
+                rotation.overridden_by = overridden_by;
+                return Ok(());
+            }
+            let successor = successor(kept, wanted)?;
+            if let Wanted::Root(roots) = wanted {
+                kept.roots.add(roots);
+            }
+            kept.rotation = Some(Rotation {
+                successor: successor.map(|name| name.to_string()),
+                root: change,
+                begun_at: microseconds(now),
+                actor: actor.as_str().to_owned(),
+                comment: comment.to_owned(),
+                overridden_by,
+                told_at: None,
+            });
+            Ok(())
+        })
+    }
+
+    /// Whether it could begin.
+    pub(crate) fn check(&self, wanted: &Wanted) -> Result<(), BeginError> {
+        self.0.root_change(wanted)?;
+        self.0.authorities.inspect(|kept| match kept.rotation {
+            Some(_) => Err(BeginError::UnderWay),
+            None => successor(kept, wanted).map(drop),
+        })
+    }
+
+    /// Whether there was one.
+    pub(crate) fn cancel(&self) -> Result<bool, AuthorityError> {
+        self.0.authorities.change(|kept, _| Ok(kept.rotation.take().is_some()))
+    }
+
+    /// The authority that comes next, by the rotation that is under way or that could be.
+    pub(crate) fn successor(&self) -> Option<Member> {
+        let rotation = self.under_way();
+        let members = self.0.authorities.all();
+        match rotation.as_ref().map(|rotation| &rotation.successor) {
+            Some(Some(name)) => members.into_iter().find(|member| member.name().as_str() == name),
+            Some(None) => None,
+            None => members.into_iter().find(|member| member.stage == Stage::Prepared),
+        }
+    }
+
+    pub(crate) async fn acknowledgements(&self) -> Result<Acknowledgements, StoreError> {
+        self.0.acknowledgements().await
+    }
+
+    pub(crate) async fn steps(&self, plan: Option<&Wanted>) -> Result<Vec<Step>, StoreError> {
+        plan::steps(&self.0, plan).await
+    }
+
+    /// Has all that the authority signed renewed: how many certificates live, who was asked, and over which time they do it.
+    pub(crate) async fn taint(&self, name: &KeyName) -> Result<(u64, usize, Duration), TaintError> {
+        let key_id = self.0.authorities.taint(name)?;
+        Ok(self.0.renew_all_of(key_id.unwrap_or_default()).await?)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TaintError {
+    #[error(transparent)]
+    Step(#[from] StepError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+fn successor(kept: &Kept, wanted: &Wanted) -> Result<Option<KeyName>, BeginError> {
+    kept.active().ok_or(BeginError::NoAuthority)?;
+    let prepared = |member: &&Member| member.stage == Stage::Prepared && member.authority.is_some();
+    let mut prepared = kept.members.iter().filter(prepared);
+    match wanted {
+        Wanted::Authority(None) => prepared.next().map(Member::name).map(Some).ok_or(BeginError::NoSuccessor),
+        Wanted::Authority(Some(name)) => {
+            let found = prepared.find(|member| member.name() == *name).map(Member::name).map(Some);
+            found.ok_or_else(|| BeginError::NotPrepared(name.to_string()))
+        }
+        // Nothing is signed by it yet.
+        Wanted::Root(_) => Ok(None),
+    }
+}
+
+impl Parts {
+    fn root_change(&self, wanted: &Wanted) -> Result<Option<RootChange>, BeginError> {
+        let Wanted::Root(roots) = wanted else { return Ok(None) };
+        let trusted = self.own_bundle().ok_or_else(|| BeginError::Root("there is no trust bundle".to_owned()))?;
+        let to: Vec<_> = roots.authorities().iter().map(bundles::fingerprint).collect();
+        let from: Vec<_> = trusted.authorities().iter().map(bundles::fingerprint).collect();
+        let from: Vec<_> = from.into_iter().filter(|root| !to.contains(root)).collect();
+        if from.is_empty() {
+            return Err(BeginError::Root("it is the only root already".to_owned()));
+        }
+        Ok(Some(RootChange { to, from, tainted: false }))
+    }
+
+    fn own_bundle(&self) -> Option<TrustBundle> {
+        self.bundles.own().borrow().get(&self.trust_domain).cloned()
+    }
+
+    /// Those roots of the bundle that are among these.
+    fn only(&self, names: &[String]) -> Option<TrustBundle> {
+        let bundle = self.own_bundle()?;
+        let roots = bundle.authorities().iter().filter(|root| names.contains(&bundles::fingerprint(root)));
+        TrustBundle::new(self.trust_domain.clone(), roots.cloned().collect()).ok()
+    }
+
+    fn is_under(&self, member: &Member, roots: Option<&TrustBundle>) -> bool {
+        let (Some(authority), Some(roots)) = (&member.authority, roots) else { return false };
+        authority.check_is_under(roots, self.clock.now()).is_ok()
+    }
+
+    /// Makes the next step, if it can be made.
+    async fn advance(&self) -> Result<(), AdvanceError> {
+        self.authorities.sweep()?;
+        let Some(rotation) = self.authorities.rotation() else { return self.begin_in_time().await };
+        let successor = match &rotation.successor {
+            Some(name) => KeyName::parse(name),
+            None => return self.find_successor(&rotation).await,
+        };
+        let members = self.authorities.all();
+        let stage = members.iter().find(|member| Some(member.name()) == successor).map(|member| member.stage);
+        match (stage, successor, &rotation.root) {
+            (Some(Stage::Prepared), Some(name), root) => self.activate(&rotation, &name, root.is_some()).await,
+            (Some(Stage::Active), _, Some(change)) if !change.tainted => self.taint_before(change).await,
+            (Some(Stage::Active), _, Some(change)) => self.withdraw(&rotation, change).await,
+            // Nothing is left of it.
+            _ => Ok(self.authorities.change(|kept, _| {
+                kept.rotation = None;
+                Ok::<_, AuthorityError>(())
+            })?),
+        }
+    }
+
+    /// Of a rotation of the root: the first one that is ready under the new one. Until there is one, a request for it waits.
+    async fn find_successor(&self, rotation: &Rotation) -> Result<(), AdvanceError> {
+        let Some(change) = &rotation.root else { return Ok(()) };
+        let roots = self.only(&change.to);
+        let members = self.authorities.all();
+        let mut ready = members.iter().filter(|member| member.is_offered() && self.is_under(member, roots.as_ref()));
+        let Some(successor) = ready.next().map(Member::name) else { return self.keep_request().await };
+        Ok(self.authorities.change(|kept, _| {
+            if let Some(rotation) = &mut kept.rotation {
+                rotation.successor = Some(successor.to_string());
+            }
+            Ok::<_, AuthorityError>(())
+        })?)
+    }
+
+    async fn keep_request(&self) -> Result<(), AdvanceError> {
+        if self.authorities.all().iter().any(|member| member.stage == Stage::Requested) {
+            return Ok(());
+        }
+        let authorities = self.authorities.clone();
+        Ok(tokio::task::spawn_blocking(move || authorities.request(1)).await??)
+    }
+
+    /// Begins a rotation while there is time to wait for everybody; asks for a successor long before.
+    async fn begin_in_time(&self) -> Result<(), AdvanceError> {
+        let Some(active) = self.authorities.active() else { return Ok(()) };
+        let (life, left) = (active.not_after() - active.not_before(), active.not_after() - self.clock.now());
+        let prepared = |member: &Member| member.stage == Stage::Prepared && member.authority.is_some();
+        let has_successor = self.authorities.all().iter().any(prepared);
+        match has_successor {
+            true if left * LAST_PART < life => {
+                let now = microseconds(self.clock.now());
+                let name = self.authorities.all().into_iter().find(prepared).map(|member| member.name());
+                tracing::info!(
+                    successor = name.as_ref().map(KeyName::as_str),
+                    "the authority gives way to the next one"
+                );
+                Ok(self.authorities.change(|kept, _| {
+                    kept.rotation = Some(Rotation {
+                        successor: name.map(|name| name.to_string()),
+                        root: None,
+                        begun_at: now,
+                        actor: "issuer".to_owned(),
+                        comment: "a quarter of the authority's life is left".to_owned(),
+                        overridden_by: None,
+                        told_at: None,
+                    });
+                    Ok::<_, AuthorityError>(())
+                })?)
+            }
+            false if left * 2 < life => self.keep_request().await,
+            true | false => Ok(()),
+        }
+    }
+
+    /// Once all that are connected would believe it, or enough of them and the rest have had their time.
+    async fn activate(&self, rotation: &Rotation, name: &KeyName, goes_on: bool) -> Result<(), AdvanceError> {
+        if !self.publication.current().has(name) {
+            return Ok(());
+        }
+        let now = self.clock.now();
+        let Some(told_at) = rotation.told_at.and_then(of_microseconds) else {
+            return Ok(self.authorities.change(|kept, now| {
+                if let Some(rotation) = &mut kept.rotation {
+                    rotation.told_at = Some(microseconds(now));
+                }
+                Ok::<_, AuthorityError>(())
+            })?);
+        };
+        let acknowledgements = self.acknowledgements().await?;
+        let is_acknowledged = acknowledgements.missing.is_empty()
+            || (now - told_at > self.patience.deadline && acknowledgements.reach(self.patience.quorum));
+        let overridden_by = match &rotation.overridden_by {
+            Some(actor) => Some(actor.clone()),
+            None if is_acknowledged => None,
+            // What it signs would live ever shorter, and end with it.
+            None if self.is_at_its_end(now) => Some("issuer: the authority in force expires soon".to_owned()),
+            None => return Ok(()),
+        };
+        self.authorities.change(|kept, now| {
+            kept.activate(name, now)?;
+            match &mut kept.rotation {
+                Some(rotation) if goes_on => rotation.overridden_by.clone_from(&overridden_by),
+                rotation => *rotation = None,
+            }
+            Ok::<_, StepError>(())
+        })?;
+        let (connected, missing) = (acknowledgements.connected, acknowledgements.missing.len());
+        tracing::info!(
+            target: signet_process::logging::ADMINISTRATION,
+            actor = rotation.actor, action = "Rotate", target = %name, comment = rotation.comment, overridden_by, connected, missing,
+            outcome = "the authority is active", "administration"
+        );
+        Ok(())
+    }
+
+    fn is_at_its_end(&self, now: OffsetDateTime) -> bool {
+        let active = self.authorities.active();
+        active.is_some_and(|active| {
+            (active.not_after() - now) * (2 * LAST_PART) < active.not_after() - active.not_before()
+        })
+    }
+
+    /// What was signed under the roots before is renewed.
+    async fn taint_before(&self, change: &RootChange) -> Result<(), AdvanceError> {
+        let to = self.only(&change.to);
+        for member in self.authorities.all() {
+            if member.stage == Stage::Retired && !self.is_under(&member, to.as_ref()) {
+                let key_id = self.authorities.taint(&member.name())?;
+                self.renew_all_of(key_id.unwrap_or_default()).await?;
+            }
+        }
+        Ok(self.authorities.change(|kept, _| {
+            if let Some(change) = kept.rotation.as_mut().and_then(|rotation| rotation.root.as_mut()) {
+                change.tainted = true;
+            }
+            Ok::<_, AuthorityError>(())
+        })?)
+    }
+
+    /// Once nobody needs the roots before.
+    async fn withdraw(&self, rotation: &Rotation, change: &RootChange) -> Result<(), AdvanceError> {
+        if rotation.overridden_by.is_none() && self.left_under(change).await? > 0 {
+            return Ok(());
+        }
+        let from = change.from.clone();
+        self.authorities.change(|kept, _| {
+            kept.roots.withdraw(&from);
+            kept.rotation = None;
+            Ok::<_, AuthorityError>(())
+        })?;
+        tracing::info!(
+            target: signet_process::logging::ADMINISTRATION,
+            actor = rotation.actor, action = "Rotate", target = ?from, comment = rotation.comment, overridden_by = rotation.overridden_by,
+            outcome = "the roots are withdrawn", "administration"
+        );
+        Ok(())
+    }
+
+    /// How many certificates, and authorities of other issuers, would be believed no more without the roots before.
+    async fn left_under(&self, change: &RootChange) -> Result<u64, StoreError> {
+        let (to, now) = (self.only(&change.to), self.clock.now());
+        let mut left = 0;
+        if let Some(to) = &to {
+            let published = self.publication.current();
+            left += published.chains().filter(|chain| check_is_under(chain, to, now).is_err()).count() as u64;
+        }
+        for member in self.authorities.all() {
+            if let Some(authority) = &member.authority
+                && !self.is_under(&member, to.as_ref())
+            {
+                left += self.store.without_successor(authority.key_id().as_bytes(), now).await?;
+            }
+        }
+        Ok(left)
+    }
+
+    async fn renew_all_of(&self, key_id: Vec<u8>) -> Result<(u64, usize, Duration), StoreError> {
+        let now = self.clock.now();
+        let live = self.store.without_successor(&key_id, now).await?;
+        let spread = RENEWAL * u32::try_from(live).unwrap_or(u32::MAX);
+        let within = spread.clamp(LEAST_SPREAD, MOST_SPREAD);
+        let request = NewRenewalRequest { whose: Whose::Authority(key_id), at: now, within };
+        let request = self.store.record_renewal_request(request).await?;
+        Ok((live, self.distribution.request_renewal(&request), within))
+    }
+
+    async fn acknowledgements(&self) -> Result<Acknowledgements, StoreError> {
+        let version = self.publication.current().version();
+        let mut acknowledgements = Acknowledgements::default();
+        for acknowledgement in self.distribution.acknowledgements(version) {
+            acknowledgements.add(acknowledgement, None);
+        }
+        if self.store.is_shared() {
+            let since = Shared::heard_of_since(self.clock.now());
+            for record in self.store.acknowledgements_elsewhere(&self.shared.issuer(), since).await? {
+                let acknowledged = record.authorities == version.to_vec();
+                let (agent, id, refused) = (record.agent, record.id, record.refused);
+                acknowledgements.add(Acknowledgement { agent, id, acknowledged, refused }, Some(record.issuer));
+            }
+        }
+        Ok(acknowledgements)
+    }
+}
+
+impl Acknowledgements {
+    fn add(&mut self, acknowledgement: Acknowledgement, elsewhere: Option<String>) {
+        self.connected += 1;
+        if !acknowledgement.acknowledged {
+            self.missing.push(Missing { acknowledgement, elsewhere });
+        }
+    }
+
+    fn reach(&self, quorum: u8) -> bool {
+        (self.connected - self.missing.len()) * 100 >= usize::from(quorum) * self.connected
+    }
+}
