@@ -123,15 +123,15 @@ impl Place {
 
     /// The error of an issuer that cannot run on `config`.
     pub async fn run(&self, config: Config) -> RunError {
-        self.start_on(config).await.err().expect("an issuer that does not start")
+        self.start_with(config).await.err().expect("an issuer that does not start")
     }
 
     /// Starts an issuer that may still wait for its intermediate.
     pub async fn start(&self) -> Result<Issuer, RunError> {
-        self.start_on(self.config()).await
+        self.start_with(self.config()).await
     }
 
-    async fn start_on(&self, config: Config) -> Result<Issuer, RunError> {
+    pub async fn start_with(&self, config: Config) -> Result<Issuer, RunError> {
         let bundle = config.trust_bundle.bundle.clone();
         let environment = Environment { clock: Arc::new(SystemClock), log: None };
         let stop = CancellationToken::new();

@@ -15,6 +15,7 @@ mod operating;
 mod proving;
 mod renewing;
 mod replicas;
+mod rotating;
 mod standing;
 mod starting;
 mod trusting;
