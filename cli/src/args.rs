@@ -1,6 +1,7 @@
 //! The command line, as `--help` shows it.
 
 mod agents;
+mod authorities;
 mod policy;
 
 use std::net::SocketAddr;
@@ -14,6 +15,10 @@ use signet_process::logging::LogLevel;
 use crate::output::Format;
 
 pub(crate) use agents::{AgentsOptions, BanOptions, EvictOptions, UnbanOptions, Whose};
+pub(crate) use authorities::{
+    BeginOptions, CaCsrOptions, CaImportOptions, RotateAuthorityOptions, RotateCommand, RotateRootOptions,
+    RotateStatusOptions, TaintOptions,
+};
 pub(crate) use policy::{
     ApplyOptions, ChangeOptions, DiffOptions, ExplainOptions, HistoryOptions, RevisionOptions, RollbackOptions,
 };
@@ -33,7 +38,7 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Run a whole mesh in this process: root, issuer and two gateways, with identities that rotate
     Dev(DevOptions),
-    /// The offline root: make it, sign intermediates with it, look at it
+    /// The offline root: make it, sign intermediates with it, look at it; and the issuer's side of that
     #[command(subcommand)]
     Ca(CaCommand),
     /// Join tokens, with which a workload gets its first identity
@@ -60,6 +65,11 @@ pub(crate) enum Command {
     Evict(EvictOptions),
     /// Keep an identity from being attested, renewed and watched
     Ban(BanOptions),
+    /// Have the next authority, or the next root, take over: nobody is cut off
+    #[command(subcommand)]
+    Rotate(RotateCommand),
+    /// Have all that an authority signed renewed
+    Taint(TaintOptions),
     /// Take back what an issuer that is gone for good had its clients trust
     Forget(ForgetOptions),
     /// Lift a ban
@@ -85,6 +95,9 @@ pub(crate) enum GetCommand {
     /// The identities that are banned
     #[command(after_help = "Example:\n  signet get bans")]
     Bans(IssuerOptions),
+    /// The issuer's authorities, and at which stage of their life they are
+    #[command(after_help = "Example:\n  signet get authorities")]
+    Authorities(IssuerOptions),
     /// What is trusted, by the word of which issuer
     #[command(after_help = "Example:\n  signet get bundles")]
     Bundles(IssuerOptions),
@@ -112,6 +125,10 @@ pub(crate) enum CaCommand {
     Sign(CaSignOptions),
     /// Show the root certificate
     Show(CaShowOptions),
+    /// Have an issuer make keys, and get the requests for their certificates
+    Csr(CaCsrOptions),
+    /// Bring an issuer the certificates that were signed for it
+    Import(CaImportOptions),
 }
 
 #[derive(Debug, Subcommand)]

@@ -3,13 +3,13 @@
 
 mod addresses;
 mod banner;
+mod ceremony;
 mod configuration;
 mod echo;
 mod parts;
 mod rotations;
 mod state;
 
-use std::fs;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,11 +23,12 @@ use signet_process::logging::{self, LogHandle};
 use signet_process::shutdown;
 
 use crate::admin;
-use crate::args::DevOptions;
+use crate::args::{DevOptions, IssuerOptions};
 use crate::failure::Failure;
 use crate::token;
 
 use banner::Banner;
+use ceremony::Ceremony;
 use configuration::{GatewayIdentity, IssuerFile};
 use echo::Echo;
 use parts::{Parts, RunningGateway, RunningIssuer};
@@ -35,7 +36,6 @@ use rotations::Rotations;
 use state::{State, damaged};
 
 const ROOT_LIFE: Duration = Duration::from_secs(3650 * 86_400);
-const INTERMEDIATE_LIFE: Duration = Duration::from_secs(365 * 86_400);
 /// The tokens are used at once.
 const TOKEN_LIFE: Duration = Duration::from_secs(60);
 
@@ -71,6 +71,26 @@ async fn start_and_watch(options: &DevOptions, log: LogHandle, parts: &mut Parts
     }
 }
 
+/// The state folder of the mesh whose issuer is named, where it is one of `signet dev`.
+pub(crate) fn folder_of(issuer: &IssuerOptions) -> Option<PathBuf> {
+    let socket = issuer.issuer.as_deref().unwrap_or(admin::SOCKETS[0]);
+    let folder = std::path::Path::new(socket).parent()?;
+    state::is_ours(folder).then(|| folder.to_owned())
+}
+
+/// Makes the next root of such a mesh, where there is none yet; returns its certificate.
+pub(crate) fn next_root(folder: &std::path::Path) -> Result<PathBuf, Failure> {
+    let (root, next) = (state::root_in(folder), state::next_root_in(folder));
+    ceremony::next_root(&root, &next, |trust_domain| {
+        let file = state::draw_passphrase(&next)?;
+        let passphrase =
+            Passphrase::from_file(&file).map_err(|error| damaged(&file, Failure::from_error(&error).cause()))?;
+        root::init(&next, trust_domain, &passphrase, SealStrength::STANDARD, ROOT_LIFE, &SystemClock)
+            .map(drop)
+            .map_err(|error| damaged(&next, Failure::from_error(&error).cause()))
+    })
+}
+
 struct Mesh<'a> {
     options: &'a DevOptions,
     state: State,
@@ -99,7 +119,8 @@ impl Mesh<'_> {
     /// Starts every part in the order in which they need each other, and says so.
     async fn start(&self, parts: &mut Parts) -> Result<Rotations, Failure> {
         let Self { options, ids, .. } = self;
-        let issuer = self.issuer(parts, &self.root()?).await?;
+        self.root()?;
+        let issuer = self.issuer(parts).await?;
         let upstream = self.upstream(parts).await?;
 
         let token = self.join_token("inbound", &ids.inbound).await?;
@@ -125,8 +146,8 @@ impl Mesh<'_> {
         Ok(Rotations::of(ids.issuer.clone(), &issuer, &inbound, &outbound))
     }
 
-    /// The root of an earlier run, or a new one. Returns what opens it.
-    fn root(&self) -> Result<Passphrase, Failure> {
+    /// The root of an earlier run, or a new one.
+    fn root(&self) -> Result<(), Failure> {
         let folder = self.state.root();
         let passphrase = self.passphrase(&folder)?;
         let wanted = &self.options.trust_domain;
@@ -141,11 +162,11 @@ impl Mesh<'_> {
             return Err(Failure::new(format!("{} is of trust domain {}", folder.display(), root.trust_domain))
                 .remedy("begin anew with --fresh, or keep both by naming another folder with --state"));
         }
-        Ok(passphrase)
+        Ok(())
     }
 
-    /// Starts the issuer, and plays the person with the root when it has no intermediate yet.
-    async fn issuer(&self, parts: &mut Parts, root_passphrase: &Passphrase) -> Result<RunningIssuer, Failure> {
+    /// Starts the issuer, and plays the person with the root.
+    async fn issuer(&self, parts: &mut Parts) -> Result<RunningIssuer, Failure> {
         let folder = self.state.issuer();
         self.passphrase(&folder)?;
         let file = IssuerFile {
@@ -161,13 +182,16 @@ impl Mesh<'_> {
         };
         let path = self.state.replace("issuer.yaml", &file.yaml())?;
         let mut issuer = parts.issuer(&path, self.clock.clone(), self.log.clone()).await?;
-        if !issuer.certificate.exists() {
-            let request =
-                fs::read(&issuer.certificate_request).map_err(|error| damaged(&issuer.certificate_request, error))?;
-            let signed = root::sign(&self.state.root(), root_passphrase, &request, 0, INTERMEDIATE_LIFE, &*self.clock)
-                .map_err(|error| damaged(&self.state.root(), Failure::from_error(&error).cause()))?;
-            fs::write(&issuer.certificate, signed.to_pem()).map_err(|error| damaged(&issuer.certificate, error))?;
-        }
+        let ceremony = Ceremony {
+            trust_domain: self.options.trust_domain.clone(),
+            root: self.state.root(),
+            next: self.state.next_root(),
+            certificate: issuer.certificate.clone(),
+            clock: self.clock.clone(),
+        };
+        // What is wrong with the root is told at once.
+        ceremony.sign(&issuer.requests.borrow(), &issuer.trusted.borrow())?;
+        parts.ceremony(ceremony, &issuer);
         issuer.serving().await?;
         Ok(issuer)
     }

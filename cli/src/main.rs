@@ -5,6 +5,8 @@
 mod admin;
 mod agents;
 mod args;
+mod asking;
+mod authorities;
 mod bundles;
 mod ca;
 mod completions;
@@ -16,6 +18,7 @@ mod network;
 mod output;
 mod passphrase;
 mod policy;
+mod rotate;
 mod status;
 mod token;
 
@@ -23,7 +26,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use args::{Arguments, CaCommand, Command, GetCommand, TokenCommand};
+use args::{Arguments, CaCommand, Command, GetCommand, RotateCommand, TokenCommand};
 
 fn main() -> ExitCode {
     // clap prints usage errors itself and leaves with 2.
@@ -33,6 +36,8 @@ fn main() -> ExitCode {
         Command::Ca(CaCommand::Init(options)) => ca::init(options, output),
         Command::Ca(CaCommand::Sign(options)) => ca::sign(options, output),
         Command::Ca(CaCommand::Show(options)) => ca::show(options, output),
+        Command::Ca(CaCommand::Csr(options)) => authorities::request(options, output),
+        Command::Ca(CaCommand::Import(options)) => authorities::import(options, output),
         Command::Token(TokenCommand::Create(options)) => token::create(options, output),
         Command::Issue(options) => issue::run(options, output),
         Command::Entitlements(options) => entitlements::run(options, output),
@@ -42,6 +47,12 @@ fn main() -> ExitCode {
         Command::Get(GetCommand::Agents(options)) => agents::list(options, output),
         Command::Get(GetCommand::Bans(options)) => agents::bans(options, output),
         Command::Get(GetCommand::Bundles(options)) => bundles::list(options, output),
+        Command::Get(GetCommand::Authorities(options)) => authorities::list(options, output),
+        Command::Rotate(RotateCommand::Authority(options)) => rotate::authority(options, output),
+        Command::Rotate(RotateCommand::Root(options)) => rotate::root(options, output),
+        Command::Rotate(RotateCommand::Status(options)) => rotate::status(options, output),
+        Command::Rotate(RotateCommand::Cancel(options)) => rotate::cancel(options, output),
+        Command::Taint(options) => authorities::taint(options, output),
         Command::Forget(options) => bundles::forget(options, output),
         Command::Evict(options) => agents::evict(options, output),
         Command::Ban(options) => agents::ban(options, output),

@@ -113,6 +113,9 @@ pub(crate) fn shown(at: Option<prost_types::Timestamp>) -> Option<String> {
 /// `in 3 d 4 h`, `in 12 s`, `5 min ago`: the two largest units.
 pub(crate) fn distance(from: OffsetDateTime, to: OffsetDateTime) -> String {
     let seconds = (to - from).whole_seconds();
+    if seconds == 0 {
+        return "now".to_owned();
+    }
     let text = span(seconds.unsigned_abs());
     if seconds < 0 { format!("{text} ago") } else { format!("in {text}") }
 }

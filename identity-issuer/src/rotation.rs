@@ -182,7 +182,11 @@ impl Rotations {
         self.0.root_change(wanted)?;
         self.0.authorities.inspect(|kept| match kept.rotation {
             Some(_) => Err(BeginError::UnderWay),
-            None => successor(kept, wanted).map(drop),
+            None => match successor(kept, wanted) {
+                // A plan says how there comes to be one.
+                Ok(_) | Err(BeginError::NoSuccessor) => Ok(()),
+                Err(error) => Err(error),
+            },
         })
     }
 

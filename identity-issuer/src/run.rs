@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::Registry;
-use signet_identity::{ClientAuthentication, ServerPolicy, SharedClock, TlsPolicies, TrustBundle};
+use signet_identity::{BundleSet, ClientAuthentication, ServerPolicy, SharedClock, TlsPolicies, TrustBundle};
 use signet_process::admin::{AdminBuilder, AdminError, AdminServer, Readiness, State};
 use signet_process::identity_metrics::IdentityMetrics;
 use signet_process::identity_slot::IdentitySlot;
@@ -57,6 +57,10 @@ pub struct Started {
     pub certificate_request: PathBuf,
     /// Where the signed intermediate is awaited.
     pub certificate: PathBuf,
+    /// The requests for certificates that are awaited, PEM: empty where none is.
+    pub requests: watch::Receiver<String>,
+    /// What this issuer has its clients trust.
+    pub trusted: watch::Receiver<BundleSet>,
     /// Whether that is there, and fits.
     pub authority: watch::Receiver<AuthorityState>,
     pub phase: watch::Receiver<Phase>,
@@ -286,6 +290,8 @@ impl Issuer {
             admin_socket: self.config.admin_socket.clone(),
             certificate_request: request_file(&self.config),
             certificate: self.config.authority.certificate.clone(),
+            requests: self.authorities.requests(),
+            trusted: self.bundles.own(),
             authority: self.authorities.state(),
             phase,
             issued: self.announce.subscribe(),

@@ -198,9 +198,9 @@ fn a_damaged_state_is_one_clear_error_and_fresh_is_the_way_out() {
     let whole = place.folder.path().join("whole");
     copy(&place.state(), &whole);
 
-    for name in
-        ["root/root.pem", "issuer/authority.pem", "issuer/authority.key", "issuer/issuer.db", "issuer/passphrase"]
-    {
+    let key = fs::read_dir(place.state().join("issuer/authorities")).unwrap().next().unwrap().unwrap().file_name();
+    let key = format!("issuer/authorities/{}", key.to_str().unwrap());
+    for name in ["root/root.pem", "issuer/authorities.json", &key, "issuer/issuer.db", "issuer/passphrase"] {
         let file = place.state().join(name);
         assert!(file.exists(), "the state has no {name}: {:?}", list(&place.state()));
         let content = fs::read(&file).unwrap();

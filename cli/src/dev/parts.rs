@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use identity_issuer::{AuthorityState, Environment, Issued, Phase};
 use signet_gateway::config::Gateway;
-use signet_identity::SharedClock;
+use signet_identity::{BundleSet, SharedClock};
 use signet_process::admin::Readiness;
 use signet_process::logging::LogHandle;
 use signet_sdk::Monitor;
@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::ceremony::Ceremony;
 use super::echo::Echo;
 use super::state::{damaged, damaged_by};
 use crate::failure::Failure;
@@ -45,8 +46,9 @@ struct Stage {
 pub(crate) struct RunningIssuer {
     pub(crate) grpc: SocketAddr,
     pub(crate) admin: SocketAddr,
-    pub(crate) certificate_request: PathBuf,
     pub(crate) certificate: PathBuf,
+    pub(crate) requests: watch::Receiver<String>,
+    pub(crate) trusted: watch::Receiver<BundleSet>,
     pub(crate) issued: broadcast::Receiver<Issued>,
     authority: watch::Receiver<AuthorityState>,
     phase: watch::Receiver<Phase>,
@@ -76,8 +78,9 @@ impl Parts {
         Ok(RunningIssuer {
             grpc: started.grpc,
             admin: started.admin,
-            certificate_request: started.certificate_request,
             certificate: started.certificate,
+            requests: started.requests,
+            trusted: started.trusted,
             issued: started.issued,
             authority: started.authority,
             phase: started.phase,
@@ -100,6 +103,17 @@ impl Parts {
                 .remedy(format!("see more with --log info, or ask `curl http://{}/ready`", started.admin)));
         }
         Ok(RunningGateway { address: *address, admin: started.admin, identity: started.identity })
+    }
+
+    /// Ends with the issuer.
+    pub(crate) fn ceremony(&mut self, ceremony: Ceremony, issuer: &RunningIssuer) {
+        let (requests, trusted) = (issuer.requests.clone(), issuer.trusted.clone());
+        let shutdown = self.issuer.shutdown.clone();
+        self.issuer.tasks.spawn(async move {
+            // None: it was cancelled.
+            let _ = shutdown.run_until_cancelled(ceremony.run(requests, trusted)).await;
+            Ok(())
+        });
     }
 
     pub(crate) fn echo(&mut self, echo: Echo) {

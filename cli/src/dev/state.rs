@@ -3,7 +3,8 @@
 //! ```text
 //! .signet/                    mode 0700
 //!   root/                     the root CA: certificate, sealed key, and its passphrase
-//!   issuer/                   the issuer's sealed key, its intermediate, its database, its passphrase
+//!   root-next/                the root to come, while it takes over; root-before: the one that it replaced
+//!   issuer/                   the issuer's sealed keys, their certificates, its database, its passphrase
 //!   signet-dev                shows that the folder is ours; locked while a mesh runs
 //!   issuer.yaml, gateway-*.yaml, gateway-*.token
 //!   issuer-admin.sock
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+use super::ceremony;
 use crate::failure::Failure;
 use crate::token::write_new;
 
@@ -49,13 +51,21 @@ impl State {
             }
         };
         let state = Self { folder, _mark: mark };
+        if !state.root().exists() && state.next_root().exists() {
+            ceremony::replace(&state.root(), &state.next_root())?;
+        }
         create_private(&state.root())?;
         create_private(&state.issuer())?;
         Ok(state)
     }
 
     pub(crate) fn root(&self) -> PathBuf {
-        self.folder.join("root")
+        root_in(&self.folder)
+    }
+
+    /// Where the next root is, while it takes over.
+    pub(crate) fn next_root(&self) -> PathBuf {
+        next_root_in(&self.folder)
     }
 
     pub(crate) fn issuer(&self) -> PathBuf {
@@ -72,14 +82,7 @@ impl State {
 
     /// The file of the passphrase of what `folder` holds, drawn at the first call.
     pub(crate) fn passphrase_file(&self, folder: &Path) -> Result<PathBuf, Failure> {
-        let path = passphrase_of(folder);
-        if !path.exists() {
-            let mut random = Zeroizing::new([0_u8; 32]);
-            aws_lc_rs::rand::fill(random.as_mut_slice())
-                .map_err(|_| Failure::new("the system has no random numbers"))?;
-            write_new(&path, &Zeroizing::new(hex::encode(random.as_slice())))?;
-        }
-        Ok(path)
+        draw_passphrase(folder)
     }
 
     /// Writes a file anew, whole or not at all, readable by its owner alone.
@@ -94,6 +97,31 @@ impl State {
         fs::rename(&fresh, &path).map_err(|error| unusable(&path, &error))?;
         Ok(path)
     }
+}
+
+pub(crate) fn root_in(folder: &Path) -> PathBuf {
+    folder.join("root")
+}
+
+pub(crate) fn next_root_in(folder: &Path) -> PathBuf {
+    folder.join("root-next")
+}
+
+/// Whether it is a state folder of `signet dev`.
+pub(crate) fn is_ours(folder: &Path) -> bool {
+    folder.join(MARK).is_file()
+}
+
+/// The file of the passphrase of what the folder holds, drawn at the first call. The folder is made if it is not there.
+pub(crate) fn draw_passphrase(folder: &Path) -> Result<PathBuf, Failure> {
+    create_private(folder)?;
+    let path = passphrase_of(folder);
+    if !path.exists() {
+        let mut random = Zeroizing::new([0_u8; 32]);
+        aws_lc_rs::rand::fill(random.as_mut_slice()).map_err(|_| Failure::new("the system has no random numbers"))?;
+        write_new(&path, &Zeroizing::new(hex::encode(random.as_slice())))?;
+    }
+    Ok(path)
 }
 
 pub(crate) fn passphrase_of(folder: &Path) -> PathBuf {

@@ -1,7 +1,6 @@
 //! What would change, and changing it.
 
 use std::collections::HashMap;
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use serde::Serialize;
 use signet_policy::{Rule, RuleName, render};
@@ -13,6 +12,7 @@ use similar::{ChangeTag, TextDiff};
 use super::files;
 use crate::admin;
 use crate::args::{ApplyOptions, ChangeOptions, DiffOptions, RollbackOptions};
+use crate::asking::confirm;
 use crate::failure::Failure;
 use crate::output::{self, Format};
 
@@ -102,30 +102,13 @@ fn carry_out(
         show(&plan, format)?;
     }
     if !options.yes {
-        confirm()?;
+        confirm("apply this?")?;
     }
     let done = ask(false, Some(plan.revision))?;
     if is_for_people {
         return output::print_text(&format!("applied: the policy is at revision {}\n", done.revision));
     }
     show(&done, format)
-}
-
-/// Asks a person. Where there is none, the answer is no.
-fn confirm() -> Result<(), Failure> {
-    if !io::stdin().is_terminal() {
-        return Err(
-            Failure::new("nothing was changed: there is nobody to ask").remedy("add --yes to apply it as it is")
-        );
-    }
-    let asked = write!(io::stderr(), "apply this? [y/N] ").and_then(|()| io::stderr().flush());
-    asked.map_err(|error| Failure::from_error(&error))?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer).map_err(|error| Failure::from_error(&error))?;
-    match answer.trim() {
-        "y" | "Y" | "yes" => Ok(()),
-        _ => Err(Failure::new("nothing was changed").remedy("answer y, or add --yes, to apply it")),
-    }
 }
 
 #[derive(Serialize)]

@@ -73,7 +73,7 @@ impl AuthorityCalls {
         let authorities = self.authorities().clone();
         let made = tokio::task::spawn_blocking(move || {
             authorities.request(count as usize)?;
-            authorities.requests()
+            Ok(authorities.requests().borrow().clone())
         });
         let requests_pem = made.await.map_err(|_| Status::internal("making keys broke off"))?.map_err(kept)?;
         let count = requests_pem.matches("-----BEGIN").count();

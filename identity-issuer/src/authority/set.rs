@@ -31,6 +31,8 @@ struct Inner {
     /// Counts the changes of what is in `kept`.
     changes: watch::Sender<u64>,
     kept: Mutex<Kept>,
+    /// Those that are awaited.
+    requests: watch::Sender<String>,
     place: Place,
     clock: SharedClock,
 }
@@ -61,6 +63,8 @@ pub(crate) struct Kept {
 #[derive(Clone, Debug)]
 pub(crate) struct Member {
     pub(crate) key: CaKey,
+    /// For its certificate, PEM, as long as it has none.
+    request: String,
     pub(crate) stage: Stage,
     pub(crate) since: OffsetDateTime,
     /// Its certificate and those above it, PEM.
@@ -126,8 +130,10 @@ impl Authorities {
         for entry in &journal.authorities {
             let damaged = |what: &str| AuthorityError::Journal { path: place.journal.clone(), what: what.to_owned() };
             let name = KeyName::parse(&entry.key).ok_or_else(|| damaged("it names a key as no key is named"))?;
+            let key = place.custody.open(&name)?;
             members.push(Member {
-                key: place.custody.open(&name)?,
+                request: request_of(&place.trust_domain, &key, entry.stage)?,
+                key,
                 stage: entry.stage,
                 since: of_microseconds(entry.since).ok_or_else(|| damaged("it has a time that is none"))?,
                 chain: entry.chain.clone(),
@@ -140,6 +146,7 @@ impl Authorities {
             state: watch::Sender::new(starting),
             changes: watch::Sender::new(0),
             kept: Mutex::new(Kept { members, taken: journal.taken, rotation: journal.rotation, roots: journal.roots }),
+            requests: watch::Sender::new(String::new()),
             place,
             clock,
         }));
@@ -181,18 +188,9 @@ impl Authorities {
         self.kept().members.iter().any(|member| member.name().as_str() == name)
     }
 
-    /// The requests for certificates that are awaited, PEM.
-    pub(crate) fn requests(&self) -> Result<String, AuthorityError> {
-        let keys: Vec<_> = {
-            let kept = self.kept();
-            let requested = kept.members.iter().filter(|member| member.stage == Stage::Requested);
-            requested.map(|member| member.key.clone()).collect()
-        };
-        let request = |key: &CaKey| {
-            let request = intermediate_request(&self.0.place.trust_domain, key).map_err(AuthorityError::MakeRequest)?;
-            Ok(pem_files::encode(pem_files::REQUEST, &request))
-        };
-        keys.iter().map(request).collect()
+    /// The requests for certificates that are awaited, PEM, as they change.
+    pub(crate) fn requests(&self) -> watch::Receiver<String> {
+        self.0.requests.subscribe()
     }
 
     /// Makes keys until so many wait for a certificate. Blocks for as long as the custody takes.
@@ -211,7 +209,9 @@ impl Authorities {
             let key = self.0.place.custody.make()?;
             let since = self.0.clock.now();
             tracing::info!(authority = %key.name(), "key made for an authority");
-            let member = Member { key, stage: Stage::Requested, since, chain: None, authority: None };
+            let (stage, chain, authority) = (Stage::Requested, None, None);
+            let request = request_of(&self.0.place.trust_domain, &key, stage)?;
+            let member = Member { key, request, stage, since, chain, authority };
             self.change(|kept, _| {
                 kept.members.push(member);
                 Ok::<_, AuthorityError>(())
@@ -384,12 +384,21 @@ impl Authorities {
     /// For whoever holds the root. Where nothing is awaited, what was asked for before may be signed again.
     fn write_requests(&self) -> Result<(), AuthorityError> {
         let path = &self.0.place.request;
-        let requests = self.requests()?;
-        if requests.is_empty() {
-            return Ok(());
+        let requests: String = {
+            let kept = self.kept();
+            let requested = kept.members.iter().filter(|member| member.stage == Stage::Requested);
+            requested.map(|member| member.request.as_str()).collect()
+        };
+        if !requests.is_empty() {
+            pem_files::write_whole(path, requests.as_bytes())
+                .map_err(|source| AuthorityError::Write { path: path.clone(), source })?;
         }
-        pem_files::write_whole(path, requests.as_bytes())
-            .map_err(|source| AuthorityError::Write { path: path.clone(), source })
+        self.0.requests.send_if_modified(|present| {
+            let is_other = *present != requests;
+            *present = requests;
+            is_other
+        });
+        Ok(())
     }
 
     /// Nothing panics while it is held.
@@ -453,6 +462,14 @@ fn find_at<'m>(members: &'m mut [Member], name: &KeyName, wanted: Stage) -> Resu
         true => Ok(member),
         false => Err(StepError::Stage { name: name.clone(), stage: member.stage, wanted }),
     }
+}
+
+fn request_of(trust_domain: &TrustDomain, key: &CaKey, stage: Stage) -> Result<String, AuthorityError> {
+    if stage != Stage::Requested {
+        return Ok(String::new());
+    }
+    let request = intermediate_request(trust_domain, key).map_err(AuthorityError::MakeRequest)?;
+    Ok(pem_files::encode(pem_files::REQUEST, &request))
 }
 
 fn fingerprint(bytes: &[u8]) -> String {

@@ -41,6 +41,9 @@ pub(super) async fn steps(parts: &Parts, wanted: Option<&Wanted>) -> Result<Vec<
         };
         all.push((format!("an authority is signed by it{waits}"), successor.is_some()));
     }
+    if change.is_none() && !parts.authorities.all().iter().any(|member| member.stage == Stage::Prepared) && !is_active {
+        all.push(("a successor is signed (`signet ca csr`, `signet ca sign`, `signet ca import`)".to_owned(), false));
+    }
     let connected = acknowledgements.connected;
     all.push((
         format!("{acknowledged} of {connected} connected clients would believe the authority to come"),
