@@ -18,7 +18,7 @@ pub(crate) use custody::{CaKey, KeyName, SealedFolder};
 pub use custody::{KeyFileError, Passphrase, PassphraseError, SealStrength};
 pub(crate) use intake::Intake;
 pub(crate) use intermediate::{IntermediateError, check_is_under, check_peer, read_chain};
-pub(crate) use issuing::{Authority, CertifyError, KeyId};
+pub(crate) use issuing::{Authority, CertifyError, KeyId, Unsigned};
 pub(crate) use journal::{RootChange, Rotation};
 pub(crate) use publication::{Publication, Published};
 pub(crate) use set::{Authorities, ImportError, Kept, Member, Place, StepError};

@@ -2,10 +2,20 @@
 //! request, and an issuer meets it only as a certificate.
 //!
 //! ```text
-//! DIR/          mode 0700
-//!   root.key    mode 0600, sealed by a passphrase (format: `authority/custody/sealed_file.rs`)
-//!   root.pem    the root certificate: the trust bundle of its domain
+//! DIR/                  mode 0700
+//!   root.key            mode 0600, sealed by a passphrase (format: `authority/custody/sealed_file.rs`)
+//!   root.pem            the root certificate: the trust bundle of its domain
+//!   ceremonies.jsonl    what the root signed, when and by whom (format: [`record`])
+//!   ceremonies.head     how far that record went
 //! ```
+//!
+//! [`Ceremony`] plans what is signed on which [`Terms`], and signs it once it is on [`record`].
+
+mod ceremony;
+mod error;
+pub mod record;
+mod requests;
+mod terms;
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::Write;
@@ -19,14 +29,17 @@ use rustls_pki_types::CertificateDer;
 use signet_identity::{Clock, TrustDomain};
 use time::OffsetDateTime;
 
+pub use ceremony::{Ceremony, Planned};
+pub use error::RootError;
+use record::{Record, Witness};
+pub use requests::{MAX_REQUESTS, RequestFault};
+pub use terms::{Label, Purpose, Terms, UriDomain};
+
 use crate::authority::certificate::{CaCertificate, MalformedCertificate};
 use crate::authority::hierarchy::{Level, ca_certificate, ca_validity};
 use crate::authority::{KeyFileError, Passphrase, SealStrength};
-use crate::csr::{CsrError, ProvenKey};
 use crate::key::P256Key;
-use crate::key_type::KeyType;
 use crate::pem_files;
-use crate::utc::Utc;
 
 /// A root or an intermediate, for people and for the commands that make one.
 #[derive(Clone, Debug)]
@@ -41,47 +54,6 @@ pub struct CaSummary {
     pub not_before: OffsetDateTime,
     pub not_after: OffsetDateTime,
     pub certificate: CertificateDer<'static>,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum RootError {
-    #[error("{} holds a root already\nname another folder; a root is never overwritten", folder.display())]
-    Exists { folder: PathBuf },
-    #[error(
-        "{} holds no root\nname its folder, or make one: `signet ca init --help`",
-        folder.display()
-    )]
-    Missing { folder: PathBuf },
-    #[error(
-        "{} holds a root's key, but not its certificate\nput root.pem back: it is the trust bundle of every machine",
-        folder.display()
-    )]
-    CertificateGone { folder: PathBuf },
-    #[error("other users can enter {}\nrun `chmod 700 {}`", folder.display(), folder.display())]
-    NotPrivate { folder: PathBuf },
-    #[error("{} cannot be used", path.display())]
-    Io { path: PathBuf, source: std::io::Error },
-    #[error(transparent)]
-    Key(#[from] KeyFileError),
-    #[error("the root certificate {} is damaged: {what}\nrestore it from a copy of the trust bundle", path.display())]
-    Certificate { path: PathBuf, what: &'static str },
-    #[error("the root expired at {}\nmake a new one with `signet ca init` in another folder", Utc(*not_after))]
-    Expired { not_after: OffsetDateTime },
-    #[error("the request {what}\ngive the file that the issuer wrote, unchanged")]
-    Request { what: RequestFault },
-    #[error("a life of {} s is not between a second and a hundred years", life.as_secs())]
-    Life { life: Duration },
-    #[error("the certificate cannot be made")]
-    Certify(#[source] rcgen::Error),
-}
-
-/// What is wrong with a file that should hold a certificate request.
-#[derive(Debug, Eq, PartialEq, thiserror::Error)]
-pub enum RequestFault {
-    #[error("is no PEM file with one block `CERTIFICATE REQUEST`")]
-    NotOneRequest,
-    #[error(transparent)]
-    Csr(CsrError),
 }
 
 const MAX_LIFE: Duration = Duration::from_secs(100 * 366 * 86_400);
@@ -105,9 +77,12 @@ pub fn init(
         KeyFileError::Exists { .. } => RootError::Exists { folder: folder.to_owned() },
         error => RootError::Key(error),
     })?;
-    let validity = ca_validity(clock.now(), life, None);
+    let now = clock.now();
+    let validity = ca_validity(now, life, None);
     let params = ca_certificate(Level::Root, trust_domain, &key, validity).map_err(RootError::Certify)?;
     let certificate = params.self_signed(&key).map_err(RootError::Certify)?;
+    let parsed = CaCertificate::parse(certificate.der().to_vec()).map_err(malformed(&certificate_path))?;
+    Record::begin(folder, (&parsed, trust_domain.as_str()), &key, &Witness::of_this_process(), now)?;
     let io = |source| RootError::Io { path: certificate_path.clone(), source };
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&certificate_path).map_err(io)?;
     file.write_all(pem_files::encode(pem_files::CERTIFICATE, certificate.der()).as_bytes())
@@ -116,10 +91,8 @@ pub fn init(
     show(folder)
 }
 
-/// Turns an issuer's request (PEM) into an intermediate of `life`, cut off at the root's end, with `path_length` CAs below it: with 0 it
-/// signs leaves only.
-///
-/// Of the request only the public key is taken, after its signature proved possession.
+/// Turns one request (PEM) into an intermediate of `life`, cut off at the root's end, with `path_length` CAs below it, and asks nobody: for whoever
+/// runs the root and the issuer in one process. Operators go by a [`Ceremony`].
 pub fn sign(
     folder: &Path,
     passphrase: &Passphrase,
@@ -128,25 +101,13 @@ pub fn sign(
     life: Duration,
     clock: &dyn Clock,
 ) -> Result<CaSummary, RootError> {
-    check_life(life)?;
-    let requested = read_request(request).map_err(|what| RootError::Request { what })?;
-    let (certificate, trust_domain) = read_root(folder)?;
-    let now = clock.now();
-    if certificate.not_after <= now {
-        return Err(RootError::Expired { not_after: certificate.not_after });
+    let terms = Terms { path_length: Some(path_length), ..Terms::of(life) };
+    let ceremony = Ceremony::plan(folder, request, &terms, clock)?;
+    let one = |count| RootError::Requests { what: RequestFault::NotOne { count } };
+    if ceremony.planned().len() != 1 {
+        return Err(one(ceremony.planned().len()));
     }
-    let (key_path, certificate_path) = paths(folder);
-    let key = P256Key::open_sealed(&key_path, passphrase)?;
-    if key.subject_public_key_info() != certificate.spki {
-        return Err(RootError::Certificate { path: certificate_path, what: "it is not of the key beside it" });
-    }
-    let validity = ca_validity(now, life, Some(certificate.not_after));
-    let params = ca_certificate(Level::Intermediate { path_length }, &trust_domain, &requested, validity)
-        .map_err(RootError::Certify)?;
-    let issuer = rcgen::Issuer::from_ca_cert_der(&certificate.der, key).map_err(RootError::Certify)?;
-    let intermediate = params.signed_by(&requested, &issuer).map_err(RootError::Certify)?;
-    let intermediate = CaCertificate::parse(intermediate.der().to_vec()).map_err(malformed(&certificate_path))?;
-    Ok(CaSummary::new(intermediate, trust_domain))
+    ceremony.sign(passphrase, &Witness::of_this_process(), clock)?.pop().ok_or_else(|| one(0))
 }
 
 /// The root in `folder`. Needs no passphrase.
@@ -174,17 +135,24 @@ impl CaSummary {
     }
 }
 
+/// The certificate in `folder`, and the trust domain that it is the root of.
 fn read_root(folder: &Path) -> Result<(CaCertificate, TrustDomain), RootError> {
     let (key_path, path) = paths(folder);
-    let text = pem_files::read(&path).map_err(|source| match source.kind() {
-        std::io::ErrorKind::NotFound if key_path.exists() => RootError::CertificateGone { folder: folder.to_owned() },
-        std::io::ErrorKind::NotFound => RootError::Missing { folder: folder.to_owned() },
-        _ => RootError::Io { path: path.clone(), source },
-    })?;
-    let damaged = |what| RootError::Certificate { path: path.clone(), what };
+    if !path.exists() {
+        return Err(match key_path.exists() {
+            true => RootError::CertificateGone { folder: folder.to_owned() },
+            false => RootError::Missing { folder: folder.to_owned() },
+        });
+    }
+    read_certificate(&path)
+}
+
+fn read_certificate(path: &Path) -> Result<(CaCertificate, TrustDomain), RootError> {
+    let text = pem_files::read(path).map_err(|source| RootError::Io { path: path.to_owned(), source })?;
+    let damaged = |what| RootError::Certificate { path: path.to_owned(), what };
     let blocks = pem_files::decode(pem_files::CERTIFICATE, &text).map_err(|_| damaged("it is not PEM"))?;
     let [der] = <[Vec<u8>; 1]>::try_from(blocks).map_err(|_| damaged("it does not hold one certificate"))?;
-    let certificate = CaCertificate::parse(der).map_err(malformed(&path))?;
+    let certificate = CaCertificate::parse(der).map_err(malformed(path))?;
     if !certificate.is_signed_by(&certificate) {
         return Err(damaged("its signature is not its own"));
     }
@@ -195,10 +163,14 @@ fn read_root(folder: &Path) -> Result<(CaCertificate, TrustDomain), RootError> {
     Ok((certificate, trust_domain.ok_or_else(|| damaged("it names no trust domain"))?))
 }
 
-fn read_request(text: &[u8]) -> Result<ProvenKey, RequestFault> {
-    let blocks = pem_files::decode(pem_files::REQUEST, text).map_err(|_| RequestFault::NotOneRequest)?;
-    let [der] = <[Vec<u8>; 1]>::try_from(blocks).map_err(|_| RequestFault::NotOneRequest)?;
-    ProvenKey::from_csr(&der, &KeyType::ELLIPTIC).map_err(RequestFault::Csr)
+/// The key in `folder`, which is that of the root's certificate.
+fn open_key(folder: &Path, root: &CaCertificate, passphrase: &Passphrase) -> Result<P256Key, RootError> {
+    let (key_path, certificate_path) = paths(folder);
+    let key = P256Key::open_sealed(&key_path, passphrase)?;
+    match key.subject_public_key_info() == root.spki {
+        true => Ok(key),
+        false => Err(RootError::Certificate { path: certificate_path, what: "it is not of the key beside it" }),
+    }
 }
 
 fn paths(folder: &Path) -> (PathBuf, PathBuf) {
@@ -324,8 +296,12 @@ mod tests {
         init_in(folder.path()).unwrap();
         let wrong = Passphrase::read(&b"open barley"[..]).unwrap();
         assert!(matches!(sign_with(&wrong, &request, YEAR), RootError::Key(KeyFileError::WrongPassphrase { .. })));
-        assert!(matches!(sign_with(&passphrase(), "", YEAR), RootError::Request { .. }));
+        assert!(matches!(sign_with(&passphrase(), "", YEAR), RootError::Requests { .. }));
         assert!(matches!(sign_with(&passphrase(), &request.repeat(2), YEAR), RootError::Request { .. }));
+        assert!(matches!(
+            sign_with(&passphrase(), &(request.clone() + &self::request()), YEAR),
+            RootError::Requests { .. }
+        ));
         assert!(matches!(sign_with(&passphrase(), &request, Duration::ZERO), RootError::Life { .. }));
         assert!(matches!(sign_with(&passphrase(), &request, Duration::MAX), RootError::Life { .. }));
     }
@@ -335,7 +311,9 @@ mod tests {
         let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         init_in(one.path()).unwrap();
         init_in(other.path()).unwrap();
-        std::fs::copy(other.path().join("root.pem"), one.path().join("root.pem")).unwrap();
+        for public in ["root.pem", "ceremonies.jsonl", "ceremonies.head"] {
+            std::fs::copy(other.path().join(public), one.path().join(public)).unwrap();
+        }
         let error = sign(one.path(), &passphrase(), request().as_bytes(), 0, YEAR, &SystemClock).unwrap_err();
         assert!(matches!(error, RootError::Certificate { .. }), "{error}");
         std::fs::write(one.path().join("root.pem"), "").unwrap();

@@ -54,7 +54,7 @@ pub enum CertifyError {
 
 impl Authority {
     pub(crate) fn new(key: CaKey, checked: CheckedChain) -> Result<Self, IntermediateError> {
-        let unsigned = Unsigned { point: key.der_bytes().to_vec() };
+        let unsigned = Unsigned::of(key.der_bytes());
         let template = Issuer::from_ca_cert_der(&checked.own.der, unsigned).map_err(|_| IntermediateError::Subject)?;
         check_writable_subject(&checked.own.der, &key, &template)?;
         let key_id = checked.own.key_id.ok_or(IntermediateError::NoKeyId)?;
@@ -191,8 +191,15 @@ fn check_writable_subject(
 
 /// Writes certificates with nothing for a signature: what is signed goes by the lint first.
 #[derive(Debug)]
-struct Unsigned {
+pub(crate) struct Unsigned {
     point: Vec<u8>,
+}
+
+impl Unsigned {
+    /// `point`: of the key that will sign, as its subjectPublicKey has it.
+    pub(crate) fn of(point: &[u8]) -> Self {
+        Self { point: point.to_vec() }
+    }
 }
 
 impl PublicKeyData for Unsigned {

@@ -76,16 +76,20 @@ impl LintedCertificate {
 
     /// ECDSA with SHA-256 (RFC 5758 §3.2).
     pub(crate) fn sign(self, key: &impl SigningKey) -> Result<CertificateDer<'static>, rcgen::Error> {
-        let signature = key.sign(&self.tbs)?;
-        let der = yasna::construct_der(|writer| {
-            writer.write_sequence(|writer| {
-                writer.next().write_der(&self.tbs);
-                ecdsa_with_sha256(writer.next());
-                writer.next().write_bitvec_bytes(&signature, signature.len() * 8);
-            });
-        });
-        Ok(der.into())
+        Ok(with_signature(&self.tbs, &key.sign(&self.tbs)?))
     }
+}
+
+/// A certificate of a TBSCertificate, DER, and the signature over it (RFC 5280 §4.1).
+pub(crate) fn with_signature(tbs: &[u8], signature: &[u8]) -> CertificateDer<'static> {
+    let der = yasna::construct_der(|writer| {
+        writer.write_sequence(|writer| {
+            writer.next().write_der(tbs);
+            ecdsa_with_sha256(writer.next());
+            writer.next().write_bitvec_bytes(signature, signature.len() * 8);
+        });
+    });
+    der.into()
 }
 
 fn finding(what: &'static str, source_of: &'static str) -> Finding {
