@@ -2,6 +2,7 @@
 
 mod agents;
 mod authorities;
+mod ca;
 mod policy;
 
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ pub(crate) use authorities::{
     BeginOptions, CaCsrOptions, CaImportOptions, RotateAuthorityOptions, RotateCommand, RotateRootOptions,
     RotateStatusOptions, TaintOptions,
 };
+pub(crate) use ca::{CaLogOptions, CaSignOptions, CaVerifyLogOptions};
 pub(crate) use policy::{
     ApplyOptions, ChangeOptions, DiffOptions, ExplainOptions, HistoryOptions, RevisionOptions, RollbackOptions,
 };
@@ -121,7 +123,7 @@ pub(crate) struct ForgetOptions {
 pub(crate) enum CaCommand {
     /// Make a root CA in a new folder
     Init(CaInitOptions),
-    /// Turn an issuer's certificate request into an intermediate CA
+    /// Turn issuers' certificate requests into intermediate CAs
     Sign(CaSignOptions),
     /// Show the root certificate
     Show(CaShowOptions),
@@ -129,6 +131,10 @@ pub(crate) enum CaCommand {
     Csr(CaCsrOptions),
     /// Bring an issuer the certificates that were signed for it
     Import(CaImportOptions),
+    /// What the root signed, when and by whom
+    Log(CaLogOptions),
+    /// Check a root's record, on any machine
+    VerifyLog(CaVerifyLogOptions),
 }
 
 #[derive(Debug, Subcommand)]
@@ -206,29 +212,6 @@ pub(crate) struct CaInitOptions {
     pub(crate) trust_domain: signet_identity::TrustDomain,
     /// Life of the root certificate
     #[arg(long, value_parser = duration, default_value = "3650d", value_name = "DURATION")]
-    pub(crate) life: Duration,
-    #[command(flatten)]
-    pub(crate) passphrase: PassphraseOptions,
-}
-
-#[derive(Args, Debug)]
-#[command(after_help = "Example:
-  signet ca sign --dir root --passphrase-file passphrase --csr authority.csr --out authority.pem")]
-pub(crate) struct CaSignOptions {
-    /// Folder of the root
-    #[arg(long, value_name = "DIR")]
-    pub(crate) dir: PathBuf,
-    /// The issuer's certificate request, PEM
-    #[arg(long, value_name = "FILE")]
-    pub(crate) csr: PathBuf,
-    /// Where to write the intermediate certificate, PEM; never overwrites
-    #[arg(long, value_name = "FILE")]
-    pub(crate) out: PathBuf,
-    /// How many CAs there may be below the intermediate; with 0 it signs workloads only
-    #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=4))]
-    pub(crate) path_length: u8,
-    /// Life of the intermediate
-    #[arg(long, value_parser = duration, default_value = "90d", value_name = "DURATION")]
     pub(crate) life: Duration,
     #[command(flatten)]
     pub(crate) passphrase: PassphraseOptions,

@@ -1,7 +1,10 @@
 //! `signet ca`: the offline root.
 
+mod record;
+mod signing;
+
 use std::fs::{File, OpenOptions};
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -11,10 +14,13 @@ use serde::Serialize;
 use signet_identity::SystemClock;
 use time::OffsetDateTime;
 
-use crate::args::{CaInitOptions, CaShowOptions, CaSignOptions};
+use crate::args::{CaInitOptions, CaShowOptions};
 use crate::failure::Failure;
 use crate::output::{self, Format, Report};
 use crate::passphrase;
+
+pub(crate) use record::{log, verify_log};
+pub(crate) use signing::sign;
 
 /// A request is a public key and a signature; this is ten times that.
 const MAX_REQUEST_BYTES: u64 = 16 * 1024;
@@ -27,41 +33,26 @@ pub(crate) fn init(options: &CaInitOptions, format: Format) -> Result<(), Failur
     output::print(format, &Ca::new(&made, Some(options.dir.join("root.pem"))))
 }
 
-pub(crate) fn sign(options: &CaSignOptions, format: Format) -> Result<(), Failure> {
-    let passphrase = passphrase::read(&options.passphrase)?;
-    let request = read_request(&options.csr, "the issuer writes its request when it starts")?;
-    // Taken before anything is signed: a certificate that can't be kept should not exist.
-    let mut out = create(&options.out)?;
-    let signed = root::sign(&options.dir, &passphrase, &request, options.path_length, options.life, &SystemClock)
-        .map_err(|error| Failure::from_error(&error))
-        .and_then(|signed| {
-            let written = out.write_all(signed.to_pem().as_bytes()).and_then(|()| out.sync_all());
-            written.map(|()| signed).map_err(|error| Failure::new(format!("{}: {error}", options.out.display())))
-        });
-    match signed {
-        Ok(signed) => output::print(format, &Ca::new(&signed, Some(options.out.clone()))),
-        Err(failure) => {
-            // The file is ours and empty; the failure is what the operator must hear of.
-            let _ = std::fs::remove_file(&options.out);
-            Err(failure)
-        }
-    }
-}
-
 pub(crate) fn show(options: &CaShowOptions, format: Format) -> Result<(), Failure> {
     let shown = root::show(&options.dir).map_err(|error| Failure::from_error(&error))?;
     output::print(format, &Ca::new(&shown, None))
 }
 
 pub(crate) fn read_request(path: &Path, remedy: &str) -> Result<Vec<u8>, Failure> {
+    read_requests(path, 1, remedy)
+}
+
+/// A file with so many requests at most.
+fn read_requests(path: &Path, most: usize, remedy: &str) -> Result<Vec<u8>, Failure> {
     let failure = |error: std::io::Error| Failure::new(format!("{}: {error}", path.display())).remedy(remedy);
-    let mut request = Vec::new();
-    File::open(path).map_err(failure)?.take(MAX_REQUEST_BYTES + 1).read_to_end(&mut request).map_err(failure)?;
-    if request.len() as u64 > MAX_REQUEST_BYTES {
-        return Err(Failure::new(format!("{}: too large for a certificate request", path.display()))
-            .remedy("give a file that holds one request and nothing else"));
+    let limit = MAX_REQUEST_BYTES * most as u64;
+    let mut requests = Vec::new();
+    File::open(path).map_err(failure)?.take(limit + 1).read_to_end(&mut requests).map_err(failure)?;
+    if requests.len() as u64 > limit {
+        return Err(Failure::new(format!("{}: too large for {most} certificate request(s)", path.display()))
+            .remedy("give a file that holds requests and nothing else"));
     }
-    Ok(request)
+    Ok(requests)
 }
 
 /// A file for a certificate that was not there before.

@@ -27,6 +27,13 @@ pub(crate) fn print<R: Report>(format: Format, report: &R) -> Result<(), Failure
     print_text(&render(format, report)?)
 }
 
+/// As a person sees it.
+pub(crate) fn rendered<R: Report>(report: &R) -> String {
+    let rows = report.rows();
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+    rows.iter().map(|(name, value)| format!("{name:width$}  {}\n", harmless(value))).collect()
+}
+
 /// What a command found that is a list.
 pub(crate) trait List: Serialize {
     const COLUMNS: &'static [&'static str];
@@ -86,11 +93,7 @@ pub(crate) fn harmless(text: &str) -> String {
 
 fn render<R: Report>(format: Format, report: &R) -> Result<String, Failure> {
     Ok(match format {
-        Format::Table => {
-            let rows = report.rows();
-            let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
-            rows.iter().map(|(name, value)| format!("{name:width$}  {}\n", harmless(value))).collect()
-        }
+        Format::Table => rendered(report),
         Format::Json | Format::Yaml => serialized(format, report)?,
     })
 }

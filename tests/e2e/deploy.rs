@@ -85,7 +85,7 @@ fn the_examples_started_as_the_guide_says_make_a_mesh() {
     let mut process = recipe.start();
     let (request, authority) = (at("state/authority.csr"), at("issuer/authority.pem"));
     process.wait_until("a request", secs(30), |_| request.exists());
-    signet(&["ca", "sign"], &[keys[0], keys[1], ("--csr", &request), ("--out", &authority)]);
+    signet(&["ca", "sign", "--yes"], &[keys[0], keys[1], ("--csr", &request), ("--out", &authority)]);
     process.wait_until("ready", secs(30), |_| Admin(admins[0]).is_ready());
 
     let socket = at("issuer-admin.sock");

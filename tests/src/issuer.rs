@@ -71,7 +71,7 @@ impl Issuer {
         let (request, certificate) = (state.join("authority.csr"), state.join("authority.pem"));
         process.wait_until("a certificate request", secs(30), |_| request.exists());
         signet(
-            &["ca", "sign"],
+            &["ca", "sign", "--yes"],
             &[("--dir", &root), ("--passphrase-file", &passphrase), ("--csr", &request), ("--out", &certificate)],
         );
         let mut issuer = Self {

@@ -1,0 +1,90 @@
+//! The options of the ceremony with the offline root, and of its record.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use identity_issuer::root::{Label, Purpose, UriDomain};
+
+use super::{PassphraseOptions, duration};
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  signet ca sign --dir root --passphrase-file passphrase --csr authority.csr --out authority.pem
+  signet ca sign --dir root --passphrase-file passphrase --csr successors.csr --out successors.pem \\
+      --purpose workload --region eu-west-1 --life 90d --operator 'Ada Lovelace'
+
+Shows what it is about to sign, asks, writes it down in the root's record, and signs. The file may hold several requests, one after the
+other; what is written is one intermediate for each, in the same order.")]
+pub(crate) struct CaSignOptions {
+    /// Folder of the root
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// The issuer's certificate request, or several, PEM
+    #[arg(long, value_name = "FILE")]
+    pub(crate) csr: PathBuf,
+    /// Where to write the intermediate certificates, PEM; never overwrites
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// What they are for: any, workload, gateway, device, code-signing, or subordinate for an issuer that signs other issuers
+    #[arg(long, value_name = "PURPOSE", default_value_t)]
+    pub(crate) purpose: Purpose,
+    /// How many CAs there may be below the intermediate; with 0 it signs no CA [default: 1 for the purpose subordinate, else 0]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(0..=4))]
+    pub(crate) path_length: Option<u8>,
+    /// Life of the intermediates
+    #[arg(long, value_parser = duration, default_value = "90d", value_name = "DURATION")]
+    pub(crate) life: Duration,
+    /// Where they are used, for their subject
+    #[arg(long, value_name = "NAME")]
+    pub(crate) region: Option<Label>,
+    /// Whose they are, for their subject
+    #[arg(long, value_name = "NAME")]
+    pub(crate) team: Option<Label>,
+    /// Let whoever reads name constraints refuse URIs of other hosts below. Programs on rustls, those of Signet too, then refuse all
+    /// of them
+    #[arg(long, value_name = "HOST")]
+    pub(crate) permit_uri_domain: Vec<UriDomain>,
+    /// Your name, for the record [default: the user's]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) operator: Option<String>,
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) passphrase: PassphraseOptions,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  signet ca log --dir root")]
+pub(crate) struct CaLogOptions {
+    /// Folder of the root
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  signet ca verify-log --dir root
+  signet ca verify-log --record ceremonies.jsonl --root root.pem --head 5d41402abc4b2a76b9719d911017c592ae3f1bd44b0d4a9c9b86c4f3d2f0e111
+  signet ca verify-log --dir root --certificate authority.pem
+
+Each entry is signed by the root and names the one before it. That the end is not missing, a copy cannot tell by itself: note the head that
+this command prints, and give it the next time.")]
+pub(crate) struct CaVerifyLogOptions {
+    /// Folder of the root
+    #[arg(long, value_name = "DIR", required_unless_present = "record", conflicts_with_all = ["record", "root"])]
+    pub(crate) dir: Option<PathBuf>,
+    /// The record, or a copy of it
+    #[arg(long, value_name = "FILE", requires = "root")]
+    pub(crate) record: Option<PathBuf>,
+    /// The root certificate, PEM
+    #[arg(long, value_name = "FILE", requires = "record")]
+    pub(crate) root: Option<PathBuf>,
+    /// A head that was noted earlier: the record must have grown from it
+    #[arg(long, value_name = "SHA256")]
+    pub(crate) head: Option<String>,
+    /// Certificates that must be on record, PEM
+    #[arg(long, value_name = "FILE")]
+    pub(crate) certificate: Option<PathBuf>,
+}

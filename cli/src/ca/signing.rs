@@ -1,0 +1,183 @@
+//! `signet ca sign`: the ceremony. What is about to be signed is shown, a person agrees, it is written down, and signed.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use identity_issuer::root::record::Witness;
+use identity_issuer::root::{CaSummary, Ceremony, MAX_REQUESTS, Planned, Terms};
+use serde::Serialize;
+use signet_identity::SystemClock;
+use time::OffsetDateTime;
+
+use super::{create, read_requests};
+use crate::args::CaSignOptions;
+use crate::asking::confirm;
+use crate::failure::Failure;
+use crate::output::{self, Format, Report};
+use crate::passphrase;
+
+pub(crate) fn sign(options: &CaSignOptions, format: Format) -> Result<(), Failure> {
+    let passphrase = passphrase::read(&options.passphrase)?;
+    let requests = read_requests(&options.csr, MAX_REQUESTS, "the issuer writes its request when it starts")?;
+    let terms = Terms {
+        purpose: options.purpose,
+        path_length: options.path_length,
+        life: options.life,
+        region: options.region.clone(),
+        team: options.team.clone(),
+        permitted_uri_domains: options.permit_uri_domain.clone(),
+    };
+    // Taken before anything is signed: a certificate that can't be kept should not exist.
+    let mut out = create(&options.out)?;
+    let signed = Ceremony::plan(&options.dir, &requests, &terms, &SystemClock)
+        .map_err(|error| Failure::from_error(&error))
+        .and_then(|ceremony| agree(&ceremony, options, format).map(|shown| (ceremony, shown)))
+        .and_then(|(ceremony, shown)| {
+            let signed = ceremony.sign(&passphrase, &witness(options), &SystemClock);
+            Ok((signed.map_err(|error| Failure::from_error(&error))?, shown))
+        })
+        .and_then(|(signed, shown)| {
+            let chains: String = signed.iter().map(CaSummary::to_pem).collect();
+            let written = out.write_all(chains.as_bytes()).and_then(|()| out.sync_all());
+            written.map_err(|error| Failure::new(format!("{}: {error}", options.out.display())))?;
+            Ok((signed, shown))
+        });
+    match signed {
+        Ok((signed, shown)) => tell(&signed, shown, &options.out, format),
+        Err(failure) => {
+            // The file is ours and empty; the failure is what the operator must hear of.
+            let _ = fs::remove_file(&options.out);
+            Err(failure)
+        }
+    }
+}
+
+/// Shows all of it, and asks.
+fn agree(ceremony: &Ceremony, options: &CaSignOptions, format: Format) -> Result<Vec<Shown>, Failure> {
+    let shown: Vec<Shown> = ceremony.planned().iter().map(Shown::of).collect();
+    let text = shown.iter().map(output::rendered).collect::<Vec<_>>().join("\n");
+    match format {
+        Format::Table => output::print_text(&format!("{text}\n"))?,
+        // A person who is asked sees it; what a program reads is told at the end.
+        Format::Json | Format::Yaml if !options.yes => {
+            write!(io::stderr(), "{text}\n").map_err(|error| Failure::from_error(&error))?;
+        }
+        Format::Json | Format::Yaml => {}
+    }
+    if !options.yes {
+        confirm("sign this?")?;
+    }
+    Ok(shown)
+}
+
+fn witness(options: &CaSignOptions) -> Witness {
+    let witness = Witness::of_this_process();
+    match &options.operator {
+        Some(operator) => Witness { operator: operator.clone(), ..witness },
+        None => witness,
+    }
+}
+
+fn tell(signed: &[CaSummary], mut shown: Vec<Shown>, out: &Path, format: Format) -> Result<(), Failure> {
+    for (shown, signed) in shown.iter_mut().zip(signed) {
+        shown.sha256 = Some(signed.sha256.clone());
+    }
+    match format {
+        Format::Table => {
+            let mut text = format!("signed: {} in {}\n", counted(signed.len()), out.display());
+            for shown in &shown {
+                text.push_str(&format!(
+                    "  entry {}  SHA-256 {}\n",
+                    shown.entry,
+                    shown.sha256.as_deref().unwrap_or_default()
+                ));
+            }
+            output::print_text(&text)
+        }
+        Format::Json | Format::Yaml => {
+            let told = Signed { written_to: &out.display().to_string(), certificates: &shown };
+            output::print_text(&output::serialized(format, &told)?)
+        }
+    }
+}
+
+fn counted(signed: usize) -> String {
+    if signed == 1 { "1 intermediate".to_owned() } else { format!("{signed} intermediates") }
+}
+
+#[derive(Serialize)]
+struct Signed<'a> {
+    written_to: &'a str,
+    certificates: &'a [Shown],
+}
+
+/// An intermediate, before and after it is signed.
+#[derive(Serialize)]
+struct Shown {
+    entry: u64,
+    trust_domain: String,
+    subject: String,
+    key_id: String,
+    purpose: &'static str,
+    #[serde(skip)]
+    restriction: &'static str,
+    path_length: u8,
+    permitted_uri_domains: Vec<String>,
+    serial: String,
+    not_before: String,
+    not_after: String,
+    #[serde(skip)]
+    ends: OffsetDateTime,
+    request_sha256: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sha256: Option<String>,
+}
+
+impl Shown {
+    fn of(planned: &Planned) -> Self {
+        Self {
+            entry: planned.number,
+            trust_domain: planned.trust_domain.to_string(),
+            subject: planned.subject.clone(),
+            key_id: planned.key_id.clone(),
+            purpose: planned.purpose.as_str(),
+            restriction: planned.purpose.restriction(),
+            path_length: planned.path_length,
+            permitted_uri_domains: planned.permitted_uri_domains.iter().map(ToString::to_string).collect(),
+            serial: planned.serial.clone(),
+            not_before: output::timestamp(planned.not_before),
+            not_after: output::timestamp(planned.not_after),
+            ends: planned.not_after,
+            request_sha256: planned.request_sha256.clone(),
+            sha256: None,
+        }
+    }
+}
+
+impl Report for Shown {
+    fn rows(&self) -> Vec<(&'static str, String)> {
+        let left = output::distance(OffsetDateTime::now_utc(), self.ends);
+        let depth = match self.path_length {
+            0 => "0: signs no CA".to_owned(),
+            length => format!("{length}: signs CAs, whatever names they have"),
+        };
+        let constraint = match &self.permitted_uri_domains[..] {
+            [] => "none".to_owned(),
+            domains => format!("{} (programs on rustls, those of Signet too, refuse all below)", domains.join(", ")),
+        };
+        vec![
+            ("entry", self.entry.to_string()),
+            ("trust domain", self.trust_domain.clone()),
+            ("subject", self.subject.clone()),
+            ("key id", self.key_id.clone()),
+            ("purpose", format!("{} ({})", self.purpose, self.restriction)),
+            ("path length", depth),
+            ("permitted URIs", constraint),
+            ("serial", self.serial.clone()),
+            ("not before", self.not_before.clone()),
+            ("not after", format!("{} ({left})", self.not_after)),
+            ("request", format!("SHA-256 {}", self.request_sha256)),
+        ]
+    }
+}
