@@ -4,12 +4,11 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::Command;
 
+use signet_tests::ceremony::Ceremony;
 use signet_tests::openssl::{openssl, openssl_ok};
 use signet_tests::program;
-use tempfile::TempDir;
 
 #[test]
 fn a_root_follows_the_profile_and_its_key_is_sealed() {
@@ -63,12 +62,22 @@ fn an_intermediate_signs_leaves_only_and_openssl_verifies_it_strictly() {
 fn of_a_request_only_the_key_is_taken() {
     let ceremony = Ceremony::new();
     ceremony.init();
-    let extensions = "subjectAltName=URI:spiffe://evil.example,DNS:evil.example";
+    let extensions = "subjectAltName=URI:https://evil.example/,DNS:evil.example";
     ceremony.request_with("prime256v1", &["-addext", extensions, "-addext", "basicConstraints=critical,CA:TRUE"]);
     ceremony.sign().success();
     let text = ceremony.text("authority.pem");
     assert!(!text.contains("evil"), "{text}");
     assert!(text.contains("pathlen:0"), "{text}");
+}
+
+#[test]
+fn a_request_of_another_trust_domain_is_refused() {
+    let ceremony = Ceremony::new();
+    ceremony.init();
+    ceremony.request_with("prime256v1", &["-addext", "subjectAltName=URI:spiffe://other.org"]);
+    let error = ceremony.sign().refused();
+    assert!(error.contains("spiffe://other.org") && error.contains("example.org"), "{error}");
+    assert!(!ceremony.folder.path().join("authority.pem").exists());
 }
 
 #[test]
@@ -182,77 +191,4 @@ fn a_passphrase_comes_from_a_descriptor_too_and_never_from_the_command_line() {
 
     let without = ceremony.run(&["ca", "init", "--dir", "other", "--trust-domain", "example.org"]);
     assert_eq!(without.status.code(), Some(2), "a usage error");
-}
-
-/// A folder in which a root is made and used.
-struct Ceremony {
-    folder: TempDir,
-}
-
-/// How a command ended.
-struct Ended(Output);
-
-impl Ceremony {
-    const SIGN: [&'static str; 8] = ["ca", "sign", "--dir", "root", "--csr", "authority.csr", "--out", "authority.pem"];
-
-    fn new() -> Self {
-        let folder = tempfile::Builder::new().prefix("signet-ca-").tempdir().unwrap();
-        fs::write(folder.path().join("passphrase"), "correct horse battery staple\n").unwrap();
-        Self { folder }
-    }
-
-    fn init(&self) {
-        self.signet(&["ca", "init", "--dir", "root", "--trust-domain", "example.org"]).success();
-    }
-
-    fn sign(&self) -> Ended {
-        self.signet(&Self::SIGN)
-    }
-
-    fn request(&self, curve: &str) {
-        self.request_with(curve, &[]);
-    }
-
-    /// A request by openssl for a new key.
-    fn request_with(&self, curve: &str, more: &[&str]) {
-        let (key, request) = (self.path("authority.key"), self.path("authority.csr"));
-        openssl_ok(&["ecparam", "-name", curve, "-genkey", "-noout", "-out", &key]);
-        let words = ["req", "-new", "-key", &key, "-subj", "/CN=evil", "-out", &request];
-        openssl_ok(&[&words[..], more].concat());
-    }
-
-    /// With the passphrase's file.
-    fn signet(&self, words: &[&str]) -> Ended {
-        Ended(self.run(&[words, &["--passphrase-file", "passphrase"]].concat()))
-    }
-
-    fn run(&self, words: &[&str]) -> Output {
-        Command::new(program::ours("signet")).args(words).current_dir(self.folder.path()).output().unwrap()
-    }
-
-    fn path(&self, name: &str) -> String {
-        let path: PathBuf = self.folder.path().join(name);
-        path.to_str().unwrap().to_owned()
-    }
-
-    fn text(&self, name: &str) -> String {
-        openssl_ok(&["x509", "-in", &self.path(name), "-noout", "-text"])
-    }
-}
-
-impl Ended {
-    #[track_caller]
-    fn success(self) {
-        let Self(output) = self;
-        assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
-    }
-
-    /// Exit 1 with one line of cause on standard error; returns what was said.
-    #[track_caller]
-    fn refused(self) -> String {
-        let error = String::from_utf8_lossy(&self.0.stderr).into_owned();
-        assert_eq!(self.0.status.code(), Some(1), "{error}");
-        assert!(error.starts_with("error: ") && error.lines().count() <= 2, "{error}");
-        error
-    }
 }

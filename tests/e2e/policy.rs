@@ -5,11 +5,10 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
-use std::process::{Child, Command, Output};
+use std::process::{Command, Output};
 
 use serde_json::Value;
-use signet_tests::terminal::Terminal;
-use signet_tests::wait::{until, until_some};
+use signet_tests::terminal::Asked;
 use signet_tests::{Issuer, pages, program, secs};
 use tempfile::TempDir;
 
@@ -395,42 +394,10 @@ fn users_of_this_machine_may_do_what_their_role_says() {
 }
 
 /// `signet apply` or `rollback` with a person who has seen the plan and not answered yet.
-struct Asked {
-    terminal: Terminal,
-    child: Child,
-    told: std::path::PathBuf,
-}
-
-impl Asked {
-    fn by(operator: &Operator, words: &[&str]) -> Self {
-        let (terminal, told) = (Terminal::new(), operator.folder.path().join("told"));
-        let output = fs::File::create(&told).unwrap();
-        let mut command = Command::new(program::ours("signet"));
-        command.args(words).current_dir(operator.folder.path()).env("SIGNET_ISSUER", &operator.issuer.socket);
-        command.stdin(terminal.stdin()).stdout(output.try_clone().unwrap()).stderr(output);
-        let asked = Self { terminal, child: command.spawn().unwrap(), told };
-        until("it asks", secs(10), || asked.told().ends_with("apply this? [y/N] "));
-        asked
-    }
-
-    fn told(&self) -> String {
-        fs::read_to_string(&self.told).unwrap()
-    }
-
-    /// The exit code, and all that was told.
-    fn answer(mut self, text: &str) -> (Option<i32>, String) {
-        self.terminal.type_line(text);
-        let ended = until_some("its end", secs(10), || self.child.try_wait().unwrap());
-        (ended.code(), self.told())
-    }
-}
-
-impl Drop for Asked {
-    fn drop(&mut self) {
-        // Mostly gone already.
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
+fn asked(operator: &Operator, words: &[&str]) -> Asked {
+    let mut command = Command::new(program::ours("signet"));
+    command.args(words).current_dir(operator.folder.path()).env("SIGNET_ISSUER", &operator.issuer.socket);
+    Asked::by(command, operator.folder.path().join("told"), "apply this? [y/N] ")
 }
 
 #[test]
@@ -439,17 +406,17 @@ fn whoever_is_asked_and_says_no_changes_nothing_and_a_yes_is_for_what_was_shown(
     let revisions = || operator.json(&["history"])["revisions"].as_array().unwrap().len();
     operator.write("rules.yaml", RULES);
     for no in ["n", "", "yep", "no"] {
-        let (code, told) = Asked::by(&operator, &["apply", "-f", "rules.yaml"]).answer(no);
+        let (code, told) = asked(&operator, &["apply", "-f", "rules.yaml"]).answer(no);
         assert!(told.contains("+ pods") && told.contains("2 to create"), "the plan comes first: {told}");
         assert!(code == Some(1) && told.contains("nothing was changed"), "{no}: {told}");
     }
     assert_eq!(revisions(), 0);
-    let (code, told) = Asked::by(&operator, &["apply", "-f", "rules.yaml"]).answer("y");
+    let (code, told) = asked(&operator, &["apply", "-f", "rules.yaml"]).answer("y");
     assert!(code == Some(0) && told.ends_with("applied: the policy is at revision 1\n"), "{told}");
 
     // Somebody else is faster, with the same rule and with another one.
     operator.write("rules.yaml", &RULES.replace("ttl: 1h", "ttl: 2h"));
-    let ours = Asked::by(&operator, &["apply", "-f", "rules.yaml"]);
+    let ours = asked(&operator, &["apply", "-f", "rules.yaml"]);
     operator.write("theirs.yaml", &RULES.replace("ttl: 1h", "ttl: 3h"));
     operator.told(&["apply", "--yes", "-f", "theirs.yaml"]);
     let (code, told) = ours.answer("y");
@@ -459,11 +426,11 @@ fn whoever_is_asked_and_says_no_changes_nothing_and_a_yes_is_for_what_was_shown(
     assert!(revisions() == 2 && operator.told(&["get", "policy"]).contains("ttl: 3h"));
 
     // What a rollback goes back to would be another.
-    let ours = Asked::by(&operator, &["rollback"]);
+    let ours = asked(&operator, &["rollback"]);
     operator.told(&["apply", "--yes", "-f", "rules.yaml"]);
     let (code, told) = ours.answer("y");
     assert!(code == Some(1) && told.contains("at revision 3 by now, not 2"), "{told}");
-    let (code, told) = Asked::by(&operator, &["rollback"]).answer("yes");
+    let (code, told) = asked(&operator, &["rollback"]).answer("yes");
     assert!(code == Some(0) && told.ends_with("applied: the policy is at revision 4\n"), "{told}");
     assert!(operator.told(&["get", "policy"]).contains("ttl: 3h"));
 }

@@ -14,6 +14,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, clippy::missing_panics_doc)]
 
 pub mod address;
+pub mod ceremony;
 pub mod clock;
 pub mod curl;
 pub mod digest;

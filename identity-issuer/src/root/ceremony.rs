@@ -212,3 +212,6 @@ fn extended_key_usages(certificate: &X509Certificate<'_>) -> usize {
     let known = known.into_iter().chain([usages.time_stamping, usages.ocsp_signing]);
     known.filter(|has| *has).count() + usages.other.len()
 }
+
+#[cfg(test)]
+mod tests;
