@@ -28,7 +28,7 @@ use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
 use crate::admission::Refused;
 use crate::agents::NoStanding;
-use crate::authority::CertifyError;
+use crate::authority::{CertifyError, SignError};
 use crate::bundles::told_to;
 use crate::certificate::Certificate;
 use crate::distribution::Version;
@@ -77,7 +77,11 @@ impl From<IssueError> for Status {
                 tracing::error!(cause = text, "nothing issued");
                 Self::unavailable(text)
             }
-            IssueError::Certify(CertifyError::Cryptography(_)) => {
+            IssueError::Certify(CertifyError::Sign(SignError::Token(_))) => {
+                tracing::error!(cause = report(&error), "nothing issued");
+                Self::unavailable("the issuer's key is out of reach")
+            }
+            IssueError::Certify(CertifyError::Cryptography(_) | CertifyError::Sign(_)) => {
                 tracing::error!(cause = report(&error), "nothing issued");
                 Self::internal("the certificate could not be made")
             }

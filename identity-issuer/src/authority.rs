@@ -8,6 +8,7 @@ mod intermediate;
 mod issuing;
 mod journal;
 mod publication;
+mod reach;
 mod set;
 mod stage;
 #[cfg(test)]
@@ -15,12 +16,15 @@ pub(crate) mod testing;
 
 pub(crate) use certificate::CaCertificate;
 pub(crate) use custody::{CaKey, KeyName, SealedFolder};
-pub use custody::{KeyFileError, Passphrase, PassphraseError, SealStrength};
+pub use custody::{
+    CustodyError, KeyFileError, Passphrase, PassphraseError, SealStrength, SignError, TokenError, TokenName, TokenPlace,
+};
 pub(crate) use intake::Intake;
 pub(crate) use intermediate::{IntermediateError, check_is_under, check_peer, read_chain};
 pub(crate) use issuing::{Authority, CertifyError, KeyId, Unsigned};
 pub(crate) use journal::{RootChange, Rotation};
 pub(crate) use publication::{Publication, Published};
+pub(crate) use reach::Reach;
 pub(crate) use set::{Authorities, ImportError, Kept, Member, Place, StepError};
 pub use set::{AuthorityError, AuthorityState};
 pub(crate) use stage::Stage;

@@ -10,7 +10,7 @@
 //! federation: []                         # bundles of other trust domains: [{ trust_domain: partner.example, bundle: partner.pem }]
 //! authority:
 //!   certificate: authority.pem           # what `signet ca sign` wrote
-//!   passphrase_file: passphrase          # seals the issuer's key
+//!   passphrase_file: passphrase          # seals the issuer's keys; where else they may be: see [`key`]
 //!   path_length: 0                       # how many CAs there may be below it, for the profile `subordinate-ca`
 //!   rotation: { deadline: 10m, quorum_percent: 95 } # after the deadline, that many of those connected do
 //! listen: 127.0.0.1:8081                 # gRPC over mTLS
@@ -27,6 +27,7 @@ mod administration;
 mod attestation;
 mod bundles;
 mod file;
+mod key;
 mod profiles;
 
 use std::net::SocketAddr;
@@ -36,6 +37,8 @@ use std::time::Duration;
 use signet_identity::{SharedClock, TrustDomain};
 use signet_process::config::ConfigError;
 use signet_process::logging::LogHandle;
+
+pub use key::{KeyPlace, KeyPlaceError};
 
 use crate::administration::Binding;
 use crate::attestation::{Published, X509Authority};
@@ -73,7 +76,7 @@ pub struct Config {
 #[derive(Clone, Debug)]
 pub struct Authority {
     pub certificate: PathBuf,
-    pub passphrase_file: PathBuf,
+    pub key: KeyPlace,
     /// How many CAs there may be below its certificate; one with more is not taken.
     pub path_length: u8,
     /// With those who do not acknowledge a successor.

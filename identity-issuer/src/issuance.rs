@@ -9,7 +9,8 @@ use tokio::sync::broadcast;
 
 use crate::admission::Place;
 use crate::attestation::Attestation;
-use crate::authority::{Authorities, CertifyError};
+use crate::authority::custody::Pace;
+use crate::authority::{Authorities, Authority, CertifyError};
 use crate::certificate::{ApprovedCsr, Certificate, NotPermitted};
 use crate::csr::{CsrError, ProvenKey};
 use crate::entitlement::Entitlement;
@@ -107,7 +108,7 @@ impl Parts {
         let key = ProvenKey::from_csr(csr, &entitlement.profile.keys)?;
         let approved = ApprovedCsr::approve(entitlement, attestation, key, &self.issuer)?;
         let authority = self.authorities.active().ok_or(IssueError::NoAuthority)?;
-        let certificate = authority.certify(approved, self.clock.now())?;
+        let certificate = certify(authority, approved, self.clock.now()).await?;
         // To wait for the record takes no processor.
         drop(place);
         let announcement = Issued::of(&certificate);
@@ -123,6 +124,20 @@ impl Parts {
         );
         // Mostly nobody listens.
         let _ = self.announce.send(issued);
+    }
+}
+
+/// A key that takes its time is not waited for on a worker of the runtime.
+async fn certify(
+    authority: Arc<Authority>,
+    approved: ApprovedCsr,
+    now: OffsetDateTime,
+) -> Result<Certificate, CertifyError> {
+    match authority.pace() {
+        Pace::Quick => authority.certify(approved, now),
+        Pace::Blocks => tokio::task::spawn_blocking(move || authority.certify(approved, now))
+            .await
+            .map_err(|_| CertifyError::Cryptography(None))?,
     }
 }
 

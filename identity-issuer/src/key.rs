@@ -10,7 +10,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
 use rcgen::{PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm, SigningKey};
 
-use crate::authority::custody::{self, CaKey, KeyFileError, Passphrase, SealStrength, Signs};
+use crate::authority::custody::{self, CaKey, KeyFileError, Pace, Passphrase, SealStrength, SignError, Signs};
 
 /// A P-256 key. Roots and intermediates have this type too: every full handshake of every peer verifies both their
 /// signatures, P-384 would cost each of them several times as much, and leaves and key exchange do not reach beyond 128
@@ -77,8 +77,12 @@ impl SigningKey for P256Key {
 }
 
 impl Signs for P256Key {
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
-        SigningKey::sign(self, message)
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignError> {
+        SigningKey::sign(self, message).map_err(|_| SignError::Cryptography)
+    }
+
+    fn pace(&self) -> Pace {
+        Pace::Quick
     }
 }
 

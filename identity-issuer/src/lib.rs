@@ -47,7 +47,10 @@ pub mod root;
 pub use attestation::JwksError;
 #[cfg(fuzzing)]
 pub use attestation::fuzzing;
-pub use authority::{AuthorityError, AuthorityState, KeyFileError, Passphrase, PassphraseError, SealStrength};
+pub use authority::{
+    AuthorityError, AuthorityState, CustodyError, KeyFileError, Passphrase, PassphraseError, SealStrength, SignError,
+    TokenError, TokenName, TokenPlace,
+};
 pub use bundles::BundleFile;
 pub use config::{Config, Environment};
 pub use csr::CsrError;

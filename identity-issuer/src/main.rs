@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use identity_issuer::{Config, Environment, Passphrase};
+use identity_issuer::{Config, Environment};
 use signet_identity::SystemClock;
 use signet_process::{logging, shutdown, start};
 
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error + Send + Sync>> {
     let config = Config::load(&arguments.config)?;
     if arguments.check {
-        Passphrase::from_file(&config.authority.passphrase_file)?;
+        config.authority.key.check()?;
         println!("{}: ok", arguments.config.display());
         return Ok(());
     }

@@ -24,6 +24,7 @@ pub(crate) struct Metrics {
     attestations_refused: IntCounterVec,
     token_keys_read_at: IntGaugeVec,
     policy_refused: IntGauge,
+    keys_out_of_reach: IntGauge,
     bundles_refused: IntGaugeVec,
     shed: IntCounterVec,
 }
@@ -115,6 +116,10 @@ impl Metrics {
                 &["attestation", "reason"],
             )?,
             token_keys_read_at,
+            keys_out_of_reach: gauge(
+                "signet_issuer_keys_out_of_reach",
+                "1 while the CA keys cannot be reached, so that nothing is signed.",
+            )?,
             policy_refused: gauge(
                 "signet_issuer_policy_refused",
                 "1 while the policy on record is not put in force, and the last good one stays.",
@@ -151,6 +156,13 @@ impl Metrics {
     }
 
     /// Returns whether that is new.
+    /// Whether they were before.
+    pub(crate) fn keys_out_of_reach(&self, are: bool) -> bool {
+        let were = self.keys_out_of_reach.get() == 1;
+        self.keys_out_of_reach.set(i64::from(are));
+        were
+    }
+
     pub(crate) fn policy_refused(&self, refused: bool) -> bool {
         let was = self.policy_refused.get() == 1;
         self.policy_refused.set(i64::from(refused));

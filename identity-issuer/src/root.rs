@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! DIR/                  mode 0700
-//!   root.key            mode 0600, sealed by a passphrase (format: `authority/custody/sealed_file.rs`)
+//!   root.key            mode 0600, sealed by a passphrase (format: `authority/custody/sealed_file.rs`); or
+//!   root.token          which token the key is in
 //!   root.pem            the root certificate: the trust bundle of its domain
 //!   ceremonies.jsonl    what the root signed, when and by whom (format: [`record`])
 //!   ceremonies.head     how far that record went
@@ -13,6 +14,7 @@
 
 mod ceremony;
 mod error;
+mod key;
 pub mod record;
 mod requests;
 mod terms;
@@ -24,21 +26,21 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use rcgen::PublicKeyData;
 use rustls_pki_types::CertificateDer;
 use signet_identity::{Clock, TrustDomain};
 use time::OffsetDateTime;
 
 pub use ceremony::{Ceremony, Planned};
 pub use error::RootError;
+pub use key::Unlock;
 use record::{Record, Witness};
 pub use requests::{MAX_REQUESTS, RequestFault};
 pub use terms::{Label, Purpose, Terms, UriDomain};
 
 use crate::authority::certificate::{CaCertificate, MalformedCertificate};
+use crate::authority::custody::{CaKey, Kind, TokenPlace};
 use crate::authority::hierarchy::{Level, ca_certificate, ca_validity};
-use crate::authority::{KeyFileError, Passphrase, SealStrength};
-use crate::key::P256Key;
+use crate::authority::{Passphrase, SealStrength};
 use crate::pem_files;
 
 /// A root or an intermediate, for people and for the commands that make one.
@@ -67,20 +69,38 @@ pub fn init(
     life: Duration,
     clock: &dyn Clock,
 ) -> Result<CaSummary, RootError> {
+    init_with(folder, trust_domain, life, clock, || key::make_sealed(folder, passphrase, strength))
+}
+
+/// The same, with a key that is made in a token and never leaves it.
+pub fn init_in_token(
+    folder: &Path,
+    trust_domain: &TrustDomain,
+    place: &TokenPlace,
+    life: Duration,
+    clock: &dyn Clock,
+) -> Result<CaSummary, RootError> {
+    init_with(folder, trust_domain, life, clock, || key::make_in_token(folder, place))
+}
+
+fn init_with(
+    folder: &Path,
+    trust_domain: &TrustDomain,
+    life: Duration,
+    clock: &dyn Clock,
+    make_key: impl FnOnce() -> Result<CaKey, RootError>,
+) -> Result<CaSummary, RootError> {
     check_life(life)?;
     make_private_folder(folder)?;
-    let (key_path, certificate_path) = paths(folder);
+    let certificate_path = paths(folder).1;
     if certificate_path.exists() {
         return Err(RootError::Exists { folder: folder.to_owned() });
     }
-    let key = P256Key::generate_sealed(&key_path, passphrase, strength).map_err(|error| match error {
-        KeyFileError::Exists { .. } => RootError::Exists { folder: folder.to_owned() },
-        error => RootError::Key(error),
-    })?;
+    let key = make_key()?;
     let now = clock.now();
     let validity = ca_validity(now, life, None);
     let params = ca_certificate(Level::Root, trust_domain, &key, validity).map_err(RootError::Certify)?;
-    let certificate = params.self_signed(&key).map_err(RootError::Certify)?;
+    let certificate = params.self_signed(&key.signer(Kind::Certificate)).map_err(RootError::Certify)?;
     let parsed = CaCertificate::parse(certificate.der().to_vec()).map_err(malformed(&certificate_path))?;
     Record::begin(folder, (&parsed, trust_domain.as_str()), &key, &Witness::of_this_process(), now)?;
     let io = |source| RootError::Io { path: certificate_path.clone(), source };
@@ -107,7 +127,7 @@ pub fn sign(
     if ceremony.planned().len() != 1 {
         return Err(one(ceremony.planned().len()));
     }
-    ceremony.sign(passphrase, &Witness::of_this_process(), clock)?.pop().ok_or_else(|| one(0))
+    ceremony.sign(&Unlock::Passphrase(passphrase), &Witness::of_this_process(), clock)?.pop().ok_or_else(|| one(0))
 }
 
 /// The root in `folder`. Needs no passphrase.
@@ -139,7 +159,7 @@ impl CaSummary {
 fn read_root(folder: &Path) -> Result<(CaCertificate, TrustDomain), RootError> {
     let (key_path, path) = paths(folder);
     if !path.exists() {
-        return Err(match key_path.exists() {
+        return Err(match key_path.exists() || key::token_path(folder).exists() {
             true => RootError::CertificateGone { folder: folder.to_owned() },
             false => RootError::Missing { folder: folder.to_owned() },
         });
@@ -161,16 +181,6 @@ fn read_certificate(path: &Path) -> Result<(CaCertificate, TrustDomain), RootErr
         _ => None,
     };
     Ok((certificate, trust_domain.ok_or_else(|| damaged("it names no trust domain"))?))
-}
-
-/// The key in `folder`, which is that of the root's certificate.
-fn open_key(folder: &Path, root: &CaCertificate, passphrase: &Passphrase) -> Result<P256Key, RootError> {
-    let (key_path, certificate_path) = paths(folder);
-    let key = P256Key::open_sealed(&key_path, passphrase)?;
-    match key.subject_public_key_info() == root.spki {
-        true => Ok(key),
-        false => Err(RootError::Certificate { path: certificate_path, what: "it is not of the key beside it" }),
-    }
 }
 
 fn paths(folder: &Path) -> (PathBuf, PathBuf) {
@@ -210,7 +220,9 @@ mod tests {
     use signet_identity::SystemClock;
 
     use super::*;
+    use crate::authority::KeyFileError;
     use crate::authority::hierarchy::intermediate_request;
+    use crate::key::P256Key;
 
     const YEAR: Duration = Duration::from_secs(365 * 86_400);
 

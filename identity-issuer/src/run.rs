@@ -26,12 +26,14 @@ use crate::admission::Admission;
 use crate::agents::Agents;
 use crate::api::{AdminApi, Attestors, AuthorityCalls, IdentityApi};
 use crate::attestation::{Challenges, JoinTokens};
+use crate::authority::custody::{Custody, Device};
 use crate::authority::{
-    Authorities, AuthorityError, AuthorityState, Intake, Passphrase, PassphraseError, Place, Publication, SealedFolder,
+    Authorities, AuthorityError, AuthorityState, Intake, Passphrase, PassphraseError, Place, Publication, Reach,
+    SealedFolder,
 };
 use crate::bundles::{self, Bundles, Shared};
 use crate::certificate::issuer_id;
-use crate::config::{self, Config, Environment, Limits};
+use crate::config::{self, Config, Environment, KeyPlace, Limits};
 use crate::distribution::Distribution;
 use crate::issuance::{Issuance, Issued, Parts};
 use crate::metrics::{self, Metrics};
@@ -403,6 +405,8 @@ impl Issuer {
         until(&shutdown, &mut background, intake.run());
         until(&shutdown, &mut background, rotations.run());
         until(&shutdown, &mut background, report_authority(self.authorities.clone(), self.readiness.clone()));
+        let reach = Reach::of(self.authorities.clone(), self.readiness.clone(), self.metrics.clone());
+        until(&shutdown, &mut background, reach.run());
         until(&shutdown, &mut background, count(self.store.clone(), self.metrics.clone(), self.clock.clone()));
 
         let mut policies = TlsPolicies::new(self.clock.clone());
@@ -516,12 +520,18 @@ async fn open_authorities(
     bundle: Option<TrustBundle>,
     clock: SharedClock,
 ) -> Result<Authorities, RunError> {
-    let config::Authority { passphrase_file, seal_strength, path_length, .. } = config.authority.clone();
+    let config::Authority { key, seal_strength, path_length, .. } = config.authority.clone();
     let (folder, request) = (config.state.join("authorities"), request_file(config));
     let trust_domain = config.trust_domain.clone();
     tokio::task::spawn_blocking(move || {
-        let passphrase = Passphrase::from_file(&passphrase_file)?;
-        let custody = Arc::new(SealedFolder::new(folder, passphrase, seal_strength));
+        let custody: Arc<dyn Custody> = match key {
+            KeyPlace::Sealed { passphrase } => {
+                Arc::new(SealedFolder::new(folder, Passphrase::from_file(&passphrase)?, seal_strength))
+            }
+            KeyPlace::Token(place) => {
+                Arc::new(Device::open(place).map_err(|error| AuthorityError::Custody(error.into()))?)
+            }
+        };
         let place = Place { trust_domain, custody, journal, request, path_length };
         Ok(Authorities::open(place, bundle.as_ref(), clock)?)
     })

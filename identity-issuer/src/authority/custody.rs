@@ -1,8 +1,10 @@
 //! Where CA keys rest, and from where they sign.
 
+mod kind;
 #[cfg(test)]
 mod memory;
 mod passphrase;
+mod pkcs11;
 mod sealed_file;
 mod sealed_folder;
 
@@ -12,9 +14,12 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{SHA256, digest};
 use rcgen::{PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm, SigningKey};
 
+pub(crate) use kind::{Kind, statement};
 #[cfg(test)]
 pub(crate) use memory::Memory;
 pub use passphrase::{Passphrase, PassphraseError};
+pub(crate) use pkcs11::Device;
+pub use pkcs11::{TokenError, TokenName, TokenPlace};
 pub use sealed_file::{KeyFileError, SealStrength};
 pub(crate) use sealed_file::{open, seal_new};
 pub(crate) use sealed_folder::SealedFolder;
@@ -28,12 +33,17 @@ pub(crate) trait Custody: fmt::Debug + Send + Sync {
 
     /// That there is none of this name is no error.
     fn destroy(&self, name: &KeyName) -> Result<(), CustodyError>;
+
+    /// Whether what keeps the keys answers now.
+    fn check(&self) -> Result<(), CustodyError>;
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum CustodyError {
     #[error(transparent)]
     File(#[from] KeyFileError),
+    #[error(transparent)]
+    Token(#[from] TokenError),
     #[error(
         "the key {name} is not where the issuer's keys are kept\nrestore it from a backup, or remove the authority"
     )]
@@ -58,7 +68,29 @@ pub(crate) struct CaKey {
 /// What a key does, here or in a device.
 pub(crate) trait Signs: Send + Sync {
     /// ECDSA with SHA-256, ASN.1.
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error>;
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignError>;
+
+    fn pace(&self) -> Pace;
+}
+
+/// How long a key takes to sign.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Pace {
+    /// Less than a millisecond: it is in memory.
+    Quick,
+    /// It is in a device, which may take seconds. Whoever signs blocks for as long.
+    Blocks,
+}
+
+/// Why a CA's key signed nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum SignError {
+    #[error("what was to be signed as a {wanted} is none")]
+    NotOfKind { wanted: &'static str },
+    #[error("the cryptographic library refused to sign")]
+    Cryptography,
+    #[error("the key is out of reach")]
+    Token(#[from] TokenError),
 }
 
 impl KeyName {
@@ -95,6 +127,30 @@ impl CaKey {
     pub(crate) fn name(&self) -> KeyName {
         KeyName::of(&self.subject_public_key_info())
     }
+
+    pub(crate) fn pace(&self) -> Pace {
+        self.signs.pace()
+    }
+
+    /// ECDSA with SHA-256, ASN.1, of a message that has to be of this kind. There is no other way to have something signed.
+    pub(crate) fn sign(&self, kind: Kind, message: &[u8]) -> Result<Vec<u8>, SignError> {
+        match Kind::of(message) == Some(kind) {
+            true => self.signs.sign(message),
+            false => Err(SignError::NotOfKind { wanted: kind.as_str() }),
+        }
+    }
+
+    /// To sign what rcgen writes.
+    pub(crate) fn signer(&self, kind: Kind) -> Signer<'_> {
+        Signer { key: self, kind }
+    }
+}
+
+/// A key that signs one kind of message.
+#[derive(Debug)]
+pub(crate) struct Signer<'a> {
+    key: &'a CaKey,
+    kind: Kind,
 }
 
 impl PublicKeyData for CaKey {
@@ -107,9 +163,27 @@ impl PublicKeyData for CaKey {
     }
 }
 
-impl SigningKey for CaKey {
+impl PublicKeyData for Signer<'_> {
+    fn der_bytes(&self) -> &[u8] {
+        self.key.der_bytes()
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        self.key.algorithm()
+    }
+}
+
+impl SigningKey for Signer<'_> {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
-        self.signs.sign(message)
+        self.key.sign(self.kind, message).map_err(|error| match error {
+            // Why, rcgen cannot carry.
+            SignError::Token(error) => {
+                let cause = signet_process::start::Report::of(&error).cause;
+                tracing::error!(key = %self.key.name(), error = cause, "nothing was signed");
+                rcgen::Error::RemoteKeyError
+            }
+            SignError::NotOfKind { .. } | SignError::Cryptography => rcgen::Error::RingUnspecified,
+        })
     }
 }
 

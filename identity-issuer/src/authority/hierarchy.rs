@@ -8,6 +8,7 @@ use signet_identity::TrustDomain;
 use time::{Duration, OffsetDateTime};
 
 use super::CaKey;
+use super::custody::Kind;
 use crate::serial::new_serial;
 
 /// How far a CA's notBefore lies before its making, so that verifiers whose clocks are late accept it at once.
@@ -81,5 +82,5 @@ pub(crate) fn intermediate_request(trust_domain: &TrustDomain, key: &CaKey) -> R
         params.distinguished_name.push(attribute, value);
     }
     params.subject_alt_names = vec![SanType::URI(trust_domain.id().as_str().try_into()?)];
-    Ok(params.serialize_request(key)?.der().to_vec())
+    Ok(params.serialize_request(&key.signer(Kind::Request))?.der().to_vec())
 }

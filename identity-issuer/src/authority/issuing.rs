@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::certificate::Constraint;
+use super::custody::{Kind, Pace, SignError};
 use super::intermediate::{self, CheckedChain, IntermediateError};
 use super::{CaKey, KeyName};
 use crate::certificate::{ApprovedCsr, Certificate};
@@ -50,6 +51,8 @@ pub enum CertifyError {
     Lint { profile: Box<str>, finding: Finding },
     #[error("the cryptographic library refused to make the certificate")]
     Cryptography(#[source] Option<rcgen::Error>),
+    #[error("nothing was signed")]
+    Sign(#[from] SignError),
 }
 
 impl Authority {
@@ -103,7 +106,7 @@ impl Authority {
         };
         let linted = LintedCertificate::check(unsigned.der(), &expected)
             .map_err(|finding| CertifyError::Lint { profile: profile.name.clone(), finding })?;
-        let certificate = linted.sign(&self.key).map_err(cryptography)?;
+        let certificate = linted.sign(&self.key)?;
         Ok(Certificate {
             chain: std::iter::once(certificate).chain(self.chain.iter().cloned()).collect(),
             key_hash: key.hash(),
@@ -122,6 +125,11 @@ impl Authority {
         intermediate::check_is_under(&self.chain, bundle, now)
     }
 
+    /// How long it takes to sign.
+    pub(crate) fn pace(&self) -> Pace {
+        self.key.pace()
+    }
+
     /// Of its key.
     pub(crate) fn name(&self) -> KeyName {
         self.key.name()
@@ -133,8 +141,8 @@ impl Authority {
     }
 
     /// What is said in its name, to other issuers.
-    pub(crate) fn sign_statement(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
-        self.key.sign(message)
+    pub(crate) fn sign_statement(&self, message: &[u8]) -> Result<Vec<u8>, SignError> {
+        self.key.sign(Kind::Statement, message)
     }
 
     /// Its own certificate first, those above it behind.

@@ -193,6 +193,11 @@ impl Authorities {
         self.0.requests.subscribe()
     }
 
+    /// Whether what keeps the keys answers. Blocks for as long as that takes.
+    pub(crate) fn check_keys(&self) -> Result<(), CustodyError> {
+        self.0.place.custody.check()
+    }
+
     /// Makes keys until so many wait for a certificate. Blocks for as long as the custody takes.
     pub(crate) fn request(&self, count: usize) -> Result<(), AuthorityError> {
         loop {

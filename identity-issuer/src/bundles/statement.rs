@@ -15,6 +15,7 @@ use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::read;
+use crate::authority::custody;
 use crate::authority::{Authority, CaCertificate, IntermediateError, KeyName, check_peer, read_chain};
 use crate::store::{SignedBundles, StoreError};
 use crate::utc::{microseconds, of_microseconds};
@@ -65,7 +66,7 @@ const MOST_AUTHORITIES: usize = 16;
 
 /// What is signed in the end: the form of RFC 8446 §4.4.3, so that no signature of a certificate passes for it, nor the other way.
 fn to_be_signed(text: &str) -> Vec<u8> {
-    [&[0x20; 64][..], b"signet issuer bundles v1\0", text.as_bytes()].concat()
+    custody::statement("signet issuer bundles v1", text.as_bytes())
 }
 
 /// To be published.

@@ -13,6 +13,7 @@ use signet_process::config::{self, ConfigError, Located, Parsed};
 use super::administration::{self, BindingFile};
 use super::attestation::{self, AttestationFile};
 use super::bundles::{self, FederationFile};
+use super::key::{KeyFile, Said};
 use super::profiles::{self, ProfileFile};
 use super::{Authority, Config, Limits, Svid};
 use crate::authority::SealStrength;
@@ -28,7 +29,7 @@ pub(super) struct File {
     trust_bundle: Located<PathBuf>,
     #[serde(default)]
     federation: Vec<FederationFile>,
-    authority: AuthorityFile,
+    authority: Located<AuthorityFile>,
     #[serde(default = "default_listen")]
     listen: SocketAddr,
     #[serde(default = "default_admin")]
@@ -60,7 +61,9 @@ struct DatabaseFile {
 #[serde(deny_unknown_fields)]
 struct AuthorityFile {
     certificate: PathBuf,
-    passphrase_file: PathBuf,
+    passphrase_file: Option<PathBuf>,
+    passphrase_fd: Option<u32>,
+    key: Option<KeyFile>,
     #[serde(default = "no_ca_below")]
     path_length: Located<u64>,
     #[serde(default)]
@@ -188,13 +191,7 @@ impl File {
             database,
             trust_bundle: bundles::own(path, &self.trust_bundle, &trust_domain)?,
             federation: bundles::resolve(path, self.federation, &trust_domain)?,
-            authority: Authority {
-                certificate: beside(&self.authority.certificate),
-                passphrase_file: beside(&self.authority.passphrase_file),
-                path_length: number_within(path, &self.authority.path_length, "path_length", 0..=4)? as u8,
-                patience: self.authority.rotation.resolve(path)?,
-                seal_strength: SealStrength::STANDARD,
-            },
+            authority: resolve_authority(path, &self.authority)?,
             listen: self.listen,
             admin: self.admin,
             admin_socket: self.admin_socket.as_deref().map_or_else(|| state.join("issuer-admin.sock"), beside),
@@ -228,6 +225,19 @@ impl DatabaseFile {
             self.url.error(path, format!("`url`: {error}"), fix)
         })
     }
+}
+
+fn resolve_authority(path: &Path, file: &Located<AuthorityFile>) -> Result<Authority, ConfigError> {
+    let AuthorityFile { certificate, passphrase_file, passphrase_fd, key, path_length, rotation } = &file.value;
+    let said = Said { passphrase_file: passphrase_file.as_deref(), passphrase_fd: *passphrase_fd, key: key.as_ref() };
+    let wrong = |what: &str, fix: &str| file.error(path, what.to_owned(), fix.to_owned());
+    Ok(Authority {
+        certificate: config::beside(path, certificate),
+        key: said.resolve(path, wrong)?,
+        path_length: number_within(path, path_length, "path_length", 0..=4)? as u8,
+        patience: rotation.resolve(path)?,
+        seal_strength: SealStrength::STANDARD,
+    })
 }
 
 impl RotationFile {
@@ -305,7 +315,7 @@ pub(super) fn within(
     Err(value.error(path, what, format!("write {} to {}", shown(range.start()), shown(range.end()))))
 }
 
-fn number_within(
+pub(super) fn number_within(
     path: &Path,
     value: &Located<u64>,
     name: &str,
@@ -328,7 +338,7 @@ fn redacted(config: &Config) -> String {
         ("state", quoted(&config.state)),
         ("trust_bundle", quoted(&config.trust_bundle.path)),
         ("authority:\n  certificate", quoted(&authority.certificate)),
-        ("  passphrase_file", quoted(&authority.passphrase_file)),
+        authority.key.shown(),
         ("  path_length", authority.path_length.to_string()),
         ("  rotation:\n    deadline", duration(authority.patience.deadline)),
         ("    quorum_percent", authority.patience.quorum.to_string()),

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::authority::{TokenName, TokenPlace};
 
 struct Files(tempfile::TempDir);
 
@@ -57,6 +58,40 @@ fn what_is_shown_of_a_configuration_is_that_configuration() {
     let again = files.parse(&config.redacted).unwrap();
     assert_eq!(again.redacted, config.redacted);
     assert!(config.redacted.contains("pending: 7\n"), "{}", config.redacted);
+}
+
+#[test]
+fn the_issuers_keys_are_opened_by_one_thing_and_shown_without_it() {
+    let files = Files::new();
+    let of = |keys: &str| MINIMAL.replace("passphrase_file: passphrase", keys);
+    let sealed = |path: &str| KeyPlace::Sealed { passphrase: path.into() };
+    let at = |name: &str| files.0.path().join(name);
+    assert_eq!(files.parse(MINIMAL).unwrap().authority.key, sealed(at("passphrase").to_str().unwrap()));
+    assert_eq!(files.parse(&of("passphrase_fd: 3")).unwrap().authority.key, sealed("/dev/fd/3"));
+    let token = "key: { pkcs11: { module: /lib/hsm.so, token_label: ca, pin_file: pin, sessions: 3 } }";
+    let config = files.parse(&of(token)).unwrap();
+    let expected = TokenPlace {
+        module: "/lib/hsm.so".into(),
+        token: TokenName::Label("ca".to_owned()),
+        pin_file: at("pin"),
+        sessions: 3,
+    };
+    assert_eq!(config.authority.key, KeyPlace::Token(expected.clone()));
+    assert_eq!(files.parse(&config.redacted).unwrap().authority.key, KeyPlace::Token(expected));
+    for (keys, expected) in [
+        ("path_length: 0", "`authority` does not say what opens its key"),
+        ("passphrase_file: a, passphrase_fd: 3", "`authority` says in several ways what opens its key"),
+        ("key: { pkcs11: { module: a, pin_file: b } }", "`pkcs11` does not name one token"),
+        (
+            "key: { pkcs11: { module: a, pin_file: b, token_label: c, token_serial: d } }",
+            "`pkcs11` does not name one token",
+        ),
+        ("key: { pkcs11: { module: a, pin_file: b, token_label: c, sessions: 0 } }", "`sessions` is 0"),
+        ("key: { pkcs11: { module: a, pin: '1234', token_label: c } }", "unknown key `pin`"),
+    ] {
+        let refusal = files.refusal(&of(keys));
+        assert!(refusal.starts_with("issuer.yaml:4:") && refusal.contains(expected), "{keys}: {refusal}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! The bytes that were looked at are the bytes that are signed. Whoever made them may have been wrong, or a library that changed.
 
 use aws_lc_rs::digest::{SHA256, digest};
-use rcgen::{DnType, ExtendedKeyUsagePurpose, KeyUsagePurpose, SigningKey};
+use rcgen::{DnType, ExtendedKeyUsagePurpose, KeyUsagePurpose};
 use rustls_pki_types::CertificateDer;
 use x509_parser::oid_registry::OID_SIG_ECDSA_WITH_SHA256;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
@@ -12,6 +12,7 @@ use yasna::Tag;
 use yasna::models::{GeneralizedTime, ObjectIdentifier, UTCTime};
 
 use super::{Form, Profile, Validity};
+use crate::authority::custody::{CaKey, Kind, SignError};
 use crate::entitlement::Entitlement;
 use crate::key_type::KeyType;
 
@@ -75,8 +76,8 @@ impl LintedCertificate {
     }
 
     /// ECDSA with SHA-256 (RFC 5758 §3.2).
-    pub(crate) fn sign(self, key: &impl SigningKey) -> Result<CertificateDer<'static>, rcgen::Error> {
-        Ok(with_signature(&self.tbs, &key.sign(&self.tbs)?))
+    pub(crate) fn sign(self, key: &CaKey) -> Result<CertificateDer<'static>, SignError> {
+        Ok(with_signature(&self.tbs, &key.sign(Kind::Certificate, &self.tbs)?))
     }
 }
 

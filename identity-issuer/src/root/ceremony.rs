@@ -3,19 +3,21 @@
 use std::path::Path;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use rcgen::{CertificateParams, Issuer, PublicKeyData as _, SigningKey as _};
+use rcgen::{CertificateParams, Issuer, PublicKeyData as _};
 use signet_identity::{Clock, TrustDomain};
 use time::OffsetDateTime;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use x509_parser::x509::SubjectPublicKeyInfo;
 
+use super::key::{self, Unlock};
 use super::record::{Act, Record, Signing, Witness};
 use super::terms::{Purpose, Terms, UriDomain};
-use super::{CaSummary, RootError, malformed, open_key, paths, read_root, requests};
+use super::{CaSummary, RootError, malformed, paths, read_root, requests};
 use crate::authority::certificate::Constraint;
+use crate::authority::custody::Kind;
 use crate::authority::hierarchy::{Level, ca_certificate, ca_validity};
-use crate::authority::{CaCertificate, Passphrase, Unsigned};
+use crate::authority::{CaCertificate, Unsigned};
 use crate::csr::ProvenKey;
 use crate::profile::lint::with_signature;
 use crate::utc::Utc;
@@ -81,16 +83,16 @@ impl Ceremony {
     /// Signs all that was planned, in that order. Each is on record, durably, before the key signs it.
     pub fn sign(
         mut self,
-        passphrase: &Passphrase,
+        unlock: &Unlock<'_>,
         witness: &Witness,
         clock: &dyn Clock,
     ) -> Result<Vec<CaSummary>, RootError> {
-        let key = open_key(&self.folder, &self.root, passphrase)?;
+        let key = key::open(&self.folder, &self.root, unlock)?;
         let mut signed = Vec::new();
         for planned in &self.planned {
             let tbs = planned.tbs(&self.root)?;
             self.record.append(Act::Sign(planned.entry(&tbs)), &key, witness, clock.now())?;
-            let signature = key.sign(&tbs).map_err(RootError::Certify)?;
+            let signature = key.sign(Kind::Certificate, &tbs)?;
             let intermediate = CaCertificate::parse(with_signature(&tbs, &signature).to_vec())
                 .map_err(malformed(&paths(&self.folder).1))?;
             signed.push(CaSummary::new(intermediate, self.trust_domain.clone()));

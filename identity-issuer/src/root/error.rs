@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use super::record::RecordError;
 use super::requests::RequestFault;
 use crate::authority::KeyFileError;
+use crate::authority::custody::{CustodyError, SignError};
 use crate::utc::Utc;
 
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +31,14 @@ pub enum RootError {
     Io { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
     Key(#[from] KeyFileError),
+    #[error(transparent)]
+    Custody(#[from] CustodyError),
+    #[error("the key in {} is {rests}\ngive {wanted}", folder.display())]
+    WrongUnlock { folder: PathBuf, rests: &'static str, wanted: &'static str },
+    #[error("{} does not say where the root's key is\nrestore it from a copy", path.display())]
+    TokenFile { path: PathBuf },
+    #[error("the root signed nothing")]
+    Sign(#[from] SignError),
     #[error(transparent)]
     Record(#[from] RecordError),
     #[error("the root certificate {} is damaged: {what}\nrestore it from a copy of the trust bundle", path.display())]

@@ -4,7 +4,7 @@
 //! ceremonies.jsonl   one entry a line; the line is what is signed and chained, byte for byte:
 //!
 //!     {"number":2,"previous":"…","time":"…","operator":"…","host":"…","act":{"sign":{…}},"signature":"…"}
-//!     └──────────────────── signed by the root's key, behind `CONTEXT` ────────────────┘
+//!     └───── signed by the root's key, behind 64 bytes 0x20, `CONTEXT`, a byte 0 ──────┘
 //!
 //!   previous    SHA-256 of the line before it; of the root's certificate (DER) in the first
 //!   signature   ECDSA with SHA-256 in DER, hexadecimal
@@ -23,19 +23,18 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use rcgen::SigningKey as _;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 pub use reading::{Verified, verify};
 
 use crate::authority::CaCertificate;
-use crate::key::P256Key;
+use crate::authority::custody::{CaKey, Kind, SignError, statement};
 use crate::pem_files;
 use crate::utc::Utc;
 
-/// Before what is signed, so that no entry passes for anything else that the root signs: a certificate begins with another byte.
-const CONTEXT: &[u8] = b"signet ceremony record v1\n";
+/// So that no entry passes for anything else that the root signs.
+const CONTEXT: &str = "signet ceremony record v1";
 
 /// One thing that was done with the root's key.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -133,8 +132,8 @@ pub enum RecordError {
     WitnessTooLong { what: &'static str },
     #[error("the entry cannot be written")]
     Unwritable(#[source] serde_json::Error),
-    #[error("the cryptographic library refused to sign the record")]
-    Cryptography,
+    #[error("the record was not signed")]
+    Sign(#[from] SignError),
 }
 
 /// Where the chain of entries is broken.
@@ -193,7 +192,7 @@ impl Record {
     pub(super) fn begin(
         folder: &Path,
         (root, trust_domain): (&CaCertificate, &str),
-        key: &P256Key,
+        key: &CaKey,
         witness: &Witness,
         now: OffsetDateTime,
     ) -> Result<(), RecordError> {
@@ -247,7 +246,7 @@ impl Record {
     pub(super) fn append(
         &mut self,
         act: Act,
-        key: &P256Key,
+        key: &CaKey,
         witness: &Witness,
         now: OffsetDateTime,
     ) -> Result<(), RecordError> {
@@ -272,11 +271,11 @@ impl Record {
 }
 
 /// Without the line's end.
-fn signed_line(entry: &Entry, key: &P256Key) -> Result<String, RecordError> {
+fn signed_line(entry: &Entry, key: &CaKey) -> Result<String, RecordError> {
     let object = serde_json::to_string(entry).map_err(RecordError::Unwritable)?;
     // All but the brace that ends it.
     let (open, _) = object.split_at(object.len() - 1);
-    let signature = key.sign(&[CONTEXT, open.as_bytes()].concat()).map_err(|_| RecordError::Cryptography)?;
+    let signature = key.sign(Kind::Statement, &statement(CONTEXT, open.as_bytes()))?;
     Ok(format!("{open}{SIGNATURE}{}\"}}", hex::encode(signature)))
 }
 

@@ -13,10 +13,11 @@ use super::super::{Profiles, builtin};
 use super::*;
 use crate::authority::hierarchy::{Level, ca_certificate};
 use crate::csr::ProvenKey;
+use crate::key::P256Key;
 
 /// An authority and a holder, and what is to be signed for them.
 struct Bench {
-    authority: Issuer<'static, KeyPair>,
+    authority: Issuer<'static, P256Key>,
     subject: Vec<u8>,
     key_id: Vec<u8>,
     key: ProvenKey,
@@ -39,7 +40,7 @@ fn now() -> OffsetDateTime {
 impl Bench {
     fn of(profile: Profile) -> Self {
         let path_length = 1;
-        let authority = KeyPair::generate().unwrap();
+        let authority = P256Key::generate().unwrap();
         let domain = "example.org".parse().unwrap();
         let end = now() + Duration::from_secs(1000 * 86_400);
         let params = ca_certificate(Level::Intermediate { path_length }, &domain, &authority, (now(), end)).unwrap();
@@ -110,7 +111,8 @@ fn what_is_signed_is_what_was_looked_at_and_verifies() {
     let bench = bench("workload");
     let made = bench.params().signed_by(&bench.key, &bench.authority).unwrap();
     let linted = LintedCertificate::check(made.der(), &bench.expected()).unwrap();
-    let signed = linted.sign(bench.authority.key()).unwrap();
+    let key = CaKey::from(bench.authority.key().clone());
+    let signed = linted.sign(&key).unwrap();
     let (rest, signed) = X509Certificate::from_der(&signed).unwrap();
     let (_, made) = X509Certificate::from_der(made.der()).unwrap();
     assert!(rest.is_empty() && signed.tbs_certificate.as_ref() == made.tbs_certificate.as_ref());

@@ -11,7 +11,7 @@ use webpki::{EndEntityCert, Error, KeyUsage};
 
 use super::super::{init, sign};
 use super::*;
-use crate::authority::SealStrength;
+use crate::authority::{Passphrase, SealStrength};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const CODE_SIGNING: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 3];
@@ -37,7 +37,7 @@ impl Below {
         let terms = Terms { purpose, permitted_uri_domains, ..Terms::of(DAY) };
         let ceremony = Ceremony::plan(folder.path(), request.as_bytes(), &terms, &SystemClock).unwrap();
         let witness = Witness { operator: "Ada".to_owned(), host: "vault".to_owned() };
-        let signed = ceremony.sign(&passphrase(), &witness, &SystemClock).unwrap().remove(0);
+        let signed = ceremony.sign(&Unlock::Passphrase(&passphrase()), &witness, &SystemClock).unwrap().remove(0);
         Self { folder, key, intermediate: signed.certificate }
     }
 
@@ -119,10 +119,10 @@ fn what_was_shown_is_what_is_signed_or_nothing_is() {
     for (index, change) in changes.into_iter().enumerate() {
         let mut ceremony = plan(Purpose::Workload);
         change(&mut ceremony.planned[0]);
-        let error = ceremony.sign(&passphrase(), &witness, &SystemClock).unwrap_err();
+        let error = ceremony.sign(&Unlock::Passphrase(&passphrase()), &witness, &SystemClock).unwrap_err();
         assert!(matches!(error, RootError::NotAsPlanned { .. }), "{index}: {error}");
     }
     assert_eq!(super::super::record::verify(folder.path()).unwrap().entries.len(), 1);
-    plan(Purpose::Workload).sign(&passphrase(), &witness, &SystemClock).unwrap();
+    plan(Purpose::Workload).sign(&Unlock::Passphrase(&passphrase()), &witness, &SystemClock).unwrap();
     sign(folder.path(), &passphrase(), request().as_bytes(), 0, DAY, &SystemClock).unwrap();
 }

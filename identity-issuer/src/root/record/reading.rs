@@ -14,6 +14,7 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 use super::super::{RootError, read_certificate};
 use super::{Act, Break, CONTEXT, Entry, Head, RecordError, SIGNATURE, paths, read_head};
 use crate::authority::CaCertificate;
+use crate::authority::custody::statement;
 
 /// A record whose every entry was made by the root.
 #[derive(Debug)]
@@ -123,7 +124,7 @@ fn follow(
     let line = std::str::from_utf8(line).map_err(|_| Break::NotAnEntry)?;
     let (open, rest) = line.rsplit_once(SIGNATURE).ok_or(Break::NotAnEntry)?;
     let signature = rest.strip_suffix("\"}").and_then(|text| hex::decode(text).ok()).ok_or(Break::NotAnEntry)?;
-    if !is_signed_by(root, &[CONTEXT, open.as_bytes()].concat(), &signature) {
+    if !is_signed_by(root, &statement(CONTEXT, open.as_bytes()), &signature) {
         return Err(Break::Signature);
     }
     let entry: Entry = serde_json::from_str(&format!("{open}}}")).map_err(|_| Break::NotAnEntry)?;

@@ -5,7 +5,7 @@ use rcgen::{CertificateParams, KeyPair};
 use signet_identity::{Clock, SystemClock};
 use tempfile::TempDir;
 
-use super::super::{Ceremony, RootError, Terms, init};
+use super::super::{Ceremony, RootError, Terms, Unlock, init};
 use super::*;
 use crate::authority::{Passphrase, SealStrength};
 
@@ -34,7 +34,7 @@ impl Place {
     fn sign_at(&self, requests: usize, clock: &dyn Clock) -> Result<Vec<super::super::CaSummary>, RootError> {
         let requests: String = (0..requests).map(|_| request()).collect();
         let ceremony = Ceremony::plan(self.0.path(), requests.as_bytes(), &Terms::of(DAY), clock)?;
-        ceremony.sign(&passphrase(), &witness(), clock)
+        ceremony.sign(&Unlock::Passphrase(&passphrase()), &witness(), clock)
     }
 
     fn path(&self) -> PathBuf {
@@ -220,7 +220,7 @@ fn two_ceremonies_at_once_are_one_too_many() {
     let first = Ceremony::plan(place.0.path(), request().as_bytes(), &Terms::of(DAY), &SystemClock).unwrap();
     let error = place.sign(1).unwrap_err();
     assert!(matches!(error, RootError::Record(RecordError::Locked { .. })), "{error}");
-    first.sign(&passphrase(), &witness(), &SystemClock).unwrap();
+    first.sign(&Unlock::Passphrase(&passphrase()), &witness(), &SystemClock).unwrap();
     place.sign(1).unwrap();
 }
 
@@ -230,9 +230,9 @@ fn what_is_not_signed_is_not_on_record() {
     let wrong = Passphrase::read(&b"open barley"[..]).unwrap();
     let plan = || Ceremony::plan(place.0.path(), request().as_bytes(), &Terms::of(DAY), &SystemClock).unwrap();
     drop(plan());
-    plan().sign(&wrong, &witness(), &SystemClock).unwrap_err();
+    plan().sign(&Unlock::Passphrase(&wrong), &witness(), &SystemClock).unwrap_err();
     let endless = Witness { operator: "a".repeat(Witness::MAX_BYTES + 1), ..witness() };
-    plan().sign(&passphrase(), &endless, &SystemClock).unwrap_err();
+    plan().sign(&Unlock::Passphrase(&passphrase()), &endless, &SystemClock).unwrap_err();
     assert_eq!(verify(place.0.path()).unwrap().head.number, 1);
 }
 
@@ -242,22 +242,6 @@ fn no_certificate_is_made_when_the_record_cannot_be_written() {
     let ceremony = Ceremony::plan(place.0.path(), request().as_bytes(), &Terms::of(DAY), &SystemClock).unwrap();
     // The head is replaced by a file in the folder: none can be made where a folder lies.
     std::fs::create_dir(place.0.path().join(".ceremonies.head.new")).unwrap();
-    let error = ceremony.sign(&passphrase(), &witness(), &SystemClock).unwrap_err();
+    let error = ceremony.sign(&Unlock::Passphrase(&passphrase()), &witness(), &SystemClock).unwrap_err();
     assert!(matches!(error, RootError::Record(RecordError::Io { .. })), "{error}");
-}
-
-#[test]
-fn a_signature_of_the_record_is_none_of_a_certificate() {
-    let key = P256Key::generate().unwrap();
-    // What an attacker would have signed as an entry begins with another byte than any TBSCertificate.
-    assert_ne!(CONTEXT[0], 0x30);
-    let entry = Entry {
-        number: 1,
-        previous: String::new(),
-        time: String::new(),
-        operator: String::new(),
-        host: String::new(),
-        act: Act::Init { trust_domain: String::new(), certificate_sha256: String::new(), not_after: String::new() },
-    };
-    assert!(signed_line(&entry, &key).unwrap().starts_with("{\"number\":1,"));
 }
