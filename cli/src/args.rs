@@ -20,7 +20,7 @@ pub(crate) use authorities::{
     BeginOptions, CaCsrOptions, CaImportOptions, RotateAuthorityOptions, RotateCommand, RotateRootOptions,
     RotateStatusOptions, TaintOptions,
 };
-pub(crate) use ca::{CaLogOptions, CaSignOptions, CaVerifyLogOptions};
+pub(crate) use ca::{CaInitOptions, CaLogOptions, CaSignOptions, CaVerifyLogOptions, UnlockOptions};
 pub(crate) use policy::{
     ApplyOptions, ChangeOptions, DiffOptions, ExplainOptions, HistoryOptions, RevisionOptions, RollbackOptions,
 };
@@ -185,36 +185,6 @@ pub(crate) struct DevOptions {
     /// Admin of the outbound gateway
     #[arg(long, default_value = "127.0.0.1:9904", value_name = "ADDRESS")]
     pub(crate) outbound_admin: SocketAddr,
-}
-
-/// Where a passphrase comes from: never the command line, which other users can read.
-#[derive(Args, Debug)]
-#[group(required = true, multiple = false)]
-pub(crate) struct PassphraseOptions {
-    /// File whose first line is the passphrase
-    #[arg(long, value_name = "FILE")]
-    pub(crate) passphrase_file: Option<PathBuf>,
-    /// Open file descriptor to read the passphrase from
-    #[arg(long, value_name = "FD")]
-    pub(crate) passphrase_fd: Option<u32>,
-}
-
-#[derive(Args, Debug)]
-#[command(after_help = "Example:
-  signet ca init --dir root --trust-domain example.org --passphrase-file passphrase
-
-Writes root.pem (public: the trust bundle) and the root key, encrypted. Do it on a machine without a network.")]
-pub(crate) struct CaInitOptions {
-    /// Folder for the root; made if it is not there
-    #[arg(long, value_name = "DIR")]
-    pub(crate) dir: PathBuf,
-    #[arg(long, value_name = "NAME")]
-    pub(crate) trust_domain: signet_identity::TrustDomain,
-    /// Life of the root certificate
-    #[arg(long, value_parser = duration, default_value = "3650d", value_name = "DURATION")]
-    pub(crate) life: Duration,
-    #[command(flatten)]
-    pub(crate) passphrase: PassphraseOptions,
 }
 
 #[derive(Args, Debug)]

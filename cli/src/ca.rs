@@ -8,8 +8,8 @@ use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use identity_issuer::SealStrength;
 use identity_issuer::root::{self, CaSummary};
+use identity_issuer::{SealStrength, TokenName, TokenPlace};
 use serde::Serialize;
 use signet_identity::SystemClock;
 use time::OffsetDateTime;
@@ -17,7 +17,7 @@ use time::OffsetDateTime;
 use crate::args::{CaInitOptions, CaShowOptions};
 use crate::failure::Failure;
 use crate::output::{self, Format, Report};
-use crate::passphrase;
+use crate::passphrase::Opener;
 
 pub(crate) use record::{log, verify_log};
 pub(crate) use signing::sign;
@@ -26,10 +26,23 @@ pub(crate) use signing::sign;
 const MAX_REQUEST_BYTES: u64 = 16 * 1024;
 
 pub(crate) fn init(options: &CaInitOptions, format: Format) -> Result<(), Failure> {
-    let passphrase = passphrase::read(&options.passphrase)?;
-    let strength = SealStrength::STANDARD;
-    let made = root::init(&options.dir, &options.trust_domain, &passphrase, strength, options.life, &SystemClock)
-        .map_err(|error| Failure::from_error(&error))?;
+    let made = match (Opener::read(&options.unlock)?, &options.token.pkcs11_module, &options.token.pkcs11_token) {
+        (Opener::Passphrase(passphrase), None, _) => {
+            let strength = SealStrength::STANDARD;
+            root::init(&options.dir, &options.trust_domain, &passphrase, strength, options.life, &SystemClock)
+        }
+        (Opener::PinFile(pin_file), Some(module), Some(label)) => {
+            let token = TokenName::Label(label.clone());
+            let place = TokenPlace { module: module.clone(), token, pin_file, sessions: 1 };
+            root::init_in_token(&options.dir, &options.trust_domain, &place, options.life, &SystemClock)
+        }
+        _ => {
+            return Err(Failure::new("it is not clear where the root's key is to be").remedy(
+                "give a passphrase for a file, or --pkcs11-module, --pkcs11-token and --pin-file for a token",
+            ));
+        }
+    };
+    let made = made.map_err(|error| Failure::from_error(&error))?;
     output::print(format, &Ca::new(&made, Some(options.dir.join("root.pem"))))
 }
 

@@ -6,7 +6,30 @@ use std::time::Duration;
 use clap::Args;
 use identity_issuer::root::{Label, Purpose, UriDomain};
 
-use super::{PassphraseOptions, duration};
+use super::duration;
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  signet ca init --dir root --trust-domain example.org --passphrase-file passphrase
+  signet ca init --dir root --trust-domain example.org --pin-file pin \\
+      --pkcs11-module /usr/lib/softhsm/libsofthsm2.so --pkcs11-token root
+
+Writes root.pem (public: the trust bundle), and the root key, encrypted, or the name of the token that it was made in and never leaves.
+Do it on a machine without a network.")]
+pub(crate) struct CaInitOptions {
+    /// Folder for the root; made if it is not there
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    #[arg(long, value_name = "NAME")]
+    pub(crate) trust_domain: signet_identity::TrustDomain,
+    /// Life of the root certificate
+    #[arg(long, value_parser = duration, default_value = "3650d", value_name = "DURATION")]
+    pub(crate) life: Duration,
+    #[command(flatten)]
+    pub(crate) unlock: UnlockOptions,
+    #[command(flatten)]
+    pub(crate) token: TokenOptions,
+}
 
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
@@ -52,7 +75,33 @@ pub(crate) struct CaSignOptions {
     #[arg(long)]
     pub(crate) yes: bool,
     #[command(flatten)]
-    pub(crate) passphrase: PassphraseOptions,
+    pub(crate) unlock: UnlockOptions,
+}
+
+/// What opens the root's key: never on the command line, which other users can read.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub(crate) struct UnlockOptions {
+    /// File whose first line is the passphrase
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// Open file descriptor to read the passphrase from
+    #[arg(long, value_name = "FD")]
+    pub(crate) passphrase_fd: Option<u32>,
+    /// File whose first line is the PIN of the token (PKCS#11) that the key is in
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pin_file: Option<PathBuf>,
+}
+
+/// A token (PKCS#11) in which the root's key is made.
+#[derive(Args, Debug)]
+pub(crate) struct TokenOptions {
+    /// Make the key in a token: the library that the HSM's vendor gives
+    #[arg(long, value_name = "FILE", requires_all = ["pkcs11_token", "pin_file"])]
+    pub(crate) pkcs11_module: Option<PathBuf>,
+    /// The token's label
+    #[arg(long, value_name = "LABEL", requires = "pkcs11_module")]
+    pub(crate) pkcs11_token: Option<String>,
 }
 
 #[derive(Args, Debug)]

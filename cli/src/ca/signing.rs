@@ -15,10 +15,10 @@ use crate::args::CaSignOptions;
 use crate::asking::confirm;
 use crate::failure::Failure;
 use crate::output::{self, Format, Report};
-use crate::passphrase;
+use crate::passphrase::Opener;
 
 pub(crate) fn sign(options: &CaSignOptions, format: Format) -> Result<(), Failure> {
-    let passphrase = passphrase::read(&options.passphrase)?;
+    let opener = Opener::read(&options.unlock)?;
     let requests = read_requests(&options.csr, MAX_REQUESTS, "the issuer writes its request when it starts")?;
     let terms = Terms {
         purpose: options.purpose,
@@ -34,7 +34,7 @@ pub(crate) fn sign(options: &CaSignOptions, format: Format) -> Result<(), Failur
         .map_err(|error| Failure::from_error(&error))
         .and_then(|ceremony| agree(&ceremony, options, format).map(|shown| (ceremony, shown)))
         .and_then(|(ceremony, shown)| {
-            let signed = ceremony.sign(&passphrase, &witness(options), &SystemClock);
+            let signed = ceremony.sign(&opener.unlock(), &witness(options), &SystemClock);
             Ok((signed.map_err(|error| Failure::from_error(&error))?, shown))
         })
         .and_then(|(signed, shown)| {
