@@ -66,7 +66,9 @@ impl From<IssueError> for Status {
             | IssueError::Banned
             | IssueError::Evicted
             | IssueError::Certify(CertifyError::EntitlementExpired { .. }) => Self::permission_denied(text),
-            IssueError::Certify(CertifyError::NoSubordinates) => Self::failed_precondition(text),
+            IssueError::Certify(CertifyError::NoSubordinates | CertifyError::OtherPurpose { .. }) => {
+                Self::failed_precondition(text)
+            }
             // Ours to mend: whoever asked can do nothing about it.
             IssueError::Certify(CertifyError::Lint { .. }) => {
                 tracing::error!(cause = text, "nothing issued");

@@ -176,7 +176,11 @@ impl IssueResult {
                 | IssueError::Banned
                 | IssueError::Evicted
                 | IssueError::NotPermitted(_)
-                | IssueError::Certify(CertifyError::EntitlementExpired { .. } | CertifyError::NoSubordinates),
+                | IssueError::Certify(
+                    CertifyError::EntitlementExpired { .. }
+                    | CertifyError::NoSubordinates
+                    | CertifyError::OtherPurpose { .. },
+                ),
             ) => Self::Refused,
             Err(IssueError::Store(StoreError::Busy)) => Self::Shed,
             Err(IssueError::NoAuthority | IssueError::Certify(_) | IssueError::Store(_)) => Self::Failed,

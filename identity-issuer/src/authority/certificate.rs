@@ -3,6 +3,7 @@
 use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::oid_registry::OID_X509_EXT_EXTENDED_KEY_USAGE;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::KeyId;
@@ -24,6 +25,9 @@ pub(crate) struct CaCertificate {
     pub(crate) constraint: Constraint,
     pub(crate) signs_certificates: bool,
     pub(crate) uris: Vec<String>,
+    /// What verifiers take certificates below it for, as object identifiers. Empty: anything.
+    pub(crate) purposes: Vec<Vec<u64>>,
+    pub(crate) constrains_names: bool,
     pub(crate) unknown_critical_extension: Option<String>,
 }
 
@@ -69,6 +73,8 @@ impl CaCertificate {
             constraint,
             signs_certificates: usage.is_some_and(|usage| usage.critical && usage.value.key_cert_sign()),
             uris: uris.collect(),
+            purposes: purposes(&certificate)?,
+            constrains_names: certificate.name_constraints().map_err(|_| MalformedCertificate)?.is_some(),
             unknown_critical_extension: certificate
                 .iter_extensions()
                 .find(|extension| extension.critical && extension.parsed_extension().unsupported())
@@ -86,6 +92,21 @@ impl CaCertificate {
         };
         self.issuer_der == above.subject_der && this.verify_signature(Some(&key)).is_ok()
     }
+}
+
+/// extKeyUsage (RFC 5280 §4.2.1.12), as most verifiers read it in a CA certificate: for all that is below.
+fn purposes(certificate: &X509Certificate<'_>) -> Result<Vec<Vec<u64>>, MalformedCertificate> {
+    const ANY: [u64; 5] = [2, 5, 29, 37, 0];
+    let Some(extension) =
+        certificate.get_extension_unique(&OID_X509_EXT_EXTENDED_KEY_USAGE).map_err(|_| MalformedCertificate)?
+    else {
+        return Ok(Vec::new());
+    };
+    let listed = yasna::parse_der(extension.value, |reader| {
+        reader.collect_sequence_of(|reader| Ok(reader.read_oid()?.components().clone()))
+    });
+    let listed = listed.map_err(|_| MalformedCertificate)?;
+    Ok(if listed.iter().any(|purpose| *purpose == ANY) { Vec::new() } else { listed })
 }
 
 fn parse_whole(der: &[u8]) -> Result<X509Certificate<'_>, MalformedCertificate> {

@@ -54,6 +54,8 @@ pub(crate) enum IntermediateError {
     NotUnderTheBundle { subject: String },
     #[error("has a subject that cannot be written as an issuer again")]
     Subject,
+    #[error("has name constraints, for which programs on rustls, Signet's own too, refuse whatever is below")]
+    NameConstraints,
 }
 
 /// Reads the PEM that `signet ca sign` wrote, and checks it against the key and the roots it has to fit. `path_length` is how many CAs
@@ -122,6 +124,9 @@ fn check_own(
     check_trust_domain(own, trust_domain)?;
     if own.key_id.is_none() {
         return Err(IntermediateError::NoKeyId);
+    }
+    if own.constrains_names {
+        return Err(IntermediateError::NameConstraints);
     }
     match own.constraint {
         Constraint::PathLength(length) if length <= u32::from(path_length) => Ok(()),
@@ -290,7 +295,16 @@ mod tests {
         use IntermediateError as E;
         let (root, key) = (root("example.org"), KeyPair::generate().unwrap());
         type Case = (fn(&mut CertificateParams), fn(&E) -> bool);
-        let cases: [Case; 9] = [
+        let cases: [Case; 10] = [
+            (
+                |p| {
+                    p.name_constraints = Some(rcgen::NameConstraints {
+                        permitted_subtrees: vec![rcgen::GeneralSubtree::DnsName("example.org".to_owned())],
+                        excluded_subtrees: Vec::new(),
+                    });
+                },
+                |e| matches!(e, E::NameConstraints),
+            ),
             (|p| p.is_ca = IsCa::Ca(BasicConstraints::Constrained(1)), |e| matches!(e, E::PathLength)),
             (|p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained), |e| matches!(e, E::PathLength)),
             (|p| p.is_ca = IsCa::ExplicitNoCa, |e| matches!(e, E::NotCa { .. })),

@@ -15,8 +15,8 @@ use super::intermediate::{self, CheckedChain, IntermediateError};
 use super::{CaKey, KeyName};
 use crate::certificate::{ApprovedCsr, Certificate};
 use crate::pem_files;
-use crate::profile::Form;
-use crate::profile::lint::{Above, Expected, Finding, LintedCertificate};
+use crate::profile::lint::{self, Above, Expected, Finding, LintedCertificate};
+use crate::profile::{Form, Profile};
 use crate::utc::Utc;
 
 /// Ready to sign. Its `Debug` shows no key.
@@ -29,6 +29,8 @@ pub(crate) struct Authority {
     subject: Vec<u8>,
     /// How many CAs there may be below it.
     path_length: u8,
+    /// What its chain is good for, one list for each certificate that has one.
+    purposes: Vec<Vec<Vec<u64>>>,
     chain: Vec<CertificateDer<'static>>,
     key_id: KeyId,
     not_before: OffsetDateTime,
@@ -47,6 +49,10 @@ pub enum CertifyError {
     EntitlementExpired { at: OffsetDateTime },
     #[error("this issuer's authority has pathLen 0: it signs no CA")]
     NoSubordinates,
+    #[error(
+        "this issuer's authority is for other purposes than the profile `{profile}`: nobody would take the certificate"
+    )]
+    OtherPurpose { profile: Box<str> },
     #[error("a certificate that breaks its profile `{profile}` was not signed: {finding}")]
     Lint { profile: Box<str>, finding: Finding },
     #[error("the cryptographic library refused to make the certificate")]
@@ -60,6 +66,8 @@ impl Authority {
         let unsigned = Unsigned::of(key.der_bytes());
         let template = Issuer::from_ca_cert_der(&checked.own.der, unsigned).map_err(|_| IntermediateError::Subject)?;
         check_writable_subject(&checked.own.der, &key, &template)?;
+        let chain = std::iter::once(&checked.own).chain(&checked.above);
+        let purposes = chain.filter(|one| !one.purposes.is_empty()).map(|one| one.purposes.clone()).collect();
         let key_id = checked.own.key_id.ok_or(IntermediateError::NoKeyId)?;
         let above = checked.above.into_iter().map(|certificate| certificate.der);
         let path_length = match checked.own.constraint {
@@ -71,6 +79,7 @@ impl Authority {
             template,
             subject: checked.own.subject_der,
             path_length,
+            purposes,
             key_id,
             not_before: checked.own.not_before,
             not_after: checked.not_after,
@@ -85,6 +94,9 @@ impl Authority {
         let profile = Arc::clone(&entitlement.profile);
         if matches!(profile.form, Form::SubordinateCa) && self.path_length == 0 {
             return Err(CertifyError::NoSubordinates);
+        }
+        if !self.is_for(&profile) {
+            return Err(CertifyError::OtherPurpose { profile: profile.name.clone() });
         }
         let end = entitlement.expires.map_or(self.not_after, |expires| expires.min(self.not_after));
         let validity = profile.lifetime(entitlement.ttl).validity(now, end).ok_or(match end < self.not_after {
@@ -118,6 +130,13 @@ impl Authority {
             issued_at: now,
             authority: self.key_id.clone(),
         })
+    }
+
+    /// Whether verifiers take what it signs for the profile's purposes.
+    fn is_for(&self, profile: &Profile) -> bool {
+        let Form::Leaf(leaf) = &profile.form else { return true };
+        let wanted: Vec<_> = leaf.extended_key_usages.iter().map(lint::arcs).collect();
+        self.purposes.iter().all(|allowed| wanted.iter().all(|purpose| allowed.contains(purpose)))
     }
 
     /// Whether those who trust the bundle trust what it signs.

@@ -319,7 +319,7 @@ fn basic_constraints(expected: &Expected<'_>) -> Vec<u8> {
 }
 
 /// The OID (RFC 5280 §4.2.1.12).
-fn arcs(purpose: &ExtendedKeyUsagePurpose) -> Vec<u64> {
+pub(crate) fn arcs(purpose: &ExtendedKeyUsagePurpose) -> Vec<u64> {
     let id_kp = |last| vec![1, 3, 6, 1, 5, 5, 7, 3, last];
     match purpose {
         ExtendedKeyUsagePurpose::Any => vec![2, 5, 29, 37, 0],

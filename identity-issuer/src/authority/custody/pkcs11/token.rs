@@ -180,6 +180,7 @@ impl Token {
             }
             Err(error) => Err(match pin_fault(&error) {
                 Some(reason) => {
+                    tracing::error!(token = %self.place.token, reason, "the token refused the PIN");
                     pool.refused_pin = Some((hash, reason));
                     refused(reason)
                 }
