@@ -13,7 +13,8 @@ use signet_tests::{Issuer, foreign_ca, program, secs};
 use tempfile::TempDir;
 
 /// Keys of a fragment for an issuer, of one for a gateway, and of one that is for `signet apply`.
-const OF_ISSUERS: [&str; 6] = ["administration", "attestation", "database", "federation", "profiles", "trust_bundle"];
+const OF_ISSUERS: [&str; 7] =
+    ["administration", "attestation", "authority", "database", "federation", "profiles", "trust_bundle"];
 const OF_GATEWAYS: [&str; 1] = ["identity"];
 const OF_APPLY: [&str; 1] = ["rules"];
 /// Kubernetes reads these.
@@ -33,6 +34,7 @@ impl Etc {
             fs::write(at(name), secret).unwrap();
             fs::set_permissions(at(name), fs::Permissions::from_mode(0o400)).unwrap();
         }
+        fs::write(at("pin"), "1234").unwrap();
         fs::write(at("reader-token"), "header.claims.signature").unwrap();
         drop(TokenMaker::at(folder.path()));
         foreign_ca::make_ca(folder.path(), "datacenter-1", "Datacenter 1");
@@ -56,9 +58,10 @@ impl Etc {
     }
 
     fn check_issuer(&self, fragment: &str) -> Output {
-        let mut text = "trust_domain: example.org\nstate: state\nlisten: 127.0.0.1:0\nadmin: 127.0.0.1:0\n\
-             authority: { certificate: authority.pem, passphrase_file: passphrase }\n"
-            .to_owned();
+        let mut text = "trust_domain: example.org\nstate: state\nlisten: 127.0.0.1:0\nadmin: 127.0.0.1:0\n".to_owned();
+        if !fragment.starts_with("authority:") {
+            text.push_str("authority: { certificate: authority.pem, passphrase_file: passphrase }\n");
+        }
         if !fragment.starts_with("trust_bundle:") {
             text.push_str("trust_bundle: root.pem\n");
         }

@@ -399,7 +399,7 @@ fn the_commands_of_the_page_work() {
             "issue" | "entitlements" => drop(job.told(&words)),
             "explain" => assert!(job.issuer.operate(&words).contains("granted")),
             // The root and its passphrase are where the issuer was made.
-            "ca" => drop(job.told(&words)),
+            "ca" => drop(job.told(&[&words[..], &["--yes"]].concat())),
             other => panic!("{other}"),
         }
         ran += 1;

@@ -12,6 +12,7 @@ use crate::files::replace;
 use crate::metrics::Admin;
 use crate::process::{Process, Recipe};
 use crate::program;
+use crate::softhsm::SoftHsm;
 use crate::wait::secs;
 
 /// A running issuer.
@@ -40,6 +41,15 @@ impl Issuer {
 
     /// The same with further lines of configuration.
     pub fn start_with(folder: &Path, trust_domain: &str, ttl: Duration, more: &str) -> Self {
+        Self::start_keyed(folder, trust_domain, ttl, more, None)
+    }
+
+    /// The same with its keys in a token.
+    pub fn start_in_token(folder: &Path, trust_domain: &str, ttl: Duration, more: &str, hsm: &SoftHsm) -> Self {
+        Self::start_keyed(folder, trust_domain, ttl, more, Some(hsm))
+    }
+
+    fn start_keyed(folder: &Path, trust_domain: &str, ttl: Duration, more: &str, hsm: Option<&SoftHsm>) -> Self {
         let root = folder.join("root");
         let passphrase = folder.join("passphrase");
         fs::write(&passphrase, "the root's passphrase\n").expect("a file");
@@ -48,25 +58,38 @@ impl Issuer {
             &["ca", "init", "--trust-domain", trust_domain],
             &[("--dir", &root), ("--passphrase-file", &passphrase)],
         );
-        Self::under(folder, root, passphrase, trust_domain, ttl, more)
+        Self::under(folder, root, passphrase, trust_domain, ttl, more, hsm)
     }
 
     /// Another one under the same root, with an intermediate of its own.
     pub fn beside(&self, folder: &Path, trust_domain: &str, ttl: Duration, more: &str) -> Self {
-        Self::under(folder, self.root.clone(), self.passphrase.clone(), trust_domain, ttl, more)
+        Self::under(folder, self.root.clone(), self.passphrase.clone(), trust_domain, ttl, more, None)
     }
 
-    fn under(folder: &Path, root: PathBuf, passphrase: PathBuf, trust_domain: &str, ttl: Duration, more: &str) -> Self {
+    fn under(
+        folder: &Path,
+        root: PathBuf,
+        passphrase: PathBuf,
+        trust_domain: &str,
+        ttl: Duration,
+        more: &str,
+        hsm: Option<&SoftHsm>,
+    ) -> Self {
         let state = folder.join("issuer");
         fs::create_dir(&state).expect("a folder");
         let host = Host::new();
         let (address, admin) = (host.free(), host.free());
         let socket = folder.join("issuer-admin.sock");
         let configuration = folder.join("issuer.yaml");
-        let text = configuration_text(trust_domain, &root, &state, &passphrase, &socket, address, admin, ttl);
+        let mut text = configuration_text(trust_domain, &root, &state, &passphrase, &socket, address, admin, ttl);
+        let mut recipe =
+            Recipe::new("issuer", program::ours("identity-issuer"), folder).arg("--config").arg(&configuration);
+        if let Some(hsm) = hsm {
+            text = text.replace(&format!("passphrase_file: {}", passphrase.display()), &hsm.configuration());
+            recipe = recipe.env("SOFTHSM2_CONF", hsm.settings().to_str().expect("a path of ours"));
+        }
         fs::write(&configuration, text + more).expect("a file");
-        let mut process =
-            Recipe::new("issuer", program::ours("identity-issuer"), folder).arg("--config").arg(&configuration).start();
+        let mut process = recipe.start();
 
         let (request, certificate) = (state.join("authority.csr"), state.join("authority.pem"));
         process.wait_until("a certificate request", secs(30), |_| request.exists());

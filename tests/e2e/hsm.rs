@@ -1,0 +1,194 @@
+//! CA keys in an HSM, as SoftHSM2 is one: made inside, never out, and an issuer that outlives its token's absence.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::fs;
+use std::time::Instant;
+
+use signet_tests::ceremony::Ended;
+use signet_tests::openssl::openssl_ok;
+use signet_tests::{Curl, Issuer, SoftHsm, Workload, program, secs};
+use tempfile::TempDir;
+use tonic::Code;
+
+const WORKLOAD: &str = "spiffe://example.org/shop/cart";
+
+/// Nobody who asks often is told to come later.
+const GENEROUS: &str = "limits: { renewals_per_minute: 60000 }\n";
+
+struct Place {
+    issuer: Issuer,
+    hsm: SoftHsm,
+    folder: TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        let hsm = SoftHsm::new(folder.path(), "issuing");
+        let issuer = Issuer::start_in_token(folder.path(), "example.org", secs(3600), GENEROUS, &hsm);
+        Self { issuer, hsm, folder }
+    }
+
+    fn workload(&self) -> Workload {
+        let mut workload = Workload::of(self.issuer.address);
+        workload.attest(&self.issuer.join_token(WORKLOAD)).unwrap();
+        workload
+    }
+
+    /// The status of `/ready`, and what it says.
+    fn readiness(&self) -> String {
+        Curl::get(self.issuer.admin.url("/ready")).run().text()
+    }
+}
+
+#[test]
+fn an_issuers_keys_are_made_in_its_token_and_nobody_gets_them_out() {
+    let place = Place::new();
+    let workload = place.workload();
+    let chain = place.folder.path().join("chain.pem");
+    fs::write(&chain, workload.svid().chain_pem()).unwrap();
+    let (root, chain) = (place.issuer.bundle.to_str().unwrap(), chain.to_str().unwrap());
+    openssl_ok(&["verify", "-x509_strict", "-CAfile", root, "-untrusted", chain, chain]);
+
+    // No file holds one, sealed or not.
+    let state = place.issuer.database.parent().unwrap();
+    let sealed = walk(state).into_iter().filter(|text| text.contains("KEY-----")).count();
+    assert_eq!(sealed, 0, "a key in a file of the state folder");
+
+    let words = [SoftHsm::MODULE, place.hsm.label, SoftHsm::PIN];
+    let told = place.hsm.run(program::ours("signet-test-thief"), &words);
+    assert_eq!(told, "keys 1\n");
+}
+
+/// All files below a folder, as text.
+fn walk(folder: &std::path::Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_dir() {
+            found.extend(walk(&entry.path()));
+        } else if entry.file_type().unwrap().is_file() {
+            found.push(String::from_utf8_lossy(&fs::read(entry.path()).unwrap()).into_owned());
+        }
+    }
+    found
+}
+
+#[test]
+fn a_thousand_certificates_are_signed_in_a_token_by_many_at_once() {
+    let place = Place::new();
+    let workloads: Vec<Workload> = (0..10).map(|_| place.workload()).collect();
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        for mut workload in workloads {
+            scope.spawn(move || {
+                for _ in 0..99 {
+                    workload.renew().unwrap();
+                }
+            });
+        }
+    });
+    println!("990 certificates took {:?}", began.elapsed());
+    // And the issuer's own.
+    assert!(place.issuer.records()[0] > 1000);
+    assert_eq!(place.issuer.admin.sum("signet_issuer_issued_total", &[("result", "failed")]), 0.0);
+}
+
+#[test]
+fn a_token_that_is_taken_out_stops_issuing_and_it_goes_on_by_itself_once_it_is_back() {
+    let mut place = Place::new();
+    let mut workload = place.workload();
+    let pid = place.issuer.process.pid();
+    for _ in 0..2 {
+        place.hsm.take_out();
+        let refused = workload.renew().unwrap_err();
+        assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+        assert!(refused.message().contains("key is out of reach"), "{refused:?}");
+        let admin = place.issuer.admin;
+        place.issuer.process.wait_until("not ready", secs(10), |_| !admin.is_ready());
+        let reasons = place.readiness();
+        assert!(reasons.contains("keys") && reasons.contains("issuing"), "{reasons}");
+        assert_eq!(admin.sum("signet_issuer_keys_out_of_reach", &[]), 1.0);
+        // What is out stays good, and is served: the stream of bundles needs no key.
+        assert!(!workload.svid().chain_pem().is_empty());
+
+        place.hsm.put_back();
+        place.issuer.wait_until_ready();
+        workload.renew().unwrap();
+        assert_eq!(admin.sum("signet_issuer_keys_out_of_reach", &[]), 0.0);
+    }
+    assert_eq!(place.issuer.process.pid(), pid);
+    assert!(!place.issuer.process.log().contains(SoftHsm::PIN), "the PIN in a log");
+}
+
+#[test]
+fn a_restarted_issuer_finds_its_keys_in_the_token_again() {
+    let mut place = Place::new();
+    let mut workload = place.workload();
+    let before = issuing_key(&workload);
+    place.issuer.process.kill();
+    place.issuer.process.start_again();
+    place.issuer.wait_until_ready();
+    workload.renew().unwrap();
+    assert_eq!(issuing_key(&workload), before);
+}
+
+/// The certificate of the authority that signed it.
+fn issuing_key(workload: &Workload) -> String {
+    workload.svid().chain_pem().split("-----BEGIN CERTIFICATE-----").nth(2).unwrap().to_owned()
+}
+
+#[test]
+fn a_wrong_pin_is_tried_once_and_not_until_the_token_locks_itself() {
+    let mut place = Place::new();
+    let mut workload = place.workload();
+    fs::write(place.hsm.pin_file(), "0000-wrong\n").unwrap();
+    let admin = place.issuer.admin;
+    // The sessions are lost, so that the PIN is asked for.
+    place.hsm.take_out();
+    place.issuer.process.wait_until("not ready", secs(10), |_| !admin.is_ready());
+    place.hsm.put_back();
+    let asked = || Curl::get(admin.url("/ready")).run().text();
+    place.issuer.process.wait_until("the PIN's refusal", secs(15), |_| asked().contains("not the PIN"));
+    for _ in 0..20 {
+        workload.renew().unwrap_err();
+    }
+    assert!(!asked().contains("0000-wrong"));
+    assert_eq!(place.issuer.process.lines_with(&["the token refused the PIN"]).len(), 1);
+    fs::write(place.hsm.pin_file(), format!("{}\n", SoftHsm::PIN)).unwrap();
+    place.issuer.wait_until_ready();
+    workload.renew().unwrap();
+}
+
+#[test]
+fn a_roots_key_may_be_in_a_token_too() {
+    let folder = TempDir::new().unwrap();
+    let hsm = SoftHsm::new(folder.path(), "root");
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (root, pin) = (at("root"), hsm.pin_file());
+    let pin = pin.to_str().unwrap();
+    let signet = |words: &[&str]| {
+        let mut command = std::process::Command::new(program::ours("signet"));
+        Ended(command.args(words).env("SOFTHSM2_CONF", hsm.settings()).output().unwrap())
+    };
+    let token = ["--pkcs11-module", SoftHsm::MODULE, "--pkcs11-token", "root", "--pin-file", pin];
+    signet(&[&["ca", "init", "--dir", &root, "--trust-domain", "example.org"][..], &token].concat()).success();
+    assert!(!fs::exists(at("root/root.key")).unwrap());
+
+    openssl_ok(&["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", &at("a.key")]);
+    openssl_ok(&["req", "-new", "-key", &at("a.key"), "-subj", "/CN=a", "-out", &at("a.csr")]);
+    let (csr, out) = (at("a.csr"), at("a.pem"));
+    let sign = ["ca", "sign", "--yes", "--dir", &root, "--csr", &csr, "--out", &out];
+    fs::write(at("passphrase"), "a passphrase\n").unwrap();
+    let refused = signet(&[&sign[..], &["--passphrase-file", &at("passphrase")]].concat()).refused();
+    assert!(refused.contains("--pin-file"), "{refused}");
+    fs::write(at("wrong-pin"), "0000-wrong\n").unwrap();
+    let refused = signet(&[&sign[..], &["--pin-file", &at("wrong-pin")]].concat()).refused();
+    assert!(refused.contains("PIN") && !refused.contains("0000-wrong"), "{refused}");
+
+    signet(&[&sign[..], &["--pin-file", pin]].concat()).success();
+    openssl_ok(&["verify", "-x509_strict", "-CAfile", &at("root/root.pem"), &out]);
+    signet(&["ca", "verify-log", "--dir", &root, "--certificate", &out]).success();
+    let words = [SoftHsm::MODULE, "root", SoftHsm::PIN];
+    assert_eq!(hsm.run(program::ours("signet-test-thief"), &words), "keys 1\n");
+}
