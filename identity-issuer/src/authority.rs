@@ -21,7 +21,7 @@ pub use custody::{
 };
 pub(crate) use intake::Intake;
 pub(crate) use intermediate::{IntermediateError, check_is_under, check_peer, read_chain};
-pub(crate) use issuing::{Authority, CertifyError, KeyId, Unsigned};
+pub(crate) use issuing::{Authority, CertifyError, KeyId, Unsigned, sign_with};
 pub(crate) use journal::{RootChange, Rotation};
 pub(crate) use publication::{Publication, Published};
 pub(crate) use reach::Reach;

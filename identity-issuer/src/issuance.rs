@@ -9,8 +9,7 @@ use tokio::sync::broadcast;
 
 use crate::admission::Place;
 use crate::attestation::Attestation;
-use crate::authority::custody::Pace;
-use crate::authority::{Authorities, Authority, CertifyError};
+use crate::authority::{Authorities, CertifyError, sign_with};
 use crate::certificate::{ApprovedCsr, Certificate, NotPermitted};
 use crate::csr::{CsrError, ProvenKey};
 use crate::entitlement::Entitlement;
@@ -108,7 +107,9 @@ impl Parts {
         let key = ProvenKey::from_csr(csr, &entitlement.profile.keys)?;
         let approved = ApprovedCsr::approve(entitlement, attestation, key, &self.issuer)?;
         let authority = self.authorities.active().ok_or(IssueError::NoAuthority)?;
-        let certificate = certify(authority, approved, self.clock.now()).await?;
+        let now = self.clock.now();
+        let certificate = sign_with(authority, move |authority| authority.certify(approved, now)).await;
+        let certificate = certificate.ok_or(CertifyError::Cryptography(None))??;
         // To wait for the record takes no processor.
         drop(place);
         let announcement = Issued::of(&certificate);
@@ -124,20 +125,6 @@ impl Parts {
         );
         // Mostly nobody listens.
         let _ = self.announce.send(issued);
-    }
-}
-
-/// A key that takes its time is not waited for on a worker of the runtime.
-async fn certify(
-    authority: Arc<Authority>,
-    approved: ApprovedCsr,
-    now: OffsetDateTime,
-) -> Result<Certificate, CertifyError> {
-    match authority.pace() {
-        Pace::Quick => authority.certify(approved, now),
-        Pace::Blocks => tokio::task::spawn_blocking(move || authority.certify(approved, now))
-            .await
-            .map_err(|_| CertifyError::Cryptography(None))?,
     }
 }
 

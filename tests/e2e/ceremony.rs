@@ -4,13 +4,15 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use serde_json::Value;
 use signet_tests::ceremony::Ceremony;
 use signet_tests::openssl::{openssl, openssl_ok};
-use signet_tests::program;
 use signet_tests::terminal::Asked;
+use signet_tests::{Issuer, SoftHsm, pages, program, secs};
+use tempfile::TempDir;
 
 fn at_a_terminal(ceremony: &Ceremony, words: &[&str]) -> Asked {
     let mut command = Command::new(program::ours("signet"));
@@ -58,7 +60,7 @@ fn a_person_sees_all_of_it_first_and_a_no_signs_nothing() {
     };
     let (code, told) = asked.answer("n");
     assert_eq!(code, Some(1), "{told}");
-    assert!(told.contains("nothing was signed"), "{told}");
+    assert!(told.contains("nothing was changed"), "{told}");
     assert!(!exists(&ceremony, "authority.pem"));
     assert_eq!(log(&ceremony).len(), 1);
 
@@ -79,7 +81,7 @@ fn where_nobody_can_be_asked_nothing_is_signed_without_a_word_to_that_effect() {
     ceremony.request("prime256v1");
     let words: Vec<_> = Ceremony::SIGN.into_iter().filter(|word| *word != "--yes").collect();
     let error = ceremony.signet(&words).refused();
-    assert!(error.contains("nothing was signed") && error.contains("--yes"), "{error}");
+    assert!(error.contains("nothing was changed") && error.contains("--yes"), "{error}");
     assert!(!exists(&ceremony, "authority.pem"));
 }
 
@@ -212,13 +214,14 @@ fn the_record_is_verified_on_any_machine_and_by_openssl() {
     let head = told["head"].as_str().unwrap();
     assert!(elsewhere.run(&[&verify[..], &["--head", head]].concat()).status.success());
 
-    // As the page says: what stands before the signature, behind a line of context, is what is signed.
+    // As the page says.
     let record = fs::read_to_string(elsewhere.path("ceremonies.jsonl")).unwrap();
     let public = openssl_ok(&["x509", "-in", &elsewhere.path("root.pem"), "-noout", "-pubkey"]);
     fs::write(elsewhere.path("root.pub"), public).unwrap();
     for line in record.lines() {
         let (signed, signature) = line.rsplit_once(",\"signature\":\"").unwrap();
-        fs::write(elsewhere.path("message"), format!("signet ceremony record v1\n{signed}")).unwrap();
+        let message = format!("{}signet ceremony record v1\0{signed}", " ".repeat(64));
+        fs::write(elsewhere.path("message"), message).unwrap();
         fs::write(elsewhere.path("signature"), hex::decode(signature.strip_suffix("\"}").unwrap()).unwrap()).unwrap();
         let (key, signature, message) =
             (elsewhere.path("root.pub"), elsewhere.path("signature"), elsewhere.path("message"));
@@ -254,4 +257,82 @@ fn a_record_that_was_changed_is_refused_by_whoever_reads_or_adds_to_it() {
     }
     fs::write(&path, &record).unwrap();
     ceremony.sign().success();
+}
+
+#[test]
+fn a_ceremony_that_is_killed_at_any_point_leaves_a_record_that_holds() {
+    let ceremony = Ceremony::new();
+    ceremony.init();
+    requests(&ceremony, 3);
+    let began = Instant::now();
+    ceremony.sign().success();
+    let whole = began.elapsed();
+    let (out, verify) = (ceremony.path("authority.pem"), ["ca", "verify-log", "--dir", "root"]);
+    for round in 0..30 {
+        drop(fs::remove_file(&out));
+        let mut command = Command::new(program::ours("signet"));
+        command.args(Ceremony::SIGN).args(["--passphrase-file", "passphrase"]).current_dir(ceremony.folder.path());
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut signing = command.spawn().unwrap();
+        // Most of the time is argon2's; what comes after it is tried more often.
+        std::thread::sleep(whole * 3 / 4 + whole * round / 60);
+        signing.kill().unwrap();
+        signing.wait().unwrap();
+
+        // What came out, if anything did, is on record; and the record is whole, or mended by the next ceremony.
+        let has_certificates = fs::read_to_string(&out).is_ok_and(|text| text.contains("END CERTIFICATE"));
+        if has_certificates {
+            let told = ceremony.run(&[&verify[..], &["--certificate", "authority.pem"]].concat());
+            assert!(told.status.success(), "{round}: {}", String::from_utf8_lossy(&told.stderr));
+        }
+        let told = ceremony.run(&verify);
+        let error = String::from_utf8_lossy(&told.stderr);
+        assert!(told.status.success() || error.contains("ends within a line"), "{round}: {error}");
+    }
+    drop(fs::remove_file(&out));
+    ceremony.sign().success();
+    let told = ceremony.run(&[&verify[..], &["--certificate", "authority.pem"]].concat());
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    let numbers: Vec<_> = log(&ceremony).iter().map(|entry| entry["number"].as_u64().unwrap()).collect();
+    assert!(numbers.iter().copied().eq(1..=numbers.len() as u64) && numbers.len() > 7, "{numbers:?}");
+}
+
+#[test]
+fn the_commands_of_the_page_work() {
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let issuer = Issuer::start(folder.path(), "example.org", secs(600));
+    let hsm = SoftHsm::new(folder.path(), "root");
+    fs::copy(hsm.pin_file(), at("pin")).unwrap();
+    let elsewhere = Ceremony::new();
+
+    let mut verbs = Vec::new();
+    for words in pages::commands("hierarchy.md") {
+        let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
+        verbs.push(words[1].to_owned());
+        // The root that is made first; this issuer has one already.
+        let is_elsewhere = words.starts_with(&["ca", "init", "--dir", "root"]);
+        match words[1] {
+            "sign" => {
+                words.push("--yes");
+                if !at("successor.csr").exists() {
+                    fs::copy(at("authority.csr"), at("successor.csr")).unwrap();
+                }
+            }
+            "verify-log" if words.contains(&"--record") => {
+                for file in ["ceremonies.jsonl", "root.pem"] {
+                    fs::copy(at("root").join(file), at(file)).unwrap();
+                }
+            }
+            _ => {}
+        }
+        let mut command = Command::new(program::ours("signet"));
+        command.args(&words).current_dir(if is_elsewhere { elsewhere.folder.path() } else { folder.path() });
+        command.env("SIGNET_ISSUER", &issuer.socket).env("SOFTHSM2_CONF", hsm.settings());
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "signet {words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert_eq!(verbs, ["init", "csr", "sign", "verify-log", "import", "log", "verify-log", "init", "sign"]);
+    let known = issuer.operate(&["get", "authorities"]);
+    assert_eq!(known.matches("prepared").count(), 2, "{known}");
 }

@@ -61,7 +61,7 @@ fn agree(ceremony: &Ceremony, options: &CaSignOptions, format: Format) -> Result
         Format::Table => output::print_text(&format!("{text}\n"))?,
         // A person who is asked sees it; what a program reads is told at the end.
         Format::Json | Format::Yaml if !options.yes => {
-            write!(io::stderr(), "{text}\n").map_err(|error| Failure::from_error(&error))?;
+            writeln!(io::stderr(), "{text}").map_err(|error| Failure::from_error(&error))?;
         }
         Format::Json | Format::Yaml => {}
     }

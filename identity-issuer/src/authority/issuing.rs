@@ -144,11 +144,6 @@ impl Authority {
         intermediate::check_is_under(&self.chain, bundle, now)
     }
 
-    /// How long it takes to sign.
-    pub(crate) fn pace(&self) -> Pace {
-        self.key.pace()
-    }
-
     /// Of its key.
     pub(crate) fn name(&self) -> KeyName {
         self.key.name()
@@ -194,6 +189,17 @@ impl Authority {
     /// The earliest end of the chain, root included.
     pub(crate) fn not_after(&self) -> OffsetDateTime {
         self.not_after
+    }
+}
+
+/// Has the authority sign: here, or on a thread that may block, where its key takes its time. None when the runtime ends meanwhile.
+pub(crate) async fn sign_with<T: Send + 'static>(
+    authority: Arc<Authority>,
+    sign: impl FnOnce(&Authority) -> T + Send + 'static,
+) -> Option<T> {
+    match authority.key.pace() {
+        Pace::Quick => Some(sign(&authority)),
+        Pace::Blocks => tokio::task::spawn_blocking(move || sign(&authority)).await.ok(),
     }
 }
 

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 
 use super::Bundles;
 use super::statement::{Statement, sign};
-use crate::authority::{Authorities, CaCertificate, KeyName, Member, Publication, check_is_under};
+use crate::authority::{Authorities, CaCertificate, KeyName, Member, Publication, check_is_under, sign_with};
 use crate::metrics::Metrics;
 use crate::store::{BundlesChange, PublishedBundles, SignedBundles, Store, StoreError};
 use crate::utc::Utc;
@@ -128,7 +128,9 @@ impl Shared {
         let Some(authority) = self.authorities.active() else { return Ok(false) };
         let now = self.clock.now();
         let offered = self.authorities.all().into_iter().filter(Member::is_offered).filter_map(|member| member.chain);
-        let signed = sign(&authority, bundles, offered.collect(), now)?;
+        let (bundles, offered) = (bundles.clone(), offered.collect());
+        let signed = sign_with(authority, move |authority| sign(authority, &bundles, offered, now)).await;
+        let signed = signed.unwrap_or(Err(StoreError::Record { what: "bundles that were not signed" }))?;
         let issuer = signed.issuer.clone();
         self.store.change_bundles(BundlesChange::Publish(signed, now)).await?;
         // By the authorities before this one, it says nothing any more.

@@ -1,4 +1,4 @@
-//! CA keys in an HSM, as SoftHSM2 is one: made inside, never out, and an issuer that outlives its token's absence.
+//! Where CA keys rest. In an HSM, as SoftHSM2 is one: made inside, never out, and an issuer that outlives its token's absence.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use signet_tests::ceremony::Ended;
 use signet_tests::openssl::openssl_ok;
-use signet_tests::{Curl, Issuer, SoftHsm, Workload, program, secs};
+use signet_tests::{Curl, Issuer, Recipe, SoftHsm, Workload, program, secs};
 use tempfile::TempDir;
 use tonic::Code;
 
@@ -191,4 +191,35 @@ fn a_roots_key_may_be_in_a_token_too() {
     signet(&["ca", "verify-log", "--dir", &root, "--certificate", &out]).success();
     let words = [SoftHsm::MODULE, "root", SoftHsm::PIN];
     assert_eq!(hsm.run(program::ours("signet-test-thief"), &words), "keys 1\n");
+}
+
+#[test]
+fn an_issuers_passphrase_may_come_from_a_descriptor_and_be_in_no_file() {
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("root-passphrase"), "the root's\n").unwrap();
+    let paths = [("--dir", &*at("root")), ("--passphrase-file", &*at("root-passphrase"))];
+    signet_tests::issuer::signet(&["ca", "init", "--trust-domain", "example.org"], &paths);
+    let configuration = |keys: &str| {
+        format!(
+            "trust_domain: example.org\nstate: state\ntrust_bundle: root/root.pem\nlisten: 127.0.0.1:0\nadmin: 127.0.0.1:0\n\
+             authority: {{ certificate: authority.pem, {keys} }}\n"
+        )
+    };
+    fs::write(at("issuer.yaml"), configuration("passphrase_fd: 3")).unwrap();
+    let start = |passphrase: &str| {
+        let script = "exec \"$0\" --config issuer.yaml 3<<.\n$PASSPHRASE\n.\n";
+        let recipe = Recipe::new("issuer", "/bin/sh", folder.path()).args(["-c", script]);
+        recipe.arg(program::ours("identity-issuer")).env("PASSPHRASE", passphrase).start()
+    };
+    let mut issuer = start("opens the issuer's key");
+    issuer.wait_until("a request", secs(30), |_| at("state/authority.csr").exists());
+    issuer.kill();
+    let sealed = fs::read_dir(at("state/authorities")).unwrap().count();
+    assert_eq!(sealed, 1);
+
+    let mut again = start("opens nothing");
+    assert!(!again.wait(secs(30)).success());
+    let log = again.log();
+    assert!(log.contains("the passphrase does not open") && !log.contains("opens nothing"), "{log}");
 }
