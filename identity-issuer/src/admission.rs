@@ -103,6 +103,11 @@ impl Admission {
         taken.map_err(|after| self.refuse(Limit::Beside, after))
     }
 
+    /// One token; they have the share of what is given beside an identity.
+    pub(crate) fn token(&self, of: AttestationNumber) -> Result<(), Refused> {
+        self.beside(of, 1)
+    }
+
     pub(crate) fn renewal(&self, of: AttestationNumber) -> Result<(), Refused> {
         let taken = self.0.renewals.take(of, Instant::now());
         taken.map_err(|after| self.refuse(Limit::Renewals, after))

@@ -12,6 +12,7 @@ mod identity;
 mod issuing;
 mod naming;
 mod policy;
+mod tokens;
 mod unattended;
 mod watching;
 
@@ -29,11 +30,12 @@ use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 use crate::admission::Refused;
 use crate::agents::NoStanding;
 use crate::authority::{CertifyError, SignError};
-use crate::bundles::told_to;
+use crate::bundles::{jwt_told_to, told_to};
 use crate::certificate::Certificate;
-use crate::distribution::Version;
+use crate::distribution::{Distribution, Version};
 use crate::entitlement::{Entitlement, NotEntitled};
 use crate::issuance::IssueError;
+use crate::jwt::JwtBundles;
 use crate::store::StoreError;
 
 pub(crate) use admin::AdminApi;
@@ -210,14 +212,20 @@ fn svid(certificate: Certificate, entitlement: &Entitlement) -> wire::X509Svid {
 }
 
 /// What the holder of `entitlement` is to trust.
-fn bundles(set: &BundleSet, entitlement: &Entitlement) -> wire::TrustBundles {
-    written(&told_to(set, entitlement.id.trust_domain(), &entitlement.federates_with))
+fn bundles(distribution: &Distribution, entitlement: &Entitlement) -> wire::TrustBundles {
+    let (of, federates_with) = (entitlement.id.trust_domain(), &entitlement.federates_with);
+    let jwt = jwt_told_to(&distribution.jwt_bundles(), of, federates_with);
+    written(&told_to(&distribution.bundles(), of, federates_with), &jwt)
 }
 
-fn written(set: &BundleSet) -> wire::TrustBundles {
+fn written(set: &BundleSet, jwt: &JwtBundles) -> wire::TrustBundles {
     let bundle = |bundle: &signet_identity::TrustBundle| wire::TrustBundle {
         trust_domain: bundle.trust_domain().as_str().to_owned(),
         x509_authorities: bundle.authorities().iter().map(|der| der.to_vec()).collect(),
+        jwt_authorities: jwt
+            .get(bundle.trust_domain())
+            .map(|keys| keys.to_jwks().to_string().into())
+            .unwrap_or_default(),
     };
     let mut bundles = wire::TrustBundles { bundles: set.iter().map(bundle).collect(), version: Vec::new() };
     bundles.version = Version::of(&bundles.encode_to_vec()).to_vec();

@@ -20,6 +20,8 @@ use rustls_pki_types::CertificateDer;
 use signet_identity::{BundleSet, TrustBundle, TrustDomain};
 use tokio::sync::watch;
 
+use crate::jwt::JwtBundles;
+
 pub(crate) use follow::Follower;
 pub(crate) use roots::{Roots, fingerprint};
 pub(crate) use shared::{ForgetError, Shared};
@@ -40,6 +42,9 @@ struct Inner {
     sources: Mutex<Sources>,
     own: watch::Sender<BundleSet>,
     in_force: watch::Sender<BundleSet>,
+    /// The keys of JWT-SVIDs.
+    own_jwt: watch::Sender<JwtBundles>,
+    jwt_in_force: watch::Sender<JwtBundles>,
 }
 
 #[derive(Debug)]
@@ -47,6 +52,7 @@ struct Sources {
     own: BundleSet,
     /// Of the other issuers; several of one trust domain.
     others: Vec<TrustBundle>,
+    other_jwt: Vec<JwtBundles>,
 }
 
 /// Why what there is to be trusted is no good.
@@ -59,8 +65,14 @@ pub(crate) struct UnionError {
 
 impl Bundles {
     pub(crate) fn new(own: BundleSet) -> Self {
-        let sources = Mutex::new(Sources { own: own.clone(), others: Vec::new() });
-        Self(Arc::new(Inner { sources, own: watch::Sender::new(own.clone()), in_force: watch::Sender::new(own) }))
+        let sources = Mutex::new(Sources { own: own.clone(), others: Vec::new(), other_jwt: Vec::new() });
+        Self(Arc::new(Inner {
+            sources,
+            own: watch::Sender::new(own.clone()),
+            in_force: watch::Sender::new(own),
+            own_jwt: watch::Sender::default(),
+            jwt_in_force: watch::Sender::default(),
+        }))
     }
 
     /// The union, as it changes.
@@ -73,15 +85,45 @@ impl Bundles {
         self.0.own.subscribe()
     }
 
+    /// The keys of JWT-SVIDs, as they change.
+    pub(crate) fn jwt_in_force(&self) -> watch::Receiver<JwtBundles> {
+        self.0.jwt_in_force.subscribe()
+    }
+
+    /// Those of this issuer, and what it has of other trust domains.
+    pub(crate) fn own_jwt(&self) -> watch::Receiver<JwtBundles> {
+        self.0.own_jwt.subscribe()
+    }
+
+    pub(crate) fn change_own_jwt(&self, change: impl FnOnce(&mut JwtBundles)) {
+        let sources = self.sources();
+        let mut own = self.0.own_jwt.borrow().clone();
+        change(&mut own);
+        replace(&self.0.own_jwt, own);
+        self.put_jwt_in_force(&sources);
+    }
+
+    pub(crate) fn set_other_jwt(&self, others: Vec<JwtBundles>) {
+        let mut sources = self.sources();
+        sources.other_jwt = others;
+        self.put_jwt_in_force(&sources);
+    }
+
+    fn put_jwt_in_force(&self, sources: &Sources) {
+        let mut union = self.0.own_jwt.borrow().clone();
+        for (trust_domain, keys) in sources.other_jwt.iter().flatten() {
+            let known = union.entry(trust_domain.clone()).or_default();
+            *known = known.united(keys);
+        }
+        union.retain(|_, keys| !keys.is_empty());
+        replace(&self.0.jwt_in_force, union);
+    }
+
     pub(crate) fn set_own(&self, own: BundleSet) -> Result<(), UnionError> {
         let mut sources = self.sources();
         sources.own = own.clone();
         let united = self.put_in_force(&sources);
-        self.0.own.send_if_modified(|present| {
-            let is_other = *present != own;
-            *present = own;
-            is_other
-        });
+        replace(&self.0.own, own);
         united
     }
 
@@ -121,6 +163,15 @@ impl Bundles {
     fn sources(&self) -> MutexGuard<'_, Sources> {
         self.0.sources.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Tells those who look only if it is another.
+fn replace<T: PartialEq>(of: &watch::Sender<T>, next: T) {
+    of.send_if_modified(|present| {
+        let is_other = *present != next;
+        *present = next;
+        is_other
+    });
 }
 
 /// The certificates of each, and each once.
@@ -166,6 +217,16 @@ pub(crate) fn told_to(bundles: &BundleSet, trust_domain: &TrustDomain, federates
     let is_told =
         |bundle: &&TrustBundle| bundle.trust_domain() == trust_domain || federates_with.contains(bundle.trust_domain());
     bundles.iter().filter(is_told).cloned().collect()
+}
+
+/// The same of the keys of JWT-SVIDs.
+pub(crate) fn jwt_told_to(
+    bundles: &JwtBundles,
+    trust_domain: &TrustDomain,
+    federates_with: &[TrustDomain],
+) -> JwtBundles {
+    let is_told = |of: &TrustDomain| of == trust_domain || federates_with.contains(of);
+    bundles.iter().filter(|(of, _)| is_told(of)).map(|(of, keys)| (of.clone(), keys.clone())).collect()
 }
 
 #[cfg(test)]

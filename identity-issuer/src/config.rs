@@ -27,8 +27,10 @@ mod administration;
 mod attestation;
 mod bundles;
 mod file;
+mod jwt;
 mod key;
 mod profiles;
+mod web;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -48,6 +50,9 @@ use crate::profile::Profile;
 use crate::rotation::Patience;
 use crate::store::Location;
 
+pub(crate) use jwt::{Jwt, Oidc};
+pub use web::Web;
+
 /// What an issuer runs on; every value is in its range.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -66,6 +71,9 @@ pub struct Config {
     pub(crate) profiles: Vec<Profile>,
     pub attestation: Attestation,
     pub(crate) administration: Vec<Binding>,
+    pub web: Web,
+    /// None where no tokens are made.
+    pub(crate) jwt: Option<Jwt>,
     pub limits: Limits,
     /// How long connections may take to end at shutdown.
     pub drain: Duration,

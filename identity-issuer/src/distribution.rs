@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::attestation::AttestationNumber;
 use crate::authority::{Publication, Published};
 use crate::bundles::Bundles;
+use crate::jwt::JwtBundles;
 use crate::store::{RenewalRequest, Whose};
 
 pub(crate) use progress::{Acknowledged, Progress, Resource, Version};
@@ -81,6 +82,7 @@ pub(crate) struct Subscription {
     clients: Arc<Mutex<Clients>>,
     bundles: watch::Receiver<BundleSet>,
     authorities: watch::Receiver<Arc<Published>>,
+    jwt: watch::Receiver<JwtBundles>,
     renew_now: watch::Receiver<Option<Wish>>,
     ended: CancellationToken,
     progress: Arc<Mutex<Progress>>,
@@ -107,7 +109,7 @@ pub(crate) enum Holder {
 /// What a client is told next.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    /// They are others than before: [`Subscription::bundles`] has them.
+    /// They are others than before: [`Subscription::bundles`] and [`Subscription::jwt_bundles`] have them.
     Bundles,
     /// The same: [`Subscription::authorities`].
     Authorities,
@@ -164,6 +166,10 @@ impl Distribution {
         self.bundles.in_force().borrow().clone()
     }
 
+    pub(crate) fn jwt_bundles(&self) -> JwtBundles {
+        self.bundles.jwt_in_force().borrow().clone()
+    }
+
     pub(crate) fn subscribe(&self, watcher: Watcher, now: OffsetDateTime) -> Result<Subscription, TooManyClients> {
         let progress = Arc::new(Mutex::new(Progress::new(now)));
         let ended = CancellationToken::new();
@@ -198,8 +204,19 @@ impl Distribution {
         drop(clients);
         self.changed.note(attestation);
         let (clients, changed) = (Arc::clone(&self.clients), self.changed.clone());
-        let authorities = self.authorities.followed();
-        Ok(Subscription { number, clients, bundles, authorities, renew_now, ended, progress, attestation, changed })
+        let (authorities, jwt) = (self.authorities.followed(), self.bundles.jwt_in_force());
+        Ok(Subscription {
+            number,
+            clients,
+            bundles,
+            authorities,
+            jwt,
+            renew_now,
+            ended,
+            progress,
+            attestation,
+            changed,
+        })
     }
 
     /// Ends the streams of a holder.
@@ -280,6 +297,10 @@ impl Subscription {
         self.bundles.borrow().clone()
     }
 
+    pub(crate) fn jwt_bundles(&self) -> JwtBundles {
+        self.jwt.borrow().clone()
+    }
+
     pub(crate) fn authorities(&mut self) -> Arc<Published> {
         Arc::clone(&self.authorities.borrow_and_update())
     }
@@ -314,6 +335,10 @@ impl Subscription {
                 changed = self.authorities.changed() => {
                     changed.ok()?;
                     return Some(Event::Authorities);
+                }
+                changed = self.jwt.changed() => {
+                    changed.ok()?;
+                    return Some(Event::Bundles);
                 }
                 changed = self.renew_now.changed() => {
                     changed.ok()?;

@@ -4,7 +4,7 @@
 //! `issuance`, `certificate` approves it, `authority` signs what its `profile` says, the `store` commits the record, and only then the certificate
 //! leaves. `bundles` is what clients are to trust; `distribution`
 //! tells those that are connected of that, and when to renew. `api` is the gRPC in front of
-//! it, served by `server` over mTLS with the issuer's `own_identity`. [`run()`] puts them together.
+//! it, served by `server` over mTLS with the issuer's `own_identity`; `web` is what it publishes for others. [`run()`] puts them together.
 //!
 //! The offline [`root`] is here too, for the `signet ca` command: an issuer never opens one.
 
@@ -24,6 +24,7 @@ mod csr;
 mod distribution;
 mod entitlement;
 mod issuance;
+mod jwt;
 mod key;
 mod key_type;
 mod metrics;
@@ -40,6 +41,7 @@ mod server;
 mod sharing;
 mod store;
 mod utc;
+mod web;
 
 pub mod config;
 pub mod root;
@@ -55,6 +57,8 @@ pub use bundles::BundleFile;
 pub use config::{Config, Environment};
 pub use csr::CsrError;
 pub use issuance::Issued;
+pub use jwt::JwtKeysError;
 pub use own_identity::OwnIdentityError;
 pub use policy::PolicyLoadError;
-pub use run::{Phase, RunError, Started, run};
+pub use run::{Phase, RunError, Started, WebAddresses, WebError, run};
+pub use web::CertificateFilesError;

@@ -27,6 +27,9 @@ pub(crate) struct Metrics {
     keys_out_of_reach: IntGauge,
     bundles_refused: IntGaugeVec,
     shed: IntCounterVec,
+    web_requests: IntCounterVec,
+    jwts: IntCounterVec,
+    jwt_key_expires_at: IntGauge,
 }
 
 /// How one request for a certificate ended.
@@ -126,6 +129,20 @@ impl Metrics {
             )?,
             bundles_refused,
             shed,
+            jwts: counters(
+                "signet_issuer_jwts_total",
+                "Requests for tokens, by kind (jwt_svid, access_token) and by how they ended.",
+                &["kind", "result"],
+            )?,
+            jwt_key_expires_at: gauge(
+                "signet_issuer_jwt_key_expiration_timestamp_seconds",
+                "When the key that signs tokens now ends, in Unix time; 0 where there is none.",
+            )?,
+            web_requests: counters(
+                "signet_issuer_web_requests_total",
+                "Requests to the web addresses, by what was asked for and by status code.",
+                &["route", "code"],
+            )?,
         })
     }
 
@@ -134,6 +151,19 @@ impl Metrics {
         if result == IssueResult::Issued {
             self.issue_duration.observe(duration.as_secs_f64());
         }
+    }
+
+    pub(crate) fn jwt(&self, kind: &str, result: IssueResult) {
+        self.jwts.with_label_values(&[kind, result.label()]).inc();
+    }
+
+    /// When the key that signs tokens ends.
+    pub(crate) fn jwt_key(&self, ends: Option<time::OffsetDateTime>) {
+        self.jwt_key_expires_at.set(ends.map_or(0, time::OffsetDateTime::unix_timestamp));
+    }
+
+    pub(crate) fn web_request(&self, route: &str, status: http::StatusCode) {
+        self.web_requests.with_label_values(&[route, status.as_str()]).inc();
     }
 
     pub(crate) fn identities(&self, counts: Counts) {

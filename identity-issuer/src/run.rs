@@ -1,6 +1,7 @@
 //! The issuer as a whole: what is started in which order, and how it ends.
 
 mod place;
+mod web;
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -9,7 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::Registry;
-use signet_identity::{BundleSet, ClientAuthentication, ServerPolicy, SharedClock, TlsPolicies, TrustBundle};
+use signet_identity::{
+    BundleSet, ClientAuthentication, ServerPolicy, SharedClock, TlsPolicies, TrustBundle, TrustDomain,
+};
 use signet_process::admin::{AdminBuilder, AdminError, AdminServer, Readiness, State};
 use signet_process::identity_metrics::IdentityMetrics;
 use signet_process::identity_slot::IdentitySlot;
@@ -36,6 +39,7 @@ use crate::certificate::issuer_id;
 use crate::config::{self, Config, Environment, KeyPlace, Limits};
 use crate::distribution::Distribution;
 use crate::issuance::{Issuance, Issued, Parts};
+use crate::jwt::{self, JwtKeys, JwtKeysError, Tokens};
 use crate::metrics::{self, Metrics};
 use crate::own_identity::OwnIdentity;
 use crate::policy::{self, KeptPolicy, Policies, PolicyLoadError};
@@ -45,7 +49,10 @@ use crate::rotation::{self, Rotations};
 use crate::server::Server;
 use crate::sharing::Sharing;
 use crate::store::{Location, OpenError, STORE, Store, StoreError, StoreTask};
+use crate::web::{BundlePage, Door, OidcPages, Publisher, Site};
 use place::{claim_state, holds_anything, listen, reserve};
+use web::WebDoors;
+pub use web::{WebAddresses, WebError};
 
 /// What an issuer that has started tells whoever runs it.
 #[derive(Debug)]
@@ -54,6 +61,7 @@ pub struct Started {
     pub grpc: SocketAddr,
     /// Metrics and health.
     pub admin: SocketAddr,
+    pub web: WebAddresses,
     pub admin_socket: PathBuf,
     /// The issuer's request for its intermediate, PEM.
     pub certificate_request: PathBuf,
@@ -92,6 +100,8 @@ pub enum RunError {
     #[error(transparent)]
     AdminSocket(#[from] AdminSocketError),
     #[error(transparent)]
+    Web(#[from] WebError),
+    #[error(transparent)]
     Passphrase(#[from] PassphraseError),
     #[error(transparent)]
     Authority(#[from] AuthorityError),
@@ -106,9 +116,11 @@ pub enum RunError {
     #[error("the gRPC descriptors cannot be read")]
     Reflection(#[from] tonic_reflection::server::Error),
     #[error("{trust_domain} is too long for the issuer's own name in it")]
-    TrustDomain { trust_domain: signet_identity::TrustDomain },
+    TrustDomain { trust_domain: TrustDomain },
     #[error("no random numbers")]
     Randomness,
+    #[error(transparent)]
+    JwtKeys(#[from] JwtKeysError),
     #[error("opening the issuer's key broke off")]
     KeyTask(#[from] tokio::task::JoinError),
 }
@@ -139,6 +151,7 @@ struct Issuer {
     _lock: File,
     socket: TcpSocket,
     grpc: SocketAddr,
+    web: WebDoors,
     admin: AdminServer,
     admin_socket: AdminSocket,
     administrators: Administrators,
@@ -152,6 +165,7 @@ struct Issuer {
     policies: Policies,
     profiles: Profiles,
     issuance: Issuance,
+    jwt_keys: Option<JwtKeys>,
     bundles: Bundles,
     shared_bundles: Shared,
     distribution: Distribution,
@@ -166,6 +180,7 @@ impl Issuer {
             .ok_or_else(|| RunError::TrustDomain { trust_domain: config.trust_domain.clone() })?;
         let lock = claim_state(&config.state)?;
         let (socket, grpc) = reserve(config.listen)?;
+        let web = WebDoors::open(&config.web)?;
 
         let registry = Registry::new();
         let readiness = Readiness::awaiting([AUTHORITY, STORE, LISTENER]);
@@ -223,7 +238,8 @@ impl Issuer {
             metrics.policy_refused(true);
         }
         let own_bundle = bundles.own().borrow().get(&config.trust_domain).cloned();
-        let authorities = open_authorities(&config, journal, own_bundle, clock.clone()).await?;
+        let passphrase = read_passphrase(&config).await?;
+        let authorities = open_authorities(&config, passphrase.clone(), journal, own_bundle, clock.clone()).await?;
         metrics::register_authorities(&registry, authorities.clone())?;
         let own = config.bundle_files().enumerate().map(|(index, file)| match index {
             0 => authorities.trusted(&file.bundle),
@@ -231,6 +247,11 @@ impl Issuer {
         });
         // Nobody else has said anything yet.
         let _ = bundles.set_own(own.collect());
+        let jwt_keys = open_jwt_keys(&config, passphrase, metrics.clone(), clock.clone()).await?;
+        if let Some(keys) = &jwt_keys {
+            let own = keys.public().borrow().clone();
+            bundles.change_own_jwt(|jwt| drop(jwt.insert(config.trust_domain.clone(), own)));
+        }
         let announce = broadcast::Sender::new(ANNOUNCEMENTS);
         let issuance = Issuance::new(Parts {
             issuer: issuer_id,
@@ -264,6 +285,7 @@ impl Issuer {
             _lock: lock,
             socket,
             grpc,
+            web,
             admin,
             admin_socket,
             administrators,
@@ -277,6 +299,7 @@ impl Issuer {
             policies,
             profiles,
             issuance,
+            jwt_keys,
             bundles,
             shared_bundles,
             distribution,
@@ -289,6 +312,7 @@ impl Issuer {
         Started {
             grpc: self.grpc,
             admin: self.admin.address(),
+            web: self.web.addresses,
             admin_socket: self.config.admin_socket.clone(),
             certificate_request: request_file(&self.config),
             certificate: self.config.authority.certificate.clone(),
@@ -372,13 +396,41 @@ impl Issuer {
             self.metrics.clone(),
             self.clock.clone(),
         );
+        let page = BundlePage::default();
+        let oidc = self.config.jwt.as_ref().and_then(|jwt| jwt.oidc.clone()).map(OidcPages::new);
+        let publisher = Publisher {
+            trust_domain: self.config.trust_domain.clone(),
+            bundles: self.bundles.clone(),
+            store: self.store.clone(),
+            refresh_hint: self.config.web.refresh_hint,
+            page: page.clone(),
+            oidc: oidc.clone(),
+        };
+        until(&shutdown, &mut background, publisher.run());
+        let site = Site { bundle: page, oidc, metrics: self.metrics.clone() };
+        let web = crate::web::Server::new(site, self.config.web.connections, self.config.drain);
+        let spiffe_door = self.web.serve(&web, &mut background, &shutdown);
         until(&shutdown, &mut background, self.policies.clone().tell_of_ends());
         until(&shutdown, &mut background, following.run());
+        let tokens = self.config.jwt.as_ref().zip(self.jwt_keys.clone()).map(|(jwt, keys)| Tokens {
+            keys,
+            issuer: jwt.oidc.as_ref().map(|oidc| oidc.issuer.clone()),
+            longest: jwt.ttl,
+            store: self.store.clone(),
+            metrics: self.metrics.clone(),
+            clock: self.clock.clone(),
+        });
+        if let Some(keys) = self.jwt_keys {
+            until(&shutdown, &mut background, keys.clone().follow());
+            let publish = publish_jwt_keys(keys, self.bundles.clone(), self.config.trust_domain.clone());
+            until(&shutdown, &mut background, publish);
+        }
         let routes = IdentityApi {
             attestors,
             agents,
             policies: self.policies,
             issuance: self.issuance.clone(),
+            tokens,
             distribution: self.distribution.clone(),
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
@@ -412,6 +464,10 @@ impl Issuer {
         let mut policies = TlsPolicies::new(self.clock.clone());
         let server_key =
             policies.server(ServerPolicy { alpn: vec![b"h2".to_vec()], clients: ClientAuthentication::Optional });
+        let web_key = policies.server(ServerPolicy {
+            alpn: vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+            clients: ClientAuthentication::Optional,
+        });
         let own = OwnIdentity::new(
             self.issuance,
             self.profiles.workload(),
@@ -425,6 +481,10 @@ impl Issuer {
         if let Some((publisher, live)) = shutdown.run_until_cancelled(first).await {
             self.identity.fill(live.clone());
             until(&shutdown, &mut background, own.keep_fresh(publisher));
+            if let Some(listener) = spiffe_door {
+                let door = Door::Svid { live: live.clone(), key: web_key };
+                background.spawn(web.serve(listener, door, shutdown.clone()));
+            }
             let listener = listen(self.socket, self.grpc)?;
             self.readiness.set(LISTENER, State::Ready);
             phase.send_replace(Phase::Serving);
@@ -513,9 +573,16 @@ fn request_file(config: &Config) -> PathBuf {
     config.state.join("authority.csr")
 }
 
+/// Once: a descriptor is read to its end. None where a token keeps the keys.
+async fn read_passphrase(config: &Config) -> Result<Option<Passphrase>, RunError> {
+    let KeyPlace::Sealed { passphrase } = config.authority.key.clone() else { return Ok(None) };
+    Ok(tokio::task::spawn_blocking(move || Passphrase::from_file(&passphrase)).await?.map(Some)?)
+}
+
 /// Argon2 takes memory and time: not on a worker of the runtime.
 async fn open_authorities(
     config: &Config,
+    passphrase: Option<Passphrase>,
     journal: PathBuf,
     bundle: Option<TrustBundle>,
     clock: SharedClock,
@@ -525,8 +592,9 @@ async fn open_authorities(
     let trust_domain = config.trust_domain.clone();
     tokio::task::spawn_blocking(move || {
         let custody: Arc<dyn Custody> = match key {
-            KeyPlace::Sealed { passphrase } => {
-                Arc::new(SealedFolder::new(folder, Passphrase::from_file(&passphrase)?, seal_strength))
+            KeyPlace::Sealed { .. } => {
+                let passphrase = passphrase.ok_or(PassphraseError::Empty)?;
+                Arc::new(SealedFolder::new(folder, passphrase, seal_strength))
             }
             KeyPlace::Token(place) => {
                 Arc::new(Device::open(place).map_err(|error| AuthorityError::Custody(error.into()))?)
@@ -536,4 +604,40 @@ async fn open_authorities(
         Ok(Authorities::open(place, bundle.as_ref(), clock)?)
     })
     .await?
+}
+
+/// None where no tokens are made.
+async fn open_jwt_keys(
+    config: &Config,
+    passphrase: Option<Passphrase>,
+    metrics: Metrics,
+    clock: SharedClock,
+) -> Result<Option<JwtKeys>, RunError> {
+    let Some(jwt) = &config.jwt else { return Ok(None) };
+    let (algorithm, schedule) = (jwt.algorithm, jwt.schedule());
+    let (folder, strength) = (config.state.join("jwt"), config.authority.seal_strength);
+    let passphrase_file = jwt.passphrase_file.clone();
+    let opening = tokio::task::spawn_blocking(move || {
+        let passphrase = match (passphrase_file, passphrase) {
+            (Some(file), _) => Passphrase::from_file(&file)?,
+            (None, Some(passphrase)) => passphrase,
+            // The configuration is refused before.
+            (None, None) => return Err(PassphraseError::Empty.into()),
+        };
+        let place = jwt::Place { folder, passphrase, strength, algorithm, schedule };
+        Ok::<_, RunError>(JwtKeys::open(place, metrics, clock)?)
+    });
+    opening.await?.map(Some)
+}
+
+/// Keeps what is trusted in step with the issuer's own keys of tokens.
+async fn publish_jwt_keys(keys: JwtKeys, bundles: Bundles, trust_domain: TrustDomain) {
+    let mut public = keys.public();
+    loop {
+        let own = public.borrow_and_update().clone();
+        bundles.change_own_jwt(|jwt| drop(jwt.insert(trust_domain.clone(), own)));
+        if public.changed().await.is_err() {
+            return;
+        }
+    }
 }

@@ -6,7 +6,7 @@
 //! ```
 
 mod anonymous;
-mod line;
+pub(crate) mod line;
 mod unfinished;
 
 use std::convert::Infallible;

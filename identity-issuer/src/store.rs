@@ -8,10 +8,12 @@
 //! Reads go through small pools of their own. With PostgreSQL, issuers share the records, and tell each other of what changes.
 
 mod agents;
+mod bundle_sequence;
 mod bundles;
 mod committer;
 mod database;
 mod issued;
+mod jwts;
 mod policies;
 mod postgres;
 mod progress;
@@ -165,6 +167,14 @@ pub(crate) enum Write {
     RenewalRequest {
         request: NewRenewalRequest,
         reply: Reply<Result<RenewalRequest, StoreError>>,
+    },
+    Jwt {
+        jwt: crate::jwt::Jwt,
+        reply: Reply<Result<Logged<crate::jwt::Jwt>, LogError>>,
+    },
+    BundleSequence {
+        content: [u8; 32],
+        reply: Reply<Result<u64, StoreError>>,
     },
     /// Forgets what is long over.
     Sweep,

@@ -9,8 +9,8 @@ use signet_identity::{PeerIdentity, SharedClock, WorkloadId};
 use signet_process::log_limit::LogLimit;
 use signet_proto::identity::v1::identity_service_server::{IdentityService, IdentityServiceServer};
 use signet_proto::identity::v1::{
-    AttestRequest, AttestResponse, ChallengeRequest, ChallengeResponse, IssueRequest, IssueResponse, RenewRequest,
-    RenewResponse, WatchRequest, WatchResponse, attest_request::Proof,
+    AttestRequest, AttestResponse, ChallengeRequest, ChallengeResponse, IssueJwtRequest, IssueJwtResponse,
+    IssueRequest, IssueResponse, RenewRequest, RenewResponse, WatchRequest, WatchResponse, attest_request::Proof,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -26,6 +26,7 @@ use crate::attestation::{Attestation, Attested, Method, NotAttested, TokenError}
 use crate::distribution::{Distribution, Watcher};
 use crate::entitlement::{Entitlement, Grounds, NotEntitled, Wanted, entitle};
 use crate::issuance::{Issuance, IssueError};
+use crate::jwt::Tokens;
 use crate::metrics::Metrics;
 use crate::policy::Policies;
 use crate::server::Caller;
@@ -36,6 +37,8 @@ pub(crate) struct IdentityApi {
     pub(crate) agents: Agents,
     pub(crate) policies: Policies,
     pub(crate) issuance: Issuance,
+    /// None where no tokens are made.
+    pub(crate) tokens: Option<Tokens>,
     pub(crate) distribution: Distribution,
     pub(crate) admission: Admission,
     pub(crate) metrics: Metrics,
@@ -185,7 +188,7 @@ impl IdentityService for IdentityApi {
         let place = self.admission.first().await?;
         let issued = self.issuance.issue(entitlement, Attestation::First(attested), &csr, Some(place)).await;
         let certificate = issued.map_err(|error| self.not_issued(method, error, &caller))?.release();
-        let bundles = bundles(&self.distribution.bundles(), &told);
+        let bundles = bundles(&self.distribution, &told);
         Ok(Response::new(AttestResponse { svid: Some(svid(certificate, &told)), bundles: Some(bundles) }))
     }
 
@@ -205,12 +208,16 @@ impl IdentityService for IdentityApi {
         let told = entitlement.clone();
         let renewal = Attestation::Renewal { serial, of: origin.number };
         let certificate = self.issuance.issue(entitlement, renewal, &request.into_inner().csr, None).await?.release();
-        let bundles = bundles(&self.distribution.bundles(), &told);
+        let bundles = bundles(&self.distribution, &told);
         Ok(Response::new(RenewResponse { svid: Some(svid(certificate, &told)), bundles: Some(bundles) }))
     }
 
     async fn issue(&self, request: Request<IssueRequest>) -> Result<Response<IssueResponse>, Status> {
         self.issue_all(request).await
+    }
+
+    async fn issue_jwt(&self, request: Request<IssueJwtRequest>) -> Result<Response<IssueJwtResponse>, Status> {
+        self.issue_token(request).await
     }
 
     async fn watch(&self, request: Request<Streaming<WatchRequest>>) -> Result<Response<Self::WatchStream>, Status> {

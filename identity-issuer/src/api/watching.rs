@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use super::{BUSY, too_many, written};
-use crate::bundles::told_to;
+use crate::bundles::{jwt_told_to, told_to};
 use crate::distribution::{Event, Resource, Subscription, Version};
 use crate::entitlement::{self, Entitlement, Grounds, Wanted, entitle};
 use crate::metrics::Counted;
@@ -208,7 +208,8 @@ impl Watching {
     fn offer_bundles(&mut self, entitled: Option<&Entitlement>) {
         let trust_domain = self.holder.id.trust_domain();
         let federates_with = entitled.map_or(&[][..], |entitlement| &entitlement.federates_with);
-        let bundles = written(&told_to(&self.subscription.bundles(), trust_domain, federates_with));
+        let jwt = jwt_told_to(&self.subscription.jwt_bundles(), trust_domain, federates_with);
+        let bundles = written(&told_to(&self.subscription.bundles(), trust_domain, federates_with), &jwt);
         let version = Version::read(&bundles.version);
         if self.bundles != version {
             self.bundles = version;

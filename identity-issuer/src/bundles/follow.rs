@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::{BundleFile, Bundles, Shared, read};
 use crate::authority::Authorities;
 use crate::complaint::Complaint;
+use crate::jwt::JwtBundles;
 use crate::metrics::Metrics;
 use crate::pem_files;
 
@@ -61,8 +62,9 @@ impl Follower {
 
     /// Until cancelled.
     pub(crate) async fn run(mut self) {
-        let mut said: Option<(BundleSet, Instant)> = None;
+        let mut said: Option<((BundleSet, JwtBundles), Instant)> = None;
         let mut authorities = self.authorities.changes();
+        let mut jwt = self.bundles.own_jwt();
         let mut complaint = Complaint::default();
         loop {
             let is_other_authority = authorities.has_changed().is_ok_and(|changed| changed);
@@ -76,10 +78,10 @@ impl Follower {
             if is_other_authority {
                 said = None;
             }
-            let own = self.own();
+            let own = (self.own(), jwt.borrow_and_update().clone());
             let is_said = said.as_ref().is_some_and(|(what, at)| *what == own && at.elapsed() < HEARTBEAT);
             if !is_said {
-                let told = match self.shared.publish(&own).await {
+                let told = match self.shared.publish(&own.0, &own.1).await {
                     Ok(true) => self.shared.catch_up().await.map(|()| said = Some((own, Instant::now()))),
                     Ok(false) => Ok(()),
                     Err(error) => Err(error),
@@ -97,6 +99,7 @@ impl Follower {
                 () = tokio::time::sleep(LOOK) => {}
                 // The sender lives in `self`.
                 _ = authorities.changed() => authorities.mark_changed(),
+                _ = jwt.changed() => {}
             }
         }
     }

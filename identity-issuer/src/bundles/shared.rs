@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use super::Bundles;
 use super::statement::{Statement, sign};
 use crate::authority::{Authorities, CaCertificate, KeyName, Member, Publication, check_is_under, sign_with};
+use crate::jwt::JwtBundles;
 use crate::metrics::Metrics;
 use crate::store::{BundlesChange, PublishedBundles, SignedBundles, Store, StoreError};
 use crate::utc::Utc;
@@ -124,12 +125,12 @@ impl Shared {
     }
 
     /// Says to the others what is to be trusted by this issuer's files. Nothing, as long as it has no authority to sign it.
-    pub(super) async fn publish(&self, bundles: &BundleSet) -> Result<bool, StoreError> {
+    pub(super) async fn publish(&self, bundles: &BundleSet, jwt: &JwtBundles) -> Result<bool, StoreError> {
         let Some(authority) = self.authorities.active() else { return Ok(false) };
         let now = self.clock.now();
         let offered = self.authorities.all().into_iter().filter(Member::is_offered).filter_map(|member| member.chain);
-        let (bundles, offered) = (bundles.clone(), offered.collect());
-        let signed = sign_with(authority, move |authority| sign(authority, &bundles, offered, now)).await;
+        let (bundles, jwt, offered) = (bundles.clone(), jwt.clone(), offered.collect());
+        let signed = sign_with(authority, move |authority| sign(authority, &bundles, &jwt, offered, now)).await;
         let signed = signed.unwrap_or(Err(StoreError::Record { what: "bundles that were not signed" }))?;
         let issuer = signed.issuer.clone();
         self.store.change_bundles(BundlesChange::Publish(signed, now)).await?;
@@ -188,6 +189,7 @@ impl Shared {
         let now = self.clock.now();
         let believed = self.believed();
         let others = believed.values().filter(|said| own.as_ref().is_some_and(|own| said.is_believed(own, now)));
+        self.bundles.set_other_jwt(others.clone().map(|said| said.jwt.clone()).collect());
         let others = others.flat_map(|said| said.bundles.iter().cloned()).collect();
         let united = self.bundles.set_others(others);
         self.refused(UNION, united.err().map(|error| error.to_string()));

@@ -17,6 +17,7 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 use super::read;
 use crate::authority::custody;
 use crate::authority::{Authority, CaCertificate, IntermediateError, KeyName, check_peer, read_chain};
+use crate::jwt::{JwksError, JwtAuthorities, JwtBundles};
 use crate::store::{SignedBundles, StoreError};
 use crate::utc::{microseconds, of_microseconds};
 
@@ -29,6 +30,8 @@ pub(crate) struct Statement {
     pub(crate) bundles: BundleSet,
     /// Those that sign for it, or are ready to: their certificates and those above them.
     pub(crate) authorities: Vec<Vec<CertificateDer<'static>>>,
+    /// The keys of JWT-SVIDs.
+    pub(crate) jwt: JwtBundles,
     /// As it is on record.
     signed: SignedBundles,
 }
@@ -59,6 +62,9 @@ struct Written {
     bundles: BTreeMap<String, String>,
     /// PEM, a chain each.
     authorities: Vec<String>,
+    /// JSON Web Key Sets, by trust domain.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    jwt: BTreeMap<String, serde_json::Value>,
 }
 
 /// Of one issuer.
@@ -73,12 +79,15 @@ fn to_be_signed(text: &str) -> Vec<u8> {
 pub(crate) fn sign(
     authority: &Authority,
     bundles: &BundleSet,
+    jwt: &JwtBundles,
     authorities: Vec<String>,
     at: OffsetDateTime,
 ) -> Result<SignedBundles, StoreError> {
     let issuer = authority.name().to_string();
     let by_domain = bundles.iter().map(|bundle| (bundle.trust_domain().to_string(), bundle.to_pem()));
-    let written = Written { issuer: issuer.clone(), at: microseconds(at), bundles: by_domain.collect(), authorities };
+    let bundles = by_domain.collect();
+    let jwt = jwt.iter().map(|(trust_domain, keys)| (trust_domain.to_string(), keys.to_jwks())).collect();
+    let written = Written { issuer: issuer.clone(), at: microseconds(at), bundles, authorities, jwt };
     let wrong = || StoreError::Record { what: "bundles that cannot be written" };
     let statement = serde_json::to_string(&written).map_err(|_| wrong())?;
     let signature = authority.sign_statement(&to_be_signed(&statement)).map_err(|_| wrong())?;
@@ -112,7 +121,14 @@ impl Statement {
         }
         let authorities = written.authorities.iter().map(|pem| read_chain(pem.as_bytes()));
         let authorities = authorities.collect::<Result<_, _>>()?;
+        let jwt = |(name, jwks): (String, serde_json::Value)| {
+            let trust_domain = name.parse().map_err(|_| StatementError::Malformed)?;
+            let what =
+                |error: JwksError| StatementError::Bundle { trust_domain: name.clone(), what: error.to_string() };
+            Ok((trust_domain, JwtAuthorities::parse(&jwks).map_err(what)?))
+        };
         Ok(Self {
+            jwt: written.jwt.into_iter().map(jwt).collect::<Result<_, StatementError>>()?,
             issuer: written.issuer,
             at: of_microseconds(written.at).ok_or(StatementError::Malformed)?,
             bundles: written.bundles.into_iter().map(bundle).collect::<Result<_, _>>()?,
@@ -157,7 +173,7 @@ mod tests {
         let authority = root.authority(now());
         let name = authority.name().to_string();
         let said = BundleSet::from_iter([root.bundle(), bundle("partner.example", 2)]);
-        let signed = sign(&authority, &said, vec![authority.chain_pem()], now()).unwrap();
+        let signed = sign(&authority, &said, &JwtBundles::new(), vec![authority.chain_pem()], now()).unwrap();
         let believed = Statement::verify(&signed, &root.bundle(), now()).unwrap();
         assert_eq!((believed.issuer.as_str(), &believed.bundles, believed.at), (name.as_str(), &said, now()));
         assert_eq!(believed.authorities, [authority.chain()]);
@@ -173,7 +189,7 @@ mod tests {
         assert!(reason(&signed, &root.bundle(), late).contains("expired"));
         assert!(!believed.is_believed(&root.bundle(), late));
         let more = BundleSet::from_iter([root.bundle(), bundle("example.org", 1), bundle("partner.example", 1)]);
-        let other = sign(&root.authority(now()), &more, Vec::new(), now()).unwrap();
+        let other = sign(&root.authority(now()), &more, &JwtBundles::new(), Vec::new(), now()).unwrap();
         let posing = SignedBundles { issuer: name.clone(), ..other.clone() };
         assert_eq!(reason(&posing, &root.bundle(), now()), "it is signed by another authority than it names");
         let mixed = SignedBundles { statement: other.statement.clone(), ..signed.clone() };
@@ -196,6 +212,10 @@ mod tests {
         for (bundles, expected) in [
             (r#"{"partner.example": "junk"}"#, "what it says of partner.example is no bundle: "),
             (r#"{"Partner": ""}"#, "it is no statement of this program"),
+            (
+                r#"{}, "jwt": {"a.example": {"keys": [{"kty": "oct", "kid": "a"}]}}"#,
+                "what it says of a.example is no bundle: ",
+            ),
             (r#"{"a.example": ""}, "more": 1"#, "it is no statement of this program"),
         ] {
             let statement = format!(r#"{{"issuer": "{name}", "at": 0, "bundles": {bundles}, "authorities": []}}"#);

@@ -13,8 +13,10 @@ use signet_process::config::{self, ConfigError, Located, Parsed};
 use super::administration::{self, BindingFile};
 use super::attestation::{self, AttestationFile};
 use super::bundles::{self, FederationFile};
+use super::jwt::{self, JwtFile};
 use super::key::{KeyFile, Said};
 use super::profiles::{self, ProfileFile};
+use super::web::{self, WebFile};
 use super::{Authority, Config, Limits, Svid};
 use crate::authority::SealStrength;
 use crate::rotation::Patience;
@@ -43,6 +45,9 @@ pub(super) struct File {
     attestation: AttestationFile,
     #[serde(default)]
     administration: Vec<BindingFile>,
+    #[serde(default)]
+    web: WebFile,
+    jwt: Option<JwtFile>,
     #[serde(default)]
     limits: LimitsFile,
     #[serde(default)]
@@ -125,7 +130,7 @@ fn default_admin() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 9902))
 }
 
-fn seconds(seconds: u64) -> Located<config::Duration> {
+pub(super) fn seconds(seconds: u64) -> Located<config::Duration> {
     Located::nowhere(config::Duration(Duration::from_secs(seconds)))
 }
 
@@ -187,11 +192,14 @@ impl File {
             Some(database) => Location::Postgres(database.resolve(path)?),
         };
         let svid = self.svid.resolve(path)?;
+        let web = self.web.resolve(path)?;
+        let authority = resolve_authority(path, &self.authority)?;
+        let jwt = self.jwt.map(|jwt| jwt.resolve(path, web.refresh_hint, &authority.key)).transpose()?;
         let mut config = Config {
             database,
             trust_bundle: bundles::own(path, &self.trust_bundle, &trust_domain)?,
             federation: bundles::resolve(path, self.federation, &trust_domain)?,
-            authority: resolve_authority(path, &self.authority)?,
+            authority,
             listen: self.listen,
             admin: self.admin,
             admin_socket: self.admin_socket.as_deref().map_or_else(|| state.join("issuer-admin.sock"), beside),
@@ -199,6 +207,8 @@ impl File {
             profiles: profiles::resolve(path, self.profiles, (svid.ttl, svid.backdate))?,
             attestation: self.attestation.resolve(path, &trust_domain)?,
             administration: administration::resolve(path, self.administration, &trust_domain)?,
+            jwt,
+            web,
             limits: self.limits.resolve(path)?,
             drain: within(path, &self.shutdown.drain, "drain", Duration::ZERO..=HOUR)?,
             redacted: String::new(),
@@ -377,6 +387,8 @@ fn redacted(config: &Config) -> String {
         + &profiles::shown(&config.profiles)
         + &attestation::shown(&config.attestation)
         + &administration::shown(&config.administration)
+        + &web::shown(&config.web)
+        + &jwt::shown(config.jwt.as_ref())
 }
 
 fn database_shown(database: &Location) -> String {

@@ -12,8 +12,8 @@ use super::issued::{self, NotRecorded};
 use super::postgres::{self, Change};
 use super::queue::{MAX_BATCH, Waiting};
 use super::{
-    Logged, RecordRevisionError, RenewalRequest, STORE, StoreError, Write, agents, bundles, microseconds, policies,
-    renewal_requests, tokens,
+    Logged, RecordRevisionError, RenewalRequest, STORE, StoreError, Write, agents, bundle_sequence, bundles, jwts,
+    microseconds, policies, renewal_requests, tokens,
 };
 use crate::attestation::Attestation;
 
@@ -137,6 +137,14 @@ impl Committer {
                     outcomes[index] = Outcome::Changed(bundles::change(&mut transaction, change).await?);
                     self.tell(&mut transaction, Change::Bundles).await?;
                 }
+                Write::Jwt { jwt, .. } => {
+                    if let Err(reason) = jwts::record(&mut transaction, jwt).await? {
+                        outcomes[index] = Outcome::NotRecorded(reason);
+                    }
+                }
+                Write::BundleSequence { content, .. } => {
+                    outcomes[index] = Outcome::Changed(bundle_sequence::next(&mut transaction, content, now).await?);
+                }
                 Write::RenewalRequest { request, .. } => {
                     outcomes[index] = Outcome::Asked(renewal_requests::record(&mut transaction, request).await?);
                     self.tell(&mut transaction, Change::RenewalRequest).await?;
@@ -160,10 +168,15 @@ impl Committer {
 fn is_abandoned(write: &Write) -> bool {
     match write {
         Write::Certificate { reply, .. } => reply.is_closed(),
+        Write::Jwt { reply, .. } => reply.is_closed(),
         Write::Token { reply, .. } => reply.is_closed(),
         Write::Revision { reply, .. } => reply.is_closed(),
         // Carried out all the same: nobody bans by accident.
-        Write::Standing { .. } | Write::Bundles { .. } | Write::RenewalRequest { .. } | Write::Sweep => false,
+        Write::Standing { .. }
+        | Write::Bundles { .. }
+        | Write::BundleSequence { .. }
+        | Write::RenewalRequest { .. }
+        | Write::Sweep => false,
     }
 }
 
@@ -173,6 +186,15 @@ fn answer(write: Write, outcome: Outcome) {
         Write::Certificate { certificate, reply } => {
             let answer = match outcome {
                 Outcome::Done => Ok(Logged(certificate)),
+                Outcome::NotRecorded(reason) => Err(reason.into()),
+                // Of others alone.
+                Outcome::Overtaken | Outcome::Changed(_) | Outcome::Asked(_) => Err(StoreError::Closed.into()),
+            };
+            let _ = reply.send(answer);
+        }
+        Write::Jwt { jwt, reply } => {
+            let answer = match outcome {
+                Outcome::Done => Ok(Logged(jwt)),
                 Outcome::NotRecorded(reason) => Err(reason.into()),
                 // Of others alone.
                 Outcome::Overtaken | Outcome::Changed(_) | Outcome::Asked(_) => Err(StoreError::Closed.into()),
@@ -193,7 +215,7 @@ fn answer(write: Write, outcome: Outcome) {
             };
             let _ = reply.send(answer);
         }
-        Write::Standing { reply, .. } | Write::Bundles { reply, .. } => {
+        Write::Standing { reply, .. } | Write::Bundles { reply, .. } | Write::BundleSequence { reply, .. } => {
             let changed = if let Outcome::Changed(changed) = outcome { changed } else { 0 };
             let _ = reply.send(Ok(changed));
         }
@@ -207,6 +229,9 @@ fn fail(write: Write, error: &Arc<sqlx::Error>) {
         Write::Certificate { reply, .. } => {
             let _ = reply.send(Err(error.into()));
         }
+        Write::Jwt { reply, .. } => {
+            let _ = reply.send(Err(error.into()));
+        }
         Write::Token { reply, .. } => {
             let _ = reply.send(Err(error));
         }
@@ -216,7 +241,7 @@ fn fail(write: Write, error: &Arc<sqlx::Error>) {
         Write::Revision { reply, .. } => {
             let _ = reply.send(Err(error.into()));
         }
-        Write::Standing { reply, .. } | Write::Bundles { reply, .. } => {
+        Write::Standing { reply, .. } | Write::Bundles { reply, .. } | Write::BundleSequence { reply, .. } => {
             let _ = reply.send(Err(error));
         }
         Write::Sweep => {}

@@ -65,6 +65,7 @@ const SQLITE_MIGRATIONS: Migrations = &[
     (7, "bundles and renewal requests", include_str!("../../migrations/sqlite/0007_bundles_and_renewal_requests.sql")),
     (8, "agent progress", include_str!("../../migrations/sqlite/0008_agent_progress.sql")),
     (9, "authorities", include_str!("../../migrations/sqlite/0009_authorities.sql")),
+    (11, "published", include_str!("../../migrations/sqlite/0011_published.sql")),
 ];
 const POSTGRES_MIGRATIONS: Migrations = &[
     (1, "store", include_str!("../../migrations/postgres/0001_store.sql")),
@@ -76,6 +77,7 @@ const POSTGRES_MIGRATIONS: Migrations = &[
     ),
     (4, "agent progress", include_str!("../../migrations/postgres/0004_agent_progress.sql")),
     (5, "authorities", include_str!("../../migrations/postgres/0005_authorities.sql")),
+    (7, "published", include_str!("../../migrations/postgres/0007_published.sql")),
 ];
 
 impl Database {

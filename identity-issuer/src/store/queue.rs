@@ -57,6 +57,8 @@ fn is_new(write: &Write) -> bool {
         | Write::Revision { .. }
         | Write::Standing { .. }
         | Write::Bundles { .. }
+        | Write::BundleSequence { .. }
+        | Write::Jwt { .. }
         | Write::RenewalRequest { .. }
         | Write::Sweep => false,
     }

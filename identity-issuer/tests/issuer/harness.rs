@@ -94,8 +94,10 @@ impl Place {
         let text = format!(
             "trust_domain: example.org\nstate: state\ntrust_bundle: root/root.pem\n\
              authority: {{ certificate: authority.pem, passphrase_file: passphrase, path_length: {} }}\n\
-             listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\n{}\n",
-            self.path_length, self.settings
+             listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\n{}\n{}\n",
+            self.path_length,
+            if self.settings.contains("web:") { "" } else { "web: { listen: 127.0.0.1:0 }" },
+            self.settings
         );
         let mut config = Config::parse(&self.path("issuer.yaml"), &text).unwrap();
         config.authority.seal_strength = SealStrength::MINIMAL;

@@ -1,0 +1,162 @@
+//! The section `jwt`: tokens, for whoever takes no certificates.
+//!
+//! ```yaml
+//! jwt:
+//!   algorithm: ES256                     # or RS256, for those who verify nothing else
+//!   ttl: 5m                              # life of each token, at most
+//!   key_life: 7d
+//!   publish_ahead: 20m                   # how long a key is published before it signs; default: 4 times `web.refresh_hint`
+//!   passphrase_file: jwt-passphrase      # seals the keys, which rest in the state folder; default: the authority's
+//!   issuer: https://oidc.example.org     # `iss` of each token, and where OIDC discovery is found
+//!   domains: [oidc.example.org]          # names by which discovery is asked for; default: the issuer's
+//! ```
+//! Without the section no tokens are made.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::Uri;
+use serde::Deserialize;
+use signet_process::config::{self, ConfigError, Located, Parsed};
+
+use super::KeyPlace;
+use super::file::{seconds, within};
+use crate::jwt::{Algorithm, Schedule};
+
+/// How tokens are made.
+#[derive(Clone, Debug)]
+pub(crate) struct Jwt {
+    pub(crate) algorithm: Algorithm,
+    pub(crate) ttl: Duration,
+    pub(crate) key_life: Duration,
+    pub(crate) publish_ahead: Duration,
+    /// The authority's passphrase where there is none.
+    pub(crate) passphrase_file: Option<PathBuf>,
+    pub(crate) oidc: Option<Oidc>,
+}
+
+/// By what name tokens are issued.
+#[derive(Clone, Debug)]
+pub(crate) struct Oidc {
+    /// An https URL without query, and without a slash at its end.
+    pub(crate) issuer: String,
+    /// Of the issuer: what stands before the documents' own paths. Empty, or `/…`.
+    pub(crate) path: String,
+    /// Hosts, without ports.
+    pub(crate) domains: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct JwtFile {
+    algorithm: Algorithm,
+    ttl: Located<config::Duration>,
+    key_life: Located<config::Duration>,
+    publish_ahead: Option<Located<config::Duration>>,
+    passphrase_file: Option<PathBuf>,
+    issuer: Option<Located<Parsed<Uri>>>,
+    domains: Option<Located<Vec<String>>>,
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+impl Default for JwtFile {
+    fn default() -> Self {
+        let (ttl, key_life) = (seconds(300), seconds(7 * 86_400));
+        Self {
+            algorithm: Algorithm::Es256,
+            ttl,
+            key_life,
+            publish_ahead: None,
+            passphrase_file: None,
+            issuer: None,
+            domains: None,
+        }
+    }
+}
+
+impl Jwt {
+    pub(crate) fn schedule(&self) -> Schedule {
+        Schedule { key_life: self.key_life, publish_ahead: self.publish_ahead, longest_token: self.ttl }
+    }
+}
+
+impl JwtFile {
+    pub(super) fn resolve(self, path: &Path, refresh_hint: Duration, keys: &KeyPlace) -> Result<Jwt, ConfigError> {
+        let ttl = within(path, &self.ttl, "ttl", SECOND..=HOUR)?;
+        let key_life = within(path, &self.key_life, "key_life", 4 * SECOND..=365 * DAY)?;
+        let publish_ahead = match &self.publish_ahead {
+            Some(ahead) => within(path, ahead, "publish_ahead", Duration::ZERO..=30 * DAY)?,
+            None => (4 * refresh_hint).min(key_life / 4),
+        };
+        // Else a key would have to sign before that, or a token would live longer than its key.
+        if publish_ahead > key_life / 4 || ttl > key_life / 4 {
+            let what = "`key_life` is less than 4 times `publish_ahead` or `ttl`";
+            return Err(self.key_life.error(path, what, "have keys live longer"));
+        }
+        let oidc = match (&self.issuer, &self.domains) {
+            (Some(issuer), domains) => Some(oidc(path, issuer, domains.as_ref())?),
+            (None, None) => None,
+            (None, Some(domains)) => {
+                let fix = "name the issuer of tokens, `issuer: https://HOST`, or leave it out";
+                return Err(domains.error(path, "`domains` without `issuer`", fix));
+            }
+        };
+        let passphrase_file = self.passphrase_file.as_ref().map(|file| config::beside(path, file));
+        if passphrase_file.is_none() && !matches!(keys, KeyPlace::Sealed { .. }) {
+            let fix = "name a file whose first line seals the keys of tokens, `passphrase_file`";
+            return Err(self.key_life.error(path, "`jwt` without a passphrase: the authority has none", fix));
+        }
+        Ok(Jwt { algorithm: self.algorithm, ttl, key_life, publish_ahead, passphrase_file, oidc })
+    }
+}
+
+fn oidc(
+    path: &Path,
+    issuer: &Located<Parsed<Uri>>,
+    domains: Option<&Located<Vec<String>>>,
+) -> Result<Oidc, ConfigError> {
+    let uri = &issuer.value.0;
+    let host = uri.host().filter(|host| !host.is_empty());
+    let has_user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+    // OpenID Connect Discovery §3.
+    let (Some(host), true) =
+        (host, uri.scheme() == Some(&http::uri::Scheme::HTTPS) && uri.query().is_none() && !has_user)
+    else {
+        let fix = "write https://HOST, where others find the keys";
+        return Err(issuer.error(path, format!("`{uri}` cannot be an issuer of tokens"), fix));
+    };
+    let domains = match domains {
+        None => vec![host.to_ascii_lowercase()],
+        Some(domains) if domains.is_empty() || domains.iter().any(|domain| domain.is_empty()) => {
+            return Err(domains.error(path, "`domains` names no host", "leave it out, or name one at least"));
+        }
+        Some(domains) => domains.iter().map(|domain| domain.to_ascii_lowercase()).collect(),
+    };
+    let written = uri.to_string();
+    let issuer = written.trim_end_matches('/').to_owned();
+    Ok(Oidc { issuer, path: uri.path().trim_end_matches('/').to_owned(), domains })
+}
+
+/// As it would be written in a file. Empty when there is nothing.
+pub(super) fn shown(jwt: Option<&Jwt>) -> String {
+    let Some(Jwt { algorithm, ttl, key_life, publish_ahead, passphrase_file, oidc }) = jwt else {
+        return String::new();
+    };
+    let [ttl, key_life, publish_ahead] = [ttl, key_life, publish_ahead].map(|time| config::Duration(*time));
+    let mut text = format!(
+        "jwt:\n  algorithm: {}\n  ttl: {ttl}\n  key_life: {key_life}\n  publish_ahead: {publish_ahead}\n",
+        algorithm.as_str()
+    );
+    if let Some(file) = passphrase_file {
+        let _ = writeln!(text, "  passphrase_file: {:?}", file.display().to_string());
+    }
+    if let Some(Oidc { issuer, domains, .. }) = oidc {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "  issuer: {issuer:?}\n  domains: {domains:?}");
+    }
+    text
+}

@@ -1,0 +1,21 @@
+//! JWT-SVIDs and the keys that sign them.
+//!
+//! ```text
+//! made ─► prepared ─► active ─► retired ─► gone
+//!          │ published  │ signs   │ published until the last token that it signed has expired
+//! ```
+//! A key is published well before it signs, so that whoever is shown a token knows the key already. Tokens are bearer tokens: what they
+//! say of their holder is what an X.509-SVID proved a moment before, and they live for minutes.
+
+mod jwk;
+mod key;
+mod keys;
+mod plan;
+mod tokens;
+
+pub(crate) use jwk::{JwksError, JwtAuthorities, JwtBundles, key_parameters};
+pub(crate) use key::Algorithm;
+pub use keys::JwtKeysError;
+pub(crate) use keys::{JwtKeys, Place};
+pub(crate) use plan::Schedule;
+pub(crate) use tokens::{Jwt, Kind, NotIssued, Tokens, Wanted};

@@ -1,0 +1,169 @@
+//! How a token is issued: claims, signature, record, and only then it leaves.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use signet_identity::{SharedClock, WorkloadId};
+use time::OffsetDateTime;
+use zeroize::Zeroizing;
+
+use super::JwtKeys;
+use crate::attestation::AttestationNumber;
+use crate::metrics::{IssueResult, Metrics};
+use crate::store::{LogError, Logged, Store, StoreError};
+
+/// Issues tokens. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Tokens {
+    pub(crate) keys: JwtKeys,
+    /// `iss`, where there is one.
+    pub(crate) issuer: Option<String>,
+    pub(crate) longest: Duration,
+    pub(crate) store: Store,
+    pub(crate) metrics: Metrics,
+    pub(crate) clock: SharedClock,
+}
+
+/// What a token is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Kind {
+    /// A JWT-SVID.
+    Svid,
+    /// An OAuth 2.0 access token (RFC 9068).
+    Access,
+}
+
+/// A token that somebody is entitled to.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) kind: Kind,
+    pub(crate) id: WorkloadId,
+    /// One at least.
+    pub(crate) audience: Vec<String>,
+    pub(crate) ttl: Duration,
+    /// It does not live longer, whatever its `ttl`.
+    pub(crate) until: Option<OffsetDateTime>,
+    /// Claims beside those of every token.
+    pub(crate) more: Map<String, Value>,
+    /// By which certificate it was asked for.
+    pub(crate) serial: Vec<u8>,
+    pub(crate) attestation: AttestationNumber,
+}
+
+/// A token, and what is written down of it. Its `Debug` does not show the token: whoever has it can use it.
+#[derive(Clone)]
+pub(crate) struct Jwt {
+    pub(crate) token: Zeroizing<String>,
+    pub(crate) kind: Kind,
+    pub(crate) jti: [u8; 16],
+    pub(crate) kid: String,
+    pub(crate) id: WorkloadId,
+    pub(crate) audience: Vec<String>,
+    pub(crate) issued_at: OffsetDateTime,
+    pub(crate) expires_at: OffsetDateTime,
+    pub(crate) serial: Vec<u8>,
+    pub(crate) attestation: AttestationNumber,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotIssued {
+    #[error("there is no key that signs tokens")]
+    NoKey,
+    #[error("its time is over before it begins")]
+    Expired,
+    #[error("it is banned")]
+    Banned,
+    #[error("it was evicted: it has to attest itself again")]
+    Evicted,
+    #[error("the cryptographic library refused to sign")]
+    Cryptography,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Tokens {
+    /// A token of this life, or as much of it as its key and its entitlement have left; on record when this returns.
+    pub(crate) async fn issue(&self, wanted: Wanted) -> Result<Logged<Jwt>, NotIssued> {
+        let kind = wanted.kind;
+        let outcome = match self.sign(wanted) {
+            Ok(jwt) => self.store.log_jwt(jwt).await.map_err(NotIssued::from),
+            Err(error) => Err(error),
+        };
+        self.metrics.jwt(kind.label(), IssueResult::of_token(&outcome));
+        outcome
+    }
+
+    fn sign(&self, wanted: Wanted) -> Result<Jwt, NotIssued> {
+        let Wanted { kind, id, audience, ttl, until, more, serial, attestation } = wanted;
+        // Whole seconds: there are those who take no others.
+        let now = self.clock.now();
+        let issued_at = now.replace_nanosecond(0).unwrap_or(now);
+        let signer = self.keys.signer(now).ok_or(NotIssued::NoKey)?;
+        let end = (issued_at + ttl.min(self.longest)).min(signer.not_after);
+        let end = until.map_or(end, |until| end.min(until));
+        let expires_at = end.replace_nanosecond(0).unwrap_or(end);
+        if expires_at <= now {
+            return Err(NotIssued::Expired);
+        }
+        let jti = crate::serial::new_serial(now).map_err(|_| NotIssued::Cryptography)?;
+        let mut claims = more;
+        claims.insert("sub".to_owned(), json!(id.as_str()));
+        claims.insert("aud".to_owned(), json!(audience));
+        claims.insert("iat".to_owned(), json!(issued_at.unix_timestamp()));
+        claims.insert("exp".to_owned(), json!(expires_at.unix_timestamp()));
+        claims.insert("jti".to_owned(), json!(hex::encode(jti)));
+        if let Some(issuer) = &self.issuer {
+            claims.insert("iss".to_owned(), json!(issuer));
+        }
+        let token = signer.key.sign(kind.header(), &Value::Object(claims)).map_err(|_| NotIssued::Cryptography)?;
+        let kid = signer.key.kid().to_owned();
+        Ok(Jwt { token, kind, jti, kid, id, audience, issued_at, expires_at, serial, attestation })
+    }
+}
+
+impl Kind {
+    /// `typ`: one cannot be taken for the other (RFC 8725 §3.11).
+    fn header(self) -> &'static str {
+        match self {
+            Self::Svid => "JWT",
+            Self::Access => "at+jwt",
+        }
+    }
+
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Svid => "jwt_svid",
+            Self::Access => "access_token",
+        }
+    }
+}
+
+impl From<LogError> for NotIssued {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Banned => Self::Banned,
+            LogError::Evicted => Self::Evicted,
+            LogError::Store(error) => Self::Store(error),
+            // Of certificates.
+            LogError::KeyReused | LogError::ProofUsed => Self::Store(StoreError::Closed),
+        }
+    }
+}
+
+impl IssueResult {
+    fn of_token<T>(outcome: &Result<T, NotIssued>) -> Self {
+        match outcome {
+            Ok(_) => Self::Issued,
+            Err(NotIssued::Expired | NotIssued::Banned | NotIssued::Evicted) => Self::Refused,
+            Err(NotIssued::Store(StoreError::Busy)) => Self::Shed,
+            Err(NotIssued::NoKey | NotIssued::Cryptography | NotIssued::Store(_)) => Self::Failed,
+        }
+    }
+}
+
+impl fmt::Debug for Jwt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Jwt").field("jti", &hex::encode(self.jti)).field("id", &self.id).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,48 @@
+//! The record of tokens. As with certificates, none is entered for somebody who is banned or was evicted: that is asked in the
+//! transaction that records.
+
+use sqlx::AnyConnection;
+
+use super::issued::NotRecorded;
+use super::{LogError, Logged, Store, StoreError, Write, microseconds};
+use crate::jwt::Jwt;
+
+impl Store {
+    /// Makes the record of a token durable, and only then hands it back as one that may leave.
+    pub(crate) async fn log_jwt(&self, jwt: Jwt) -> Result<Logged<Jwt>, LogError> {
+        let (reply, outcome) = tokio::sync::oneshot::channel();
+        self.queue.submit(Write::Jwt { jwt, reply })?;
+        outcome.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+pub(super) async fn record(connection: &mut AnyConnection, jwt: &Jwt) -> Result<Result<(), NotRecorded>, sqlx::Error> {
+    let audience = serde_json::to_string(&jwt.audience).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    let recorded = sqlx::query(
+        "INSERT INTO issued_jwts (jti, kind, spiffe_id, audience, key_id, issued_at, expires_at, serial, attestation_number) \
+         SELECT * FROM (VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)) AS asked \
+         WHERE NOT EXISTS (SELECT 1 FROM bans WHERE bans.spiffe_id = asked.column3) \
+         AND NOT EXISTS (SELECT 1 FROM attestations WHERE number = asked.column9 AND (evicted_at IS NOT NULL \
+         OR EXISTS (SELECT 1 FROM bans WHERE bans.spiffe_id = attestations.spiffe_id)))",
+    )
+    .bind(&jwt.jti[..])
+    .bind(jwt.kind.label())
+    .bind(jwt.id.as_str())
+    .bind(audience)
+    .bind(&jwt.kid)
+    .bind(microseconds(jwt.issued_at))
+    .bind(jwt.expires_at.unix_timestamp())
+    .bind(&jwt.serial)
+    .bind(jwt.attestation.0)
+    .execute(&mut *connection)
+    .await?;
+    if recorded.rows_affected() == 1 {
+        return Ok(Ok(()));
+    }
+    let evicted: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM attestations WHERE number = $1 AND evicted_at IS NOT NULL")
+            .bind(jwt.attestation.0)
+            .fetch_one(connection)
+            .await?;
+    Ok(Err(if evicted > 0 { NotRecorded::Evicted } else { NotRecorded::Banned }))
+}

@@ -1,0 +1,91 @@
+//! What the issuer publishes over HTTP, for those who have no identity of it.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `GET /`, `GET /bundle.json` | the SPIFFE bundle of the trust domain (SPIFFE Trust Domain and Bundle §4) |
+//! | `GET /.well-known/openid-configuration`, `GET /keys` | OIDC discovery, and the keys of JWT-SVIDs |
+//!
+//! ```text
+//! accept ─► place ─► TLS, or none ─► HTTP/1.1 or HTTP/2 ─► route ─► answer, made ahead
+//!            │ the oldest gives way
+//! ```
+//! Whoever asks may be anybody: each route answers from memory what was made ahead, so that a request costs no signature and no query.
+
+mod answer;
+mod bundle;
+mod certificate;
+mod oidc;
+mod server;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Method, Response, StatusCode};
+use http_body_util::Full;
+
+pub(crate) use bundle::{BundlePage, Publisher};
+pub use certificate::CertificateFilesError;
+pub(crate) use certificate::{CertificateFiles, ServedCertificate};
+pub(crate) use oidc::OidcPages;
+pub(crate) use server::{Door, Server};
+
+use crate::metrics::Metrics;
+use answer::{not_allowed, text};
+use oidc::OidcPage;
+
+pub(crate) type Answer = Response<Full<Bytes>>;
+
+/// What stands behind the routes. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Site {
+    pub(crate) bundle: BundlePage,
+    /// None where tokens have no issuer's name.
+    pub(crate) oidc: Option<OidcPages>,
+    pub(crate) metrics: Metrics,
+}
+
+/// The routes that there are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Route {
+    Bundle,
+    Oidc(OidcPage),
+    /// There is nothing.
+    None,
+}
+
+impl Route {
+    /// As metrics call it.
+    fn label(self) -> &'static str {
+        match self {
+            Self::Bundle => "bundle",
+            Self::Oidc(OidcPage::Discovery) => "oidc_discovery",
+            Self::Oidc(OidcPage::Keys) => "oidc_keys",
+            Self::None => "none",
+        }
+    }
+}
+
+impl Site {
+    fn route(&self, path: &str) -> Route {
+        match (path, self.oidc.as_ref().and_then(|oidc| oidc.page(path))) {
+            ("/" | "/bundle.json", _) => Route::Bundle,
+            (_, Some(page)) => Route::Oidc(page),
+            (_, None) => Route::None,
+        }
+    }
+
+    /// Answers a request by its head.
+    fn answer(&self, request: &Parts) -> Answer {
+        let route = self.route(request.uri.path());
+        let is_read = matches!(request.method, Method::GET | Method::HEAD);
+        let answer = match (route, &self.oidc) {
+            (Route::None, _) | (Route::Oidc(_), None) => {
+                text(StatusCode::NOT_FOUND, "not found; there is /bundle.json\n")
+            }
+            (Route::Bundle | Route::Oidc(_), _) if !is_read => not_allowed("GET, HEAD"),
+            (Route::Bundle, _) => self.bundle.answer(&request.headers),
+            (Route::Oidc(page), Some(oidc)) => oidc.answer(page, request),
+        };
+        self.metrics.web_request(route.label(), answer.status());
+        if request.method == Method::HEAD { answer::without_body(answer) } else { answer }
+    }
+}
