@@ -83,6 +83,7 @@ state: state
 trust_bundle: root/root.pem
 listen: 127.0.0.1:0
 admin: 127.0.0.1:0
+web: { listen: 127.0.0.1:0 }
 authority: { certificate: authority.pem, passphrase_file: passphrase }
 limits: { renewals_per_minute: 60000000 }
 ";

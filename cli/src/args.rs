@@ -176,6 +176,9 @@ pub(crate) struct DevOptions {
     /// Issuer, gRPC
     #[arg(long, default_value = "127.0.0.1:8081", value_name = "ADDRESS")]
     pub(crate) issuer: SocketAddr,
+    /// What the issuer publishes: bundle, keys of tokens
+    #[arg(long, default_value = "127.0.0.1:8082", value_name = "ADDRESS")]
+    pub(crate) web: SocketAddr,
     /// Admin of the inbound gateway
     #[arg(long, default_value = "127.0.0.1:9901", value_name = "ADDRESS")]
     pub(crate) gateway_admin: SocketAddr,

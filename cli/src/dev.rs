@@ -174,6 +174,7 @@ impl Mesh<'_> {
             state: &folder,
             listen: self.options.issuer,
             admin: self.options.issuer_admin,
+            web: self.options.web,
             admin_socket: &self.state.admin_socket(),
             passphrase: &state::passphrase_of(&folder),
             authority: &folder.join("authority.pem"),

@@ -135,9 +135,15 @@ fn ctrl_c_ends_it_within_five_seconds_even_at_work() {
 #[test]
 fn a_port_in_use_is_one_clear_error() {
     let place = Place::new();
-    for taken in
-        [place.outbound, place.inbound, place.issuer, place.gateway_admin, place.issuer_admin, place.outbound_admin]
-    {
+    for taken in [
+        place.outbound,
+        place.inbound,
+        place.issuer,
+        place.gateway_admin,
+        place.issuer_admin,
+        place.outbound_admin,
+        place.web,
+    ] {
         let listener = TcpListener::bind(taken).unwrap();
         let error = place.fails(&place.state(), &[]);
         assert!(error.contains(&taken.to_string()), "{error}");
@@ -236,6 +242,7 @@ struct Place {
     issuer: SocketAddr,
     gateway_admin: SocketAddr,
     issuer_admin: SocketAddr,
+    web: SocketAddr,
     outbound_admin: SocketAddr,
     _host: Host,
 }
@@ -250,6 +257,7 @@ impl Place {
             issuer: host.free(),
             gateway_admin: host.free(),
             issuer_admin: host.free(),
+            web: host.free(),
             outbound_admin: host.free(),
             _host: host,
         }
@@ -267,6 +275,7 @@ impl Place {
             ("--issuer", self.issuer),
             ("--gateway-admin", self.gateway_admin),
             ("--issuer-admin", self.issuer_admin),
+            ("--web", self.web),
             ("--outbound-admin", self.outbound_admin),
         ] {
             arguments.extend([option.to_owned(), address.to_string()]);

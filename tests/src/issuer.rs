@@ -22,6 +22,8 @@ pub struct Issuer {
     /// gRPC over mTLS.
     pub address: SocketAddr,
     pub admin: Admin,
+    /// What is published, plain.
+    pub web: SocketAddr,
     /// The root's certificate.
     pub bundle: PathBuf,
     pub root: PathBuf,
@@ -82,13 +84,19 @@ impl Issuer {
         let socket = folder.join("issuer-admin.sock");
         let configuration = folder.join("issuer.yaml");
         let mut text = configuration_text(trust_domain, &root, &state, &passphrase, &socket, address, admin, ttl);
+        let web = host.free();
+        if !more.contains("web:") {
+            text.push_str(&format!("web: {{ listen: \"{web}\" }}\n"));
+        }
+        // Whoever writes the section leaves this address to it.
+        let more = more.replace("WEB", &web.to_string());
         let mut recipe =
             Recipe::new("issuer", program::ours("identity-issuer"), folder).arg("--config").arg(&configuration);
         if let Some(hsm) = hsm {
             text = text.replace(&format!("passphrase_file: {}", passphrase.display()), &hsm.configuration());
             recipe = recipe.env("SOFTHSM2_CONF", hsm.settings().to_str().expect("a path of ours"));
         }
-        fs::write(&configuration, text + more).expect("a file");
+        fs::write(&configuration, text + &more).expect("a file");
         let mut process = recipe.start();
 
         let (request, certificate) = (state.join("authority.csr"), state.join("authority.pem"));
@@ -101,6 +109,7 @@ impl Issuer {
             process,
             address,
             admin: Admin(admin),
+            web,
             bundle: root.join("root.pem"),
             root,
             passphrase,

@@ -12,6 +12,7 @@ pub(crate) fn check(options: &DevOptions) -> Result<(), Failure> {
         ("--outbound", options.outbound),
         ("--inbound", options.inbound),
         ("--issuer", options.issuer),
+        ("--web", options.web),
         ("--gateway-admin", options.gateway_admin),
         ("--issuer-admin", options.issuer_admin),
         ("--outbound-admin", options.outbound_admin),
@@ -40,7 +41,7 @@ mod tests {
 
     fn options(arguments: &str) -> DevOptions {
         let free = "--outbound 127.0.0.1:0 --inbound 127.0.0.1:0 --issuer 127.0.0.1:0 --gateway-admin 127.0.0.1:0 \
-                    --issuer-admin 127.0.0.1:0 --outbound-admin 127.0.0.1:0";
+                    --issuer-admin 127.0.0.1:0 --outbound-admin 127.0.0.1:0 --web 127.0.0.1:0";
         let words = ["signet", "dev"].into_iter().chain(free.split_whitespace()).chain(arguments.split_whitespace());
         match Arguments::try_parse_from(words).unwrap().command {
             Command::Dev(options) => options,

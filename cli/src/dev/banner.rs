@@ -45,6 +45,7 @@ A mesh of trust domain {} is running; its identities live {ttl}.
   curl -s http://{}/metrics | grep signet_svid_expiration
   curl -s http://{}/metrics | grep signet_ca_expiration
   curl -s http://{}/identity
+  curl -s http://{}/bundle.json
   openssl s_client -connect {} -CAfile {root} </dev/null
   {program} status{issuer_option}
   {program} token create spiffe://{}/me{issuer_option}
@@ -62,6 +63,7 @@ Ctrl-C ends it. From here on, a line for each identity that becomes live:
             inbound.admin,
             issuer.admin,
             outbound.admin,
+            issuer.web,
             inbound.address,
             ids.trust_domain,
         )

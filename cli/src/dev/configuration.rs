@@ -12,6 +12,7 @@ pub(crate) struct IssuerFile<'a> {
     pub(crate) state: &'a Path,
     pub(crate) listen: SocketAddr,
     pub(crate) admin: SocketAddr,
+    pub(crate) web: SocketAddr,
     pub(crate) admin_socket: &'a Path,
     pub(crate) passphrase: &'a Path,
     pub(crate) authority: &'a Path,
@@ -21,7 +22,7 @@ pub(crate) struct IssuerFile<'a> {
 
 impl IssuerFile<'_> {
     pub(crate) fn yaml(&self) -> String {
-        let Self { trust_domain, listen, admin, .. } = self;
+        let Self { trust_domain, listen, admin, web, .. } = self;
         format!(
             "# Written by `signet dev` at each start.
 trust_domain: \"{trust_domain}\"
@@ -35,6 +36,9 @@ authority:
   passphrase_file: {}
 svid:
   ttl: {}s
+web:
+  listen: \"{web}\"
+jwt: {{}}
 shutdown:
   drain: 1s
 ",
@@ -168,6 +172,7 @@ mod tests {
             state: &folder,
             listen: v6,
             admin: v6,
+            web: v4,
             admin_socket: &folder.join("admin.sock"),
             passphrase: &folder.join("passphrase"),
             authority: &folder.join("authority.pem"),
@@ -175,6 +180,6 @@ mod tests {
             ttl: Duration::from_secs(60),
         };
         let config = identity_issuer::Config::parse(&folder.join("issuer.yaml"), &issuer.yaml()).unwrap();
-        assert_eq!((config.listen, config.state), (v6, folder));
+        assert_eq!((config.listen, config.web.listen, config.state), (v6, v4, folder));
     }
 }

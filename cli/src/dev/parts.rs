@@ -46,6 +46,7 @@ struct Stage {
 pub(crate) struct RunningIssuer {
     pub(crate) grpc: SocketAddr,
     pub(crate) admin: SocketAddr,
+    pub(crate) web: SocketAddr,
     pub(crate) certificate: PathBuf,
     pub(crate) requests: watch::Receiver<String>,
     pub(crate) trusted: watch::Receiver<BundleSet>,
@@ -78,6 +79,7 @@ impl Parts {
         Ok(RunningIssuer {
             grpc: started.grpc,
             admin: started.admin,
+            web: started.web.plain,
             certificate: started.certificate,
             requests: started.requests,
             trusted: started.trusted,

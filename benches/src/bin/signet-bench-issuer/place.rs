@@ -40,6 +40,7 @@ impl Place {
         let (address, admin) = (free_address()?, free_address()?);
         let text = format!(
             "trust_domain: example.org\nstate: state\ntrust_bundle: root/root.pem\nlisten: {address}\nadmin: {admin}\n\
+             web: {{ listen: 127.0.0.1:0 }}\n\
              authority: {{ certificate: authority.pem, passphrase_file: passphrase }}\n{}{more}",
             tokens::CONFIGURATION
         );
