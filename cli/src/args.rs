@@ -3,6 +3,7 @@
 mod agents;
 mod authorities;
 mod ca;
+mod federation;
 mod policy;
 
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ pub(crate) use authorities::{
     RotateStatusOptions, TaintOptions,
 };
 pub(crate) use ca::{CaInitOptions, CaLogOptions, CaSignOptions, CaVerifyLogOptions, UnlockOptions};
+pub(crate) use federation::{AddOptions, FederateCommand, PartnerOptions, ProfileName};
 pub(crate) use policy::{
     ApplyOptions, ChangeOptions, DiffOptions, ExplainOptions, HistoryOptions, RevisionOptions, RollbackOptions,
 };
@@ -74,6 +76,9 @@ pub(crate) enum Command {
     Taint(TaintOptions),
     /// Take back what an issuer that is gone for good had its clients trust
     Forget(ForgetOptions),
+    /// Other trust domains: whose bundles are fetched, and told to those whose rules say so
+    #[command(subcommand)]
+    Federate(FederateCommand),
     /// Lift a ban
     Unban(UnbanOptions),
     /// What the issuer is and how long its authority lasts

@@ -13,6 +13,7 @@ mod completions;
 mod dev;
 mod entitlements;
 mod failure;
+mod federation;
 mod issue;
 mod network;
 mod output;
@@ -26,7 +27,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use args::{Arguments, CaCommand, Command, GetCommand, RotateCommand, TokenCommand};
+use args::{Arguments, CaCommand, Command, FederateCommand, GetCommand, RotateCommand, TokenCommand};
 
 fn main() -> ExitCode {
     // clap prints usage errors itself and leaves with 2.
@@ -56,6 +57,10 @@ fn main() -> ExitCode {
         Command::Rotate(RotateCommand::Cancel(options)) => rotate::cancel(options, output),
         Command::Taint(options) => authorities::taint(options, output),
         Command::Forget(options) => bundles::forget(options, output),
+        Command::Federate(FederateCommand::Add(options)) => federation::add(options, output),
+        Command::Federate(FederateCommand::List(options)) => federation::list(options, output),
+        Command::Federate(FederateCommand::Refresh(options)) => federation::refresh(options, output),
+        Command::Federate(FederateCommand::Remove(options)) => federation::remove(options, output),
         Command::Evict(options) => agents::evict(options, output),
         Command::Ban(options) => agents::ban(options, output),
         Command::Unban(options) => agents::unban(options, output),

@@ -8,6 +8,7 @@ mod bundles;
 mod calls;
 mod doorkeeper;
 mod explanation;
+mod federation;
 mod identity;
 mod issuing;
 mod naming;

@@ -192,7 +192,10 @@ fn by_trust_domain<'a>(
 const MAX_CERTIFICATE: usize = 16 << 10;
 const MAX_BUNDLE: usize = 48 << 10;
 
-fn bounded(trust_domain: TrustDomain, authorities: Vec<CertificateDer<'static>>) -> Result<TrustBundle, String> {
+pub(crate) fn bounded(
+    trust_domain: TrustDomain,
+    authorities: Vec<CertificateDer<'static>>,
+) -> Result<TrustBundle, String> {
     if let Some(too_large) = authorities.iter().position(|der| der.len() > MAX_CERTIFICATE) {
         return Err(format!("certificate {} is larger than {} KiB", too_large + 1, MAX_CERTIFICATE >> 10));
     }

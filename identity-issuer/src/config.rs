@@ -7,7 +7,7 @@
 //!   url: postgres://signet@db.example.org/signet
 //!   password_file: db-password
 //! trust_bundle: root.pem                 # the root certificates, PEM; a change of the file is taken up
-//! federation: []                         # bundles of other trust domains: [{ trust_domain: partner.example, bundle: partner.pem }]
+//! federation: []                         # bundles of other trust domains: [{ trust_domain: partner.example, bundle: partner.pem }]; see [`bundles`]
 //! authority:
 //!   certificate: authority.pem           # what `signet ca sign` wrote
 //!   passphrase_file: passphrase          # seals the issuer's keys; where else they may be: see [`key`]
@@ -50,6 +50,7 @@ use crate::profile::Profile;
 use crate::rotation::Patience;
 use crate::store::Location;
 
+pub(crate) use bundles::FederatedEndpoint;
 pub(crate) use jwt::{Jwt, Oidc};
 pub use web::Web;
 
@@ -63,6 +64,7 @@ pub struct Config {
     pub trust_bundle: BundleFile,
     /// Of other trust domains.
     pub federation: Vec<BundleFile>,
+    pub(crate) federated_endpoints: Vec<FederatedEndpoint>,
     pub authority: Authority,
     pub listen: SocketAddr,
     pub admin: SocketAddr,

@@ -23,6 +23,8 @@ mod complaint;
 mod csr;
 mod distribution;
 mod entitlement;
+mod federation;
+mod https;
 mod issuance;
 mod jwt;
 mod key;

@@ -28,6 +28,8 @@ pub(crate) struct Metrics {
     bundles_refused: IntGaugeVec,
     shed: IntCounterVec,
     web_requests: IntCounterVec,
+    bundle_refreshed_at: IntGaugeVec,
+    federation_refused: IntGaugeVec,
     jwts: IntCounterVec,
     jwt_key_expires_at: IntGauge,
 }
@@ -96,6 +98,22 @@ impl Metrics {
             &["source"],
         )?;
         registry.register(Box::new(bundles_refused.clone()))?;
+        let bundle_refreshed_at = IntGaugeVec::new(
+            Opts::new(
+                "signet_bundle_refreshed_timestamp_seconds",
+                "When the bundle of a federated trust domain was last fetched and taken, in Unix time.",
+            ),
+            &["trust_domain"],
+        )?;
+        registry.register(Box::new(bundle_refreshed_at.clone()))?;
+        let federation_refused = IntGaugeVec::new(
+            Opts::new(
+                "signet_issuer_federation_refused",
+                "1 while the bundle of a federated trust domain cannot be fetched or taken, and the last good one stays.",
+            ),
+            &["trust_domain"],
+        )?;
+        registry.register(Box::new(federation_refused.clone()))?;
         let shed = counters(
             "signet_issuer_shed_total",
             "Requests that were refused because there were too many, and told when to come again, by whose share was used up.",
@@ -129,6 +147,8 @@ impl Metrics {
             )?,
             bundles_refused,
             shed,
+            bundle_refreshed_at,
+            federation_refused,
             jwts: counters(
                 "signet_issuer_jwts_total",
                 "Requests for tokens, by kind (jwt_svid, access_token) and by how they ended.",
@@ -160,6 +180,20 @@ impl Metrics {
     /// When the key that signs tokens ends.
     pub(crate) fn jwt_key(&self, ends: Option<time::OffsetDateTime>) {
         self.jwt_key_expires_at.set(ends.map_or(0, time::OffsetDateTime::unix_timestamp));
+    }
+
+    pub(crate) fn federation_refreshed(&self, trust_domain: &str, at: time::OffsetDateTime) {
+        self.bundle_refreshed_at.with_label_values(&[trust_domain]).set(at.unix_timestamp());
+    }
+
+    pub(crate) fn federation_refused(&self, trust_domain: &str, refused: bool) {
+        self.federation_refused.with_label_values(&[trust_domain]).set(refused.into());
+    }
+
+    pub(crate) fn federation_gone(&self, trust_domain: &str) {
+        // There may be none of it.
+        let _ = self.bundle_refreshed_at.remove_label_values(&[trust_domain]);
+        let _ = self.federation_refused.remove_label_values(&[trust_domain]);
     }
 
     pub(crate) fn web_request(&self, route: &str, status: http::StatusCode) {

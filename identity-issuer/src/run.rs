@@ -38,6 +38,7 @@ use crate::bundles::{self, Bundles, Shared};
 use crate::certificate::issuer_id;
 use crate::config::{self, Config, Environment, KeyPlace, Limits};
 use crate::distribution::Distribution;
+use crate::federation::Federation;
 use crate::issuance::{Issuance, Issued, Parts};
 use crate::jwt::{self, JwtKeys, JwtKeysError, Tokens};
 use crate::metrics::{self, Metrics};
@@ -166,6 +167,7 @@ struct Issuer {
     profiles: Profiles,
     issuance: Issuance,
     jwt_keys: Option<JwtKeys>,
+    federation: Federation,
     bundles: Bundles,
     shared_bundles: Shared,
     distribution: Distribution,
@@ -245,8 +247,18 @@ impl Issuer {
             0 => authorities.trusted(&file.bundle),
             _ => file.bundle.clone(),
         });
+        let federation = Federation::open(
+            config.trust_domain.clone(),
+            config.federation.iter().map(|file| file.bundle.trust_domain().clone()).collect(),
+            config.federated_endpoints.iter().map(|endpoint| endpoint.relationship.clone()).collect(),
+            config.state.join("federation"),
+            bundles.clone(),
+            metrics.clone(),
+            clock.clone(),
+        );
+        let federated = federation.in_force().borrow().clone();
         // Nobody else has said anything yet.
-        let _ = bundles.set_own(own.collect());
+        let _ = bundles.set_own(own.chain(federated.iter().cloned()).collect());
         let jwt_keys = open_jwt_keys(&config, passphrase, metrics.clone(), clock.clone()).await?;
         if let Some(keys) = &jwt_keys {
             let own = keys.public().borrow().clone();
@@ -300,6 +312,7 @@ impl Issuer {
             profiles,
             issuance,
             jwt_keys,
+            federation,
             bundles,
             shared_bundles,
             distribution,
@@ -367,6 +380,7 @@ impl Issuer {
             policies: self.policies.clone(),
             agents: agents.clone(),
             bundles: self.shared_bundles.clone(),
+            federation: self.federation.clone(),
             admission: admission.clone(),
             store: self.store.clone(),
             clock: self.clock.clone(),
@@ -393,6 +407,7 @@ impl Issuer {
             self.shared_bundles,
             bundle_files,
             (self.authorities.clone(), self.config.authority.certificate.clone()),
+            self.federation.in_force(),
             self.metrics.clone(),
             self.clock.clone(),
         );
@@ -412,6 +427,7 @@ impl Issuer {
         let spiffe_door = self.web.serve(&web, &mut background, &shutdown);
         until(&shutdown, &mut background, self.policies.clone().tell_of_ends());
         until(&shutdown, &mut background, following.run());
+        until(&shutdown, &mut background, self.federation.run());
         let tokens = self.config.jwt.as_ref().zip(self.jwt_keys.clone()).map(|(jwt, keys)| Tokens {
             keys,
             issuer: jwt.oidc.as_ref().map(|oidc| oidc.issuer.clone()),

@@ -6,6 +6,10 @@ use std::time::Duration;
 use signet_identity::{SharedClock, TrustDomain, WorkloadId};
 use signet_proto::admin::v1::admin_service_server::{AdminService, AdminServiceServer};
 use signet_proto::admin::v1::{
+    AddFederationRequest, Federation as FederationDetail, ListFederationsRequest, ListFederationsResponse,
+    RefreshFederationRequest, RemoveFederationRequest, RemoveFederationResponse,
+};
+use signet_proto::admin::v1::{
     ApplyPolicyRequest, ApplyPolicyResponse, Authority, BanRequest, BanResponse, CreateJoinTokenRequest,
     CreateJoinTokenResponse, EvictAgentsRequest, EvictAgentsResponse, ExplainPolicyRequest, ExplainPolicyResponse,
     ForgetIssuerRequest, ForgetIssuerResponse, GetPolicyRequest, GetPolicyResponse, GetStatusRequest,
@@ -28,7 +32,7 @@ use super::doorkeeper::{Bounded, Doorkeeper, MAX_POLICY, Places};
 use super::explanation::Explaining;
 use super::naming::Naming;
 use super::unattended::Unattended;
-use super::{agents, bundles, companions, parse_own_id, policy, span, store_status, timestamp};
+use super::{agents, bundles, companions, federation, parse_own_id, policy, span, store_status, timestamp};
 use crate::administration::{Administrators, Role, Target};
 use crate::admission::Admission;
 use crate::agents::Agents;
@@ -36,6 +40,7 @@ use crate::attestation::JoinTokens;
 use crate::bundles::Shared;
 use crate::certificate::is_reserved;
 use crate::distribution::Distribution;
+use crate::federation::Federation;
 use crate::policy::{Actor, Policies};
 use crate::store::{NewRenewalRequest, Store, Whose};
 
@@ -49,6 +54,7 @@ pub(crate) struct AdminApi {
     pub(crate) policies: Policies,
     pub(crate) agents: Agents,
     pub(crate) bundles: Shared,
+    pub(crate) federation: Federation,
     pub(crate) admission: Admission,
     pub(crate) store: Store,
     pub(crate) clock: SharedClock,
@@ -334,6 +340,40 @@ impl AdminService for AdminApi {
         let call = self.admit(&request, "ForgetIssuer", Role::Administrator, Target::Everything).await?;
         let forgotten = bundles::forget(&self.bundles, request.into_inner().issuer).await;
         call.end(forgotten.map(|()| ForgetIssuerResponse {}))
+    }
+
+    async fn add_federation(
+        &self,
+        request: Request<AddFederationRequest>,
+    ) -> Result<Response<FederationDetail>, Status> {
+        // Whoever says what others trust speaks for all of the trust domain.
+        let call = self.admit(&request, "AddFederation", Role::Administrator, Target::Everything).await?;
+        call.end(federation::add(&self.federation, request.into_inner()).await)
+    }
+
+    async fn list_federations(
+        &self,
+        request: Request<ListFederationsRequest>,
+    ) -> Result<Response<ListFederationsResponse>, Status> {
+        let call = self.admit(&request, "ListFederations", Role::Viewer, Target::Everything).await?;
+        call.end(Ok(federation::list(&self.federation)))
+    }
+
+    async fn refresh_federation(
+        &self,
+        request: Request<RefreshFederationRequest>,
+    ) -> Result<Response<FederationDetail>, Status> {
+        let call = self.admit(&request, "RefreshFederation", Role::Operator, Target::Everything).await?;
+        call.end(federation::refresh(&self.federation, &request.get_ref().trust_domain).await)
+    }
+
+    async fn remove_federation(
+        &self,
+        request: Request<RemoveFederationRequest>,
+    ) -> Result<Response<RemoveFederationResponse>, Status> {
+        let call = self.admit(&request, "RemoveFederation", Role::Administrator, Target::Everything).await?;
+        let removed = federation::remove(&self.federation, &request.get_ref().trust_domain).await;
+        call.end(removed.map(|()| RemoveFederationResponse {}))
     }
 }
 

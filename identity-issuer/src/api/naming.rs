@@ -3,6 +3,9 @@
 use signet_proto::admin::v1::evict_agents_request::Agents;
 use signet_proto::admin::v1::explain_policy_request::Subject;
 use signet_proto::admin::v1::{
+    AddFederationRequest, ListFederationsRequest, RefreshFederationRequest, RemoveFederationRequest,
+};
+use signet_proto::admin::v1::{
     ApplyPolicyRequest, BanRequest, CreateJoinTokenRequest, EvictAgentsRequest, ExplainPolicyRequest,
     ForgetIssuerRequest, GetPolicyRequest, GetStatusRequest, ListAgentsRequest, ListBansRequest, ListBundlesRequest,
     ListPolicyRevisionsRequest, RequestRenewalRequest, RollbackPolicyRequest, UnbanRequest,
@@ -98,6 +101,30 @@ impl Naming for ListBansRequest {
 impl Naming for ListBundlesRequest {
     fn named(&self) -> Option<String> {
         Some("bundles".to_owned())
+    }
+}
+
+impl Naming for AddFederationRequest {
+    fn named(&self) -> Option<String> {
+        Some(format!("trust domain {} at {}", shown(&self.trust_domain), shown(&self.url)))
+    }
+}
+
+impl Naming for RefreshFederationRequest {
+    fn named(&self) -> Option<String> {
+        Some(format!("trust domain {}", shown(&self.trust_domain)))
+    }
+}
+
+impl Naming for RemoveFederationRequest {
+    fn named(&self) -> Option<String> {
+        Some(format!("trust domain {}", shown(&self.trust_domain)))
+    }
+}
+
+impl Naming for ListFederationsRequest {
+    fn named(&self) -> Option<String> {
+        Some("federated trust domains".to_owned())
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use signet_identity::{BundleSet, SharedClock, TrustBundle};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{BundleFile, Bundles, Shared, read};
@@ -22,6 +23,8 @@ pub(crate) struct Follower {
     authorities: Authorities,
     /// Where certificates for them are put.
     certificate: PathBuf,
+    /// Of other trust domains: what they publish.
+    federated: watch::Receiver<BundleSet>,
     metrics: Metrics,
     clock: SharedClock,
 }
@@ -52,12 +55,13 @@ impl Follower {
         shared: Shared,
         files: Vec<BundleFile>,
         (authorities, certificate): (Authorities, PathBuf),
+        federated: watch::Receiver<BundleSet>,
         metrics: Metrics,
         clock: SharedClock,
     ) -> Self {
         let followed = |file| Followed { file, seen: None, taken: None, complaint: None };
         let files = files.into_iter().map(followed).collect();
-        Self { bundles, shared, files, authorities, certificate, metrics, clock }
+        Self { bundles, shared, files, authorities, certificate, federated, metrics, clock }
     }
 
     /// Until cancelled.
@@ -70,7 +74,9 @@ impl Follower {
             let is_other_authority = authorities.has_changed().is_ok_and(|changed| changed);
             authorities.mark_unchanged();
             // Others may be believed by what is new in the files, or not any more; or the roots are others.
-            if self.look() || is_other_authority {
+            let is_other_federated = self.federated.has_changed().is_ok_and(|changed| changed);
+            if self.look() || is_other_authority || is_other_federated {
+                self.federated.mark_unchanged();
                 // What others say of the same trust domain may not go with it: that is told where they are united.
                 let _ = self.bundles.set_own(self.own());
                 self.shared.unite();
@@ -100,17 +106,19 @@ impl Follower {
                 // The sender lives in `self`.
                 _ = authorities.changed() => authorities.mark_changed(),
                 _ = jwt.changed() => {}
+                _ = self.federated.changed() => self.federated.mark_changed(),
             }
         }
     }
 
-    /// What the files say, and for this trust domain what a rotation of its root has changed since.
+    /// What the files say, for this trust domain with what a rotation of its root has changed since; and what others publish.
     fn own(&self) -> BundleSet {
         let trusted = |(index, followed): (usize, &Followed)| match index {
             0 => self.authorities.trusted(&followed.file.bundle),
             _ => followed.file.bundle.clone(),
         };
-        self.files.iter().enumerate().map(trusted).collect()
+        let files = self.files.iter().enumerate().map(trusted);
+        files.chain(self.federated.borrow().iter().cloned()).collect()
     }
 
     /// Takes up each file that has changed to something good; whether there was such.

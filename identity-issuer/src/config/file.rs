@@ -195,10 +195,12 @@ impl File {
         let web = self.web.resolve(path)?;
         let authority = resolve_authority(path, &self.authority)?;
         let jwt = self.jwt.map(|jwt| jwt.resolve(path, web.refresh_hint, &authority.key)).transpose()?;
+        let (federation, federated_endpoints) = bundles::resolve(path, self.federation, &trust_domain)?;
         let mut config = Config {
             database,
             trust_bundle: bundles::own(path, &self.trust_bundle, &trust_domain)?,
-            federation: bundles::resolve(path, self.federation, &trust_domain)?,
+            federation,
+            federated_endpoints,
             authority,
             listen: self.listen,
             admin: self.admin,
@@ -382,7 +384,7 @@ fn redacted(config: &Config) -> String {
         let _ = writeln!(text, "{key}: {value}");
         text
     });
-    text + &bundles::shown(&config.federation)
+    text + &bundles::shown(&config.federation, &config.federated_endpoints)
         + &database_shown(&config.database)
         + &profiles::shown(&config.profiles)
         + &attestation::shown(&config.attestation)

@@ -98,7 +98,6 @@ impl JwtAuthorities {
         self.0.is_empty()
     }
 
-    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }

@@ -69,7 +69,10 @@ impl Plan {
                     rule: rule.name.clone(),
                     field: Some(Field::FederatesWith(number)),
                     what: format!("the issuer has no bundle of {name}"),
-                    fix: Some("put it under `federation` in the issuer's configuration".to_owned()),
+                    fix: Some(
+                        "put it under `federation` in the issuer's configuration, or run `signet federate add`"
+                            .to_owned(),
+                    ),
                 });
             }
         }

@@ -31,6 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Place {
     folder: tempfile::TempDir,
     pub settings: String,
+    pub trust_domain: String,
     /// How many CAs there may be below its intermediate.
     pub path_length: u8,
 }
@@ -56,10 +57,16 @@ impl Place {
 
     /// With further lines of configuration.
     pub fn with(settings: &str) -> Self {
+        Self::of("example.org", settings)
+    }
+
+    /// The same of another trust domain.
+    pub fn of(trust_domain: &str, settings: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("passphrase"), "open sesame\n").unwrap();
-        let place = Self { folder, settings: settings.to_owned(), path_length: 0 };
-        place.make_root("root", "example.org");
+        let trust_domain = trust_domain.to_owned();
+        let place = Self { folder, settings: settings.to_owned(), path_length: 0, trust_domain };
+        place.make_root("root", &place.trust_domain);
         place
     }
 
@@ -72,7 +79,7 @@ impl Place {
             std::fs::copy(self.path("root").join(&name), folder.path().join("root").join(&name)).unwrap();
         }
         std::fs::copy(self.path("passphrase"), folder.path().join("passphrase")).unwrap();
-        Self { folder, settings: self.settings.clone(), path_length: 0 }
+        Self { folder, settings: self.settings.clone(), path_length: 0, trust_domain: self.trust_domain.clone() }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -92,9 +99,10 @@ impl Place {
 
     pub fn config(&self) -> Config {
         let text = format!(
-            "trust_domain: example.org\nstate: state\ntrust_bundle: root/root.pem\n\
+            "trust_domain: {}\nstate: state\ntrust_bundle: root/root.pem\n\
              authority: {{ certificate: authority.pem, passphrase_file: passphrase, path_length: {} }}\n\
              listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\n{}\n{}\n",
+            self.trust_domain,
             self.path_length,
             if self.settings.contains("web:") { "" } else { "web: { listen: 127.0.0.1:0 }" },
             self.settings

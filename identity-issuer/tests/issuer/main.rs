@@ -8,6 +8,7 @@ mod raw;
 mod administering;
 mod attesting;
 mod faults;
+mod federating;
 mod flooding;
 mod issuing;
 mod limits;
