@@ -51,7 +51,7 @@ use crate::rotation::Patience;
 use crate::store::Location;
 
 pub(crate) use bundles::FederatedEndpoint;
-pub(crate) use jwt::{Jwt, Oidc};
+pub(crate) use jwt::{AccessTokens, Jwt, Oidc};
 pub use web::Web;
 
 /// What an issuer runs on; every value is in its range.

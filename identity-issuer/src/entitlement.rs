@@ -165,6 +165,33 @@ pub(crate) fn all(policy: &Current, identity: &WorkloadId, grounds: &Grounds, no
     all
 }
 
+/// A token that somebody may have beside an identity.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct TokenGrant {
+    /// In whose name.
+    pub(crate) id: WorkloadId,
+    /// Of a token's profile.
+    pub(crate) profile: String,
+    pub(crate) ttl: Option<Duration>,
+    /// No token lives longer than this.
+    pub(crate) until: Option<OffsetDateTime>,
+}
+
+/// All tokens that the policy gives to whoever was attested, as long as its identity is given; none of profiles of certificates.
+pub(crate) fn tokens(policy: &Current, origin: &Origin, now: OffsetDateTime) -> Result<Vec<TokenGrant>, NotEntitled> {
+    let (identity, attributes) = (&origin.attested, origin.attributes.as_ref());
+    let itself = attributes
+        .map(|attributes| choose(policy, std::slice::from_ref(attributes), Wanted::identity(Some(identity)), now));
+    let identity_until = itself.transpose()?.and_then(|itself| itself.expires);
+    let proved = attributes.cloned().into_iter().chain(by_name(identity));
+    let grants = proved.flat_map(|attributes| policy.decide(&attributes, now)).filter_map(|grant| {
+        let profile = grant.profile.filter(|name| policy.profiles().get(name).is_none())?;
+        let until = [grant.expires, identity_until].into_iter().flatten().min();
+        Some(TokenGrant { id: grant.id, profile, ttl: grant.ttl, until })
+    });
+    Ok(grants.collect())
+}
+
 fn choose(
     policy: &Current,
     proved: &[Attributes],

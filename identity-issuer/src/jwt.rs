@@ -12,6 +12,7 @@ mod key;
 mod keys;
 mod plan;
 mod tokens;
+mod verify;
 
 pub(crate) use jwk::{JwksError, JwtAuthorities, JwtBundles, key_parameters};
 pub(crate) use key::Algorithm;
@@ -19,3 +20,4 @@ pub use keys::JwtKeysError;
 pub(crate) use keys::{JwtKeys, Place};
 pub(crate) use plan::Schedule;
 pub(crate) use tokens::{Jwt, Kind, NotIssued, Tokens, Wanted};
+pub(crate) use verify::verify_own;

@@ -69,6 +69,8 @@ pub(crate) struct Leaf {
 pub(crate) struct Profiles {
     by_name: Arc<BTreeMap<Box<str>, Arc<Profile>>>,
     default: Arc<Profile>,
+    /// Of access tokens: what rules have to know of them.
+    tokens: Arc<[ProfileTerms]>,
 }
 
 impl Profiles {
@@ -78,7 +80,13 @@ impl Profiles {
         let built_in = BUILTIN.into_iter().filter_map(|name| builtin(name, ttl, backdate));
         let all = built_in.chain(custom).map(|profile| (profile.name.clone(), Arc::new(profile)));
         let default = Arc::new(builtin::workload(ttl, backdate));
-        Self { by_name: Arc::new(all.collect()), default }
+        Self { by_name: Arc::new(all.collect()), default, tokens: Arc::default() }
+    }
+
+    /// With these profiles of access tokens, which rules name as they name the others: each with its longest life.
+    pub(crate) fn with_tokens(self, tokens: impl Iterator<Item = (String, Duration)>) -> Self {
+        let terms = |(name, max_ttl)| ProfileTerms { name, max_ttl, is_identity: false, has_common_name: false };
+        Self { tokens: tokens.map(terms).collect(), ..self }
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&Arc<Profile>> {
@@ -102,7 +110,7 @@ impl Profiles {
             is_identity: profile.is_identity(),
             has_common_name: profile.has_common_name(),
         };
-        self.by_name.values().map(terms).collect()
+        self.by_name.values().map(terms).chain(self.tokens.iter().cloned()).collect()
     }
 }
 

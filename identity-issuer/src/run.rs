@@ -50,7 +50,7 @@ use crate::rotation::{self, Rotations};
 use crate::server::Server;
 use crate::sharing::Sharing;
 use crate::store::{Location, OpenError, STORE, Store, StoreError, StoreTask};
-use crate::web::{BundlePage, Door, OidcPages, Publisher, Site};
+use crate::web::{BundlePage, Door, Exchange, OidcPages, Publisher, Site};
 use place::{claim_state, holds_anything, listen, reserve};
 use web::WebDoors;
 pub use web::{WebAddresses, WebError};
@@ -188,6 +188,8 @@ impl Issuer {
         let readiness = Readiness::awaiting([AUTHORITY, STORE, LISTENER]);
         let identity = IdentitySlot::new(clock.clone());
         let profiles = Profiles::new((config.svid.ttl, config.svid.backdate), config.profiles.clone());
+        let token_profiles = config.jwt.iter().flat_map(|jwt| &jwt.access_tokens);
+        let profiles = profiles.with_tokens(token_profiles.map(|tokens| (tokens.profile.clone(), tokens.ttl)));
         let metrics = Metrics::register(&registry, &profiles)?;
         let identity_metrics = IdentityMetrics::register(&registry, identity.clone())?;
         let admin = AdminBuilder {
@@ -411,6 +413,26 @@ impl Issuer {
             self.metrics.clone(),
             self.clock.clone(),
         );
+        let tokens = self.config.jwt.as_ref().zip(self.jwt_keys.clone()).map(|(jwt, keys)| Tokens {
+            keys,
+            issuer: jwt.oidc.as_ref().map(|oidc| oidc.issuer.clone()),
+            longest: jwt.ttl,
+            store: self.store.clone(),
+            metrics: self.metrics.clone(),
+            clock: self.clock.clone(),
+        });
+        let exchange = self.config.jwt.as_ref().zip(tokens.clone()).filter(|(jwt, _)| !jwt.access_tokens.is_empty());
+        let exchange = exchange.map(|(jwt, tokens)| Exchange {
+            trust_domain: self.config.trust_domain.clone(),
+            issuer: self.issuance.issuer().clone(),
+            profiles: jwt.access_tokens.clone().into(),
+            tokens,
+            keys: self.bundles.jwt_in_force(),
+            agents: agents.clone(),
+            policies: self.policies.clone(),
+            admission: admission.clone(),
+            clock: self.clock.clone(),
+        });
         let page = BundlePage::default();
         let oidc = self.config.jwt.as_ref().and_then(|jwt| jwt.oidc.clone()).map(OidcPages::new);
         let publisher = Publisher {
@@ -422,20 +444,12 @@ impl Issuer {
             oidc: oidc.clone(),
         };
         until(&shutdown, &mut background, publisher.run());
-        let site = Site { bundle: page, oidc, metrics: self.metrics.clone() };
+        let site = Site { bundle: page, oidc, exchange, metrics: self.metrics.clone() };
         let web = crate::web::Server::new(site, self.config.web.connections, self.config.drain);
         let spiffe_door = self.web.serve(&web, &mut background, &shutdown);
         until(&shutdown, &mut background, self.policies.clone().tell_of_ends());
         until(&shutdown, &mut background, following.run());
         until(&shutdown, &mut background, self.federation.run());
-        let tokens = self.config.jwt.as_ref().zip(self.jwt_keys.clone()).map(|(jwt, keys)| Tokens {
-            keys,
-            issuer: jwt.oidc.as_ref().map(|oidc| oidc.issuer.clone()),
-            longest: jwt.ttl,
-            store: self.store.clone(),
-            metrics: self.metrics.clone(),
-            clock: self.clock.clone(),
-        });
         if let Some(keys) = self.jwt_keys {
             until(&shutdown, &mut background, keys.clone().follow());
             let publish = publish_jwt_keys(keys, self.bundles.clone(), self.config.trust_domain.clone());

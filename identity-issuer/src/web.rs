@@ -3,6 +3,7 @@
 //! | path | answer |
 //! |---|---|
 //! | `GET /`, `GET /bundle.json` | the SPIFFE bundle of the trust domain (SPIFFE Trust Domain and Bundle §4) |
+//! | `POST /oauth2/token` | an access token for whoever holds an X.509-SVID; at the address for SVIDs only |
 //! | `GET /.well-known/openid-configuration`, `GET /keys` | OIDC discovery, and the keys of JWT-SVIDs |
 //!
 //! ```text
@@ -14,17 +15,23 @@
 mod answer;
 mod bundle;
 mod certificate;
+mod exchange;
 mod oidc;
 mod server;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use http_body_util::Full;
+use hyper::body::Incoming;
+use signet_identity::PeerIdentity;
 
 pub(crate) use bundle::{BundlePage, Publisher};
 pub use certificate::CertificateFilesError;
 pub(crate) use certificate::{CertificateFiles, ServedCertificate};
+pub(crate) use exchange::Exchange;
 pub(crate) use oidc::OidcPages;
 pub(crate) use server::{Door, Server};
 
@@ -40,6 +47,8 @@ pub(crate) struct Site {
     pub(crate) bundle: BundlePage,
     /// None where tokens have no issuer's name.
     pub(crate) oidc: Option<OidcPages>,
+    /// None where no access tokens are given out.
+    pub(crate) exchange: Option<Exchange>,
     pub(crate) metrics: Metrics,
 }
 
@@ -48,6 +57,7 @@ pub(crate) struct Site {
 enum Route {
     Bundle,
     Oidc(OidcPage),
+    Exchange,
     /// There is nothing.
     None,
 }
@@ -59,6 +69,7 @@ impl Route {
             Self::Bundle => "bundle",
             Self::Oidc(OidcPage::Discovery) => "oidc_discovery",
             Self::Oidc(OidcPage::Keys) => "oidc_keys",
+            Self::Exchange => "oauth2_token",
             Self::None => "none",
         }
     }
@@ -68,16 +79,20 @@ impl Site {
     fn route(&self, path: &str) -> Route {
         match (path, self.oidc.as_ref().and_then(|oidc| oidc.page(path))) {
             ("/" | "/bundle.json", _) => Route::Bundle,
+            ("/oauth2/token", _) => Route::Exchange,
             (_, Some(page)) => Route::Oidc(page),
             (_, None) => Route::None,
         }
     }
 
-    /// Answers a request by its head.
-    fn answer(&self, request: &Parts) -> Answer {
+    async fn answer(&self, request: &Parts, body: Incoming, peer: Option<&Arc<PeerIdentity>>) -> Answer {
         let route = self.route(request.uri.path());
         let is_read = matches!(request.method, Method::GET | Method::HEAD);
         let answer = match (route, &self.oidc) {
+            (Route::Exchange, _) => match &self.exchange {
+                Some(exchange) => exchange.answer(request, body, peer).await,
+                None => text(StatusCode::NOT_FOUND, "no access tokens are given out here\n"),
+            },
             (Route::None, _) | (Route::Oidc(_), None) => {
                 text(StatusCode::NOT_FOUND, "not found; there is /bundle.json\n")
             }

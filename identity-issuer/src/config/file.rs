@@ -19,6 +19,7 @@ use super::profiles::{self, ProfileFile};
 use super::web::{self, WebFile};
 use super::{Authority, Config, Limits, Svid};
 use crate::authority::SealStrength;
+use crate::profile::BUILTIN;
 use crate::rotation::Patience;
 use crate::store::{Location, PostgresUrl, PostgresUrlError};
 
@@ -194,7 +195,9 @@ impl File {
         let svid = self.svid.resolve(path)?;
         let web = self.web.resolve(path)?;
         let authority = resolve_authority(path, &self.authority)?;
-        let jwt = self.jwt.map(|jwt| jwt.resolve(path, web.refresh_hint, &authority.key)).transpose()?;
+        let profiles = profiles::resolve(path, self.profiles, (svid.ttl, svid.backdate))?;
+        let is_taken = |name: &str| BUILTIN.contains(&name) || profiles.iter().any(|profile| *profile.name == *name);
+        let jwt = self.jwt.map(|jwt| jwt.resolve(path, web.refresh_hint, &authority.key, is_taken)).transpose()?;
         let (federation, federated_endpoints) = bundles::resolve(path, self.federation, &trust_domain)?;
         let mut config = Config {
             database,
@@ -206,7 +209,7 @@ impl File {
             admin: self.admin,
             admin_socket: self.admin_socket.as_deref().map_or_else(|| state.join("issuer-admin.sock"), beside),
             svid,
-            profiles: profiles::resolve(path, self.profiles, (svid.ttl, svid.backdate))?,
+            profiles,
             attestation: self.attestation.resolve(path, &trust_domain)?,
             administration: administration::resolve(path, self.administration, &trust_domain)?,
             jwt,

@@ -9,6 +9,8 @@
 //!   passphrase_file: jwt-passphrase      # seals the keys, which rest in the state folder; default: the authority's
 //!   issuer: https://oidc.example.org     # `iss` of each token, and where OIDC discovery is found
 //!   domains: [oidc.example.org]          # names by which discovery is asked for; default: the issuer's
+//!   access_tokens:                       # what `POST /oauth2/token` gives out; a rule's `profile` names one
+//!     - { profile: warehouse, audiences: [https://warehouse.example.org], scopes: [read], ttl: 5m }
 //! ```
 //! Without the section no tokens are made.
 
@@ -34,6 +36,18 @@ pub(crate) struct Jwt {
     /// The authority's passphrase where there is none.
     pub(crate) passphrase_file: Option<PathBuf>,
     pub(crate) oidc: Option<Oidc>,
+    pub(crate) access_tokens: Vec<AccessTokens>,
+}
+
+/// A kind of access token, which policy gives to some.
+#[derive(Clone, Debug)]
+pub(crate) struct AccessTokens {
+    /// What a rule's `profile` names.
+    pub(crate) profile: String,
+    /// Who may be meant. Not empty.
+    pub(crate) audiences: Vec<String>,
+    pub(crate) scopes: Vec<String>,
+    pub(crate) ttl: Duration,
 }
 
 /// By what name tokens are issued.
@@ -57,6 +71,17 @@ pub(super) struct JwtFile {
     passphrase_file: Option<PathBuf>,
     issuer: Option<Located<Parsed<Uri>>>,
     domains: Option<Located<Vec<String>>>,
+    access_tokens: Vec<AccessTokensFile>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AccessTokensFile {
+    profile: Located<String>,
+    audiences: Located<Vec<String>>,
+    #[serde(default)]
+    scopes: Vec<Located<String>>,
+    ttl: Option<Located<config::Duration>>,
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -74,6 +99,7 @@ impl Default for JwtFile {
             passphrase_file: None,
             issuer: None,
             domains: None,
+            access_tokens: Vec::new(),
         }
     }
 }
@@ -85,7 +111,14 @@ impl Jwt {
 }
 
 impl JwtFile {
-    pub(super) fn resolve(self, path: &Path, refresh_hint: Duration, keys: &KeyPlace) -> Result<Jwt, ConfigError> {
+    /// `is_taken`: whether a profile of certificates has this name.
+    pub(super) fn resolve(
+        self,
+        path: &Path,
+        refresh_hint: Duration,
+        keys: &KeyPlace,
+        is_taken: impl Fn(&str) -> bool,
+    ) -> Result<Jwt, ConfigError> {
         let ttl = within(path, &self.ttl, "ttl", SECOND..=HOUR)?;
         let key_life = within(path, &self.key_life, "key_life", 4 * SECOND..=365 * DAY)?;
         let publish_ahead = match &self.publish_ahead {
@@ -110,9 +143,51 @@ impl JwtFile {
             let fix = "name a file whose first line seals the keys of tokens, `passphrase_file`";
             return Err(self.key_life.error(path, "`jwt` without a passphrase: the authority has none", fix));
         }
-        Ok(Jwt { algorithm: self.algorithm, ttl, key_life, publish_ahead, passphrase_file, oidc })
+        let mut access_tokens: Vec<AccessTokens> = Vec::with_capacity(self.access_tokens.len());
+        for tokens in self.access_tokens {
+            let name = &tokens.profile;
+            if oidc.is_none() {
+                let fix = "name the issuer of tokens, `issuer: https://HOST`: whoever takes one asks for it";
+                return Err(name.error(path, "`access_tokens` without `issuer`", fix));
+            }
+            if is_taken(name) || access_tokens.iter().any(|other| other.profile == **name) {
+                let fix = "give it a name that no other profile has";
+                return Err(name.error(path, format!("there is another profile `{}`", name.escape_debug()), fix));
+            }
+            access_tokens.push(tokens.resolve(path, ttl)?);
+        }
+        Ok(Jwt { algorithm: self.algorithm, ttl, key_life, publish_ahead, passphrase_file, oidc, access_tokens })
     }
 }
+
+impl AccessTokensFile {
+    fn resolve(self, path: &Path, longest: Duration) -> Result<AccessTokens, ConfigError> {
+        let name = &self.profile;
+        let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+        if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(allowed) {
+            let fix = format!("write 1 to {MAX_NAME} of a-z, 0-9 and dash");
+            return Err(name.error(path, format!("`{}` is no name of a profile", name.escape_debug()), fix));
+        }
+        let is_audience = |audience: &String| !audience.is_empty() && !audience.chars().any(char::is_control);
+        if self.audiences.is_empty() || !self.audiences.iter().all(is_audience) {
+            let fix = "name who takes the token, for example `https://warehouse.example.org`";
+            return Err(self.audiences.error(path, "`audiences` names nobody", fix));
+        }
+        // RFC 6749 §3.3.
+        let is_scope = |scope: &str| {
+            !scope.is_empty() && scope.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
+        };
+        if let Some(scope) = self.scopes.iter().find(|scope| !is_scope(scope)) {
+            let what = format!("`{}` is no scope", scope.escape_debug());
+            return Err(scope.error(path, what, "write it without spaces, quotes and backslashes"));
+        }
+        let ttl = self.ttl.map(|ttl| within(path, &ttl, "ttl", SECOND..=longest)).transpose()?.unwrap_or(longest);
+        let scopes = self.scopes.into_iter().map(|scope| scope.value).collect();
+        Ok(AccessTokens { profile: self.profile.value, audiences: self.audiences.value, scopes, ttl })
+    }
+}
+
+const MAX_NAME: usize = 64;
 
 fn oidc(
     path: &Path,
@@ -143,7 +218,7 @@ fn oidc(
 
 /// As it would be written in a file. Empty when there is nothing.
 pub(super) fn shown(jwt: Option<&Jwt>) -> String {
-    let Some(Jwt { algorithm, ttl, key_life, publish_ahead, passphrase_file, oidc }) = jwt else {
+    let Some(Jwt { algorithm, ttl, key_life, publish_ahead, passphrase_file, oidc, access_tokens }) = jwt else {
         return String::new();
     };
     let [ttl, key_life, publish_ahead] = [ttl, key_life, publish_ahead].map(|time| config::Duration(*time));
@@ -157,6 +232,14 @@ pub(super) fn shown(jwt: Option<&Jwt>) -> String {
     if let Some(Oidc { issuer, domains, .. }) = oidc {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "  issuer: {issuer:?}\n  domains: {domains:?}");
+    }
+    for (index, AccessTokens { profile, audiences, scopes, ttl }) in access_tokens.iter().enumerate() {
+        let key = if index == 0 { "  access_tokens:\n" } else { "" };
+        let ttl = config::Duration(*ttl);
+        let _ = writeln!(
+            text,
+            "{key}    - {{ profile: {profile}, audiences: {audiences:?}, scopes: {scopes:?}, ttl: {ttl} }}"
+        );
     }
     text
 }

@@ -185,11 +185,11 @@ impl Server {
 
 async fn answer(
     site: Arc<Site>,
-    _peer: Option<Arc<PeerIdentity>>,
+    peer: Option<Arc<PeerIdentity>>,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
-    let (head, _) = request.into_parts();
-    Ok(site.answer(&head))
+    let (head, body) = request.into_parts();
+    Ok(site.answer(&head, body, peer.as_ref()).await)
 }
 
 impl Places {

@@ -7,6 +7,7 @@ mod raw;
 
 mod administering;
 mod attesting;
+mod exchanging;
 mod faults;
 mod federating;
 mod flooding;

@@ -33,8 +33,17 @@ impl Answer {
 }
 
 /// Sends a request as it is written, without its end.
-pub(crate) async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> Answer {
-    stream.write_all(format!("{request}host: issuer\r\nconnection: close\r\n\r\n").as_bytes()).await.unwrap();
+pub(crate) async fn exchange(stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> Answer {
+    exchange_with_body(stream, request, "").await
+}
+
+pub(crate) async fn exchange_with_body(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    head: &str,
+    body: &str,
+) -> Answer {
+    let request = format!("{head}host: issuer\r\nconnection: close\r\n\r\n{body}");
+    stream.write_all(request.as_bytes()).await.unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).await.unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text}"));
