@@ -38,6 +38,8 @@ pub(crate) enum NoStanding {
     Evicted,
     #[error("{0} is banned")]
     Banned(WorkloadId),
+    #[error("its certificate is revoked: it has to attest itself again")]
+    Revoked,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -57,6 +59,9 @@ impl Agents {
         let origin = self.store.origin(id, serial, sha256).await?.ok_or(NoStanding::NotOnRecord)?;
         if origin.evicted {
             return Err(NoStanding::Evicted);
+        }
+        if origin.revoked {
+            return Err(NoStanding::Revoked);
         }
         if let Some(gone) = origin.attributes.as_ref().and_then(|attributes| self.sources.no_more(attributes)) {
             return Err(NoStanding::SourceGone { name: gone.to_owned() });

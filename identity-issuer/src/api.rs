@@ -13,6 +13,7 @@ mod identity;
 mod issuing;
 mod naming;
 mod policy;
+mod revocations;
 mod tokens;
 mod unattended;
 mod watching;
@@ -68,6 +69,7 @@ impl From<IssueError> for Status {
             IssueError::NotPermitted(_)
             | IssueError::Banned
             | IssueError::Evicted
+            | IssueError::Revoked
             | IssueError::Certify(CertifyError::EntitlementExpired { .. }) => Self::permission_denied(text),
             IssueError::Certify(CertifyError::NoSubordinates | CertifyError::OtherPurpose { .. }) => {
                 Self::failed_precondition(text)
@@ -129,9 +131,11 @@ impl From<NoStanding> for Status {
     fn from(error: NoStanding) -> Self {
         match error {
             NoStanding::Store(error) => store_status(&error),
-            NoStanding::NotOnRecord | NoStanding::SourceGone { .. } | NoStanding::Evicted | NoStanding::Banned(_) => {
-                Self::permission_denied(error.to_string())
-            }
+            NoStanding::NotOnRecord
+            | NoStanding::SourceGone { .. }
+            | NoStanding::Evicted
+            | NoStanding::Revoked
+            | NoStanding::Banned(_) => Self::permission_denied(error.to_string()),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rustls_pki_types::CertificateDer;
 use signet_identity::WorkloadId;
+use signet_policy::RuleName;
 use time::OffsetDateTime;
 
 use crate::attestation::Attestation;
@@ -27,6 +28,8 @@ pub(crate) struct Certificate {
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) id: WorkloadId,
     pub(crate) profile: Arc<Profile>,
+    /// Of the policy, where one gave it.
+    pub(crate) rule: Option<RuleName>,
     pub(crate) key_hash: KeyHash,
     pub(crate) serial: [u8; 16],
     pub(crate) validity: Validity,

@@ -94,6 +94,11 @@ impl KeyHash {
         Self(hash)
     }
 
+    /// None for what has not 32 bytes.
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
     }

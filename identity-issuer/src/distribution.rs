@@ -18,6 +18,7 @@ use crate::attestation::AttestationNumber;
 use crate::authority::{Publication, Published};
 use crate::bundles::Bundles;
 use crate::jwt::JwtBundles;
+use crate::revocation::{Entry, SerialNumber, What};
 use crate::store::{RenewalRequest, Whose};
 
 pub(crate) use progress::{Acknowledged, Progress, Resource, Version};
@@ -56,6 +57,7 @@ pub(crate) struct Watcher {
     pub(crate) attestation: AttestationNumber,
     /// Of its certificate, in the order of all on record.
     pub(crate) position: i64,
+    pub(crate) serial: SerialNumber,
     /// The subject key identifier of the authority that signed it.
     pub(crate) authority: Vec<u8>,
 }
@@ -225,6 +227,46 @@ impl Distribution {
         clients.by_number.values().filter(|client| client.is_of(holder)).for_each(|client| client.ended.cancel());
     }
 
+    /// Ends the streams of those whose certificates are among what was revoked.
+    pub(crate) fn end_revoked(&self, revoked: &[Entry]) {
+        let mut serials = HashMap::with_capacity(revoked.len());
+        let mut authorities = HashSet::new();
+        for entry in revoked {
+            match &entry.what {
+                What::Serial(authority, serial) => drop(serials.insert(serial, authority.as_bytes())),
+                What::Authority(key_id, _) => drop(authorities.insert(key_id.as_bytes())),
+                // The certificates for it have entries of their own.
+                What::Key(_) => {}
+            }
+        }
+        let is_revoked = |watcher: &Watcher| {
+            authorities.contains(&*watcher.authority) || serials.get(&watcher.serial) == Some(&&*watcher.authority)
+        };
+        let clients = lock(&self.clients);
+        clients.by_number.values().filter(|client| is_revoked(&client.watcher)).for_each(|client| client.ended.cancel());
+    }
+
+    /// How many streams there are of such watchers.
+    pub(crate) fn count(&self, is_counted: impl Fn(&Watcher) -> bool) -> usize {
+        lock(&self.clients).by_number.values().filter(|client| is_counted(&client.watcher)).count()
+    }
+
+    /// How many streams ask for revocations, how many of them have all up to this epoch in force, and how many do not ask.
+    pub(crate) fn revocation_progress(&self, epoch: u64) -> (u64, u64, u64) {
+        let clients = lock(&self.clients);
+        let (mut following, mut applied, mut others) = (0, 0, 0);
+        for client in clients.by_number.values().filter(|client| !client.ended.is_cancelled()) {
+            match lock(&client.progress).revocations() {
+                Some(has) => {
+                    following += 1;
+                    applied += u64::from(has >= epoch);
+                }
+                None => others += 1,
+            }
+        }
+        (following, applied, others)
+    }
+
     /// The attestations whose holders have a stream, with what each has come to: on its latest, or the latest of those on which it is
     /// behind. One stream that says that all is well is no answer for another.
     pub(crate) fn connected(&self) -> HashMap<AttestationNumber, Progress> {
@@ -290,6 +332,12 @@ impl Subscription {
     /// The client says of what it was sent whether it is in force.
     pub(crate) fn applied(&self, resource: Resource, version: Version, refused: String, now: OffsetDateTime) {
         lock(&self.progress).applied(resource, version, refused, now);
+        self.changed.note(self.attestation);
+    }
+
+    /// It asks for revocations, and has them up to this epoch.
+    pub(crate) fn has_revocations(&self, epoch: u64) {
+        lock(&self.progress).has_revocations(epoch);
         self.changed.note(self.attestation);
     }
 

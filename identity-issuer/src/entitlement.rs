@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use signet_identity::{TrustDomain, WorkloadId};
-use signet_policy::{Attributes, DEFAULT_PROFILE, Grant};
+use signet_policy::{Attributes, DEFAULT_PROFILE, Grant, RuleName};
 use signet_process::config;
 use time::OffsetDateTime;
 
@@ -28,6 +28,8 @@ pub(crate) struct Entitlement {
     pub(crate) hint: Option<String>,
     /// Trust domains whose bundles its holder gets.
     pub(crate) federates_with: Vec<TrustDomain>,
+    /// Which gives it.
+    pub(crate) rule: Option<RuleName>,
 }
 
 /// A life that was asked for, and is not between these.
@@ -226,7 +228,7 @@ impl Entitlement {
     /// With nothing but a name.
     pub(crate) fn plain(id: WorkloadId, profile: Arc<Profile>) -> Self {
         let (dns_names, federates_with) = (Vec::new(), Vec::new());
-        Self { id, dns_names, ttl: None, expires: None, profile, hint: None, federates_with }
+        Self { id, dns_names, ttl: None, expires: None, profile, hint: None, federates_with, rule: None }
     }
 
     /// Makes it shorter than it was.
@@ -245,8 +247,8 @@ impl Entitlement {
     /// Tells it from others: certificates by entitlements of one version, and what is told with them, differ in nothing that the policy
     /// says.
     pub(crate) fn version(&self) -> Version {
-        // Bundles have a version of their own.
-        let Self { id, dns_names, ttl, expires, profile, hint, federates_with: _ } = self;
+        // Bundles have a version of their own, and which rule says the same is nothing to its holder.
+        let Self { id, dns_names, ttl, expires, profile, hint, federates_with: _, rule: _ } = self;
         let expires = expires.map(OffsetDateTime::unix_timestamp);
         // No DNS name and no SPIFFE ID has a space, and none is empty.
         let ttl = ttl.map(|ttl| ttl.as_secs());
@@ -263,8 +265,8 @@ impl Entitlement {
     }
 
     fn of(grant: Grant, profile: Arc<Profile>) -> Self {
-        let Grant { id, dns_names, ttl, expires, hint, federates_with, profile: _, rule: _ } = grant;
-        Self { id, dns_names, ttl, expires, profile, hint, federates_with }
+        let Grant { id, dns_names, ttl, expires, hint, federates_with, profile: _, rule } = grant;
+        Self { id, dns_names, ttl, expires, profile, hint, federates_with, rule: Some(rule) }
     }
 }
 

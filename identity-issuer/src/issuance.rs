@@ -56,6 +56,8 @@ pub enum IssueError {
     Banned,
     #[error("it was evicted: it has to attest itself again")]
     Evicted,
+    #[error("its key is revoked, or the certificate that was shown for it, or the authority that signed it")]
+    Revoked,
     #[error("spiffe_id: {0}")]
     NotPermitted(#[from] NotPermitted),
     #[error("no authority yet")]
@@ -147,6 +149,7 @@ impl From<LogError> for IssueError {
             LogError::ProofUsed => Self::ProofUsed,
             LogError::Banned => Self::Banned,
             LogError::Evicted => Self::Evicted,
+            LogError::Revoked => Self::Revoked,
             LogError::Store(error) => Self::Store(error),
         }
     }
@@ -162,6 +165,7 @@ impl IssueResult {
                 | IssueError::ProofUsed
                 | IssueError::Banned
                 | IssueError::Evicted
+                | IssueError::Revoked
                 | IssueError::NotPermitted(_)
                 | IssueError::Certify(
                     CertifyError::EntitlementExpired { .. }

@@ -35,6 +35,7 @@ mod pem_files;
 mod policy;
 mod profile;
 mod replicas;
+mod revocation;
 mod rotation;
 mod run;
 mod secret_file;

@@ -19,6 +19,7 @@ use crate::complaint::Complaint;
 use crate::distribution::Distribution;
 use crate::metrics::Metrics;
 use crate::policy::{CatchUpError, Policies};
+use crate::revocation::Revocations;
 use crate::store::{Change, Changes, Store, StoreError};
 
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub(crate) struct Replica {
     pub(crate) policies: Policies,
     pub(crate) distribution: Distribution,
     pub(crate) bundles: Shared,
+    pub(crate) revocations: Revocations,
     pub(crate) metrics: Metrics,
     pub(crate) clock: SharedClock,
 }
@@ -47,10 +49,12 @@ struct Due {
     policy: bool,
     bundles: bool,
     renewal_requests: bool,
+    revocations: bool,
 }
 
 impl Due {
-    const ALL: Self = Self { standing: true, policy: true, bundles: true, renewal_requests: true };
+    const ALL: Self =
+        Self { standing: true, policy: true, bundles: true, renewal_requests: true, revocations: true };
 
     fn of(told: Option<Change>) -> Self {
         let nothing = Self::default();
@@ -59,6 +63,7 @@ impl Due {
             Some(Change::Policy) => Self { policy: true, ..nothing },
             Some(Change::Bundles) => Self { bundles: true, ..nothing },
             Some(Change::RenewalRequest) => Self { renewal_requests: true, ..nothing },
+            Some(Change::Revocations) => Self { revocations: true, ..nothing },
             // Some may have been missed.
             None => Self::ALL,
         }
@@ -70,6 +75,7 @@ impl Due {
             policy: self.policy || other.policy,
             bundles: self.bundles || other.bundles,
             renewal_requests: self.renewal_requests || other.renewal_requests,
+            revocations: self.revocations || other.revocations,
         }
     }
 }
@@ -132,6 +138,9 @@ impl Replica {
     /// What is due, and what nobody may wait for first.
     async fn read(&self, due: Due, seen: &mut OffsetDateTime) -> Result<(), StoreError> {
         let before = *seen;
+        if due.revocations {
+            self.revocations.catch_up().await?;
+        }
         if due.standing {
             self.read_standing(seen).await?;
         }

@@ -46,6 +46,7 @@ use crate::own_identity::OwnIdentity;
 use crate::policy::{self, KeptPolicy, Policies, PolicyLoadError};
 use crate::profile::Profiles;
 use crate::replicas::Replica;
+use crate::revocation::{Revocations, Revoker};
 use crate::rotation::{self, Rotations};
 use crate::server::Server;
 use crate::sharing::Sharing;
@@ -171,6 +172,7 @@ struct Issuer {
     bundles: Bundles,
     shared_bundles: Shared,
     distribution: Distribution,
+    revocations: Revocations,
     announce: broadcast::Sender<Issued>,
     publication: Publication,
 }
@@ -293,6 +295,14 @@ impl Issuer {
         for request in &asked {
             distribution.request_renewal(request);
         }
+        let revocations = Revocations::load(
+            config.trust_domain.clone(),
+            store.clone(),
+            authorities.clone(),
+            distribution.clone(),
+            clock.clone(),
+        );
+        let revocations = revocations.await.map_err(RunError::Records)?;
         Ok(Self {
             config,
             clock,
@@ -318,6 +328,7 @@ impl Issuer {
             bundles,
             shared_bundles,
             distribution,
+            revocations,
             announce,
             publication,
         })
@@ -355,6 +366,16 @@ impl Issuer {
             sources: attestors.sources(),
             clock: self.clock.clone(),
         };
+        let revoker = Revoker {
+            trust_domain: self.config.trust_domain.clone(),
+            store: self.store.clone(),
+            revocations: self.revocations.clone(),
+            distribution: self.distribution.clone(),
+            authorities: self.authorities.clone(),
+            bundles: self.shared_bundles.clone(),
+            clock: self.clock.clone(),
+        };
+        until(&shutdown, &mut background, self.revocations.clone().run());
         let limits = &self.config.limits;
         let admission =
             Admission::new(limits.renewals_per_minute, limits.attestations_per_minute, self.metrics.clone());
@@ -381,6 +402,7 @@ impl Issuer {
             distribution: self.distribution.clone(),
             policies: self.policies.clone(),
             agents: agents.clone(),
+            revoker,
             bundles: self.shared_bundles.clone(),
             federation: self.federation.clone(),
             admission: admission.clone(),
@@ -394,6 +416,7 @@ impl Issuer {
             policies: self.policies.clone(),
             distribution: self.distribution.clone(),
             bundles: self.shared_bundles.clone(),
+            revocations: self.revocations.clone(),
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
         };
@@ -462,6 +485,7 @@ impl Issuer {
             issuance: self.issuance.clone(),
             tokens,
             distribution: self.distribution.clone(),
+            revocations: self.revocations,
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
             admission,

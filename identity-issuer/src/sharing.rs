@@ -101,6 +101,7 @@ fn record(issuer: &str, number: AttestationNumber, progress: &Progress) -> Progr
         is_current: progress.is_current(),
         since: progress.since(),
         refused: progress.refused(),
+        revocations: progress.revocations(),
         authorities: progress.authorities().map(|Acknowledged(known)| known.map(Version::to_vec).unwrap_or_default()),
     }
 }

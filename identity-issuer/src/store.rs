@@ -19,6 +19,8 @@ mod postgres;
 mod progress;
 mod queue;
 mod renewal_requests;
+mod revocations;
+mod revoking;
 mod tokens;
 
 use std::path::PathBuf;
@@ -42,6 +44,10 @@ pub(crate) use policies::RecordRevisionError;
 pub(crate) use postgres::{Change, Changes, PostgresUrl, PostgresUrlError};
 pub(crate) use progress::{MOST_AT_ONCE, ProgressRecord};
 pub(crate) use renewal_requests::{NewRenewalRequest, RenewalRequest, Whose};
+pub(crate) use revocations::{
+    Concerned, Filter as RevocationFilter, Kind as RevokedKind, NewRevocation, Recorded, RevocationRecord,
+    RevocationTarget, RevokedRecord,
+};
 
 /// Something whose record is durable. Only the committer makes one, after the commit.
 #[derive(Debug)]
@@ -65,6 +71,8 @@ pub enum LogError {
     Banned,
     #[error("what was attested was evicted")]
     Evicted,
+    #[error("its key is revoked, or the certificate that was shown for it, or the authority that signed it")]
+    Revoked,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -175,6 +183,10 @@ pub(crate) enum Write {
     BundleSequence {
         content: [u8; 32],
         reply: Reply<Result<u64, StoreError>>,
+    },
+    Revocation {
+        revocation: NewRevocation,
+        reply: Reply<Result<Recorded, StoreError>>,
     },
     /// Forgets what is long over.
     Sweep,

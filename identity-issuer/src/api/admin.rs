@@ -12,10 +12,11 @@ use signet_proto::admin::v1::{
 use signet_proto::admin::v1::{
     ApplyPolicyRequest, ApplyPolicyResponse, Authority, BanRequest, BanResponse, CreateJoinTokenRequest,
     CreateJoinTokenResponse, EvictAgentsRequest, EvictAgentsResponse, ExplainPolicyRequest, ExplainPolicyResponse,
-    ForgetIssuerRequest, ForgetIssuerResponse, GetPolicyRequest, GetPolicyResponse, GetStatusRequest,
-    GetStatusResponse, ListAgentsRequest, ListAgentsResponse, ListBansRequest, ListBansResponse, ListBundlesRequest,
-    ListBundlesResponse, ListPolicyRevisionsRequest, ListPolicyRevisionsResponse, RequestRenewalRequest,
-    RequestRenewalResponse, RollbackPolicyRequest, UnbanRequest, UnbanResponse,
+    ForgetIssuerRequest, ForgetIssuerResponse, GetPolicyRequest, GetPolicyResponse, GetRevocationProgressRequest,
+    GetRevocationProgressResponse, GetStatusRequest, GetStatusResponse, ListAgentsRequest, ListAgentsResponse,
+    ListBansRequest, ListBansResponse, ListBundlesRequest, ListBundlesResponse, ListPolicyRevisionsRequest,
+    ListPolicyRevisionsResponse, ListRevocationsRequest, ListRevocationsResponse, RequestRenewalRequest,
+    RequestRenewalResponse, RevokeRequest, RevokeResponse, RollbackPolicyRequest, UnbanRequest, UnbanResponse,
 };
 use signet_proto::admin::v1::{
     CancelRotationRequest, CancelRotationResponse, GetRotationRequest, ImportAuthoritiesRequest,
@@ -31,8 +32,11 @@ use super::calls::Call;
 use super::doorkeeper::{Bounded, Doorkeeper, MAX_POLICY, Places};
 use super::explanation::Explaining;
 use super::naming::Naming;
+use super::revocations::Revoking;
 use super::unattended::Unattended;
-use super::{agents, bundles, companions, federation, parse_own_id, policy, span, store_status, timestamp};
+use super::{
+    agents, bundles, companions, federation, parse_own_id, policy, revocations, span, store_status, timestamp,
+};
 use crate::administration::{Administrators, Role, Target};
 use crate::admission::Admission;
 use crate::agents::Agents;
@@ -42,6 +46,7 @@ use crate::certificate::is_reserved;
 use crate::distribution::Distribution;
 use crate::federation::Federation;
 use crate::policy::{Actor, Policies};
+use crate::revocation::Revoker;
 use crate::store::{NewRenewalRequest, Store, Whose};
 
 #[derive(Debug)]
@@ -53,6 +58,7 @@ pub(crate) struct AdminApi {
     pub(crate) distribution: Distribution,
     pub(crate) policies: Policies,
     pub(crate) agents: Agents,
+    pub(crate) revoker: Revoker,
     pub(crate) bundles: Shared,
     pub(crate) federation: Federation,
     pub(crate) admission: Admission,
@@ -374,6 +380,33 @@ impl AdminService for AdminApi {
         let call = self.admit(&request, "RemoveFederation", Role::Administrator, Target::Everything).await?;
         let removed = federation::remove(&self.federation, &request.get_ref().trust_domain).await;
         call.end(removed.map(|()| RemoveFederationResponse {}))
+    }
+
+    async fn revoke(&self, request: Request<RevokeRequest>) -> Result<Response<RevokeResponse>, Status> {
+        let action = if request.get_ref().dry_run { "Revoke (dry run)" } else { "Revoke" };
+        // Of what, the certificates say that it comes to.
+        let call = self.admit(&request, action, Role::Operator, Target::Issuer).await?;
+        let revoking = Revoking { revoker: &self.revoker, agents: &self.agents, administrators: &self.administrators };
+        let revoked = revoking.answer(&call.permissions, request.into_inner(), |id| self.grantable_id(id)).await;
+        call.revoked(revoked)
+    }
+
+    async fn get_revocation_progress(
+        &self,
+        request: Request<GetRevocationProgressRequest>,
+    ) -> Result<Response<GetRevocationProgressResponse>, Status> {
+        let call = self.admit(&request, "GetRevocationProgress", Role::Viewer, Target::Issuer).await?;
+        let own = self.bundles.issuer();
+        call.end(revocations::progress(&self.revoker, own, request.into_inner().epoch).await)
+    }
+
+    async fn list_revocations(
+        &self,
+        request: Request<ListRevocationsRequest>,
+    ) -> Result<Response<ListRevocationsResponse>, Status> {
+        let call = self.admit(&request, "ListRevocations", Role::Viewer, Target::Issuer).await?;
+        let listed = revocations::list(&self.revoker, &call.permissions, request.into_inner()).await;
+        call.end(listed)
     }
 }
 

@@ -145,8 +145,8 @@ fn agent(record: AgentRecord, progress: Option<Progress>, own: &str) -> Agent {
 }
 
 fn applied_elsewhere(progress: ProgressRecord) -> Applied {
-    let ProgressRecord { is_current, since, refused, revision, .. } = progress;
-    Applied { current: is_current, since: Some(timestamp(since)), refused, revision }
+    let ProgressRecord { is_current, since, refused, revision, revocations, .. } = progress;
+    Applied { current: is_current, since: Some(timestamp(since)), refused, revision, revocations }
 }
 
 fn applied(progress: Progress) -> Applied {
@@ -155,6 +155,7 @@ fn applied(progress: Progress) -> Applied {
         since: Some(timestamp(progress.since())),
         refused: progress.refused(),
         revision: progress.revision(),
+        revocations: progress.revocations(),
     }
 }
 

@@ -1,14 +1,16 @@
 //! Administrative calls: whether whoever makes one may, and what is written down of it.
 
-use signet_proto::admin::v1::ApplyPolicyResponse;
+use signet_proto::admin::v1::{ApplyPolicyResponse, RevokeResponse};
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Request, Response, Status};
 
 use super::doorkeeper::Admitted;
 use super::naming::{Naming, listed};
+use super::revocations::Revoked;
 use super::unattended::Attention;
 use crate::administration::{Permissions, Role, Target};
 use crate::agents::Agents;
+use crate::revocation::Reason;
 use crate::server::Caller;
 
 /// One call that was let in. One whose caller leaves before its end is written down too: what it began may be carried out.
@@ -18,6 +20,8 @@ pub(super) struct Call {
     action: &'static str,
     target: String,
     written: bool,
+    /// For which reason, and how many certificates.
+    revoked: Option<(Reason, u64)>,
     /// Until it ends.
     pub(super) place: Admitted,
     /// Of what is only read.
@@ -44,7 +48,7 @@ impl Call {
             (Some(named), Target::Issuer | Target::Everything) => named,
             (None, _) => about.to_string(),
         };
-        let mut call = Self { permissions, action, target, written: false, place, turn: None };
+        let mut call = Self { permissions, action, target, written: false, revoked: None, place, turn: None };
         match call.may(agents, request.extensions().get(), role, needed_for).await {
             Ok(()) => Ok(call),
             Err(status) => {
@@ -93,6 +97,15 @@ impl Call {
         self.end(outcome)
     }
 
+    /// Ends a revocation: how many certificates it came to, and why, is written down too.
+    pub(super) fn revoked(mut self, outcome: Result<Revoked, Status>) -> Result<Response<RevokeResponse>, Status> {
+        let outcome = outcome.map(|Revoked { told, reason }| {
+            self.revoked = Some((reason, told.certificates));
+            told
+        });
+        self.end(outcome)
+    }
+
     /// Ends it with a refusal.
     pub(super) fn refuse(mut self, status: Status) -> Status {
         self.write_down(&format!("refused: {}", status.message()));
@@ -102,16 +115,24 @@ impl Call {
     /// Who did what to what, and how it went.
     fn write_down(&mut self, outcome: &str) {
         self.written = true;
-        let Self { permissions, action, target, .. } = self;
-        write_down(permissions.actor.as_str(), action, target, outcome, 0);
+        let Self { permissions, action, target, revoked, .. } = self;
+        write_down(permissions.actor.as_str(), action, target, outcome, *revoked, 0);
     }
 }
 
-/// The event of a call: who did what to what, and how it went; and of how many before it nothing was written.
-pub(super) fn write_down(actor: &str, action: &str, target: &str, outcome: &str, suppressed: u64) {
+/// The event of a call: who did what to what, and how it went; what was revoked by it; and of how many before it nothing was written.
+pub(super) fn write_down(
+    actor: &str,
+    action: &str,
+    target: &str,
+    outcome: &str,
+    revoked: Option<(Reason, u64)>,
+    suppressed: u64,
+) {
     let outcome = &outcome[..outcome.floor_char_boundary(MAX_OUTCOME)];
     let suppressed = (suppressed > 0).then_some(suppressed);
-    tracing::info!(target: signet_process::logging::ADMINISTRATION, actor, action, target, outcome, suppressed, "administration");
+    let (reason, certificates) = revoked.map(|(reason, count)| (reason.to_string(), count)).unzip();
+    tracing::info!(target: signet_process::logging::ADMINISTRATION, actor, action, target, outcome, reason, certificates, suppressed, "administration");
 }
 
 impl Drop for Call {

@@ -107,7 +107,11 @@ impl<S: Service<http::Request<Body>>> Service<http::Request<Body>> for Bounded<S
     }
 
     fn call(&mut self, request: http::Request<Body>) -> S::Future {
-        let most = if request.uri().path().ends_with("/ApplyPolicy") { MAX_POLICY } else { MAX_MESSAGE };
+        let most = match request.uri().path().rsplit('/').next() {
+            Some("ApplyPolicy") => MAX_POLICY,
+            Some("Revoke") => MAX_REVOCATION,
+            _ => MAX_MESSAGE,
+        };
         let cut = |body| Limited::new(body, most + PREFIX).map_err(move |error| too_long(error, most));
         self.0.call(request.map(|body| Body::new(cut(body))))
     }
@@ -129,6 +133,8 @@ const MAX_CALLS: usize = 16;
 const MAX_CALLS_OF_ONE: usize = 2;
 /// For a policy with as many rules as there may be.
 pub(super) const MAX_POLICY: usize = 8 << 20;
+/// For as many serial numbers as one call may name.
+const MAX_REVOCATION: usize = 512 << 10;
 const MAX_MESSAGE: usize = 64 << 10;
 /// Of a message: whether it is compressed, and its length.
 const PREFIX: usize = 5;

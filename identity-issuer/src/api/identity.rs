@@ -29,6 +29,7 @@ use crate::issuance::{Issuance, IssueError};
 use crate::jwt::Tokens;
 use crate::metrics::Metrics;
 use crate::policy::Policies;
+use crate::revocation::{Revocations, SerialNumber};
 use crate::server::Caller;
 
 #[derive(Debug)]
@@ -40,6 +41,7 @@ pub(crate) struct IdentityApi {
     /// None where no tokens are made.
     pub(crate) tokens: Option<Tokens>,
     pub(crate) distribution: Distribution,
+    pub(crate) revocations: Revocations,
     pub(crate) admission: Admission,
     pub(crate) metrics: Metrics,
     pub(crate) clock: SharedClock,
@@ -231,6 +233,7 @@ impl IdentityService for IdentityApi {
             attested: origin.attested,
             attestation: origin.number,
             position: origin.position,
+            serial: SerialNumber::from_be_bytes(&serial).ok_or_else(|| Status::internal("a serial number that is none"))?,
             authority: origin.authority,
         };
         let subscription = self
@@ -239,8 +242,13 @@ impl IdentityService for IdentityApi {
             .map_err(|full| too_many(full.to_string(), self.admission.refuse(Limit::Watchers, BUSY).after))?;
         // Once more: whoever lost its standing before it had a place was not among those whose streams were ended.
         self.agents.standing(&peer).await?;
-        let holder =
-            Holder { id: peer.id().clone(), grounds, policies: self.policies.clone(), clock: self.clock.clone() };
+        let holder = Holder {
+            id: peer.id().clone(),
+            grounds,
+            policies: self.policies.clone(),
+            revocations: self.revocations.clone(),
+            clock: self.clock.clone(),
+        };
         let watching = Watching::new(holder, subscription, request.into_inner(), ending, self.metrics.client());
         Ok(Response::new(Box::pin(futures_util::stream::unfold(Some(watching), Watching::next))))
     }

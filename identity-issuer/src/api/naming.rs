@@ -2,13 +2,15 @@
 
 use signet_proto::admin::v1::evict_agents_request::Agents;
 use signet_proto::admin::v1::explain_policy_request::Subject;
+use signet_proto::admin::v1::revoke_request::Target as Revoked;
 use signet_proto::admin::v1::{
     AddFederationRequest, ListFederationsRequest, RefreshFederationRequest, RemoveFederationRequest,
 };
 use signet_proto::admin::v1::{
     ApplyPolicyRequest, BanRequest, CreateJoinTokenRequest, EvictAgentsRequest, ExplainPolicyRequest,
-    ForgetIssuerRequest, GetPolicyRequest, GetStatusRequest, ListAgentsRequest, ListBansRequest, ListBundlesRequest,
-    ListPolicyRevisionsRequest, RequestRenewalRequest, RollbackPolicyRequest, UnbanRequest,
+    ForgetIssuerRequest, GetPolicyRequest, GetRevocationProgressRequest, GetStatusRequest, ListAgentsRequest,
+    ListBansRequest, ListBundlesRequest, ListPolicyRevisionsRequest, ListRevocationsRequest, RequestRenewalRequest,
+    RevokeRequest, RollbackPolicyRequest, UnbanRequest,
 };
 use signet_proto::admin::v1::{
     CancelRotationRequest, GetRotationRequest, ImportAuthoritiesRequest, ListAuthoritiesRequest,
@@ -35,6 +37,37 @@ impl Naming for EvictAgentsRequest {
             Some(Agents::Number(number)) => Some(format!("agent {number}")),
             Some(Agents::SpiffeId(_)) | None => None,
         }
+    }
+}
+
+impl Naming for RevokeRequest {
+    fn named(&self) -> Option<String> {
+        Some(match &self.target {
+            Some(Revoked::Serials(list)) => {
+                let serials: Vec<_> = list.serials.iter().take(MOST_NAMED).map(hex::encode).collect();
+                let more = list.serials.len().saturating_sub(MOST_NAMED);
+                let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+                format!("serials {}{more}", listed(serials.iter().map(String::as_str)))
+            }
+            Some(Revoked::SpiffeId(id)) => shown(id),
+            Some(Revoked::KeySha256(hash)) => format!("key {}", shown(&hex::encode(hash))),
+            Some(Revoked::Agent(number)) => format!("agent {number}"),
+            Some(Revoked::Authority(key_id)) => format!("authority {}", shown(key_id)),
+            Some(Revoked::Rule(name)) => format!("rule {}", shown(name)),
+            None => "nothing".to_owned(),
+        })
+    }
+}
+
+impl Naming for ListRevocationsRequest {
+    fn named(&self) -> Option<String> {
+        Some("revocations".to_owned())
+    }
+}
+
+impl Naming for GetRevocationProgressRequest {
+    fn named(&self) -> Option<String> {
+        Some(format!("revocations up to epoch {}", self.epoch))
     }
 }
 

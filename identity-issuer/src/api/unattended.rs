@@ -68,6 +68,7 @@ where
                         &action,
                         "unknown",
                         &format!("refused: {}", refused.message()),
+                        None,
                         suppressed,
                     );
                 }

@@ -22,6 +22,7 @@ use crate::distribution::{Event, Resource, Subscription, Version};
 use crate::entitlement::{self, Entitlement, Grounds, Wanted, entitle};
 use crate::metrics::Counted;
 use crate::policy::Policies;
+use crate::revocation::{Revocations, Told};
 
 /// Who watches.
 #[derive(Debug)]
@@ -29,6 +30,7 @@ pub(super) struct Holder {
     pub(super) id: WorkloadId,
     pub(super) grounds: Grounds,
     pub(super) policies: Policies,
+    pub(super) revocations: Revocations,
     pub(super) clock: SharedClock,
 }
 
@@ -39,6 +41,7 @@ pub(super) struct Watching {
     /// The connection's end: it comes with its certificate's.
     ending: CancellationToken,
     policy_changes: watch::Receiver<u64>,
+    revoked: watch::Receiver<Told>,
     /// What the client says; none when it has no more to say.
     saying: Option<Streaming<WatchRequest>>,
     /// How often it has said something since it was last sent something.
@@ -50,8 +53,13 @@ pub(super) struct Watching {
     authorities: Option<Version>,
     /// Whether it wants to be told of authorities.
     wants_authorities: bool,
+    /// The epoch of revocations.
+    revocations: Option<u64>,
     /// Whether it wants to be told of all that it may have.
     wants_entitlements: bool,
+    wants_revocations: bool,
+    /// What could not be said a moment ago.
+    owes_revocations: bool,
     ready: VecDeque<WatchResponse>,
     has_greeted: bool,
     _counted: Counted,
@@ -59,6 +67,8 @@ pub(super) struct Watching {
 
 /// For the first word of a client.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// For what could not be signed.
+const RETRY: Duration = Duration::from_secs(1);
 /// For what it is sent, one word is enough.
 const MOST_WORDS: usize = 64;
 /// Of which it can say something at once.
@@ -72,6 +82,7 @@ const MOST_REASON: usize = 256;
 enum Next {
     Event(Event),
     Policy,
+    Revoked,
     Said(WatchRequest),
     NothingMoreSaid,
     /// What was said is no message, or one that is too long.
@@ -89,6 +100,7 @@ impl Watching {
     ) -> Self {
         Self {
             policy_changes: holder.policies.changes(),
+            revoked: holder.revocations.told(),
             holder,
             subscription,
             ending,
@@ -99,7 +111,10 @@ impl Watching {
             entitlements: None,
             authorities: None,
             wants_authorities: false,
+            revocations: None,
             wants_entitlements: false,
+            wants_revocations: false,
+            owes_revocations: false,
             ready: VecDeque::new(),
             has_greeted: false,
             _counted: counted,
@@ -118,6 +133,11 @@ impl Watching {
                 watching.said = 0;
                 return Some((Ok(response), Some(watching)));
             }
+            // One after the other, as fast as the client reads them: none is held in memory for it.
+            if let Some(revocations) = watching.next_revocations().await {
+                watching.send(watch_response::Event::Revocations(revocations));
+                continue;
+            }
             match watching.wait().await {
                 Next::Event(Event::Bundles) => {
                     let entitled = watching.entitled();
@@ -132,6 +152,8 @@ impl Watching {
                     watching.send(watch_response::Event::RenewNow(RenewNow { within, version }));
                 }
                 Next::Policy => watching.offer_all(),
+                // What is next is asked for above.
+                Next::Revoked => {}
                 Next::Said(request) => {
                     watching.said += 1;
                     if watching.said > MOST_WORDS {
@@ -145,7 +167,7 @@ impl Watching {
                 Next::Garbled(status) => return Some((Err(status), None)),
                 Next::NothingMoreSaid => watching.saying = None,
                 Next::End if watching.subscription.is_taken() => {
-                    return Some((Err(Status::permission_denied("it was banned or evicted")), None));
+                    return Some((Err(Status::permission_denied("it was banned, evicted or revoked")), None));
                 }
                 // An end that the caller can tell from a broken connection: it opens another stream.
                 Next::End => {
@@ -167,7 +189,7 @@ impl Watching {
         }
         self.policy_changes.mark_unchanged();
         self.offer_all();
-        if self.ready.is_empty() {
+        if self.ready.is_empty() && !self.wants_revocations {
             self.ready.push_back(WatchResponse::default());
         }
         Ok(())
@@ -179,6 +201,11 @@ impl Watching {
             () = self.ending.cancelled() => Next::End,
             event = self.subscription.next() => event.map_or(Next::End, Next::Event),
             changed = self.policy_changes.changed() => if changed.is_ok() { Next::Policy } else { Next::End },
+            changed = self.revoked.changed(), if self.wants_revocations => match changed {
+                Ok(()) => Next::Revoked,
+                Err(_) => Next::End,
+            },
+            () = tokio::time::sleep(RETRY), if self.owes_revocations => Next::Revoked,
             said = next_of(&mut self.saying) => match said {
                 Ok(said) => said.map_or(Next::NothingMoreSaid, Next::Said),
                 Err(status) => Next::Garbled(status),
@@ -201,7 +228,7 @@ impl Watching {
 
     /// None where nothing is given any more.
     fn entitled(&self) -> Option<Entitlement> {
-        let Holder { id, grounds, policies, clock } = &self.holder;
+        let Holder { id, grounds, policies, clock, .. } = &self.holder;
         entitle(&policies.current(), grounds, Wanted::identity(Some(id)), clock.now()).ok()
     }
 
@@ -231,7 +258,7 @@ impl Watching {
     }
 
     fn offer_entitlements(&mut self) {
-        let Holder { id, grounds, policies, clock } = &self.holder;
+        let Holder { id, grounds, policies, clock, .. } = &self.holder;
         let given = entitlement::all(&policies.current(), id, grounds, clock.now());
         let offer = |entitlement: &Entitlement| Offer {
             spiffe_id: entitlement.id.to_string(),
@@ -260,6 +287,29 @@ impl Watching {
         }
     }
 
+    /// The next that it lacks of what is revoked. What cannot be said now is said once it can.
+    async fn next_revocations(&mut self) -> Option<wire::Revocations> {
+        if !self.wants_revocations {
+            return None;
+        }
+        self.revoked.mark_unchanged();
+        self.owes_revocations = false;
+        let revocations = &self.holder.revocations;
+        match revocations.next_for(self.revocations).await {
+            Ok(next) => {
+                let next = next?;
+                self.revocations = Some(next.epoch());
+                self.note_sent(Resource::Revocations, Some(revocations.lineage().version(next.epoch())));
+                Some(next.told.clone())
+            }
+            Err(error) => {
+                self.owes_revocations = true;
+                revocations.complain(&error);
+                None
+            }
+        }
+    }
+
     fn note_sent(&self, resource: Resource, version: Option<Version>) {
         if let Some(version) = version {
             self.subscription.sent(resource, version, self.holder.clock.now());
@@ -280,8 +330,17 @@ impl Watching {
                 Resource::Entitlement => self.entitlement = version,
                 Resource::Entitlements => self.entitlements = version,
                 Resource::Authorities => self.authorities = version,
+                Resource::Revocations => {
+                    // Of another database, it is nothing.
+                    let lineage = self.holder.revocations.lineage();
+                    self.revocations = version.and_then(|version| lineage.epoch_of(version));
+                }
                 Resource::Renewal => {}
             }
+        }
+        self.wants_revocations = request.also.contains(&WireResource::Revocations.into());
+        if self.wants_revocations {
+            self.subscription.has_revocations(self.revocations.unwrap_or_default());
         }
         self.wants_entitlements = request.also.contains(&WireResource::Entitlements.into());
         self.wants_authorities = request.also.contains(&WireResource::Authorities.into());
@@ -291,12 +350,23 @@ impl Watching {
         Ok(())
     }
 
+    /// It has put in force what it was sent up to here; of what it was not sent, it may say what it likes.
+    fn has_revocations(&self, version: Version) {
+        let epoch = self.holder.revocations.lineage().epoch_of(version);
+        if let Some(epoch) = epoch.filter(|epoch| self.revocations.is_some_and(|sent| *epoch <= sent)) {
+            self.subscription.has_revocations(epoch);
+        }
+    }
+
     /// What the client says of what it was sent.
     fn hear(&self, request: WatchRequest) -> Result<(), Status> {
         for (index, applied) in request.applied.into_iter().enumerate().take(MOST_RESOURCES) {
             let Some(resource) = resource(applied.resource) else { continue };
             let version = version(index, &applied)?;
             let reason = applied.refused.chars().take(MOST_REASON).flat_map(char::escape_debug).collect();
+            if resource == Resource::Revocations && applied.refused.is_empty() {
+                self.has_revocations(version);
+            }
             self.subscription.applied(resource, version, reason, self.holder.clock.now());
         }
         Ok(())
@@ -311,12 +381,12 @@ fn version(index: usize, applied: &Applied) -> Result<Version, Status> {
 /// None for a newer kind that a client may know.
 fn resource(number: i32) -> Option<Resource> {
     match WireResource::try_from(number).ok()? {
-        // Told of by no issuer yet.
-        WireResource::Unspecified | WireResource::Revocations => None,
+        WireResource::Unspecified => None,
         WireResource::Bundles => Some(Resource::Bundles),
         WireResource::Entitlement => Some(Resource::Entitlement),
         WireResource::Entitlements => Some(Resource::Entitlements),
         WireResource::Authorities => Some(Resource::Authorities),
+        WireResource::Revocations => Some(Resource::Revocations),
     }
 }
 

@@ -123,6 +123,7 @@ impl Authority {
             chain: std::iter::once(certificate).chain(self.chain.iter().cloned()).collect(),
             key_hash: key.hash(),
             id: entitlement.id,
+            rule: entitlement.rule,
             profile,
             attestation,
             serial,
@@ -154,7 +155,12 @@ impl Authority {
         self.chain.first()
     }
 
-    /// What is said in its name, to other issuers.
+    /// Its own certificate, and those above it.
+    pub(crate) fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.chain
+    }
+
+    /// What is said in its name, to other issuers and to clients.
     pub(crate) fn sign_statement(&self, message: &[u8]) -> Result<Vec<u8>, SignError> {
         self.key.sign(Kind::Statement, message)
     }

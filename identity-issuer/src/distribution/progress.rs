@@ -16,13 +16,14 @@ pub(crate) enum Resource {
     Authorities,
     /// "Renew now": it is put in force by a certificate, whose holder has a stream of its own.
     Renewal,
+    Revocations,
 }
 
 /// How far a client has come with what it was sent.
 #[derive(Clone, Debug)]
 pub(crate) struct Progress {
     /// What it has not put in force yet, by [`Resource`].
-    outstanding: [Option<Outstanding>; 5],
+    outstanding: [Option<Outstanding>; 6],
     /// Of the authorities that it would believe; none where it is not told of any.
     authorities: Option<Acknowledged>,
     connected_at: OffsetDateTime,
@@ -31,6 +32,8 @@ pub(crate) struct Progress {
     /// Of the policy, the revision that it was last held against, and the latest of which it has all in force.
     held_against: u64,
     applied: u64,
+    /// The epoch of revocations that it has in force, where it asks for them.
+    revocations: Option<u64>,
 }
 
 /// The last of the authorities of which it says so; none yet at first.
@@ -48,12 +51,13 @@ struct Outstanding {
 impl Progress {
     pub(super) fn new(now: OffsetDateTime) -> Self {
         Self {
-            outstanding: [const { None }; 5],
+            outstanding: [const { None }; 6],
             authorities: None,
             connected_at: now,
             applied_at: now,
             held_against: 0,
             applied: 0,
+            revocations: None,
         }
     }
 
@@ -95,6 +99,16 @@ impl Progress {
         self.authorities
     }
 
+    /// It has all revocations up to this epoch in force, which it was sent, or came with.
+    pub(super) fn has_revocations(&mut self, epoch: u64) {
+        self.revocations = self.revocations.max(Some(epoch));
+    }
+
+    /// None where it does not ask for them.
+    pub(crate) fn revocations(&self) -> Option<u64> {
+        self.revocations
+    }
+
     fn settle(&mut self) {
         if self.is_current() {
             self.applied = self.held_against;
@@ -131,6 +145,15 @@ impl Version {
         let mut version = [0; 16];
         version.copy_from_slice(&digest(&SHA256, state).as_ref()[..16]);
         Self(version)
+    }
+
+    /// Of what says of itself what it is.
+    pub(crate) fn of_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) fn to_bytes(self) -> [u8; 16] {
+        self.0
     }
 
     /// None for what is no version of ours.

@@ -35,6 +35,7 @@ fn watcher(id: WorkloadId, number: i64) -> Watcher {
         id,
         attestation: AttestationNumber(number),
         position: 0,
+        serial: SerialNumber::from_be_bytes(&number.to_be_bytes()).unwrap(),
         authority: b"one".to_vec(),
     }
 }

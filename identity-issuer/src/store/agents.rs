@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use super::database::in_time;
 use super::{ProgressRecord, Store, StoreError, Write, microseconds, time, tokens, workload_id};
 use crate::attestation::AttestationNumber;
+use crate::authority::KeyId;
 use crate::distribution::Holder;
 use crate::policy::Actor;
 
@@ -27,6 +28,10 @@ pub(crate) struct Origin {
     pub(crate) evicted: bool,
     /// Whichever of its identities is.
     pub(crate) banned: Option<WorkloadId>,
+    /// Who signed the certificate.
+    pub(crate) authority: KeyId,
+    /// The certificate is, or that authority.
+    pub(crate) revoked: bool,
 }
 
 /// One attestation whose latest certificate has not expired.
@@ -62,7 +67,7 @@ pub(crate) enum StandingChange {
     EvictId(WorkloadId, OffsetDateTime),
 }
 
-type OriginRow = (Vec<u8>, Vec<u8>, i64, i64, String, Option<String>, Option<i64>, Option<String>);
+type OriginRow = (Vec<u8>, Vec<u8>, i64, i64, String, Option<String>, Option<i64>, Option<String>, i64);
 
 type AgentRow = (
     i64,
@@ -79,6 +84,7 @@ type AgentRow = (
     Option<i64>,
     Option<i64>,
     Option<String>,
+    Option<i64>,
 );
 
 impl Store {
@@ -101,7 +107,10 @@ impl Store {
         let row: Option<OriginRow> = in_time(
             sqlx::query_as(
                 "SELECT certificate, authority_key_id, number, position, attestations.spiffe_id, attributes, evicted_at, \
-                 (SELECT max(spiffe_id) FROM bans WHERE bans.spiffe_id IN ($2, attestations.spiffe_id)) FROM issued \
+                 (SELECT max(spiffe_id) FROM bans WHERE bans.spiffe_id IN ($2, attestations.spiffe_id)), \
+                 (SELECT count(*) FROM revoked WHERE revoked.authority_key_id = issued.authority_key_id AND kind = 2) \
+                 + (SELECT count(*) FROM revoked WHERE value = serial AND kind = 0 \
+                 AND revoked.authority_key_id = issued.authority_key_id) FROM issued \
                  JOIN attestations ON number = attestation_number WHERE serial = $1",
             )
             .bind(serial)
@@ -109,7 +118,8 @@ impl Store {
             .fetch_optional(&self.database.readers),
         )
         .await?;
-        let Some((certificate, authority, number, position, attested, attributes, evicted_at, banned)) = row else {
+        let Some((certificate, authority, number, position, attested, attributes, evicted_at, banned, revoked)) = row
+        else {
             return Ok(None);
         };
         if digest(&SHA256, &certificate).as_ref() != sha256 {
@@ -123,6 +133,8 @@ impl Store {
             attributes: attributes.map(|text| attributes_of(&text)).transpose()?,
             evicted: evicted_at.is_some(),
             banned: banned.map(|id| workload_id(&id)).transpose()?,
+            authority: KeyId::new(&authority),
+            revoked: revoked > 0,
         }))
     }
 
@@ -137,7 +149,7 @@ impl Store {
         let rows: Vec<AgentRow> = in_time(
             sqlx::query_as(
                 "SELECT number, attestations.spiffe_id, method, attributes, attested_at, issued_at, not_after, serial, \
-             agent_progress.issuer, connected_at, revision, is_current, since, refused \
+             agent_progress.issuer, connected_at, revision, is_current, since, refused, revocations \
              FROM attestations LEFT JOIN agent_progress ON agent_progress.attestation_number = number \
              AND agent_progress.issuer IN (SELECT issuer FROM issuer_bundles WHERE published_at >= $5) \
              JOIN issued ON position = \
@@ -327,6 +339,7 @@ fn agent(row: AgentRow) -> Result<AgentRecord, StoreError> {
         is_current,
         since,
         refused,
+        revocations,
     ) = row;
     let number = AttestationNumber(number);
     let connected = issuer.map(|issuer| {
@@ -339,6 +352,7 @@ fn agent(row: AgentRow) -> Result<AgentRecord, StoreError> {
             since: time(since.unwrap_or_default())?,
             refused: refused.unwrap_or_default(),
             authorities: None,
+            revocations: revocations.map(i64::cast_unsigned),
         })
     });
     let not_after = OffsetDateTime::from_unix_timestamp(not_after);

@@ -12,8 +12,8 @@ use super::issued::{self, NotRecorded};
 use super::postgres::{self, Change};
 use super::queue::{MAX_BATCH, Waiting};
 use super::{
-    Logged, RecordRevisionError, RenewalRequest, STORE, StoreError, Write, agents, bundle_sequence, bundles, jwts,
-    microseconds, policies, renewal_requests, tokens,
+    Logged, RecordRevisionError, Recorded, RenewalRequest, STORE, StoreError, Write, agents, bundle_sequence, bundles,
+    jwts, microseconds, policies, renewal_requests, revoking, tokens,
 };
 use crate::attestation::Attestation;
 
@@ -28,6 +28,7 @@ enum Outcome {
     /// How many records were changed.
     Changed(u64),
     Asked(RenewalRequest),
+    Revoked(Recorded),
 }
 
 pub(super) struct Committer {
@@ -99,8 +100,7 @@ impl Committer {
             return Ok(Vec::new());
         }
         let mut transaction = self.database.begin().await?;
-        // One request to renew follows the other, too.
-        let takes = batch.iter().any(|write| matches!(write, Write::Standing { .. } | Write::RenewalRequest { .. }));
+        let takes = batch.iter().any(|write| is_taking(write));
         self.database.lock_standing(&mut transaction, takes).await?;
         let now = microseconds(self.clock.now());
         let mut outcomes = Vec::with_capacity(batch.len());
@@ -124,6 +124,7 @@ impl Committer {
                     issued::sweep(&mut transaction, now).await?;
                     tokens::sweep(&mut transaction, now).await?;
                     renewal_requests::sweep(&mut transaction, now).await?;
+                    revoking::sweep(&mut transaction, now).await?;
                 }
                 Write::Revision { revision, .. } => match policies::record(&mut transaction, revision).await? {
                     true => self.tell(&mut transaction, Change::Policy).await?,
@@ -149,6 +150,12 @@ impl Committer {
                     outcomes[index] = Outcome::Asked(renewal_requests::record(&mut transaction, request).await?);
                     self.tell(&mut transaction, Change::RenewalRequest).await?;
                 }
+                Write::Revocation { revocation, .. } => {
+                    outcomes[index] = Outcome::Revoked(revoking::record(&mut transaction, revocation).await?);
+                    self.tell(&mut transaction, Change::Revocations).await?;
+                    // Some may have been evicted.
+                    self.tell(&mut transaction, Change::Standing).await?;
+                }
             }
         }
         // In the same order at each issuer, so that no two transactions wait for each other.
@@ -165,6 +172,11 @@ impl Committer {
     }
 }
 
+/// Whether it takes something from somebody, or follows others of its kind.
+fn is_taking(write: &Write) -> bool {
+    matches!(write, Write::Standing { .. } | Write::RenewalRequest { .. } | Write::Revocation { .. })
+}
+
 fn is_abandoned(write: &Write) -> bool {
     match write {
         Write::Certificate { reply, .. } => reply.is_closed(),
@@ -176,6 +188,7 @@ fn is_abandoned(write: &Write) -> bool {
         | Write::Bundles { .. }
         | Write::BundleSequence { .. }
         | Write::RenewalRequest { .. }
+        | Write::Revocation { .. }
         | Write::Sweep => false,
     }
 }
@@ -188,7 +201,9 @@ fn answer(write: Write, outcome: Outcome) {
                 Outcome::Done => Ok(Logged(certificate)),
                 Outcome::NotRecorded(reason) => Err(reason.into()),
                 // Of others alone.
-                Outcome::Overtaken | Outcome::Changed(_) | Outcome::Asked(_) => Err(StoreError::Closed.into()),
+                Outcome::Overtaken | Outcome::Changed(_) | Outcome::Asked(_) | Outcome::Revoked(_) => {
+                    Err(StoreError::Closed.into())
+                }
             };
             let _ = reply.send(answer);
         }
@@ -211,13 +226,21 @@ fn answer(write: Write, outcome: Outcome) {
         Write::Revision { reply, .. } => {
             let answer = match outcome {
                 Outcome::Overtaken => Err(RecordRevisionError::Overtaken),
-                Outcome::Done | Outcome::NotRecorded(_) | Outcome::Changed(_) | Outcome::Asked(_) => Ok(()),
+                Outcome::Done
+                | Outcome::NotRecorded(_)
+                | Outcome::Changed(_)
+                | Outcome::Asked(_)
+                | Outcome::Revoked(_) => Ok(()),
             };
             let _ = reply.send(answer);
         }
         Write::Standing { reply, .. } | Write::Bundles { reply, .. } | Write::BundleSequence { reply, .. } => {
             let changed = if let Outcome::Changed(changed) = outcome { changed } else { 0 };
             let _ = reply.send(Ok(changed));
+        }
+        Write::Revocation { reply, .. } => {
+            let answer = if let Outcome::Revoked(recorded) = outcome { Ok(recorded) } else { Err(StoreError::Closed) };
+            let _ = reply.send(answer);
         }
         Write::Sweep => {}
     }
@@ -236,6 +259,9 @@ fn fail(write: Write, error: &Arc<sqlx::Error>) {
             let _ = reply.send(Err(error));
         }
         Write::RenewalRequest { reply, .. } => {
+            let _ = reply.send(Err(error));
+        }
+        Write::Revocation { reply, .. } => {
             let _ = reply.send(Err(error));
         }
         Write::Revision { reply, .. } => {

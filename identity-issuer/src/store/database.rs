@@ -18,6 +18,7 @@ use sqlx::{Any, AnyConnection, AnyPool, Connection, SqlSafeStr, Transaction};
 
 use super::OpenError;
 use super::postgres::PostgresUrl;
+use crate::revocation::Lineage;
 
 /// Where to keep records.
 #[derive(Clone, Debug)]
@@ -65,6 +66,7 @@ const SQLITE_MIGRATIONS: Migrations = &[
     (7, "bundles and renewal requests", include_str!("../../migrations/sqlite/0007_bundles_and_renewal_requests.sql")),
     (8, "agent progress", include_str!("../../migrations/sqlite/0008_agent_progress.sql")),
     (9, "authorities", include_str!("../../migrations/sqlite/0009_authorities.sql")),
+    (10, "revocations", include_str!("../../migrations/sqlite/0010_revocations.sql")),
     (11, "published", include_str!("../../migrations/sqlite/0011_published.sql")),
 ];
 const POSTGRES_MIGRATIONS: Migrations = &[
@@ -77,6 +79,7 @@ const POSTGRES_MIGRATIONS: Migrations = &[
     ),
     (4, "agent progress", include_str!("../../migrations/postgres/0004_agent_progress.sql")),
     (5, "authorities", include_str!("../../migrations/postgres/0005_authorities.sql")),
+    (6, "revocations", include_str!("../../migrations/postgres/0006_revocations.sql")),
     (7, "published", include_str!("../../migrations/postgres/0007_published.sql")),
 ];
 
@@ -105,6 +108,7 @@ impl Database {
         opening.check_integrity(&mut first).await?;
         opening.migrate(&kind, &mut first).await?;
         opening.claim(&mut first, trust_domain).await?;
+        opening.draw_lineage(&mut first).await?;
         // A connection that hangs holds its place for long: of PostgreSQL there are more than are used at once.
         let (writers, readers, lists) = match kind {
             Kind::Sqlite => (1, 2, 1),
@@ -309,6 +313,15 @@ impl Opening<'_> {
                 Err(OpenError::OtherTrustDomain { place, found, expected })
             }
         }
+    }
+
+    /// Once for each database.
+    async fn draw_lineage(&self, connection: &mut AnyConnection) -> Result<(), OpenError> {
+        let drawn = Lineage::draw().map_err(|_| OpenError::Randomness)?;
+        let insertion = "INSERT INTO revocation_epoch (only_row, lineage, epoch) VALUES (1, $1, 0) \
+                         ON CONFLICT (only_row) DO NOTHING";
+        let inserted = sqlx::query(insertion).bind(drawn.as_bytes()).execute(connection).await;
+        inserted.map(drop).map_err(|source| self.failed(source))
     }
 
     fn failed(&self, source: sqlx::Error) -> OpenError {

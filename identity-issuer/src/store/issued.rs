@@ -19,6 +19,7 @@ pub(super) enum NotRecorded {
     ProofUsed,
     Banned,
     Evicted,
+    Revoked,
 }
 
 impl From<NotRecorded> for LogError {
@@ -28,6 +29,7 @@ impl From<NotRecorded> for LogError {
             NotRecorded::ProofUsed => Self::ProofUsed,
             NotRecorded::Banned => Self::Banned,
             NotRecorded::Evicted => Self::Evicted,
+            NotRecorded::Revoked => Self::Revoked,
         }
     }
 }
@@ -151,7 +153,8 @@ async fn insert(
             .bind(certificate.authority.as_bytes())
             .bind(certificate.chain.first().map(|leaf| leaf.as_ref()))
             .bind(number.map(|number| number.0))
-            .bind(&*certificate.profile.name);
+            .bind(&*certificate.profile.name)
+            .bind(certificate.rule.as_ref().map_or("", |rule| rule.as_str()));
     }
     let serials: Vec<Vec<u8>> = statement.fetch_all(connection).await?;
     Ok(serials.into_iter().filter_map(|serial| serial.try_into().ok()).collect())
@@ -164,7 +167,7 @@ fn insertion(certificates: usize) -> &'static str {
     let size = SIZES.iter().position(|size| *size == certificates).unwrap_or(SIZES.len() - 1);
     MADE[size].get_or_init(|| {
         let mut sql = "INSERT INTO issued (serial, spiffe_id, key_sha256, not_before, not_after, issued_at, attestation, evidence, \
-                       authority_key_id, certificate, attestation_number, profile) SELECT * FROM (VALUES "
+                       authority_key_id, certificate, attestation_number, profile, rule) SELECT * FROM (VALUES "
             .to_owned();
         sql.push_str(&parameters(certificates, COLUMNS));
         // The columns of VALUES have no other names.
@@ -172,6 +175,13 @@ fn insertion(certificates: usize) -> &'static str {
             ") AS asked WHERE NOT EXISTS (SELECT 1 FROM bans WHERE bans.spiffe_id = asked.column2) \
              AND NOT EXISTS (SELECT 1 FROM attestations WHERE number = asked.column11 AND (evicted_at IS NOT NULL \
              OR EXISTS (SELECT 1 FROM bans WHERE bans.spiffe_id = attestations.spiffe_id))) \
+             AND NOT EXISTS (SELECT 1 FROM revoked WHERE value = asked.column3 AND kind = 1) \
+             AND NOT EXISTS (SELECT 1 FROM revoked WHERE authority_key_id = asked.column9 AND kind = 2) \
+             AND (asked.column7 NOT IN ('x509_svid', 'x509_svid_beside') OR NOT EXISTS (SELECT 1 FROM issued AS shown \
+             JOIN revoked ON value = shown.serial AND kind = 0 AND revoked.authority_key_id = shown.authority_key_id \
+             WHERE shown.serial = asked.column8) AND NOT EXISTS (SELECT 1 FROM issued AS shown \
+             JOIN revoked ON revoked.authority_key_id = shown.authority_key_id AND kind = 2 \
+             WHERE shown.serial = asked.column8)) \
              ON CONFLICT (key_sha256) DO NOTHING RETURNING serial",
         );
         sql
@@ -184,18 +194,21 @@ async fn why(
     certificate: &Certificate,
     number: Option<AttestationNumber>,
 ) -> Result<NotRecorded, sqlx::Error> {
-    let (banned, evicted): (i64, i64) = sqlx::query_as(
+    let (banned, evicted, reused): (i64, i64, i64) = sqlx::query_as(
         "SELECT (SELECT count(*) FROM bans WHERE spiffe_id = $1 \
          OR spiffe_id = (SELECT spiffe_id FROM attestations WHERE number = $2)), \
-         (SELECT count(*) FROM attestations WHERE number = $2 AND evicted_at IS NOT NULL)",
+         (SELECT count(*) FROM attestations WHERE number = $2 AND evicted_at IS NOT NULL), \
+         (SELECT count(*) FROM issued WHERE key_sha256 = $3)",
     )
     .bind(certificate.id.as_str())
     .bind(number.map(|number| number.0))
+    .bind(certificate.key_hash.as_bytes())
     .fetch_one(connection)
     .await?;
-    Ok(match (banned, evicted) {
-        (0, 0) => NotRecorded::KeyReused,
-        (0, _) => NotRecorded::Evicted,
+    Ok(match (banned, evicted, reused) {
+        (0, 0, 0) => NotRecorded::Revoked,
+        (0, 0, _) => NotRecorded::KeyReused,
+        (0, _, _) => NotRecorded::Evicted,
         _ => NotRecorded::Banned,
     })
 }
@@ -260,7 +273,7 @@ impl Store {
 
 /// In microseconds: a clock that jumped ahead and is set back makes no used proof good again.
 const KEPT_AFTER_EXPIRY: i64 = 7 * 86_400 * 1_000_000;
-const COLUMNS: usize = 12;
+const COLUMNS: usize = 13;
 /// Statements of three sizes only, so that the database has prepared them all before.
 const SIZES: [usize; 3] = [64, 8, 1];
 

@@ -46,6 +46,8 @@ pub(crate) enum Change {
     Bundles,
     /// Clients are to renew.
     RenewalRequest,
+    /// Something is revoked.
+    Revocations,
 }
 
 /// What is told, by whom.

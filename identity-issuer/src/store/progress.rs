@@ -22,6 +22,8 @@ pub(crate) struct ProgressRecord {
     pub(crate) refused: String,
     /// The version of the authorities that it would believe, empty for none yet; none where it is not told of them.
     pub(crate) authorities: Option<Vec<u8>>,
+    /// The epoch of revocations that it has in force, where it asks for them.
+    pub(crate) revocations: Option<u64>,
 }
 
 /// What one says of the authorities who is connected to another issuer.
@@ -36,7 +38,7 @@ pub(crate) struct AcknowledgementRecord {
 
 /// In one statement.
 pub(crate) const MOST_AT_ONCE: usize = 64;
-const COLUMNS: usize = 8;
+const COLUMNS: usize = 9;
 
 impl Store {
     /// Of those that are connected to one issuer; [`MOST_AT_ONCE`] of them.
@@ -46,13 +48,14 @@ impl Store {
         }
         let mut sql =
             "INSERT INTO agent_progress (issuer, attestation_number, connected_at, revision, is_current, since, \
-                       refused, authorities) VALUES "
+                       refused, authorities, revocations) VALUES "
                 .to_owned();
         sql.push_str(&parameters(connected.len(), COLUMNS));
         sql.push_str(
             " ON CONFLICT (attestation_number) DO UPDATE SET issuer = excluded.issuer, connected_at = excluded.connected_at, \
              revision = excluded.revision, is_current = excluded.is_current, since = excluded.since, \
-             refused = excluded.refused, authorities = excluded.authorities WHERE excluded.connected_at >= agent_progress.connected_at",
+             refused = excluded.refused, authorities = excluded.authorities, revocations = excluded.revocations \
+             WHERE excluded.connected_at >= agent_progress.connected_at",
         );
         // Of numbers and the names of columns alone.
         let mut statement = sqlx::query(sqlx::AssertSqlSafe(sql));
@@ -65,7 +68,8 @@ impl Store {
                 .bind(i64::from(record.is_current))
                 .bind(microseconds(record.since))
                 .bind(&record.refused)
-                .bind(record.authorities.as_deref());
+                .bind(record.authorities.as_deref())
+                .bind(record.revocations.map(u64::cast_signed));
         }
         in_time(statement.execute(&self.database.lists)).await?;
         Ok(())
@@ -111,6 +115,30 @@ impl Store {
         }
         in_time(statement.execute(&self.database.lists)).await?;
         Ok(())
+    }
+
+    /// Of those that are connected to other issuers: how many there are that ask for revocations, how many of them have come to this
+    /// epoch, and how many do not ask. Of issuers that were not heard of since, nobody is.
+    pub(crate) async fn revocation_progress(
+        &self,
+        issuer: &str,
+        epoch: u64,
+        heard_of_since: OffsetDateTime,
+    ) -> Result<(u64, u64, u64), StoreError> {
+        let (all, following, applied): (i64, i64, i64) = in_time(
+            sqlx::query_as(
+                "SELECT count(*), count(revocations), \
+                 count(CASE WHEN revocations >= $1 THEN 1 END) FROM agent_progress \
+                 WHERE issuer <> $2 AND issuer IN (SELECT issuer FROM issuer_bundles WHERE published_at >= $3)",
+            )
+            .bind(i64::try_from(epoch).unwrap_or(i64::MAX))
+            .bind(issuer)
+            .bind(microseconds(heard_of_since))
+            .fetch_one(&self.database.lists),
+        )
+        .await?;
+        let count = |number: i64| u64::try_from(number).unwrap_or(0);
+        Ok((count(following), count(applied), count(all - following)))
     }
 
     /// Of an issuer that begins: nobody is connected to it.

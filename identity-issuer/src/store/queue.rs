@@ -60,6 +60,7 @@ fn is_new(write: &Write) -> bool {
         | Write::BundleSequence { .. }
         | Write::Jwt { .. }
         | Write::RenewalRequest { .. }
+        | Write::Revocation { .. }
         | Write::Sweep => false,
     }
 }
@@ -113,6 +114,7 @@ mod tests {
             chain: Vec::new(),
             id: "spiffe://example.org/a".parse().unwrap(),
             profile: Profiles::new((Duration::from_secs(60), Duration::ZERO), []).workload(),
+            rule: None,
             key_hash: crate::csr::KeyHash::of_spki(&[number]),
             serial: [number; 16],
             validity: Validity { not_before: now, not_after: now },

@@ -97,6 +97,7 @@ fn certificate(number: u8, now: OffsetDateTime, attestation: Attestation) -> Cer
         chain: vec![vec![number].into()],
         id: id(),
         profile: crate::profile::Profiles::new((Duration::from_secs(100), Duration::ZERO), []).workload(),
+        rule: None,
         key_hash: KeyHash::of_spki(&[number]),
         serial: [number; 16],
         validity: Validity { not_before: now, not_after: now + Duration::from_secs(100) },
@@ -506,6 +507,7 @@ async fn whoever_came_to_another_issuer_later_is_there() {
         is_current: true,
         since: now,
         refused: String::new(),
+        revocations: None,
     };
     let is_at = async || -> Vec<(String, i64)> {
         let rows = sqlx::query_as("SELECT issuer, revision FROM agent_progress");
@@ -539,6 +541,8 @@ macro_rules! on_both {
         }
     };
 }
+
+mod revoking;
 
 on_both! {
     certificates_are_counted_by_their_age,

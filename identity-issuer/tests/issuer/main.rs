@@ -18,6 +18,7 @@ mod proving;
 mod publishing;
 mod renewing;
 mod replicas;
+mod revoking;
 mod rotating;
 mod standing;
 mod starting;

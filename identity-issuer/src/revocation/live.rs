@@ -1,0 +1,317 @@
+//! What is revoked and has not expired, in memory: read from the record, told to all who ask for it.
+//!
+//! Statements are cut at places that are the same for all clients, and kept once they are signed: a thousand clients that come back at
+//! once cost one signature for each statement, not a thousand.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use signet_identity::{SharedClock, TrustDomain};
+use time::OffsetDateTime;
+use tokio::sync::{Notify, watch};
+
+use super::statement::{Lineage, SignedStatement, Span};
+use super::{Entry, SerialNumber, What};
+use crate::authority::{Authorities, Authority, KeyId};
+use crate::complaint::Complaint;
+use crate::csr::KeyHash;
+use crate::distribution::Distribution;
+use crate::store::{RevokedKind, RevokedRecord, Store, StoreError};
+
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Revocations(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    trust_domain: TrustDomain,
+    lineage: Lineage,
+    store: Store,
+    authorities: Authorities,
+    distribution: Distribution,
+    clock: SharedClock,
+    live: Mutex<Live>,
+    /// Held by who reads the record.
+    reading: tokio::sync::Mutex<()>,
+    signed: tokio::sync::Mutex<Signed>,
+    /// There is something to be told.
+    arrived: Notify,
+    told: watch::Sender<Told>,
+    complaint: Mutex<Complaint>,
+}
+
+/// In the order of their epochs.
+#[derive(Debug, Default)]
+struct Live {
+    entries: Vec<Entry>,
+    /// How far the record was read,
+    read: u64,
+    /// and how far it goes.
+    latest: u64,
+    /// Each once.
+    authorities: HashSet<Arc<KeyId>>,
+}
+
+/// When clients were last told that there is more.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Told {
+    /// How far the record was read then, and the time before.
+    read: u64,
+    previous: u64,
+}
+
+/// Statements that were signed.
+#[derive(Debug, Default)]
+struct Signed {
+    by: Option<Arc<Authority>>,
+    statements: HashMap<Span, Arc<SignedStatement>>,
+    bytes: usize,
+}
+
+/// Why nothing can be said of what is revoked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StatementError {
+    #[error("no authority yet")]
+    NoAuthority,
+    #[error("the authority does not sign what is revoked")]
+    Signing(#[from] rcgen::Error),
+}
+
+/// Epochs in one statement, and entries at most: about 200 KiB.
+const CHUNK: u64 = 8192;
+/// Whoever is not far behind gets what begins at a multiple of this.
+const STEP: u64 = 256;
+/// So long what is added is gathered before clients are told of more.
+const GATHER: Duration = Duration::from_millis(50);
+const SWEEP: Duration = Duration::from_secs(60);
+/// Of the record, read at once.
+const PAGE: u32 = 10_000;
+/// Bytes of statements that are kept.
+const MOST_KEPT: usize = 64 << 20;
+
+impl Revocations {
+    /// With all that is on record.
+    pub(crate) async fn load(
+        trust_domain: TrustDomain,
+        store: Store,
+        authorities: Authorities,
+        distribution: Distribution,
+        clock: SharedClock,
+    ) -> Result<Self, StoreError> {
+        let (lineage, _) = store.revocation_epoch().await?;
+        let revocations = Self(Arc::new(Inner {
+            trust_domain,
+            lineage,
+            store,
+            authorities,
+            distribution,
+            clock,
+            live: Mutex::default(),
+            reading: tokio::sync::Mutex::default(),
+            signed: tokio::sync::Mutex::default(),
+            arrived: Notify::new(),
+            told: watch::Sender::default(),
+            complaint: Mutex::default(),
+        }));
+        revocations.catch_up().await?;
+        revocations.tell();
+        Ok(revocations)
+    }
+
+    pub(crate) fn lineage(&self) -> Lineage {
+        self.0.lineage
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.live().entries.len()
+    }
+
+    /// Of the latest that was read.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.live().read
+    }
+
+    /// Changes when there is more to be told.
+    pub(crate) fn told(&self) -> watch::Receiver<Told> {
+        self.0.told.subscribe()
+    }
+
+    /// Reads what was added to the record, ends the streams of those whose certificates it revokes, and has it told.
+    pub(crate) async fn catch_up(&self) -> Result<(), StoreError> {
+        let Inner { store, distribution, clock, reading, arrived, .. } = &*self.0;
+        let _one = reading.lock().await;
+        let (_, latest) = store.revocation_epoch().await?;
+        // So that nobody takes a part of what is being read for all of it.
+        self.live().latest = latest;
+        loop {
+            let known = self.epoch();
+            if known >= latest {
+                break;
+            }
+            let now = clock.now();
+            let page = store.revoked_between((known, latest), now - super::KEPT_AFTER_EXPIRY, PAGE).await?;
+            let is_last = page.len() < PAGE as usize;
+            let added = self.live().add(page, is_last)?;
+            distribution.end_revoked(&added);
+            arrived.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Tells clients of what is added, and forgets what has expired. Until cancelled.
+    pub(crate) async fn run(self) {
+        let mut next_sweep = tokio::time::Instant::now() + SWEEP;
+        loop {
+            tokio::select! {
+                () = self.0.arrived.notified() => {
+                    self.tell();
+                    tokio::time::sleep(GATHER).await;
+                }
+                () = tokio::time::sleep_until(next_sweep) => {
+                    next_sweep += SWEEP;
+                    let over = (self.0.clock.now() - super::KEPT_AFTER_EXPIRY).unix_timestamp();
+                    self.live().entries.retain(|entry| entry.not_after >= over);
+                }
+            }
+        }
+    }
+
+    fn tell(&self) {
+        let read = self.epoch();
+        self.0.told.send_if_modified(|told| {
+            let is_more = told.read != read;
+            if is_more {
+                *told = Told { previous: told.read, read };
+            }
+            is_more
+        });
+    }
+
+    /// What a client lacks next that has come so far; nothing where it lacks nothing. One that has nothing yet gets something in any case.
+    pub(crate) async fn next_for(&self, has: Option<u64>) -> Result<Option<Arc<SignedStatement>>, StatementError> {
+        if has.is_some_and(|has| has >= self.epoch()) {
+            return Ok(None);
+        }
+        let Inner { trust_domain, lineage, authorities, clock, .. } = &*self.0;
+        let authority = authorities.active().ok_or(StatementError::NoAuthority)?;
+        let mut signed = self.0.signed.lock().await;
+        let (now, previous) = (clock.now(), self.0.told.borrow().previous);
+        let statement = {
+            let live = self.live();
+            let span = live.span(has.unwrap_or(0), previous, now);
+            if let Some(statement) = signed.get(span, live.latest, &authority) {
+                return Ok(Some(statement));
+            }
+            let entries = live.of(span).iter().filter(|entry| entry.not_after >= now.unix_timestamp());
+            SignedStatement::sign(&authority, (trust_domain, *lineage), (span, live.latest), entries, now)?
+        };
+        Ok(Some(signed.keep(statement)))
+    }
+
+    /// Once for each cause.
+    pub(crate) fn complain(&self, error: &StatementError) {
+        let mut complaint = self.0.complaint.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cause) = complaint.of(error) {
+            tracing::error!(cause, "clients are not told of what is revoked");
+        }
+    }
+
+    /// Nothing panics while it is held.
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.0.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Live {
+    /// Returns them. What is not among them and before the last, or the latest where they are the last, is over.
+    fn add(&mut self, records: Vec<RevokedRecord>, are_last: bool) -> Result<Vec<Entry>, StoreError> {
+        let added = records.into_iter().map(|record| self.entry(record)).collect::<Result<Vec<_>, _>>()?;
+        self.entries.extend(added.iter().cloned());
+        let last = added.last().map_or(self.read, |entry| entry.epoch);
+        self.read = if are_last { self.latest } else { last };
+        Ok(added)
+    }
+
+    fn entry(&mut self, record: RevokedRecord) -> Result<Entry, StoreError> {
+        let RevokedRecord { epoch, kind, authority, value, not_after, revoked_at, reason } = record;
+        let wrong = |what| move || StoreError::Record { what };
+        let hash = |value: &[u8]| KeyHash::read(value).map(Box::new).ok_or_else(wrong("not a SHA-256"));
+        let what = match kind {
+            RevokedKind::Serial => {
+                let serial = SerialNumber::from_be_bytes(&value).ok_or_else(wrong("not a serial number"))?;
+                What::Serial(self.authority(&authority), serial)
+            }
+            RevokedKind::Key => What::Key(hash(&value)?),
+            RevokedKind::Authority => What::Authority(self.authority(&authority), hash(&value)?),
+        };
+        Ok(Entry { epoch, what, not_after, revoked_at: revoked_at.unix_timestamp(), reason })
+    }
+
+    fn authority(&mut self, key_id: &[u8]) -> Arc<KeyId> {
+        let key_id = KeyId::new(key_id);
+        match self.authorities.get(&key_id) {
+            Some(known) => Arc::clone(known),
+            None => {
+                let key_id = Arc::new(key_id);
+                self.authorities.insert(Arc::clone(&key_id));
+                key_id
+            }
+        }
+    }
+
+    fn of(&self, span: Span) -> &[Entry] {
+        let index = |epoch| self.entries.partition_point(|entry| entry.epoch <= epoch);
+        self.entries.get(index(span.after)..index(span.epoch)).unwrap_or_default()
+    }
+
+    /// What is told next of whoever has come so far.
+    fn span(&self, has: u64, previous: u64, now: OffsetDateTime) -> Span {
+        let now = now.unix_timestamp();
+        let live_in = |span| self.of(span).iter().filter(|entry| entry.not_after >= now).count() as u64;
+        let mut span = Span { after: has - has % CHUNK, epoch: (has - has % CHUNK + CHUNK).min(self.read) };
+        if span.epoch == self.read {
+            // Whoever is up to date but for the last gets that alone.
+            span.after = if has == previous { has } else { has - has % STEP };
+        }
+        // Where most have expired, one statement is of many epochs.
+        let mut live = live_in(span);
+        while span.epoch < self.read {
+            let next = Span { after: span.epoch, epoch: (span.epoch + CHUNK).min(self.read) };
+            live += live_in(next);
+            if live > CHUNK {
+                break;
+            }
+            span.epoch = next.epoch;
+        }
+        span
+    }
+}
+
+impl Signed {
+    /// One that says that it is the last is good as long as it is; of any other, only that there is more.
+    fn get(&mut self, span: Span, latest: u64, authority: &Arc<Authority>) -> Option<Arc<SignedStatement>> {
+        let is_by = self.by.as_ref().is_some_and(|by| Arc::ptr_eq(by, authority));
+        if !is_by {
+            *self = Self { by: Some(Arc::clone(authority)), ..Self::default() };
+        }
+        let is_true = |statement: &SignedStatement| {
+            statement.latest == latest || (statement.latest > statement.span.epoch && statement.latest <= latest)
+        };
+        self.statements.get(&span).filter(|statement| is_true(statement)).cloned()
+    }
+
+    fn keep(&mut self, statement: SignedStatement) -> Arc<SignedStatement> {
+        let statement = Arc::new(statement);
+        let latest = statement.latest;
+        if self.bytes + statement.bytes() > MOST_KEPT {
+            (self.statements, self.bytes) = (HashMap::new(), 0);
+        }
+        // Those that said that they are the last, and are so no more, are asked for by nobody.
+        self.statements.retain(|span, kept| kept.latest == latest || span.epoch < kept.latest);
+        self.statements.insert(statement.span, Arc::clone(&statement));
+        self.bytes = self.statements.values().map(|kept| kept.bytes()).sum();
+        statement
+    }
+}

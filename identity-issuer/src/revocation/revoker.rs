@@ -1,0 +1,162 @@
+//! Revoking: from what an operator names to what is on record, in memory, and at an end.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use signet_identity::{SharedClock, TrustDomain};
+use time::OffsetDateTime;
+
+use super::{Revocations, SerialNumber};
+use crate::authority::{Authorities, CaCertificate, KeyId};
+use crate::bundles::{Shared, name_of_key};
+use crate::csr::KeyHash;
+use crate::distribution::{Distribution, Holder};
+use crate::pem_files;
+use crate::store::{Concerned, NewRevocation, PublishedBundles, Recorded, RevocationTarget, Store, StoreError};
+
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Revoker {
+    pub(crate) trust_domain: TrustDomain,
+    pub(crate) store: Store,
+    pub(crate) revocations: Revocations,
+    pub(crate) distribution: Distribution,
+    pub(crate) authorities: Authorities,
+    pub(crate) bundles: Shared,
+    pub(crate) clock: SharedClock,
+}
+
+/// What a revocation comes to.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) target: RevocationTarget,
+    pub(crate) certificates: Vec<Concerned>,
+    /// Clients that are connected with one of them.
+    pub(crate) connected: usize,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RevokeError {
+    #[error("there is no authority {0} that this issuer knows")]
+    UnknownAuthority(KeyId),
+    #[error("{0} is a root: take it out of the trust bundle")]
+    Root(KeyId),
+    #[error("{0} signs now, or is above what does: make another one active first")]
+    Active(KeyId),
+    #[error("there would be more than {MOST} revoked certificates that have not expired")]
+    TooMany,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// All clients hold them all: as many as are sure to fit.
+const MOST: usize = 2_000_000;
+const RETRY: Duration = Duration::from_secs(1);
+
+impl Revoker {
+    /// Until when a key or an authority has to be remembered: all that is trusted has ended by then.
+    pub(crate) fn end_of_trust(&self) -> OffsetDateTime {
+        let bundles = self.distribution.bundles();
+        let end = bundles.get(&self.trust_domain).and_then(|bundle| bundle.expires_at());
+        end.unwrap_or_else(|| self.clock.now() + YEAR)
+    }
+
+    /// An authority, by its key identifier.
+    pub(crate) async fn authority(&self, key_id: KeyId) -> Result<RevocationTarget, RevokeError> {
+        let end = self.end_of_trust();
+        let target = |key: KeyHash| RevocationTarget::Authority(key_id.clone(), key, end);
+        if let Some(active) = self.authorities.active() {
+            let mut chain = active.chain().iter().filter_map(|der| CaCertificate::parse(der.to_vec()).ok());
+            if chain.any(|certificate| certificate.key_id.as_ref() == Some(&key_id)) {
+                return Err(RevokeError::Active(key_id));
+            }
+        }
+        let bundles = self.distribution.bundles();
+        let roots = bundles.get(&self.trust_domain).map(|bundle| bundle.authorities()).unwrap_or_default();
+        let mut roots = roots.iter().filter_map(|der| CaCertificate::parse(der.to_vec()).ok());
+        if roots.any(|root| root.key_id.as_ref() == Some(&key_id)) {
+            return Err(RevokeError::Root(key_id));
+        }
+        if let Some(key) = self.of_other_issuers(&key_id).await? {
+            let heard_of = Shared::heard_of_since(self.clock.now());
+            let signs = self.bundles.said().into_iter().any(|said| {
+                said.issuer == name_of_key(&key) && said.at.is_some_and(|at| at >= heard_of)
+            });
+            return if signs { Err(RevokeError::Active(key_id)) } else { Ok(target(key)) };
+        }
+        // A CA below this one.
+        match self.store.key_of(&key_id, self.clock.now()).await? {
+            Some(key) => Ok(target(key)),
+            None => Err(RevokeError::UnknownAuthority(key_id)),
+        }
+    }
+
+    /// The key of an authority that another issuer on this database has or had, or that is above it.
+    async fn of_other_issuers(&self, key_id: &KeyId) -> Result<Option<KeyHash>, StoreError> {
+        for published in self.store.published_bundles().await? {
+            let PublishedBundles::Said(said) = published else { continue };
+            let chain = pem_files::decode(pem_files::CERTIFICATE, said.chain.as_bytes()).unwrap_or_default();
+            let mut chain = chain.into_iter().filter_map(|der| CaCertificate::parse(der).ok());
+            if let Some(found) = chain.find(|certificate| certificate.key_id.as_ref() == Some(key_id)) {
+                return Ok(Some(KeyHash::of_spki(&found.spki)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What it would come to now.
+    pub(crate) async fn plan(&self, target: RevocationTarget) -> Result<Plan, RevokeError> {
+        let certificates = self.store.concerned(&target, self.clock.now(), MOST).await?;
+        let serials: HashSet<SerialNumber> = certificates.iter().map(|one| one.serial).collect();
+        let connected = self.distribution.count(|watcher| serials.contains(&watcher.serial));
+        if self.revocations.count() + certificates.len() >= MOST {
+            return Err(RevokeError::TooMany);
+        }
+        Ok(Plan { target, certificates, connected })
+    }
+
+    /// Carried out to its end also when nobody waits for it any more. When this returns it is on record, streams have ended, and
+    /// clients are being told.
+    pub(crate) async fn revoke(&self, revocation: NewRevocation) -> Result<Recorded, StoreError> {
+        let this = self.clone();
+        let revoking = tokio::spawn(async move {
+            let holder = match &revocation.target {
+                RevocationTarget::Id(id) => Some(Holder::Id(id.clone())),
+                RevocationTarget::Agent(number) => Some(Holder::Attestation(*number)),
+                _ => None,
+            };
+            let mut all = Recorded::default();
+            // Part by part: other requests are recorded in between. Whoever was evicted by the first has nothing renewed meanwhile.
+            let recorded = loop {
+                match this.store.revoke(revocation.clone()).await {
+                    Ok(part) => {
+                        all.epoch = part.epoch;
+                        all.certificates += part.certificates;
+                        all.agents += part.agents;
+                        if !part.is_partial {
+                            break Ok(all);
+                        }
+                    }
+                    Err(error) => break Err(error),
+                }
+            };
+            // Also where a later part failed: what is on record is put in force.
+            this.put_in_force().await;
+            if let Some(holder) = holder.filter(|_| all.epoch > 0) {
+                this.distribution.end(&holder);
+            }
+            recorded
+        });
+        revoking.await.map_err(|_| StoreError::Closed)?
+    }
+
+    async fn put_in_force(&self) {
+        while let Err(error) = self.revocations.catch_up().await {
+            let cause = signet_process::start::Report::of(&error).cause;
+            tracing::error!(cause, "what is revoked is on record, and cannot be read");
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+}
+
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
