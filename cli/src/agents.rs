@@ -107,6 +107,9 @@ struct AppliedLine {
     /// Of the policy.
     revision: u64,
     since: Option<String>,
+    /// The epoch of those that it has in force, where it asks for them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revocations: Option<u64>,
     #[serde(skip_serializing_if = "String::is_empty")]
     refused: String,
     #[serde(skip)]
@@ -115,8 +118,9 @@ struct AppliedLine {
 
 impl From<Applied> for AppliedLine {
     fn from(applied: Applied) -> Self {
-        let Applied { current, since, refused, revision } = applied;
-        Self { current, revision, since: output::shown(since), refused, at: since.and_then(output::time_of) }
+        let Applied { current, since, refused, revision, revocations } = applied;
+        let (shown, at) = (output::shown(since), since.and_then(output::time_of));
+        Self { current, revision, since: shown, revocations, refused, at }
     }
 }
 

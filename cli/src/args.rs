@@ -5,6 +5,7 @@ mod authorities;
 mod ca;
 mod federation;
 mod policy;
+mod revocations;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -26,6 +27,8 @@ pub(crate) use federation::{AddOptions, FederateCommand, PartnerOptions, Profile
 pub(crate) use policy::{
     ApplyOptions, ChangeOptions, DiffOptions, ExplainOptions, HistoryOptions, RevisionOptions, RollbackOptions,
 };
+
+pub(crate) use revocations::{Reason, RevocationsOptions, RevokeCommand, RevokeOptions};
 
 /// Short-lived cryptographic identity for every workload
 #[derive(Debug, Parser)]
@@ -74,6 +77,9 @@ pub(crate) enum Command {
     Rotate(RotateCommand),
     /// Have all that an authority signed renewed
     Taint(TaintOptions),
+    /// Revoke certificates before their time: whoever relies on them is told at once. Nothing of it can be taken back
+    #[command(subcommand)]
+    Revoke(RevokeCommand),
     /// Take back what an issuer that is gone for good had its clients trust
     Forget(ForgetOptions),
     /// Other trust domains: whose bundles are fetched, and told to those whose rules say so
@@ -105,6 +111,9 @@ pub(crate) enum GetCommand {
     /// The issuer's authorities, and at which stage of their life they are
     #[command(after_help = "Example:\n  signet get authorities")]
     Authorities(IssuerOptions),
+    /// What is revoked and has not expired by itself: when, why and by whom
+    #[command(after_help = "Examples:\n  signet get revocations\n  signet get revocations --reason key-compromise --within 24h -o json")]
+    Revocations(RevocationsOptions),
     /// What is trusted, by the word of which issuer
     #[command(after_help = "Example:\n  signet get bundles")]
     Bundles(IssuerOptions),

@@ -19,6 +19,7 @@ mod network;
 mod output;
 mod passphrase;
 mod policy;
+mod revocations;
 mod rotate;
 mod status;
 mod token;
@@ -56,6 +57,8 @@ fn main() -> ExitCode {
         Command::Rotate(RotateCommand::Status(options)) => rotate::status(options, output),
         Command::Rotate(RotateCommand::Cancel(options)) => rotate::cancel(options, output),
         Command::Taint(options) => authorities::taint(options, output),
+        Command::Get(GetCommand::Revocations(options)) => revocations::list(options, output),
+        Command::Revoke(command) => revocations::revoke(command, output),
         Command::Forget(options) => bundles::forget(options, output),
         Command::Federate(FederateCommand::Add(options)) => federation::add(options, output),
         Command::Federate(FederateCommand::List(options)) => federation::list(options, output),
