@@ -112,7 +112,9 @@ pub(crate) enum GetCommand {
     #[command(after_help = "Example:\n  signet get authorities")]
     Authorities(IssuerOptions),
     /// What is revoked and has not expired by itself: when, why and by whom
-    #[command(after_help = "Examples:\n  signet get revocations\n  signet get revocations --reason key-compromise --within 24h -o json")]
+    #[command(
+        after_help = "Examples:\n  signet get revocations\n  signet get revocations --reason key-compromise --within 24h -o json"
+    )]
     Revocations(RevocationsOptions),
     /// What is trusted, by the word of which issuer
     #[command(after_help = "Example:\n  signet get bundles")]

@@ -57,22 +57,24 @@ pub(crate) fn revoke(command: &RevokeCommand, format: Format) -> Result<(), Fail
             (format!("rule {}", options.rule), vec![Target::Rule(options.rule.clone())], &options.revoke)
         }
     };
-    carry_out(&what, targets, options, format)
+    let force = matches!(command, RevokeCommand::Authority(options) if options.force);
+    let requests: Vec<_> = targets.into_iter().map(|target| request(target, options, force)).collect();
+    carry_out(&what, &requests, options, format)
 }
 
 /// Tells what it comes to before it is done, and how far it has come afterwards.
-fn carry_out(what: &str, targets: Vec<Target>, options: &RevokeOptions, format: Format) -> Result<(), Failure> {
-    let requests: Vec<_> = targets.into_iter().map(|target| request(target, options)).collect();
+fn carry_out(what: &str, requests: &[RevokeRequest], options: &RevokeOptions, format: Format) -> Result<(), Failure> {
     if options.dry_run || !options.yes {
-        let plan = ask_all(&requests, options, true)?;
+        let plan = ask_all(requests, options, true)?;
         if options.dry_run {
             return output::print(format, &Revoked::planned(plan));
         }
         confirm(what, plan)?;
     }
-    let done = ask_all(&requests, options, false)?;
+    let done = ask_all(requests, options, false)?;
     let progress = if options.no_wait { None } else { Some(progress::wait(options, done.epoch)?) };
-    let of_certificates = !matches!(requests[..], [RevokeRequest { target: Some(Target::KeySha256(_) | Target::Authority(_)), .. }]);
+    let of_certificates =
+        !matches!(requests, [RevokeRequest { target: Some(Target::KeySha256(_) | Target::Authority(_)), .. }]);
     if of_certificates && done.certificates == 0 && done.agents == 0 {
         return Err(Failure::new(format!("{what}: there is nothing to be revoked"))
             .remedy("what has expired, or is revoked already, needs no more: look at `signet get revocations`"));
@@ -80,9 +82,9 @@ fn carry_out(what: &str, targets: Vec<Target>, options: &RevokeOptions, format: 
     output::print(format, &Revoked::done(done, progress))
 }
 
-fn request(target: Target, options: &RevokeOptions) -> RevokeRequest {
+fn request(target: Target, options: &RevokeOptions, force: bool) -> RevokeRequest {
     let reason = RevocationReason::from(options.reason).into();
-    RevokeRequest { target: Some(target), reason, comment: options.comment.clone(), dry_run: false }
+    RevokeRequest { target: Some(target), reason, comment: options.comment.clone(), dry_run: false, force }
 }
 
 /// One after the other; the sum of all.
@@ -151,7 +153,9 @@ fn read_serials(file: &Path) -> Result<Vec<Vec<u8>>, Failure> {
         serials.push(read_serial(&line).ok_or_else(wrong)?);
     }
     match serials.is_empty() {
-        true => Err(Failure::new(format!("{}: it is empty", file.display())).remedy("write one serial number to a line")),
+        true => {
+            Err(Failure::new(format!("{}: it is empty", file.display())).remedy("write one serial number to a line"))
+        }
         false => Ok(serials),
     }
 }

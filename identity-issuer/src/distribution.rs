@@ -243,7 +243,11 @@ impl Distribution {
             authorities.contains(&*watcher.authority) || serials.get(&watcher.serial) == Some(&&*watcher.authority)
         };
         let clients = lock(&self.clients);
-        clients.by_number.values().filter(|client| is_revoked(&client.watcher)).for_each(|client| client.ended.cancel());
+        clients
+            .by_number
+            .values()
+            .filter(|client| is_revoked(&client.watcher))
+            .for_each(|client| client.ended.cancel());
     }
 
     /// How many streams there are of such watchers.

@@ -53,8 +53,7 @@ struct Due {
 }
 
 impl Due {
-    const ALL: Self =
-        Self { standing: true, policy: true, bundles: true, renewal_requests: true, revocations: true };
+    const ALL: Self = Self { standing: true, policy: true, bundles: true, renewal_requests: true, revocations: true };
 
     fn of(told: Option<Change>) -> Self {
         let nothing = Self::default();

@@ -26,7 +26,9 @@ pub(crate) enum RevokeCommand {
   signet revoke key leaked.pub --reason key-compromise")]
     Key(RevokeKeyOptions),
     /// All that one attestation has; it is evicted
-    #[command(after_help = "Example:\n  signet revoke agent 17 --reason privilege-withdrawn      as `signet get agents` numbers it")]
+    #[command(
+        after_help = "Example:\n  signet revoke agent 17 --reason privilege-withdrawn      as `signet get agents` numbers it"
+    )]
     Agent(RevokeAgentOptions),
     /// A CA that does not sign any more: nothing that it has signed is good
     #[command(
@@ -84,6 +86,9 @@ pub(crate) struct RevokeAuthorityOptions {
     /// Its subject key identifier, as `signet status` shows it
     #[arg(value_name = "KEY_ID")]
     pub(crate) key_id: String,
+    /// Also where valid certificates hang on it
+    #[arg(long)]
+    pub(crate) force: bool,
     #[command(flatten)]
     pub(crate) revoke: RevokeOptions,
 }

@@ -397,7 +397,7 @@ impl AdminService for AdminApi {
     ) -> Result<Response<GetRevocationProgressResponse>, Status> {
         let call = self.admit(&request, "GetRevocationProgress", Role::Viewer, Target::Issuer).await?;
         let own = self.bundles.issuer();
-        call.end(revocations::progress(&self.revoker, own, request.into_inner().epoch).await)
+        call.end(revocations::progress(&self.revoker, &own, request.into_inner().epoch).await)
     }
 
     async fn list_revocations(

@@ -233,7 +233,8 @@ impl IdentityService for IdentityApi {
             attested: origin.attested,
             attestation: origin.number,
             position: origin.position,
-            serial: SerialNumber::from_be_bytes(&serial).ok_or_else(|| Status::internal("a serial number that is none"))?,
+            serial: SerialNumber::from_be_bytes(&serial)
+                .ok_or_else(|| Status::internal("a serial number that is none"))?,
             authority: origin.authority,
         };
         let subscription = self

@@ -50,12 +50,18 @@ impl Revoking<'_> {
         grantable: impl Fn(&str) -> Result<WorkloadId, Status>,
     ) -> Result<Revoked, Status> {
         let reason = reason_of(request.reason)?;
-        let reason = reason.ok_or_else(|| Status::invalid_argument("reason: missing; nothing is revoked without one"))?;
+        let reason =
+            reason.ok_or_else(|| Status::invalid_argument("reason: missing; nothing is revoked without one"))?;
         let comment = bounded_text(request.comment, "comment", MAX_COMMENT)?;
         let target = request.target.ok_or_else(|| Status::invalid_argument("target: missing"))?;
         let target = self.target(permissions, target, grantable).await?;
         let plan = self.revoker.plan(target).await.map_err(status)?;
         self.may(permissions, &plan)?;
+        if let (RevocationTarget::Authority(key_id, ..), false, certificates @ 1..) =
+            (&plan.target, request.force || request.dry_run, plan.certificates.len())
+        {
+            return Err(status(RevokeError::InUse { key_id: key_id.clone(), certificates }));
+        }
         let connected = u32::try_from(plan.connected).unwrap_or(u32::MAX);
         if request.dry_run {
             let certificates = plan.certificates.len() as u64;
@@ -175,7 +181,9 @@ fn reason_of(number: i32) -> Result<Option<Reason>, Status> {
         0 => Ok(None),
         number => {
             let reason = Reason::of_number(number.into());
-            reason.map(Some).ok_or_else(|| Status::invalid_argument(format!("reason: there is none with number {number}")))
+            reason
+                .map(Some)
+                .ok_or_else(|| Status::invalid_argument(format!("reason: there is none with number {number}")))
         }
     }
 }
@@ -183,7 +191,9 @@ fn reason_of(number: i32) -> Result<Option<Reason>, Status> {
 fn status(error: RevokeError) -> Status {
     match error {
         RevokeError::UnknownAuthority(_) => Status::not_found(format!("authority: {error}")),
-        RevokeError::Root(_) | RevokeError::Active(_) => Status::failed_precondition(format!("authority: {error}")),
+        RevokeError::Root(_) | RevokeError::Active(_) | RevokeError::InUse { .. } => {
+            Status::failed_precondition(format!("authority: {error}"))
+        }
         RevokeError::TooMany => Status::resource_exhausted(error.to_string()),
         RevokeError::Store(error) => store_status(&error),
     }

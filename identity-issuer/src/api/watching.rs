@@ -72,7 +72,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// For what it is sent, one word is enough.
 const MOST_WORDS: usize = 64;
 /// Of which it can say something at once.
-const MOST_RESOURCES: usize = 4;
+const MOST_RESOURCES: usize = 5;
 /// Each takes 3 KiB at most.
 const MOST_OFFERS: usize = 256;
 /// In characters.

@@ -155,11 +155,6 @@ impl Authority {
         self.chain.first()
     }
 
-    /// Its own certificate, and those above it.
-    pub(crate) fn chain(&self) -> &[CertificateDer<'static>] {
-        &self.chain
-    }
-
     /// What is said in its name, to other issuers and to clients.
     pub(crate) fn sign_statement(&self, message: &[u8]) -> Result<Vec<u8>, SignError> {
         self.key.sign(Kind::Statement, message)

@@ -268,6 +268,20 @@ impl Authorities {
         })
     }
 
+    /// It is on record as revoked: nothing that it has signed is good any more.
+    pub(crate) fn revoke(&self, name: &KeyName) -> Result<(), StepError> {
+        self.change(|kept, now| {
+            let member = find(&mut kept.members, name)?;
+            match member.stage {
+                stage @ Stage::Active => Err(StepError::Stage { name: name.clone(), stage, wanted: Stage::Tainted }),
+                _ => {
+                    member.advance(Stage::Revoked, now);
+                    Ok(())
+                }
+            }
+        })
+    }
+
     pub(crate) fn inspect<T>(&self, look: impl FnOnce(&Kept) -> T) -> T {
         look(&self.kept())
     }

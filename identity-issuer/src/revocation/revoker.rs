@@ -7,8 +7,10 @@ use signet_identity::{SharedClock, TrustDomain};
 use time::OffsetDateTime;
 
 use super::{Revocations, SerialNumber};
-use crate::authority::{Authorities, CaCertificate, KeyId};
-use crate::bundles::{Shared, name_of_key};
+use rcgen::PublicKeyData as _;
+
+use crate::authority::{Authorities, CaCertificate, KeyId, KeyName};
+use crate::bundles::Shared;
 use crate::csr::KeyHash;
 use crate::distribution::{Distribution, Holder};
 use crate::pem_files;
@@ -43,6 +45,8 @@ pub(crate) enum RevokeError {
     Root(KeyId),
     #[error("{0} signs now, or is above what does: make another one active first")]
     Active(KeyId),
+    #[error("{certificates} valid certificates hang on {key_id}: taint it, so that they are replaced, or force it")]
+    InUse { key_id: KeyId, certificates: usize },
     #[error("there would be more than {MOST} revoked certificates that have not expired")]
     TooMany,
     #[error(transparent)]
@@ -71,6 +75,9 @@ impl Revoker {
                 return Err(RevokeError::Active(key_id));
             }
         }
+        if let Some(own) = self.authorities.all().iter().find(|member| member.name().as_str() == key_id.to_string()) {
+            return Ok(target(KeyHash::of_spki(&own.key.subject_public_key_info())));
+        }
         let bundles = self.distribution.bundles();
         let roots = bundles.get(&self.trust_domain).map(|bundle| bundle.authorities()).unwrap_or_default();
         let mut roots = roots.iter().filter_map(|der| CaCertificate::parse(der.to_vec()).ok());
@@ -79,9 +86,9 @@ impl Revoker {
         }
         if let Some(key) = self.of_other_issuers(&key_id).await? {
             let heard_of = Shared::heard_of_since(self.clock.now());
-            let signs = self.bundles.said().into_iter().any(|said| {
-                said.issuer == name_of_key(&key) && said.at.is_some_and(|at| at >= heard_of)
-            });
+            let name = hex::encode(&key.as_bytes()[..20]);
+            let mut said = self.bundles.said().into_iter();
+            let signs = said.any(|said| said.issuer == name && said.at.is_some_and(|at| at >= heard_of));
             return if signs { Err(RevokeError::Active(key_id)) } else { Ok(target(key)) };
         }
         // A CA below this one.
@@ -142,12 +149,26 @@ impl Revoker {
             };
             // Also where a later part failed: what is on record is put in force.
             this.put_in_force().await;
+            if let (RevocationTarget::Authority(key_id, ..), Ok(_)) = (&revocation.target, &recorded) {
+                this.note_authority(key_id);
+            }
             if let Some(holder) = holder.filter(|_| all.epoch > 0) {
                 this.distribution.end(&holder);
             }
             recorded
         });
         revoking.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Where it is one of this issuer's own.
+    fn note_authority(&self, key_id: &KeyId) {
+        let Some(name) = KeyName::parse(&key_id.to_string()).filter(|name| self.authorities.has(name.as_str())) else {
+            return;
+        };
+        if let Err(error) = self.authorities.revoke(&name) {
+            let cause = signet_process::start::Report::of(&error).cause;
+            tracing::error!(cause, authority = %name, "an authority is revoked, and its stage cannot be written down");
+        }
     }
 
     async fn put_in_force(&self) {

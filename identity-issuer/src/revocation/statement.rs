@@ -1,8 +1,8 @@
 //! What is revoked, as a signed statement: its form, and the signing of it.
 
+use prost::Message as _;
 use signet_identity::TrustDomain;
 use signet_proto::identity::v1 as wire;
-use prost::Message as _;
 use time::OffsetDateTime;
 
 use super::{Entry, What};

@@ -9,7 +9,6 @@ use time::OffsetDateTime;
 use super::database::in_time;
 use super::{ProgressRecord, Store, StoreError, Write, microseconds, time, tokens, workload_id};
 use crate::attestation::AttestationNumber;
-use crate::authority::KeyId;
 use crate::distribution::Holder;
 use crate::policy::Actor;
 
@@ -28,8 +27,6 @@ pub(crate) struct Origin {
     pub(crate) evicted: bool,
     /// Whichever of its identities is.
     pub(crate) banned: Option<WorkloadId>,
-    /// Who signed the certificate.
-    pub(crate) authority: KeyId,
     /// The certificate is, or that authority.
     pub(crate) revoked: bool,
 }
@@ -133,7 +130,6 @@ impl Store {
             attributes: attributes.map(|text| attributes_of(&text)).transpose()?,
             evicted: evicted_at.is_some(),
             banned: banned.map(|id| workload_id(&id)).transpose()?,
-            authority: KeyId::new(&authority),
             revoked: revoked > 0,
         }))
     }

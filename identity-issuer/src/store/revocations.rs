@@ -238,10 +238,9 @@ impl Store {
 
     /// Of this database, and the epoch of the latest.
     pub(crate) async fn revocation_epoch(&self) -> Result<(Lineage, u64), StoreError> {
-        let (lineage, epoch): (Vec<u8>, i64) = in_time(
-            sqlx::query_as("SELECT lineage, epoch FROM revocation_epoch").fetch_one(&self.database.lists),
-        )
-        .await?;
+        let (lineage, epoch): (Vec<u8>, i64) =
+            in_time(sqlx::query_as("SELECT lineage, epoch FROM revocation_epoch").fetch_one(&self.database.lists))
+                .await?;
         let lineage = Lineage::read(&lineage).ok_or(StoreError::Record { what: "not a lineage of 8 bytes" })?;
         Ok((lineage, unsigned(epoch)?))
     }
@@ -299,10 +298,12 @@ impl Store {
     /// A key that was certified and has this identifier: the first 20 bytes of its SHA-256, as in each certificate that is issued here.
     pub(crate) async fn key_of(&self, key_id: &KeyId, now: OffsetDateTime) -> Result<Option<KeyHash>, StoreError> {
         let found: Option<Vec<u8>> = in_time(
-            sqlx::query_scalar("SELECT key_sha256 FROM issued WHERE not_after >= $1 AND substr(key_sha256, 1, 20) = $2")
-                .bind(now.unix_timestamp())
-                .bind(key_id.as_bytes())
-                .fetch_optional(&self.database.lists),
+            sqlx::query_scalar(
+                "SELECT key_sha256 FROM issued WHERE not_after >= $1 AND substr(key_sha256, 1, 20) = $2",
+            )
+            .bind(now.unix_timestamp())
+            .bind(key_id.as_bytes())
+            .fetch_optional(&self.database.lists),
         )
         .await?;
         found.map(|hash| KeyHash::read(&hash).ok_or(StoreError::Record { what: "not a SHA-256" })).transpose()
@@ -310,15 +311,16 @@ impl Store {
 }
 
 type RevokedRow = (i64, i64, Vec<u8>, Vec<u8>, i64, i64, i64);
-type RevocationRow =
-    (i64, i64, Vec<u8>, Vec<u8>, i64, i64, i64, Option<String>, String, String, String, String);
+type RevocationRow = (i64, i64, Vec<u8>, Vec<u8>, i64, i64, i64, Option<String>, String, String, String, String);
 
 fn concerned((serial, id): (Vec<u8>, String)) -> Result<Concerned, StoreError> {
     let serial = SerialNumber::from_be_bytes(&serial).ok_or(StoreError::Record { what: "not a serial number" })?;
     Ok(Concerned { serial, id: workload_id(&id)? })
 }
 
-fn revoked((epoch, kind, authority, value, not_after, revoked_at, reason): RevokedRow) -> Result<RevokedRecord, StoreError> {
+fn revoked(
+    (epoch, kind, authority, value, not_after, revoked_at, reason): RevokedRow,
+) -> Result<RevokedRecord, StoreError> {
     Ok(RevokedRecord {
         epoch: unsigned(epoch)?,
         kind: Kind::of_record(kind)?,

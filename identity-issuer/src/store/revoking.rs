@@ -76,7 +76,10 @@ impl Adding<'_> {
             }
             // Its own entry says it of all.
             RevocationTarget::Authority(..) => Ok(0),
-            RevocationTarget::Id(_) | RevocationTarget::Key(..) | RevocationTarget::Agent(_) | RevocationTarget::Rule(_) => {
+            RevocationTarget::Id(_)
+            | RevocationTarget::Key(..)
+            | RevocationTarget::Agent(_)
+            | RevocationTarget::Rule(_) => {
                 let sql = format!(
                     "INSERT INTO revoked (epoch, revocation, kind, authority_key_id, value, not_after) \
                      SELECT $3 + row_number() OVER (ORDER BY position), $4, 0, authority_key_id, serial, not_after \
@@ -147,4 +150,3 @@ pub(super) async fn sweep(connection: &mut AnyConnection, now: i64) -> Result<()
 
 /// In microseconds: a clock that jumped ahead and is set back makes nothing good again.
 const KEPT_AFTER_EXPIRY: i64 = 7 * 86_400 * 1_000_000;
-

@@ -82,7 +82,7 @@ fn read(issuer: &Issuer, told: &Revocations) -> RevocationStatement {
 
 async fn revoke(issuer: &Issuer, target: Target) -> Result<RevokeResponse, Status> {
     let reason = RevocationReason::KeyCompromise.into();
-    let request = RevokeRequest { target: Some(target), reason, comment: "ticket".to_owned(), dry_run: false };
+    let request = RevokeRequest { target: Some(target), reason, comment: "ticket".to_owned(), ..Default::default() };
     Ok(issuer.admin().await.revoke(request).await?.into_inner())
 }
 
@@ -143,7 +143,9 @@ async fn who_follows_is_told_at_once_and_whoever_is_revoked_loses_everything() {
         let refused = client.watch(crate::harness::hello()).await.unwrap_err();
         assert_eq!(refused.code(), Code::PermissionDenied);
     }
-    drop(plain.issue(signet_proto::identity::v1::IssueRequest { requests: vec![Default::default()] }).await.unwrap_err());
+    drop(
+        plain.issue(signet_proto::identity::v1::IssueRequest { requests: vec![Default::default()] }).await.unwrap_err(),
+    );
     renew(&mut issuer.client_of(&till).await, csr(&new_key())).await.unwrap();
     // It may prove itself again.
     let token = issuer.token(ID).await;
@@ -190,7 +192,8 @@ async fn whoever_comes_back_is_told_what_it_lacks_also_by_an_issuer_that_was_sta
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_revoked_without_a_reason_a_role_and_something_that_there_is() {
-    let place = Place::with("administration: [{ role: operator, scope: /shop, spiffe_ids: ['spiffe://example.org/ops'] }]");
+    let place =
+        Place::with("administration: [{ role: operator, scope: /shop, spiffe_ids: ['spiffe://example.org/ops'] }]");
     let issuer = place.serve().await;
     let cart = issuer.join(ID).await;
     let bank = issuer.join("spiffe://example.org/bank").await;
@@ -236,7 +239,8 @@ async fn nothing_is_revoked_without_a_reason_a_role_and_something_that_there_is(
     let reason = RevocationReason::Superseded.into();
     let mut ask = async |target, dry_run| {
         let comment = String::new();
-        operator.revoke(RevokeRequest { target: Some(target), reason, comment, dry_run }).await.map(tonic::Response::into_inner)
+        let request = RevokeRequest { target: Some(target), reason, comment, dry_run, force: false };
+        operator.revoke(request).await.map(tonic::Response::into_inner)
     };
     for (target, code) in [
         (Target::SpiffeId("spiffe://example.org/bank".to_owned()), Code::PermissionDenied),

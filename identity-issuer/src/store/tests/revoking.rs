@@ -134,7 +134,8 @@ async fn what_is_over_is_forgotten_and_its_number_is_not_given_again(which: Whic
     let before = clock.now() + Duration::from_secs(1);
     let filter = RevocationFilter { after: 0, limit: 1, reason: Some(Reason::KeyCompromise), since, before };
     let told = store.revocations(&filter, clock.now()).await.unwrap();
-    let told: Vec<_> = told.iter().map(|one| (one.revoked.epoch, one.id.clone(), one.actor.as_str(), &*one.by)).collect();
+    let told: Vec<_> =
+        told.iter().map(|one| (one.revoked.epoch, one.id.clone(), one.actor.as_str(), &*one.by)).collect();
     assert_eq!(told, [(1, Some(id()), "uid:7", "2 serial numbers")]);
     for none in [
         RevocationFilter { after: 2, ..filter },
