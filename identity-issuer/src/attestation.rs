@@ -33,6 +33,7 @@ pub(crate) use k8s_sa_token::{Cluster, Clusters};
 pub(crate) use oidc::{Provider, Providers};
 pub(crate) use x509_pop::{PossessionError, RegisteredAuthorities, X509Anchor, X509Authority};
 
+use crate::csr::KeyHash;
 use crate::store::StoreError;
 
 /// One way to prove who one is.
@@ -48,6 +49,18 @@ pub(crate) trait Attestor {
 pub(crate) struct Attested {
     pub(crate) subject: Subject,
     pub(crate) evidence: Evidence,
+    /// Of a certificate that was shown: none of it may be revoked.
+    pub(crate) shown: Option<ShownCertificate>,
+}
+
+/// What may be revoked of a certificate that proves who somebody is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct ShownCertificate {
+    /// Its authority key identifier; empty where it has none.
+    pub(crate) authority: Vec<u8>,
+    pub(crate) serial: Vec<u8>,
+    /// Its own, and those of the CAs that were shown with it.
+    pub(crate) keys: Vec<KeyHash>,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -81,7 +81,9 @@ fn shorter(ttl: prost_types::Duration, longest: Duration) -> Result<Duration, St
 impl From<NotIssued> for Status {
     fn from(error: NotIssued) -> Self {
         match error {
-            NotIssued::Banned | NotIssued::Evicted | NotIssued::Expired => Self::permission_denied(error.to_string()),
+            NotIssued::Banned | NotIssued::Evicted | NotIssued::Revoked | NotIssued::Expired => {
+                Self::permission_denied(error.to_string())
+            }
             NotIssued::NoKey => Self::unavailable(error.to_string()),
             NotIssued::Cryptography => {
                 tracing::error!(cause = report(&error), "no token issued");

@@ -98,7 +98,9 @@ impl Attestor for JoinTokens {
         let found = self.store.token(hash, self.clock.now()).await?;
         let (id, state) = found.ok_or(JoinTokenError::Unknown)?;
         match state {
-            TokenState::Good => Ok(Attested { subject: Subject::Named(id), evidence: Evidence::JoinToken(hash) }),
+            TokenState::Good => {
+                Ok(Attested { subject: Subject::Named(id), evidence: Evidence::JoinToken(hash), shown: None })
+            }
             TokenState::Used { used_at } => Err(JoinTokenError::Used { id, used_at }.into()),
             TokenState::Expired { expires_at } => Err(JoinTokenError::Expired { id, expires_at }.into()),
         }

@@ -46,6 +46,7 @@ impl Attestor for Clusters {
         let binding = claims.all.remove("kubernetes.io").ok_or(TokenError::Claim { claim: "kubernetes.io" })?;
         let attributes = attributes_of(&cluster.name, binding, &claims.subject)?;
         Ok(Attested {
+            shown: None,
             subject: Subject::Proved(attributes),
             evidence: Evidence::Proof {
                 method: Method::KubernetesToken,

@@ -30,6 +30,7 @@ impl Attestor for Providers {
         let (claims, hash) = provider.verifier.verify(&proof.token)?;
         let expires_at = claims.expires_at;
         Ok(Attested {
+            shown: None,
             subject: Subject::Proved(provider.attributes_of(claims)?),
             evidence: Evidence::Proof { method: Method::Oidc, hash, once_until: provider.once.then_some(expires_at) },
         })

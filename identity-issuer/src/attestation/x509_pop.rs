@@ -9,17 +9,18 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
-use signet_identity::SharedClock;
+use signet_identity::{Serial, SharedClock};
 use signet_policy::{AttributeName, Attributes};
 use signet_proto::identity::v1::X509Possession;
 use time::OffsetDateTime;
 use webpki::aws_lc_rs as algorithms;
 use webpki::{EndEntityCert, KeyUsage};
-use x509_parser::extensions::GeneralName;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::challenge::Challenges;
-use super::{Attested, Attestor, Evidence, Method, NotAttested, ProofHash, Subject};
+use super::{Attested, Attestor, Evidence, Method, NotAttested, ProofHash, ShownCertificate, Subject};
+use crate::csr::KeyHash;
 
 /// Whose certificates are believed.
 #[derive(Clone, Debug)]
@@ -127,6 +128,7 @@ impl Attestor for RegisteredAuthorities {
         let possession = Possession::read(&proof.chain)?;
         let (authority, common_name) = self.authority_of(&possession, proof, scheme, csr)?;
         Ok(Attested {
+            shown: Some(possession.shown()?),
             subject: Subject::Proved(attributes_of(&authority.name, &possession.leaf, common_name)?),
             evidence: Evidence::Proof {
                 method: Method::X509Possession,
@@ -194,6 +196,24 @@ impl<'a> Possession<'a> {
         }
         let der = |der: &'a Vec<u8>| CertificateDer::from(der.as_slice());
         Ok(Self { leaf: der(leaf), intermediates: above.iter().map(der).collect() })
+    }
+}
+
+impl Possession<'_> {
+    /// What may be revoked of it: all that was shown, whether the path needs it or not.
+    fn shown(&self) -> Result<ShownCertificate, PossessionError> {
+        let parse = |der| X509Certificate::from_der(der).map_err(|_| PossessionError::Malformed);
+        let (_, leaf) = parse(&self.leaf)?;
+        let authority = leaf.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref().map(|id| id.0.to_vec()),
+            _ => None,
+        });
+        let mut keys = vec![KeyHash::of_spki(leaf.public_key().raw)];
+        for der in &self.intermediates {
+            keys.push(KeyHash::of_spki(parse(der)?.1.public_key().raw));
+        }
+        let serial = Serial::from_be_bytes(leaf.raw_serial()).as_bytes().to_vec();
+        Ok(ShownCertificate { authority: authority.unwrap_or_default(), serial, keys })
     }
 }
 

@@ -76,6 +76,8 @@ pub(crate) enum NotIssued {
     Banned,
     #[error("it was evicted: it has to attest itself again")]
     Evicted,
+    #[error("its certificate is revoked: it has to attest itself again")]
+    Revoked,
     #[error("the cryptographic library refused to sign")]
     Cryptography,
     #[error(transparent)]
@@ -144,6 +146,7 @@ impl From<LogError> for NotIssued {
         match error {
             LogError::Banned => Self::Banned,
             LogError::Evicted => Self::Evicted,
+            LogError::Revoked => Self::Revoked,
             LogError::Store(error) => Self::Store(error),
             // Of certificates.
             LogError::KeyReused | LogError::ProofUsed => Self::Store(StoreError::Closed),
@@ -155,7 +158,7 @@ impl IssueResult {
     fn of_token<T>(outcome: &Result<T, NotIssued>) -> Self {
         match outcome {
             Ok(_) => Self::Issued,
-            Err(NotIssued::Expired | NotIssued::Banned | NotIssued::Evicted) => Self::Refused,
+            Err(NotIssued::Expired | NotIssued::Banned | NotIssued::Evicted | NotIssued::Revoked) => Self::Refused,
             Err(NotIssued::Store(StoreError::Busy)) => Self::Shed,
             Err(NotIssued::NoKey | NotIssued::Cryptography | NotIssued::Store(_)) => Self::Failed,
         }

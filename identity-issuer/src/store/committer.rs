@@ -212,7 +212,9 @@ fn answer(write: Write, outcome: Outcome) {
                 Outcome::Done => Ok(Logged(jwt)),
                 Outcome::NotRecorded(reason) => Err(reason.into()),
                 // Of others alone.
-                Outcome::Overtaken | Outcome::Changed(_) | Outcome::Asked(_) => Err(StoreError::Closed.into()),
+                Outcome::Overtaken | Outcome::Changed(_) | Outcome::Asked(_) | Outcome::Revoked(_) => {
+                    Err(StoreError::Closed.into())
+                }
             };
             let _ = reply.send(answer);
         }

@@ -8,8 +8,9 @@ use sqlx::{Any, AnyConnection, Connection, Transaction};
 use time::OffsetDateTime;
 
 use super::database::{in_time, parameters};
+use super::revocations::list;
 use super::{Counts, EXPIRING_TENTHS, LogError, Store, StoreError, microseconds, tokens};
-use crate::attestation::{AttestationNumber, Attested, Evidence, Subject};
+use crate::attestation::{AttestationNumber, Attested, Evidence, ShownCertificate, Subject};
 use crate::certificate::Certificate;
 
 /// Why a certificate is not recorded.
@@ -66,12 +67,33 @@ async fn attempt(
     if !unused {
         return Ok(Err(NotRecorded::ProofUsed));
     }
+    if let Some(shown) = &attested.shown
+        && is_revoked(connection, shown).await?
+    {
+        return Ok(Err(NotRecorded::Revoked));
+    }
     let number = add_attestation(connection, attested, certificate, now).await?;
     let recorded = insert(connection, &[(certificate, Some(number))]).await?;
     if recorded.is_empty() {
         return Ok(Err(why(connection, certificate, Some(number)).await?));
     }
     Ok(Ok(()))
+}
+
+/// Whether anything is that was shown: the certificate, its key, or a CA above it.
+async fn is_revoked(connection: &mut AnyConnection, shown: &ShownCertificate) -> Result<bool, sqlx::Error> {
+    let keys = list(3, shown.keys.len());
+    let sql = format!(
+        "SELECT (SELECT count(*) FROM revoked WHERE value = $1 AND kind = 0 AND authority_key_id = $2) \
+         + (SELECT count(*) FROM revoked WHERE kind IN (1, 2) AND value IN ({keys}))"
+    );
+    // Of numbers of parameters alone.
+    let mut query = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).bind(&shown.serial[..]).bind(&shown.authority[..]);
+    for key in &shown.keys {
+        query = query.bind(key.as_bytes());
+    }
+    let revoked: i64 = query.fetch_one(connection).await?;
+    Ok(revoked > 0)
 }
 
 /// The compare-and-set of a proof that is good once; true for whoever comes first, and in time.

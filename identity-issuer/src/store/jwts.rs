@@ -1,5 +1,5 @@
-//! The record of tokens. As with certificates, none is entered for somebody who is banned or was evicted: that is asked in the
-//! transaction that records.
+//! The record of tokens. As with certificates, none is entered for somebody who is banned or was evicted, or whose certificate is revoked:
+//! that is asked in the transaction that records.
 
 use sqlx::AnyConnection;
 
@@ -23,7 +23,11 @@ pub(super) async fn record(connection: &mut AnyConnection, jwt: &Jwt) -> Result<
          SELECT * FROM (VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)) AS asked \
          WHERE NOT EXISTS (SELECT 1 FROM bans WHERE bans.spiffe_id = asked.column3) \
          AND NOT EXISTS (SELECT 1 FROM attestations WHERE number = asked.column9 AND (evicted_at IS NOT NULL \
-         OR EXISTS (SELECT 1 FROM bans WHERE bans.spiffe_id = attestations.spiffe_id)))",
+         OR EXISTS (SELECT 1 FROM bans WHERE bans.spiffe_id = attestations.spiffe_id))) \
+         AND NOT EXISTS (SELECT 1 FROM issued AS shown JOIN revoked ON value = shown.serial AND revoked.kind = 0 \
+         AND revoked.authority_key_id = shown.authority_key_id WHERE shown.serial = asked.column8) \
+         AND NOT EXISTS (SELECT 1 FROM issued AS shown JOIN revoked \
+         ON revoked.authority_key_id = shown.authority_key_id AND revoked.kind = 2 WHERE shown.serial = asked.column8)",
     )
     .bind(&jwt.jti[..])
     .bind(jwt.kind.label())
@@ -39,10 +43,18 @@ pub(super) async fn record(connection: &mut AnyConnection, jwt: &Jwt) -> Result<
     if recorded.rows_affected() == 1 {
         return Ok(Ok(()));
     }
-    let evicted: i64 =
-        sqlx::query_scalar("SELECT count(*) FROM attestations WHERE number = $1 AND evicted_at IS NOT NULL")
-            .bind(jwt.attestation.0)
-            .fetch_one(connection)
-            .await?;
-    Ok(Err(if evicted > 0 { NotRecorded::Evicted } else { NotRecorded::Banned }))
+    let (evicted, banned): (i64, i64) = sqlx::query_as(
+        "SELECT (SELECT count(*) FROM attestations WHERE number = $1 AND evicted_at IS NOT NULL), \
+         (SELECT count(*) FROM bans WHERE spiffe_id = $2 \
+         OR spiffe_id = (SELECT spiffe_id FROM attestations WHERE number = $1))",
+    )
+    .bind(jwt.attestation.0)
+    .bind(jwt.id.as_str())
+    .fetch_one(connection)
+    .await?;
+    Ok(Err(match (evicted, banned) {
+        (0, 0) => NotRecorded::Revoked,
+        (0, _) => NotRecorded::Banned,
+        _ => NotRecorded::Evicted,
+    }))
 }

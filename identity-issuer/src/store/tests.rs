@@ -88,6 +88,7 @@ fn proof(text: &str, until: OffsetDateTime) -> Attestation {
             hash: ProofHash::of(text.as_bytes()),
             once_until: Some(until),
         },
+        shown: None,
     })
 }
 
