@@ -19,6 +19,7 @@
 //! svid: { ttl: 1h, backdate: 60s }
 //! profiles: []                           # certificate templates beside the built-in ones; see [`profiles`]
 //! attestation: {}                        # who vouches for callers; see [`attestation`]
+//! crl: {}                                # certificate revocation lists; see [`crl`]
 //! administration: []                     # who may administer what; see [`administration`]
 //! ```
 //! Everything but the first four has a default. Relative paths start at the folder of the file.
@@ -26,6 +27,7 @@
 mod administration;
 mod attestation;
 mod bundles;
+mod crl;
 mod file;
 mod jwt;
 mod key;
@@ -51,6 +53,7 @@ use crate::rotation::Patience;
 use crate::store::Location;
 
 pub(crate) use bundles::FederatedEndpoint;
+pub(crate) use crl::Crl;
 pub(crate) use jwt::{AccessTokens, Jwt, Oidc};
 pub use web::Web;
 
@@ -76,6 +79,7 @@ pub struct Config {
     pub web: Web,
     /// None where no tokens are made.
     pub(crate) jwt: Option<Jwt>,
+    pub(crate) crl: Crl,
     pub limits: Limits,
     /// How long connections may take to end at shutdown.
     pub drain: Duration,

@@ -11,6 +11,7 @@ use crate::admission::Place;
 use crate::attestation::Attestation;
 use crate::authority::{Authorities, CertifyError, sign_with};
 use crate::certificate::{ApprovedCsr, Certificate, NotPermitted};
+use crate::crl::DistributionPoints;
 use crate::csr::{CsrError, ProvenKey};
 use crate::entitlement::Entitlement;
 use crate::metrics::{IssueResult, Metrics};
@@ -26,6 +27,8 @@ pub(crate) struct Parts {
     /// The issuer's own name.
     pub(crate) issuer: WorkloadId,
     pub(crate) authorities: Authorities,
+    /// Where leaves say that what is revoked is listed.
+    pub(crate) crl_points: DistributionPoints,
     pub(crate) store: Store,
     pub(crate) clock: SharedClock,
     pub(crate) metrics: Metrics,
@@ -109,8 +112,8 @@ impl Parts {
         let key = ProvenKey::from_csr(csr, &entitlement.profile.keys)?;
         let approved = ApprovedCsr::approve(entitlement, attestation, key, &self.issuer)?;
         let authority = self.authorities.active().ok_or(IssueError::NoAuthority)?;
-        let now = self.clock.now();
-        let certificate = sign_with(authority, move |authority| authority.certify(approved, now)).await;
+        let (now, points) = (self.clock.now(), self.crl_points.clone());
+        let certificate = sign_with(authority, move |authority| authority.certify(approved, &points, now)).await;
         let certificate = certificate.ok_or(CertifyError::Cryptography(None))??;
         // To wait for the record takes no processor.
         drop(place);

@@ -20,6 +20,7 @@ mod authority;
 mod bundles;
 mod certificate;
 mod complaint;
+mod crl;
 mod csr;
 mod distribution;
 mod entitlement;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use time::OffsetDateTime;
 
 use crate::admission::Limit;
 use crate::authority::Authorities;
@@ -27,6 +28,8 @@ pub(crate) struct Metrics {
     keys_out_of_reach: IntGauge,
     bundles_refused: IntGaugeVec,
     shed: IntCounterVec,
+    crl_next_update: IntGaugeVec,
+    crl_failures: IntCounterVec,
     web_requests: IntCounterVec,
     bundle_refreshed_at: IntGaugeVec,
     federation_refused: IntGaugeVec,
@@ -114,6 +117,20 @@ impl Metrics {
             &["trust_domain"],
         )?;
         registry.register(Box::new(federation_refused.clone()))?;
+        let crl_next_update = IntGaugeVec::new(
+            Opts::new(
+                "signet_issuer_crl_next_update_timestamp_seconds",
+                "Until when the CRL of an authority, or a part of it, is good, in Unix time.",
+            ),
+            &["authority", "shard"],
+        )?;
+        registry.register(Box::new(crl_next_update.clone()))?;
+        let crl_failures = counters(
+            "signet_issuer_crl_failures_total",
+            "CRLs that were not signed, or not exported, and are tried again.",
+            &["step"],
+        )?;
+        CRL_STEPS.iter().for_each(|step| drop(crl_failures.with_label_values(&[step])));
         let shed = counters(
             "signet_issuer_shed_total",
             "Requests that were refused because there were too many, and told when to come again, by whose share was used up.",
@@ -149,6 +166,8 @@ impl Metrics {
             shed,
             bundle_refreshed_at,
             federation_refused,
+            crl_next_update,
+            crl_failures,
             jwts: counters(
                 "signet_issuer_jwts_total",
                 "Requests for tokens, by kind (jwt_svid, access_token) and by how they ended.",
@@ -178,11 +197,11 @@ impl Metrics {
     }
 
     /// When the key that signs tokens ends.
-    pub(crate) fn jwt_key(&self, ends: Option<time::OffsetDateTime>) {
-        self.jwt_key_expires_at.set(ends.map_or(0, time::OffsetDateTime::unix_timestamp));
+    pub(crate) fn jwt_key(&self, ends: Option<OffsetDateTime>) {
+        self.jwt_key_expires_at.set(ends.map_or(0, OffsetDateTime::unix_timestamp));
     }
 
-    pub(crate) fn federation_refreshed(&self, trust_domain: &str, at: time::OffsetDateTime) {
+    pub(crate) fn federation_refreshed(&self, trust_domain: &str, at: OffsetDateTime) {
         self.bundle_refreshed_at.with_label_values(&[trust_domain]).set(at.unix_timestamp());
     }
 
@@ -219,7 +238,22 @@ impl Metrics {
         self.shed.with_label_values(&[limit]).inc();
     }
 
-    /// Returns whether that is new.
+    pub(crate) fn crl_next_update(&self, authority: &str, shard: u32, next_update: OffsetDateTime) {
+        let shard = shard.to_string();
+        self.crl_next_update.with_label_values(&[authority, &*shard]).set(next_update.unix_timestamp());
+    }
+
+    /// Its authority is over.
+    pub(crate) fn forget_crl(&self, authority: &str, shard: u32) {
+        // That there was none yet is no error.
+        let _ = self.crl_next_update.remove_label_values(&[authority, &*shard.to_string()]);
+    }
+
+    /// One of [`CRL_STEPS`].
+    pub(crate) fn crl_failed(&self, step: &'static str) {
+        self.crl_failures.with_label_values(&[step]).inc();
+    }
+
     /// Whether they were before.
     pub(crate) fn keys_out_of_reach(&self, are: bool) -> bool {
         let were = self.keys_out_of_reach.get() == 1;
@@ -227,6 +261,7 @@ impl Metrics {
         were
     }
 
+    /// Returns whether that is new.
     pub(crate) fn policy_refused(&self, refused: bool) -> bool {
         let was = self.policy_refused.get() == 1;
         self.policy_refused.set(i64::from(refused));
@@ -256,6 +291,9 @@ impl Metrics {
         Counted::new(self.connected_clients.clone())
     }
 }
+
+/// What may fail of a CRL.
+const CRL_STEPS: [&str; 2] = ["sign", "export"];
 
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

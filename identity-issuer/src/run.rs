@@ -37,6 +37,7 @@ use crate::authority::{
 use crate::bundles::{self, Bundles, Shared};
 use crate::certificate::issuer_id;
 use crate::config::{self, Config, Environment, KeyPlace, Limits};
+use crate::crl::{self, Crls};
 use crate::distribution::Distribution;
 use crate::federation::Federation;
 use crate::issuance::{Issuance, Issued, Parts};
@@ -272,6 +273,7 @@ impl Issuer {
         let issuance = Issuance::new(Parts {
             issuer: issuer_id,
             authorities: authorities.clone(),
+            crl_points: config.crl.points.clone(),
             store: store.clone(),
             clock: clock.clone(),
             metrics: metrics.clone(),
@@ -467,7 +469,16 @@ impl Issuer {
             oidc: oidc.clone(),
         };
         until(&shutdown, &mut background, publisher.run());
-        let site = Site { bundle: page, oidc, exchange, metrics: self.metrics.clone() };
+        let crls = Crls::new(crl::Parts {
+            revocations: self.revocations.clone(),
+            authorities: self.authorities.clone(),
+            points: self.config.crl.points.clone(),
+            life: self.config.crl.life,
+            metrics: self.metrics.clone(),
+            clock: self.clock.clone(),
+        });
+        until(&shutdown, &mut background, crls.clone().run());
+        let site = Site { bundle: page, oidc, exchange, crls, metrics: self.metrics.clone() };
         let web = crate::web::Server::new(site, self.config.web.connections, self.config.drain);
         let spiffe_door = self.web.serve(&web, &mut background, &shutdown);
         until(&shutdown, &mut background, self.policies.clone().tell_of_ends());

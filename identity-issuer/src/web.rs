@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `GET /`, `GET /bundle.json` | the SPIFFE bundle of the trust domain (SPIFFE Trust Domain and Bundle §4) |
 //! | `POST /oauth2/token` | an access token for whoever holds an X.509-SVID; at the address for SVIDs only |
+//! | `GET /crl/KEY_ID/SHARD.crl` | what is revoked of an authority's certificates (RFC 5280 §5) |
 //! | `GET /.well-known/openid-configuration`, `GET /keys` | OIDC discovery, and the keys of JWT-SVIDs |
 //!
 //! ```text
@@ -15,6 +16,7 @@
 mod answer;
 mod bundle;
 mod certificate;
+mod crl;
 mod exchange;
 mod oidc;
 mod server;
@@ -35,6 +37,7 @@ pub(crate) use exchange::Exchange;
 pub(crate) use oidc::OidcPages;
 pub(crate) use server::{Door, Server};
 
+use crate::crl::{Crls, Place};
 use crate::metrics::Metrics;
 use answer::{not_allowed, text};
 use oidc::OidcPage;
@@ -49,13 +52,15 @@ pub(crate) struct Site {
     pub(crate) oidc: Option<OidcPages>,
     /// None where no access tokens are given out.
     pub(crate) exchange: Option<Exchange>,
+    pub(crate) crls: Crls,
     pub(crate) metrics: Metrics,
 }
 
 /// The routes that there are.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 enum Route {
     Bundle,
+    Crl(Place),
     Oidc(OidcPage),
     Exchange,
     /// There is nothing.
@@ -64,9 +69,10 @@ enum Route {
 
 impl Route {
     /// As metrics call it.
-    fn label(self) -> &'static str {
+    fn label(&self) -> &'static str {
         match self {
             Self::Bundle => "bundle",
+            Self::Crl(_) => "crl",
             Self::Oidc(OidcPage::Discovery) => "oidc_discovery",
             Self::Oidc(OidcPage::Keys) => "oidc_keys",
             Self::Exchange => "oauth2_token",
@@ -81,14 +87,14 @@ impl Site {
             ("/" | "/bundle.json", _) => Route::Bundle,
             ("/oauth2/token", _) => Route::Exchange,
             (_, Some(page)) => Route::Oidc(page),
-            (_, None) => Route::None,
+            (path, None) => crl::place(path).map_or(Route::None, Route::Crl),
         }
     }
 
     async fn answer(&self, request: &Parts, body: Incoming, peer: Option<&Arc<PeerIdentity>>) -> Answer {
         let route = self.route(request.uri.path());
         let is_read = matches!(request.method, Method::GET | Method::HEAD);
-        let answer = match (route, &self.oidc) {
+        let answer = match (&route, &self.oidc) {
             (Route::Exchange, _) => match &self.exchange {
                 Some(exchange) => exchange.answer(request, body, peer).await,
                 None => text(StatusCode::NOT_FOUND, "no access tokens are given out here\n"),
@@ -96,9 +102,10 @@ impl Site {
             (Route::None, _) | (Route::Oidc(_), None) => {
                 text(StatusCode::NOT_FOUND, "not found; there is /bundle.json\n")
             }
-            (Route::Bundle | Route::Oidc(_), _) if !is_read => not_allowed("GET, HEAD"),
+            (Route::Bundle | Route::Oidc(_) | Route::Crl(_), _) if !is_read => not_allowed("GET, HEAD"),
+            (Route::Crl(place), _) => crl::answer(&self.crls, place, &request.headers),
             (Route::Bundle, _) => self.bundle.answer(&request.headers),
-            (Route::Oidc(page), Some(oidc)) => oidc.answer(page, request),
+            (Route::Oidc(page), Some(oidc)) => oidc.answer(*page, request),
         };
         self.metrics.web_request(route.label(), answer.status());
         if request.method == Method::HEAD { answer::without_body(answer) } else { answer }

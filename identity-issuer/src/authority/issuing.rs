@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rcgen::{Issuer, PublicKeyData, SigningKey};
+use rcgen::{CertificateRevocationListParams, CrlDistributionPoint, Issuer, PublicKeyData, SigningKey};
 use rustls_pki_types::CertificateDer;
 use signet_identity::TrustBundle;
 use time::OffsetDateTime;
@@ -14,8 +14,9 @@ use super::custody::{Kind, Pace, SignError};
 use super::intermediate::{self, CheckedChain, IntermediateError};
 use super::{CaKey, KeyName};
 use crate::certificate::{ApprovedCsr, Certificate};
+use crate::crl::DistributionPoints;
 use crate::pem_files;
-use crate::profile::lint::{self, Above, Expected, Finding, LintedCertificate};
+use crate::profile::lint::{self, Above, Expected, Finding, LintedCertificate, with_signature};
 use crate::profile::{Form, Profile};
 use crate::utc::Utc;
 
@@ -89,7 +90,12 @@ impl Authority {
 
     /// Signs what `approved` asks for. It may leave the process only as
     /// [`Logged`](crate::store::Logged).
-    pub(crate) fn certify(&self, approved: ApprovedCsr, now: OffsetDateTime) -> Result<Certificate, CertifyError> {
+    pub(crate) fn certify(
+        &self,
+        approved: ApprovedCsr,
+        points: &DistributionPoints,
+        now: OffsetDateTime,
+    ) -> Result<Certificate, CertifyError> {
         let ApprovedCsr { entitlement, key, attestation } = approved;
         let profile = Arc::clone(&entitlement.profile);
         if matches!(profile.form, Form::SubordinateCa) && self.path_length == 0 {
@@ -105,7 +111,11 @@ impl Authority {
         })?;
         let serial = crate::serial::new_serial(now).map_err(|_| CertifyError::Cryptography(None))?;
         let cryptography = |error| CertifyError::Cryptography(Some(error));
-        let params = profile.params(&entitlement, &key, &serial, validity, self.path_length).map_err(cryptography)?;
+        let mut params =
+            profile.params(&entitlement, &key, &serial, validity, self.path_length).map_err(cryptography)?;
+        let crl = points.of(&self.key_id, &serial);
+        params.crl_distribution_points =
+            crl.iter().map(|uri| CrlDistributionPoint { uris: vec![uri.clone()] }).collect();
         let unsigned = params.signed_by(&key, &self.template).map_err(cryptography)?;
         let expected = Expected {
             profile: &profile,
@@ -114,6 +124,7 @@ impl Authority {
             spki: &key.subject_public_key_info(),
             serial: &serial,
             validity,
+            crl: crl.as_deref(),
             authority: self.above(),
         };
         let linted = LintedCertificate::check(unsigned.der(), &expected)
@@ -138,6 +149,22 @@ impl Authority {
         let Form::Leaf(leaf) = &profile.form else { return true };
         let wanted: Vec<_> = leaf.extended_key_usages.iter().map(lint::arcs).collect();
         self.purposes.iter().all(|allowed| wanted.iter().all(|purpose| allowed.contains(purpose)))
+    }
+
+    /// A certificate revocation list, DER.
+    pub(crate) fn sign_revocation_list(&self, list: &CertificateRevocationListParams) -> Result<Vec<u8>, SignError> {
+        let unsigned = list.signed_by(&self.template).map_err(|_| SignError::Cryptography)?;
+        let tbs = yasna::parse_der(unsigned.der(), |reader| {
+            reader.read_sequence(|reader| {
+                let tbs = reader.next().read_der()?;
+                // The algorithm, and nothing for a signature.
+                reader.next().read_der()?;
+                reader.next().read_der()?;
+                Ok(tbs)
+            })
+        });
+        let tbs = tbs.map_err(|_| SignError::Cryptography)?;
+        Ok(with_signature(&tbs, &self.key.sign(Kind::RevocationList, &tbs)?))
     }
 
     /// Whether those who trust the bundle trust what it signs.

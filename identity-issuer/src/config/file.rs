@@ -13,6 +13,7 @@ use signet_process::config::{self, ConfigError, Located, Parsed};
 use super::administration::{self, BindingFile};
 use super::attestation::{self, AttestationFile};
 use super::bundles::{self, FederationFile};
+use super::crl::{self, CrlFile};
 use super::jwt::{self, JwtFile};
 use super::key::{KeyFile, Said};
 use super::profiles::{self, ProfileFile};
@@ -49,6 +50,8 @@ pub(super) struct File {
     #[serde(default)]
     web: WebFile,
     jwt: Option<JwtFile>,
+    #[serde(default)]
+    crl: CrlFile,
     #[serde(default)]
     limits: LimitsFile,
     #[serde(default)]
@@ -214,6 +217,7 @@ impl File {
             administration: administration::resolve(path, self.administration, &trust_domain)?,
             jwt,
             web,
+            crl: self.crl.resolve(path)?,
             limits: self.limits.resolve(path)?,
             drain: within(path, &self.shutdown.drain, "drain", Duration::ZERO..=HOUR)?,
             redacted: String::new(),
@@ -392,6 +396,7 @@ fn redacted(config: &Config) -> String {
         + &profiles::shown(&config.profiles)
         + &attestation::shown(&config.attestation)
         + &administration::shown(&config.administration)
+        + &crl::shown(&config.crl)
         + &web::shown(&config.web)
         + &jwt::shown(config.jwt.as_ref())
 }

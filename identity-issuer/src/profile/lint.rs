@@ -26,6 +26,8 @@ pub(crate) struct Expected<'a> {
     pub(crate) spki: &'a [u8],
     pub(crate) serial: &'a [u8],
     pub(crate) validity: Validity,
+    /// Where the list is that it would stand in.
+    pub(crate) crl: Option<&'a str>,
     pub(crate) authority: Above<'a>,
 }
 
@@ -77,20 +79,19 @@ impl LintedCertificate {
 
     /// ECDSA with SHA-256 (RFC 5758 §3.2).
     pub(crate) fn sign(self, key: &CaKey) -> Result<CertificateDer<'static>, SignError> {
-        Ok(with_signature(&self.tbs, &key.sign(Kind::Certificate, &self.tbs)?))
+        Ok(with_signature(&self.tbs, &key.sign(Kind::Certificate, &self.tbs)?).into())
     }
 }
 
-/// A certificate of a TBSCertificate, DER, and the signature over it (RFC 5280 §4.1).
-pub(crate) fn with_signature(tbs: &[u8], signature: &[u8]) -> CertificateDer<'static> {
-    let der = yasna::construct_der(|writer| {
+/// What is to be signed, and its signature: ECDSA with SHA-256 (RFC 5758 §3.2).
+pub(crate) fn with_signature(tbs: &[u8], signature: &[u8]) -> Vec<u8> {
+    yasna::construct_der(|writer| {
         writer.write_sequence(|writer| {
             writer.next().write_der(tbs);
             ecdsa_with_sha256(writer.next());
             writer.next().write_bitvec_bytes(signature, signature.len() * 8);
         });
-    });
-    der.into()
+    })
 }
 
 fn finding(what: &'static str, source_of: &'static str) -> Finding {
@@ -197,6 +198,9 @@ fn wanted_extensions(expected: &Expected<'_>) -> Vec<Wanted> {
         });
         want(id_ce(37), name!("extKeyUsage", "RFC 5280 §4.2.1.12"), false, purposes);
     }
+    if let Some(uri) = expected.crl {
+        want(id_ce(31), name!("cRLDistributionPoints", "RFC 5280 §4.2.1.13"), false, crl_distribution_points(uri));
+    }
     // Method (1) of RFC 7093 §2: the leftmost 160 bits.
     let key_id = &digest(&SHA256, expected.spki).as_ref()[..20].to_vec();
     let key_id = yasna::construct_der(|writer| writer.write_bytes(key_id));
@@ -290,6 +294,24 @@ fn key_usage(expected: &Expected<'_>) -> Vec<u8> {
     let mut bytes = vec![0_u8; count.div_ceil(8)];
     bits.iter().for_each(|bit| bytes[bit / 8] |= 0x80 >> (bit % 8));
     yasna::construct_der(|writer| writer.write_bitvec_bytes(&bytes, count))
+}
+
+/// One point, of one name (RFC 5280 §4.2.1.13).
+fn crl_distribution_points(uri: &str) -> Vec<u8> {
+    yasna::construct_der(|writer| {
+        writer.write_sequence(|writer| {
+            writer.next().write_sequence(|writer| {
+                // DistributionPointName is a CHOICE: its tag is explicit.
+                writer.next().write_tagged(Tag::context(0), |writer| {
+                    tagged(writer, 0, |writer| {
+                        writer.write_sequence(|writer| {
+                            tagged(writer.next(), 6, |writer| writer.write_ia5_string(uri));
+                        });
+                    });
+                });
+            });
+        });
+    })
 }
 
 fn bit(usage: KeyUsagePurpose) -> usize {

@@ -133,6 +133,12 @@ impl Revocations {
         self.live().read
     }
 
+    /// All that is kept, in the order of the epochs, and how far that goes. Some has expired.
+    pub(crate) fn inspect<T>(&self, look: impl FnOnce(&[Entry], u64) -> T) -> T {
+        let live = self.live();
+        look(&live.entries, live.read)
+    }
+
     /// Changes when there is more to be told.
     pub(crate) fn told(&self) -> watch::Receiver<Told> {
         self.0.told.subscribe()

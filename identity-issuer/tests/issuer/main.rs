@@ -13,6 +13,7 @@ mod federating;
 mod flooding;
 mod issuing;
 mod limits;
+mod listing;
 mod operating;
 mod proving;
 mod publishing;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
-    PublicKeyData, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CrlDistributionPoint, CustomExtension, DistinguishedName, DnType, IsCa,
+    Issuer, KeyPair, PublicKeyData, SanType, SerialNumber,
 };
 use time::OffsetDateTime;
 
@@ -28,6 +28,8 @@ struct Bench {
 }
 
 const SERIAL: [u8; 16] = [0x41; 16];
+const CRL: &str = "http://crl.example.org/crl/4142/0.crl";
+const POINTS: &str = "its cRLDistributionPoints is not what it should be";
 const NAMES: &str = "its subjectAltName is not what it should be";
 const CONSTRAINTS: &str = "its basicConstraints is not what it should be";
 const USAGE: &str = "its keyUsage is not what it should be";
@@ -72,6 +74,7 @@ impl Bench {
             spki: &self.spki,
             serial: &SERIAL,
             validity: self.validity,
+            crl: Some(CRL),
             authority: Above {
                 subject: &self.subject,
                 key_id: &self.key_id,
@@ -83,7 +86,10 @@ impl Bench {
 
     fn params(&self) -> CertificateParams {
         let profile = &self.entitlement.profile;
-        profile.params(&self.entitlement, &self.key, &SERIAL, self.validity, self.path_length).unwrap()
+        let params = profile.params(&self.entitlement, &self.key, &SERIAL, self.validity, self.path_length);
+        let mut params = params.unwrap();
+        params.crl_distribution_points = vec![CrlDistributionPoint { uris: vec![CRL.to_owned()] }];
+        params
     }
 
     /// What the lint says of a certificate that was made with a fault.
@@ -125,7 +131,7 @@ fn what_is_signed_is_what_was_looked_at_and_verifies() {
 #[test]
 fn a_leaf_with_a_fault_is_not_signed() {
     type Fault = (&'static str, fn(&mut CertificateParams));
-    let faults: [Fault; 30] = [
+    let faults: [Fault; 32] = [
         ("its serial number is another", |p| p.serial_number = Some(SerialNumber::from_slice(&[1; 16]))),
         ("its validity is another", |p| p.not_after += Duration::from_secs(1)),
         ("its validity is another", |p| p.not_before -= Duration::from_secs(1)),
@@ -173,10 +179,15 @@ fn a_leaf_with_a_fault_is_not_signed() {
             // keyUsage once more, with everything.
             p.custom_extensions.push(CustomExtension::from_oid_content(&[2, 5, 29, 15], vec![3, 2, 0, 0xff]));
         }),
-        ("an extension is there that its profile has not", |p| {
+        (POINTS, |p| {
             p.crl_distribution_points =
-                vec![rcgen::CrlDistributionPoint { uris: vec!["http://attacker.example/crl".to_owned()] }];
+                vec![CrlDistributionPoint { uris: vec!["http://attacker.example/crl".to_owned()] }];
         }),
+        (POINTS, |p| {
+            let twice = vec![CRL.to_owned(), CRL.to_owned()];
+            p.crl_distribution_points = vec![CrlDistributionPoint { uris: twice }];
+        }),
+        ("its cRLDistributionPoints is missing, or there twice", |p| p.crl_distribution_points.clear()),
         ("an extension is there that its profile has not", |p| {
             let everything = rcgen::GeneralSubtree::DnsName("example".to_owned());
             p.name_constraints =
@@ -188,6 +199,18 @@ fn a_leaf_with_a_fault_is_not_signed() {
         let found = bench.judge(fault).err().map(|finding| finding.what);
         assert_eq!(found, Some(told));
     }
+}
+
+#[test]
+fn no_list_is_named_where_there_is_none() {
+    let bench = bench("workload");
+    let made = bench.params().signed_by(&bench.key, &bench.authority).unwrap();
+    let found = LintedCertificate::check(made.der(), &Expected { crl: None, ..bench.expected() });
+    assert_eq!(found.err().map(|finding| finding.what), Some("an extension is there that its profile has not"));
+    let mut params = bench.params();
+    params.crl_distribution_points.clear();
+    let made = params.signed_by(&bench.key, &bench.authority).unwrap();
+    LintedCertificate::check(made.der(), &Expected { crl: None, ..bench.expected() }).unwrap();
 }
 
 #[test]

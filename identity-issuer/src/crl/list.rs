@@ -1,0 +1,92 @@
+//! One signed list.
+
+use bytes::Bytes;
+use rcgen::{
+    CertificateRevocationListParams, CrlDistributionPoint, CrlIssuingDistributionPoint, KeyIdMethod, RevocationReason,
+    RevokedCertParams, SerialNumber,
+};
+use time::OffsetDateTime;
+
+use crate::authority::Authority;
+use crate::revocation::{Entry, Reason, What};
+
+/// DER, with what is said of it.
+#[derive(Debug)]
+pub(crate) struct RevocationList {
+    pub(crate) der: Bytes,
+    pub(crate) number: u128,
+    pub(crate) this_update: OffsetDateTime,
+    pub(crate) next_update: OffsetDateTime,
+}
+
+/// What a list is to say, beside what is revoked.
+#[derive(Clone, Debug)]
+pub(super) struct Terms {
+    pub(super) this_update: OffsetDateTime,
+    pub(super) next_update: OffsetDateTime,
+    /// Of the latest revocation.
+    pub(super) epoch: u64,
+    /// Where it is a part of all: of which.
+    pub(super) point: Option<String>,
+    /// The number of the one before it.
+    pub(super) above: Option<u128>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ListError {
+    #[error("the authority does not sign it")]
+    Signing(#[from] rcgen::Error),
+    #[error("its authority ends now")]
+    AuthorityEnds,
+    #[error("signing it broke off")]
+    Task,
+}
+
+impl RevocationList {
+    pub(super) fn sign(authority: &Authority, terms: &Terms, entries: &[Entry]) -> Result<Self, ListError> {
+        let Terms { this_update, next_update, .. } = *terms;
+        if next_update <= this_update {
+            return Err(ListError::AuthorityEnds);
+        }
+        let number = number(terms);
+        let point = terms.point.as_ref().map(|uri| CrlIssuingDistributionPoint {
+            distribution_point: CrlDistributionPoint { uris: vec![uri.clone()] },
+            scope: None,
+        });
+        let params = CertificateRevocationListParams {
+            this_update,
+            next_update,
+            crl_number: SerialNumber::from_slice(&number.to_be_bytes()),
+            issuing_distribution_point: point,
+            revoked_certs: entries.iter().filter_map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::PreSpecified(authority.key_id().as_bytes().to_vec()),
+        };
+        let der = authority.sign_revocation_list(&params)?;
+        Ok(Self { der: der.into(), number, this_update, next_update })
+    }
+}
+
+/// It grows with each list (RFC 5280 §5.2.3): by the epoch, which is never taken back, then by the time.
+fn number(terms: &Terms) -> u128 {
+    let seconds = u64::try_from(terms.this_update.unix_timestamp()).unwrap_or_default();
+    let number = u128::from(terms.epoch) << 64 | u128::from(seconds);
+    terms.above.map_or(number, |above| number.max(above + 1))
+}
+
+/// None for what is no certificate.
+fn revoked(entry: &Entry) -> Option<RevokedCertParams> {
+    let What::Serial(_, serial) = &entry.what else { return None };
+    Some(RevokedCertParams {
+        serial_number: SerialNumber::from_slice(serial.as_bytes()),
+        revocation_time: OffsetDateTime::from_unix_timestamp(entry.revoked_at).ok()?,
+        reason_code: Some(match entry.reason {
+            Reason::KeyCompromise => RevocationReason::KeyCompromise,
+            Reason::CaCompromise => RevocationReason::CaCompromise,
+            Reason::AffiliationChanged => RevocationReason::AffiliationChanged,
+            Reason::Superseded => RevocationReason::Superseded,
+            Reason::CessationOfOperation => RevocationReason::CessationOfOperation,
+            Reason::PrivilegeWithdrawn => RevocationReason::PrivilegeWithdrawn,
+        }),
+        invalidity_date: None,
+    })
+}
