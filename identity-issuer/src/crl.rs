@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! what is revoked ──► list, signed ahead ──► web address, GET /crl/KEY_ID/SHARD.crl
-//!                      ▲ after a revocation, and each quarter of its life
+//!                      ▲ after a revocation,             └─► export: a folder, or a bucket
+//!                        and each quarter of its life
 //! ```
 //! Nothing waits for a list: where none can be signed, the last one stays, and metrics say until when it is good.
 
+mod export;
 mod list;
 mod points;
 
@@ -15,11 +17,13 @@ use std::time::{Duration, Instant};
 
 use signet_identity::SharedClock;
 use time::OffsetDateTime;
+use tokio::sync::watch;
 
 use crate::authority::{Authorities, Authority, KeyId, Stage};
 use crate::complaint::Complaint;
 use crate::metrics::Metrics;
 use crate::revocation::{Revocations, What};
+pub(crate) use export::{Bucket, ExportTo, run as export};
 use list::Terms;
 pub(crate) use list::{ListError, RevocationList};
 pub(crate) use points::DistributionPoints;
@@ -43,6 +47,8 @@ pub(crate) struct Parts {
 struct Inner {
     parts: Parts,
     kept: Mutex<BTreeMap<Place, Kept>>,
+    /// Counts the lists that were signed.
+    changes: watch::Sender<u64>,
 }
 
 /// Whose list, and which part of it.
@@ -69,7 +75,7 @@ const LOOK: Duration = Duration::from_secs(15);
 
 impl Crls {
     pub(crate) fn new(parts: Parts) -> Self {
-        Self(Arc::new(Inner { parts, kept: Mutex::default() }))
+        Self(Arc::new(Inner { parts, kept: Mutex::default(), changes: watch::Sender::default() }))
     }
 
     /// The latest that was signed.
@@ -80,6 +86,15 @@ impl Crls {
     /// All that were signed, by authorities and shards.
     pub(crate) fn all(&self) -> Vec<(Place, Arc<RevocationList>)> {
         self.kept().iter().map(|(place, kept)| (place.clone(), Arc::clone(&kept.list))).collect()
+    }
+
+    /// Told of each that was signed.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+
+    fn export_failed(&self) {
+        self.0.parts.metrics.crl_failed("export");
     }
 
     pub(crate) fn now(&self) -> OffsetDateTime {
@@ -215,6 +230,7 @@ impl Crls {
         tracing::debug!(authority = place.authority, shard = place.shard, entries = count, number = %list.number, "CRL signed");
         metrics.crl_next_update(&place.authority, place.shard, list.next_update);
         self.kept().insert(place, Kept { list: Arc::new(list), covers: epoch });
+        self.0.changes.send_modify(|changes| *changes += 1);
         Ok(())
     }
 

@@ -478,6 +478,9 @@ impl Issuer {
             clock: self.clock.clone(),
         });
         until(&shutdown, &mut background, crls.clone().run());
+        if let Some(to) = self.config.crl.export.clone() {
+            until(&shutdown, &mut background, crl::export(crls.clone(), to));
+        }
         let site = Site { bundle: page, oidc, exchange, crls, metrics: self.metrics.clone() };
         let web = crate::web::Server::new(site, self.config.web.connections, self.config.drain);
         let spiffe_door = self.web.serve(&web, &mut background, &shutdown);

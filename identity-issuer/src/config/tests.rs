@@ -46,6 +46,37 @@ fn a_minimal_file_has_sound_defaults() {
 }
 
 #[test]
+fn lists_are_named_by_plain_http_and_put_where_nobody_listens_on_the_way() {
+    let files = Files::new();
+    let bucket = "access_key_id_file: id, secret_access_key_file: key";
+    for (crl, told) in [
+        ("url: 'https://crl.example.org'", "issuer.yaml:5:13: `url` is \"https://crl.example.org\""),
+        ("url: 'http://crl.example.org/?a'", "`url` is"),
+        ("url: 'http://crl.example.org/é'", "`url` is"),
+        ("shards: 2", "`shards` without `url`"),
+        ("shards: 2000", "`shards` is 2000"),
+        ("life: 30s", "`life` is 30s"),
+        ("export: { url: 'ftp://a' }", "`url` is neither a folder nor a bucket"),
+        ("export: { url: 'file://srv' }", "`url` names no absolute folder"),
+        ("export: { url: 'file:///srv', region: a }", "`url` is a folder, which needs nothing else"),
+        ("export: { url: 's3://bucket' }", "`url` is a bucket without a key"),
+        (&format!("export: {{ url: 's3://B', {bucket} }}"), "`url` names no bucket"),
+        (&format!("export: {{ url: 's3://bucket', endpoint: 'http://s3.example', {bucket} }}"), "`endpoint` is"),
+        (&format!("export: {{ url: 's3://bucket', secret: a, {bucket} }}"), "unknown"),
+    ] {
+        let refusal = files.refusal(&with(&format!("crl: {{ {crl} }}")));
+        assert!(refusal.contains(told), "{crl}: {refusal}");
+    }
+    for good in [
+        "url: 'http://crl.example.org/crl', shards: 16, life: 1h, export: { url: 'file:///srv/crl' }".to_owned(),
+        format!("export: {{ url: 's3://bucket/a/b', endpoint: 'http://127.0.0.1:9000', region: eu, {bucket} }}"),
+    ] {
+        let config = files.parse(&with(&format!("crl: {{ {good} }}"))).unwrap();
+        assert_eq!(files.parse(&config.redacted).unwrap().redacted, config.redacted);
+    }
+}
+
+#[test]
 fn a_short_life_shortens_the_backdate() {
     let config = Files::new().parse(&with("svid: { ttl: 10s }")).unwrap();
     assert_eq!(config.svid.backdate, Duration::from_secs(1));
