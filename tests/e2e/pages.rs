@@ -13,8 +13,8 @@ use signet_tests::{Issuer, foreign_ca, program, secs};
 use tempfile::TempDir;
 
 /// Keys of a fragment for an issuer, of one for a gateway, and of one that is for `signet apply`.
-const OF_ISSUERS: [&str; 7] =
-    ["administration", "attestation", "authority", "database", "federation", "profiles", "trust_bundle"];
+const OF_ISSUERS: [&str; 8] =
+    ["administration", "attestation", "authority", "crl", "database", "federation", "profiles", "trust_bundle"];
 const OF_GATEWAYS: [&str; 1] = ["identity"];
 const OF_APPLY: [&str; 1] = ["rules"];
 /// Kubernetes reads these.
@@ -30,7 +30,13 @@ impl Etc {
         for (name, trust_domain) in [("root.pem", "example.org"), ("partner.pem", "partner.example")] {
             fs::write(at(name), pem("CERTIFICATE", Authority::root(trust_domain).certificate())).unwrap();
         }
-        for (name, secret) in [("passphrase", "the issuer's"), ("db-password", "the database's"), ("token", "a")] {
+        for (name, secret) in [
+            ("passphrase", "the issuer's"),
+            ("db-password", "the database's"),
+            ("token", "a"),
+            ("s3-id", "a"),
+            ("s3-secret", "b"),
+        ] {
             fs::write(at(name), secret).unwrap();
             fs::set_permissions(at(name), fs::Permissions::from_mode(0o400)).unwrap();
         }

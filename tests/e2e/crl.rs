@@ -1,0 +1,213 @@
+//! Certificate revocation lists, as OpenSSL judges them, and where they are put.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use s3s::auth::SimpleAuth;
+use s3s::service::S3ServiceBuilder;
+use signet_tests::openssl::{openssl, openssl_ok};
+use signet_tests::wait::{until, until_some};
+use signet_tests::{Issuer, Workload, secs};
+use tempfile::TempDir;
+
+/// An issuer whose leaves name their lists.
+struct Bench {
+    folder: TempDir,
+    issuer: Issuer,
+}
+
+impl Bench {
+    fn new(more: &str) -> Self {
+        let folder = TempDir::new().unwrap();
+        let crl = format!("crl: {{ url: 'http://crl.example.org/crl'{more} }}\n");
+        let issuer = Issuer::start_with(folder.path(), "example.org", secs(3600), &crl);
+        Self { folder, issuer }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn key_id(&self) -> String {
+        self.issuer.operate_json(&["status"])["authority"]["key_id"].as_str().unwrap().to_owned()
+    }
+
+    /// A workload, its certificate in `NAME.pem` and those above it in `NAME.above`.
+    fn join(&self, name: &str) -> Workload {
+        let mut workload = Workload::of(self.issuer.address);
+        workload.attest(&self.issuer.join_token(&format!("spiffe://example.org/{name}"))).unwrap();
+        let chain = workload.svid().chain_pem();
+        let end = chain.find("-----END CERTIFICATE-----").unwrap() + "-----END CERTIFICATE-----\n".len();
+        fs::write(self.path(&format!("{name}.pem")), &chain[..end]).unwrap();
+        fs::write(self.path(&format!("{name}.above")), &chain[end..]).unwrap();
+        workload
+    }
+
+    /// The list that a certificate names, fetched from the issuer, as PEM. Until it has so many entries.
+    fn list(&self, name: &str, entries: usize) -> PathBuf {
+        let shown =
+            openssl_ok(&["x509", "-in", self.path(&format!("{name}.pem")).to_str().unwrap(), "-noout", "-text"]);
+        let uri = shown.lines().find_map(|line| line.trim().strip_prefix("URI:http://crl.example.org")).expect(&shown);
+        let (der, pem) = (self.path("list.der"), self.path("list.pem"));
+        until("the list", secs(10), || {
+            let Some(list) = fetch(&self.issuer, uri) else { return false };
+            fs::write(&der, list).unwrap();
+            let words = ["crl", "-inform", "DER", "-in", der.to_str().unwrap(), "-out", pem.to_str().unwrap(), "-text"];
+            let text = openssl_ok(&words);
+            drop(text);
+            fs::read_to_string(&pem).unwrap().matches("Serial Number:").count() == entries
+        });
+        pem
+    }
+
+    /// What OpenSSL says of a certificate with this list.
+    fn verify(&self, name: &str, list: &Path) -> (bool, String) {
+        let (leaf, above) = (self.path(&format!("{name}.pem")), self.path(&format!("{name}.above")));
+        let paths =
+            [&self.issuer.bundle, &above, &list.to_owned(), &leaf].map(|path| path.to_str().unwrap().to_owned());
+        let [root, above, list, leaf] = &paths;
+        openssl(&[
+            "verify",
+            "-x509_strict",
+            "-crl_check",
+            "-extended_crl",
+            "-CAfile",
+            root,
+            "-untrusted",
+            above,
+            "-CRLfile",
+            list,
+            leaf,
+        ])
+    }
+}
+
+fn fetch(issuer: &Issuer, path: &str) -> Option<Vec<u8>> {
+    let mut tcp = TcpStream::connect(issuer.web).unwrap();
+    write!(tcp, "GET {path} HTTP/1.1\r\nhost: issuer\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    tcp.read_to_end(&mut answer).unwrap();
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").expect("a head");
+    let body = answer.split_off(end + 4);
+    answer.starts_with(b"HTTP/1.1 200").then_some(body)
+}
+
+fn revoke(issuer: &Issuer, id: &str, reason: &str) {
+    let id = format!("spiffe://example.org/{id}");
+    issuer.operate(&["revoke", "id", &id, "--reason", reason, "--yes"]);
+}
+
+#[test]
+fn openssl_refuses_what_is_revoked_and_nothing_else() {
+    for (more, is_part) in [("", false), (", shards: 5", true)] {
+        let bench = Bench::new(more);
+        let names: Vec<String> = (0..6).map(|number| format!("w{number}")).collect();
+        let _workloads: Vec<_> = names.iter().map(|name| bench.join(name)).collect();
+        let list = bench.list("w0", 0);
+        let (good, told) = bench.verify("w0", &list);
+        assert!(good, "{told}");
+        revoke(&bench.issuer, "w0", "key-compromise");
+        let list = bench.list("w0", 1);
+        let (good, told) = bench.verify("w0", &list);
+        assert!(!good && told.contains("certificate revoked"), "{told}");
+        let above = bench.path("w0.above");
+        let words = ["crl", "-in", list.to_str().unwrap(), "-noout", "-text", "-CAfile", above.to_str().unwrap()];
+        let text = openssl_ok(&words);
+        for wanted in
+            ["verify OK", "Version 2", "X509v3 CRL Number", "X509v3 Authority Key Identifier", "Key Compromise"]
+        {
+            assert!(text.contains(wanted), "{wanted}: {text}");
+        }
+        assert_eq!(text.contains("X509v3 Issuing Distribution Point: critical"), is_part, "{text}");
+        for name in &names[1..] {
+            let list = until_some("its own list", secs(10), || {
+                let shown = openssl_ok(&[
+                    "x509",
+                    "-in",
+                    bench.path(&format!("{name}.pem")).to_str().unwrap(),
+                    "-noout",
+                    "-text",
+                ]);
+                let uri =
+                    shown.lines().find_map(|line| line.trim().strip_prefix("URI:http://crl.example.org"))?.to_owned();
+                let (der, pem) = (bench.path("own.der"), bench.path("own.pem"));
+                fs::write(&der, fetch(&bench.issuer, &uri)?).unwrap();
+                openssl_ok(&["crl", "-inform", "DER", "-in", der.to_str()?, "-out", pem.to_str()?]);
+                Some(pem)
+            });
+            let (good, told) = bench.verify(name, &list);
+            assert!(good, "{name}: {told}");
+        }
+        let (good, told) = bench.verify("w0", &bench.list("w0", 1));
+        assert!(!good && told.contains("certificate revoked"), "{told}");
+    }
+}
+
+#[test]
+fn lists_are_put_into_a_folder_and_a_folder_that_is_none_holds_up_nothing() {
+    let folder = TempDir::new().unwrap();
+    let put = folder.path().join("put");
+    // A file is in its place at first.
+    fs::write(&put, "").unwrap();
+    let bench = Bench::new(&format!(", export: {{ url: 'file://{}' }}", put.display()));
+    let failures = || bench.issuer.admin.sum("signet_issuer_crl_failures_total", &[("step", "export")]);
+    until("failures are counted", secs(10), || failures() > 1.0);
+    bench.join("w0");
+    revoke(&bench.issuer, "w0", "superseded");
+    let list = fs::read(bench.list("w0", 1)).unwrap();
+    assert!(!list.is_empty());
+    fs::remove_file(&put).unwrap();
+    let path = put.join(bench.key_id()).join("0.crl");
+    until("it is put there", secs(20), || {
+        fs::read(&path).is_ok_and(|put| Some(put) == fetch(&bench.issuer, &format!("/crl/{}/0.crl", bench.key_id())))
+    });
+}
+
+#[test]
+fn lists_are_put_into_a_bucket_and_a_wrong_key_is_told_of_and_replaced() {
+    let folder = TempDir::new().unwrap();
+    fs::create_dir_all(folder.path().join("s3/pki-example")).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let files = s3s_fs::FileSystem::new(folder.path().join("s3")).unwrap();
+    let mut service = S3ServiceBuilder::new(files);
+    service.set_auth(SimpleAuth::from_single("the-id", "the-secret"));
+    let service = service.build();
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let address = listener.local_addr().unwrap();
+    runtime.spawn(async move {
+        loop {
+            let Ok((tcp, _)) = listener.accept().await else { return };
+            let service = service.clone();
+            tokio::spawn(async move {
+                let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                drop(server.serve_connection(TokioIo::new(tcp), service).await);
+            });
+        }
+    });
+    let (id, secret) = (folder.path().join("id"), folder.path().join("secret"));
+    fs::write(&id, "the-id\n").unwrap();
+    fs::write(&secret, "not-the-secret\n").unwrap();
+    let bench = Bench::new(&format!(
+        ", export: {{ url: 's3://pki-example/a/crl', endpoint: 'http://{address}', access_key_id_file: {}, secret_access_key_file: {} }}",
+        id.display(),
+        secret.display()
+    ));
+    let failures = || bench.issuer.admin.sum("signet_issuer_crl_failures_total", &[("step", "export")]);
+    until("failures are counted", secs(20), || failures() > 0.0);
+    assert!(!bench.issuer.process.log().contains("not-the-secret"));
+    fs::write(&secret, "the-secret\n").unwrap();
+    let object = folder.path().join("s3/pki-example/a/crl").join(bench.key_id()).join("0.crl");
+    let is_as_served = || {
+        fs::read(&object).is_ok_and(|put| Some(put) == fetch(&bench.issuer, &format!("/crl/{}/0.crl", bench.key_id())))
+    };
+    until("the first list is in the bucket", secs(30), is_as_served);
+    bench.join("w0");
+    let before = fs::read(&object).unwrap();
+    revoke(&bench.issuer, "w0", "superseded");
+    until("and the next one", secs(30), || is_as_served() && fs::read(&object).unwrap() != before);
+}
