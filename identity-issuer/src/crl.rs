@@ -142,6 +142,8 @@ impl Crls {
             .into_iter()
             .filter(|member| matches!(member.stage, Stage::Active | Stage::Retired | Stage::Tainted))
             .filter_map(|member| member.authority)
+            // Of one that is over, nothing is good anyway.
+            .filter(|authority| authority.not_after() > self.now())
             .collect();
         let of = |authority: &Arc<Authority>| {
             let name = authority.key_id().to_string();
@@ -184,8 +186,7 @@ impl Crls {
             }
             epoch
         });
-        for (place, kept) in kept.iter_mut().filter(|(place, _)| !lacking.contains(place)) {
-            debug_assert!(places.contains_key(place));
+        for (_, kept) in kept.iter_mut().filter(|(place, _)| !lacking.contains(place)) {
             kept.covers = epoch;
         }
         let is_due = |place: &Place| {

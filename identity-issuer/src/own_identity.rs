@@ -18,6 +18,7 @@ use crate::entitlement::Entitlement;
 use crate::issuance::{Issuance, IssueError};
 use crate::key::P256Key;
 use crate::profile::Profile;
+use crate::revocation::Revocations;
 
 #[derive(Debug)]
 pub(crate) struct OwnIdentity {
@@ -25,6 +26,7 @@ pub(crate) struct OwnIdentity {
     profile: Arc<Profile>,
     bundles: watch::Receiver<BundleSet>,
     policies: TlsPolicies,
+    revocations: Revocations,
     metrics: IdentityMetrics,
     clock: SharedClock,
 }
@@ -52,10 +54,11 @@ impl OwnIdentity {
         profile: Arc<Profile>,
         bundles: watch::Receiver<BundleSet>,
         policies: TlsPolicies,
+        revocations: Revocations,
         metrics: IdentityMetrics,
         clock: SharedClock,
     ) -> Self {
-        Self { issuance, profile, bundles, policies, metrics, clock }
+        Self { issuance, profile, bundles, policies, revocations, metrics, clock }
     }
 
     pub(crate) async fn first(&self) -> Result<(IdentityPublisher, LiveIdentity), OwnIdentityError> {
@@ -67,6 +70,7 @@ impl OwnIdentity {
     /// Renews until cancelled, and keeps its bundle in step. The old identity stays while a new one cannot be had.
     pub(crate) async fn keep_fresh(mut self, mut publisher: IdentityPublisher) {
         let mut authority = self.issuance.authorities().state();
+        let (mut revoked, mut looked) = (self.revocations.told(), 0);
         loop {
             let renew_at = publisher.current().svid().renew_at();
             while self.clock.now() < renew_at {
@@ -76,6 +80,15 @@ impl OwnIdentity {
                     // Neither sender ends before what serves.
                     Ok(()) = self.bundles.changed() => if !self.follow_bundle(&mut publisher) { break },
                     Ok(()) = authority.changed() => if !self.is_of_authority(&publisher) { break },
+                    // With one that is revoked, no client would come to hear of anything.
+                    Ok(()) = revoked.changed() => {
+                        let serial = publisher.current().svid().serial().as_bytes().to_vec();
+                        let (is_revoked, epoch) = self.revocations.revokes(&serial, looked);
+                        looked = epoch;
+                        if is_revoked {
+                            break;
+                        }
+                    }
                 }
             }
             match self.renew(&mut publisher).await {

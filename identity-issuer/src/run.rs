@@ -499,7 +499,7 @@ impl Issuer {
             issuance: self.issuance.clone(),
             tokens,
             distribution: self.distribution.clone(),
-            revocations: self.revocations,
+            revocations: self.revocations.clone(),
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
             admission,
@@ -541,6 +541,7 @@ impl Issuer {
             self.profiles.workload(),
             self.bundles.in_force(),
             policies,
+            self.revocations,
             self.identity_metrics,
             self.clock.clone(),
         );

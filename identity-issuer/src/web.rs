@@ -39,6 +39,7 @@ pub(crate) use server::{Door, Server};
 
 use crate::crl::{Crls, Place};
 use crate::metrics::Metrics;
+pub(crate) use answer::{Document, Freshness};
 use answer::{not_allowed, text};
 use oidc::OidcPage;
 

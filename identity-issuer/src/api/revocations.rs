@@ -117,7 +117,7 @@ impl Revoking<'_> {
 
     /// Whether all that it comes to is the caller's to revoke. What is not, there is not.
     fn may(&self, permissions: &Permissions, plan: &Plan) -> Result<(), Status> {
-        let ids: BTreeSet<&WorkloadId> = plan.certificates.iter().map(|one| &one.id).collect();
+        let ids: BTreeSet<&WorkloadId> = plan.certificates.iter().map(|one| &*one.id).collect();
         let is_all_theirs = permissions.is_owner() || ids.iter().all(|id| self.may_over(permissions, id).is_ok());
         match &plan.target {
             RevocationTarget::Serials(serials) => {

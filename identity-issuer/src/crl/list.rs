@@ -9,15 +9,21 @@ use time::OffsetDateTime;
 
 use crate::authority::Authority;
 use crate::revocation::{Entry, Reason, What};
+use crate::web::{Document, Freshness};
 
 /// DER, with what is said of it.
 #[derive(Debug)]
 pub(crate) struct RevocationList {
     pub(crate) der: Bytes,
+    /// The same, ready to be served.
+    pub(crate) document: Document,
     pub(crate) number: u128,
     pub(crate) this_update: OffsetDateTime,
     pub(crate) next_update: OffsetDateTime,
 }
+
+/// Of a file with one list in DER (RFC 5280 §4.2.1.13).
+const PKIX_CRL: &str = "application/pkix-crl";
 
 /// What a list is to say, beside what is revoked.
 #[derive(Clone, Debug)]
@@ -62,7 +68,9 @@ impl RevocationList {
             key_identifier_method: KeyIdMethod::PreSpecified(authority.key_id().as_bytes().to_vec()),
         };
         let der = authority.sign_revocation_list(&params)?;
-        Ok(Self { der: der.into(), number, this_update, next_update })
+        let der = Bytes::from(der);
+        let document = Document::new(PKIX_CRL, der.clone(), Freshness::Asked);
+        Ok(Self { der, document, number, this_update, next_update })
     }
 }
 

@@ -139,6 +139,15 @@ impl Revocations {
         look(&live.entries, live.read)
     }
 
+    /// Whether one of those after an epoch revokes a certificate with this serial number of this issuer's own; and how far was looked.
+    pub(crate) fn revokes(&self, serial: &[u8], after: u64) -> (bool, u64) {
+        self.inspect(|entries, epoch| {
+            let newer = entries.iter().rev().take_while(|entry| entry.epoch > after);
+            let is_it = |entry: &Entry| matches!(&entry.what, What::Serial(_, found) if found.as_bytes() == serial);
+            (newer.into_iter().any(is_it), epoch)
+        })
+    }
+
     /// Changes when there is more to be told.
     pub(crate) fn told(&self) -> watch::Receiver<Told> {
         self.0.told.subscribe()

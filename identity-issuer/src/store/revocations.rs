@@ -1,5 +1,8 @@
 //! What is revoked, by whom and why.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use futures_util::TryStreamExt as _;
 use signet_identity::WorkloadId;
 use time::OffsetDateTime;
@@ -51,7 +54,8 @@ pub(crate) struct Recorded {
 #[derive(Clone, Debug)]
 pub(crate) struct Concerned {
     pub(crate) serial: SerialNumber,
-    pub(crate) id: WorkloadId,
+    /// Shared by all of it: there may be millions.
+    pub(crate) id: Arc<WorkloadId>,
 }
 
 /// One thing on record, as the issuer keeps it.
@@ -204,14 +208,15 @@ impl Store {
         let query = bind_target(sqlx::query(sqlx::AssertSqlSafe(sql)), target);
         let query = query.bind(now.unix_timestamp()).bind(i64::try_from(most).unwrap_or(i64::MAX));
         let reading = async {
-            let mut found = Vec::new();
+            let mut reading = Reading::default();
             let mut rows = query.fetch(&self.database.lists);
             while let Some(row) = rows.try_next().await? {
-                found.push(sqlx::FromRow::from_row(&row)?);
+                let (serial, id): (Vec<u8>, String) = sqlx::FromRow::from_row(&row)?;
+                reading.add(&serial, &id);
             }
-            Ok::<Vec<(Vec<u8>, String)>, sqlx::Error>(found)
+            Ok(reading)
         };
-        in_time(reading).await?.into_iter().map(concerned).collect()
+        in_time(reading).await?.finish()
     }
 
     /// Those of them that are on record and have not expired; also those that are revoked already.
@@ -220,7 +225,7 @@ impl Store {
         serials: &[SerialNumber],
         now: OffsetDateTime,
     ) -> Result<Vec<Concerned>, StoreError> {
-        let mut found = Vec::new();
+        let mut reading = Reading::default();
         for chunk in serials.chunks(SERIALS_AT_ONCE) {
             let sql = format!(
                 "SELECT serial, spiffe_id FROM issued WHERE serial IN ({}) AND not_after >= $1",
@@ -231,9 +236,9 @@ impl Store {
                 query = query.bind(serial.as_bytes().to_vec());
             }
             let rows: Vec<(Vec<u8>, String)> = in_time(query.fetch_all(&self.database.lists)).await?;
-            found.extend(rows);
+            rows.iter().for_each(|(serial, id)| reading.add(serial, id));
         }
-        found.into_iter().map(concerned).collect()
+        reading.finish()
     }
 
     /// Of this database, and the epoch of the latest.
@@ -313,9 +318,38 @@ impl Store {
 type RevokedRow = (i64, i64, Vec<u8>, Vec<u8>, i64, i64, i64);
 type RevocationRow = (i64, i64, Vec<u8>, Vec<u8>, i64, i64, i64, Option<String>, String, String, String, String);
 
-fn concerned((serial, id): (Vec<u8>, String)) -> Result<Concerned, StoreError> {
-    let serial = SerialNumber::from_be_bytes(&serial).ok_or(StoreError::Record { what: "not a serial number" })?;
-    Ok(Concerned { serial, id: workload_id(&id)? })
+/// What is concerned, as it is read.
+#[derive(Debug, Default)]
+struct Reading {
+    found: Vec<Concerned>,
+    ids: HashMap<String, Arc<WorkloadId>>,
+    error: Option<StoreError>,
+}
+
+impl Reading {
+    fn add(&mut self, serial: &[u8], id: &str) {
+        match self.concerned(serial, id) {
+            Ok(concerned) => self.found.push(concerned),
+            Err(error) => self.error = Some(error),
+        }
+    }
+
+    fn concerned(&mut self, serial: &[u8], id: &str) -> Result<Concerned, StoreError> {
+        let serial = SerialNumber::from_be_bytes(serial).ok_or(StoreError::Record { what: "not a serial number" })?;
+        let id = match self.ids.get(id) {
+            Some(known) => Arc::clone(known),
+            None => {
+                let parsed = Arc::new(workload_id(id)?);
+                self.ids.insert(id.to_owned(), Arc::clone(&parsed));
+                parsed
+            }
+        };
+        Ok(Concerned { serial, id })
+    }
+
+    fn finish(self) -> Result<Vec<Concerned>, StoreError> {
+        self.error.map_or(Ok(self.found), Err)
+    }
 }
 
 fn revoked(

@@ -82,8 +82,9 @@ impl Adding<'_> {
             | RevocationTarget::Rule(_) => {
                 let sql = format!(
                     "INSERT INTO revoked (epoch, revocation, kind, authority_key_id, value, not_after) \
-                     SELECT $3 + row_number() OVER (ORDER BY position), $4, 0, authority_key_id, serial, not_after \
-                     FROM issued WHERE position IN ({}) AND {NOT_YET} ORDER BY position LIMIT {MOST_AT_ONCE}",
+                     SELECT $3 + row_number() OVER (ORDER BY position), $4, 0, authority_key_id, serial, not_after FROM \
+                     (SELECT position, authority_key_id, serial, not_after FROM issued \
+                     WHERE position IN ({}) AND {NOT_YET} ORDER BY position LIMIT {MOST_AT_ONCE}) AS part",
                     positions(target)
                 );
                 let query = bind_target(sqlx::query(sqlx::AssertSqlSafe(sql)), target);

@@ -4,11 +4,9 @@ use http::StatusCode;
 use http::header::{CACHE_CONTROL, HeaderMap, HeaderValue, LAST_MODIFIED};
 
 use super::Answer;
-use super::answer::{Document, Freshness, text};
+use super::answer::text;
 use crate::crl::{Crls, Place};
 
-/// RFC 5280 §4.2.1.13: the type of a file with one list in DER.
-const PKIX_CRL: &str = "application/pkix-crl";
 /// In seconds: a cache that keeps one for longer keeps what was revoked meanwhile from whoever asks it.
 const MOST_KEPT: i64 = 300;
 
@@ -26,8 +24,7 @@ pub(super) fn place(path: &str) -> Option<Place> {
 
 pub(super) fn answer(crls: &Crls, place: &Place, asked: &HeaderMap) -> Answer {
     let Some(list) = crls.get(place) else { return text(StatusCode::NOT_FOUND, "there is no such list\n") };
-    let document = Document::new(PKIX_CRL, list.der.clone(), Freshness::Asked);
-    let mut answer = document.answer(asked);
+    let mut answer = list.document.answer(asked);
     let left = (list.next_update - crls.now()).whole_seconds().clamp(0, MOST_KEPT);
     let headers = answer.headers_mut();
     if let Ok(value) = HeaderValue::try_from(format!("public, max-age={left}, must-revalidate")) {

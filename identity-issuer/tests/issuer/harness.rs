@@ -164,6 +164,11 @@ impl Place {
         sqlx::query_scalar(query).fetch_one(&mut self.database().await).await.unwrap()
     }
 
+    /// One value of its database.
+    pub async fn bytes(&self, query: &'static str) -> Vec<u8> {
+        sqlx::query_scalar(query).fetch_one(&mut self.database().await).await.unwrap()
+    }
+
     async fn database(&self) -> sqlx::SqliteConnection {
         let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.path("state/issuer.db"));
         sqlx::ConnectOptions::connect(&options).await.unwrap()

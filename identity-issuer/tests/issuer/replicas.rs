@@ -1,8 +1,8 @@
 //! Issuers that share a PostgreSQL database.
 
 use signet_proto::admin::v1::{
-    ApplyPolicyRequest, BanRequest, EvictAgentsRequest, GetPolicyRequest, ListAgentsRequest, ListBundlesRequest,
-    PolicyFile, RequestRenewalRequest, evict_agents_request::Agents,
+    ApplyPolicyRequest, BanRequest, EvictAgentsRequest, GetPolicyRequest, GetRevocationProgressRequest,
+    ListAgentsRequest, ListBundlesRequest, PolicyFile, RequestRenewalRequest, evict_agents_request::Agents,
 };
 use signet_proto::identity::v1::{WatchResponse, watch_response::Event};
 use signet_test_postgres::Server;
@@ -10,6 +10,7 @@ use sqlx::Connection as _;
 use tonic::{Code, Streaming};
 
 use crate::harness::{ID, Identity, Issuer, Place, attest, csr, eventually, hello, new_key, renew};
+use crate::revoking::{Following, read, revoke, serials};
 
 const OTHER: &str = "spiffe://example.org/other";
 
@@ -99,6 +100,48 @@ async fn what_changes_at_one_issuer_holds_at_the_other() {
         let refused = renew(&mut two.client_of(identity).await, csr(&new_key())).await.unwrap_err();
         assert_eq!(refused.code(), Code::PermissionDenied);
     }
+    tokio::join!(one.stop(), two.stop());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_revoked_at_one_issuer_is_so_at_the_other_and_either_tells_how_far_clients_have_come() {
+    let (_, [(_a, one), (_b, two)]) = two().await;
+    let (cart, till) = (one.join(ID).await, two.join(OTHER).await);
+    let mut following = Following::new(&two, &till, None).await;
+    following.next().await;
+    let revoked = Following::new(&two, &cart, None).await;
+    let done = revoke(&one, serials(&[&cart])).await.unwrap();
+    assert_eq!((done.epoch, done.certificates), (1, 1));
+    let told = following.next().await;
+    let statement = read(&two, &told);
+    assert_eq!((statement.epoch, &statement.serials[0].serials[0][..]), (1, cart.svid.serial().as_bytes()));
+    assert_eq!(revoked.end().await.code(), Code::PermissionDenied);
+    let refused = renew(&mut two.client_of(&cart).await, csr(&new_key())).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    let progress = async |issuer: &Issuer| {
+        let request = GetRevocationProgressRequest { epoch: 1 };
+        let told = issuer.admin().await.get_revocation_progress(request).await.unwrap().into_inner();
+        (told.following, told.applied)
+    };
+    for issuer in [&one, &two] {
+        eventually("it follows", async || progress(issuer).await == (1, 0)).await;
+    }
+    following.applies(&told.version).await;
+    for issuer in [&one, &two] {
+        eventually("it has it in force", async || progress(issuer).await == (1, 1)).await;
+    }
+    // The same row of numbers: whoever comes to another issuer lacks nothing.
+    let mut elsewhere = Following::new(&one, &till, Some(told.version)).await;
+    let done = revoke(&two, serials(&[&till])).await.unwrap();
+    assert_eq!(done.epoch, 2);
+    let ended = async {
+        loop {
+            if let Err(status) = elsewhere.message().await {
+                return status;
+            }
+        }
+    };
+    assert_eq!(ended.await.code(), Code::PermissionDenied);
     tokio::join!(one.stop(), two.stop());
 }
 

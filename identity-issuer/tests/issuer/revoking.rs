@@ -20,14 +20,14 @@ use crate::harness::{ID, Identity, Issuer, Place, attest, csr, eventually, new_k
 const OTHER: &str = "spiffe://example.org/shop/till";
 
 /// A client that follows what is revoked.
-struct Following {
+pub struct Following {
     say: tokio::sync::mpsc::Sender<WatchRequest>,
     stream: Streaming<WatchResponse>,
 }
 
 impl Following {
     /// `has` is the version that it has come to.
-    async fn new(issuer: &Issuer, identity: &Identity, has: Option<Vec<u8>>) -> Self {
+    pub async fn new(issuer: &Issuer, identity: &Identity, has: Option<Vec<u8>>) -> Self {
         let (say, said) = tokio::sync::mpsc::channel(4);
         let applied = has.map(|version| applied(&version)).into_iter().collect();
         say.send(WatchRequest { applied, also: vec![Resource::Revocations.into()] }).await.unwrap();
@@ -36,7 +36,7 @@ impl Following {
         Self { say, stream }
     }
 
-    async fn next(&mut self) -> Revocations {
+    pub async fn next(&mut self) -> Revocations {
         loop {
             let message = tokio::time::timeout(Duration::from_secs(10), self.stream.message()).await;
             if let Some(Event::Revocations(told)) = message.expect("an event in time").unwrap().unwrap().event {
@@ -45,11 +45,15 @@ impl Following {
         }
     }
 
-    async fn applies(&self, version: &[u8]) {
+    pub async fn message(&mut self) -> Result<Option<WatchResponse>, Status> {
+        self.stream.message().await
+    }
+
+    pub async fn applies(&self, version: &[u8]) {
         self.say.send(WatchRequest { applied: vec![applied(version)], ..WatchRequest::default() }).await.unwrap();
     }
 
-    async fn end(mut self) -> Status {
+    pub async fn end(mut self) -> Status {
         let ended = async {
             loop {
                 if let Err(status) = self.stream.message().await {
@@ -66,7 +70,7 @@ fn applied(version: &[u8]) -> Applied {
 }
 
 /// As anybody would who trusts the root: the chain, the signature over the very bytes, and only then what they say.
-fn read(issuer: &Issuer, told: &Revocations) -> RevocationStatement {
+pub fn read(issuer: &Issuer, told: &Revocations) -> RevocationStatement {
     let signed = [&[0x20; 64][..], b"signet revocations v1\0", &told.statement].concat();
     let (_, signer) = X509Certificate::from_der(&told.chain[0]).unwrap();
     let root = &issuer.bundle.authorities()[0];
@@ -80,13 +84,13 @@ fn read(issuer: &Issuer, told: &Revocations) -> RevocationStatement {
     statement
 }
 
-async fn revoke(issuer: &Issuer, target: Target) -> Result<RevokeResponse, Status> {
+pub async fn revoke(issuer: &Issuer, target: Target) -> Result<RevokeResponse, Status> {
     let reason = RevocationReason::KeyCompromise.into();
     let request = RevokeRequest { target: Some(target), reason, comment: "ticket".to_owned(), ..Default::default() };
     Ok(issuer.admin().await.revoke(request).await?.into_inner())
 }
 
-fn serials(identities: &[&Identity]) -> Target {
+pub fn serials(identities: &[&Identity]) -> Target {
     let serials = identities.iter().map(|identity| identity.svid.serial().as_bytes().to_vec());
     Target::Serials(Serials { serials: serials.collect() })
 }
@@ -311,5 +315,67 @@ async fn thousands_that_are_revoked_at_once_are_told_in_several_statements() {
     let mut anew = Following::new(&issuer, &till, None).await;
     let first = read(&issuer, &anew.next().await);
     assert!(first.after == 0 && first.epoch < first.latest);
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_issuer_whose_own_certificate_is_revoked_has_another_at_once() {
+    let place = Place::new();
+    let issuer = place.serve().await;
+    let till = issuer.join(OTHER).await;
+    let own = "SELECT serial FROM issued WHERE attestation = 'issuer' ORDER BY position DESC LIMIT 1";
+    let before = place.bytes(own).await;
+    let mut following = Following::new(&issuer, &till, None).await;
+    following.next().await;
+    revoke(&issuer, Target::Serials(Serials { serials: vec![before.clone()] })).await.unwrap();
+    assert_eq!(read(&issuer, &following.next().await).serials[0].serials, [before.clone()]);
+    eventually("another certificate", async || place.bytes(own).await != before).await;
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authority_is_revoked_once_another_signs_and_by_force_while_certificates_hang_on_it() {
+    let place = Place::with("profiles: []");
+    let issuer = place.serve().await;
+    let cart = issuer.join(ID).await;
+    let mut admin = issuer.admin().await;
+    let status = admin.get_status(signet_proto::admin::v1::GetStatusRequest {}).await.unwrap().into_inner();
+    let first = status.authority.unwrap().key_id;
+    let request = signet_proto::admin::v1::RequestAuthoritiesRequest { count: 1 };
+    let csr = admin.request_authorities(request).await.unwrap().into_inner().requests_pem;
+    let life = Duration::from_secs(3600);
+    let clock = signet_identity::SystemClock;
+    let signed = identity_issuer::root::sign(&place.path("root"), &place.passphrase(), csr.as_bytes(), 0, life, &clock);
+    let certificates_pem = signed.unwrap().to_pem();
+    let import = signet_proto::admin::v1::ImportAuthoritiesRequest { certificates_pem };
+    admin.import_authorities(import).await.unwrap();
+    let what = Some(signet_proto::admin::v1::rotate_request::What::Authority(Default::default()));
+    let rotate = signet_proto::admin::v1::RotateRequest { what, override_acknowledgements: true, ..Default::default() };
+    admin.rotate(rotate).await.unwrap();
+    eventually("another signs", async || {
+        let status = issuer.admin().await.get_status(Default::default()).await.unwrap().into_inner();
+        status.authority.unwrap().key_id != first
+    })
+    .await;
+    let till = issuer.join(OTHER).await;
+    let mut following = Following::new(&issuer, &till, None).await;
+    following.next().await;
+    let refused = revoke(&issuer, Target::Authority(first.clone())).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(refused.message().contains("valid certificates hang on"), "{}", refused.message());
+    let request = RevokeRequest {
+        target: Some(Target::Authority(first.clone())),
+        reason: RevocationReason::CaCompromise.into(),
+        force: true,
+        ..RevokeRequest::default()
+    };
+    let done = admin.revoke(request).await.unwrap().into_inner();
+    assert_eq!((done.epoch, done.certificates), (1, 0));
+    let told = read(&issuer, &following.next().await);
+    let (_, signer) = X509Certificate::from_der(&cart.svid.chain()[1]).unwrap();
+    assert_eq!(told.authorities[0].sha256, digest(&SHA256, signer.public_key().raw).as_ref());
+    let refused = renew(&mut issuer.client_of(&cart).await, crate::harness::csr(&new_key())).await.unwrap_err();
+    assert_eq!((refused.code(), refused.message()), (Code::PermissionDenied, NO_STANDING));
+    renew(&mut issuer.client_of(&till).await, crate::harness::csr(&new_key())).await.unwrap();
     issuer.stop().await;
 }
