@@ -7,7 +7,7 @@ use rcgen::{
 };
 use time::OffsetDateTime;
 
-use crate::authority::Authority;
+use crate::authority::{Authority, SignError};
 use crate::revocation::{Entry, Reason, What};
 use crate::web::{Document, Freshness};
 
@@ -41,7 +41,7 @@ pub(super) struct Terms {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ListError {
     #[error("the authority does not sign it")]
-    Signing(#[from] rcgen::Error),
+    Signing(#[from] SignError),
     #[error("its authority ends now")]
     AuthorityEnds,
     #[error("signing it broke off")]

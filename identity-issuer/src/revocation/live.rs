@@ -11,9 +11,9 @@ use signet_identity::{SharedClock, TrustDomain};
 use time::OffsetDateTime;
 use tokio::sync::{Notify, watch};
 
-use super::statement::{Lineage, SignedStatement, Span};
+use super::statement::{Lineage, SignedStatement, Span, Unsigned};
 use super::{Entry, SerialNumber, What};
-use crate::authority::{Authorities, Authority, KeyId};
+use crate::authority::{Authorities, Authority, KeyId, SignError, sign_with};
 use crate::complaint::Complaint;
 use crate::csr::KeyHash;
 use crate::distribution::Distribution;
@@ -75,7 +75,9 @@ pub(crate) enum StatementError {
     #[error("no authority yet")]
     NoAuthority,
     #[error("the authority does not sign what is revoked")]
-    Signing(#[from] rcgen::Error),
+    Signing(#[from] SignError),
+    #[error("the issuer ends")]
+    Ended,
 }
 
 /// Epochs in one statement, and entries at most: about 200 KiB.
@@ -213,16 +215,18 @@ impl Revocations {
         let authority = authorities.active().ok_or(StatementError::NoAuthority)?;
         let mut signed = self.0.signed.lock().await;
         let (now, previous) = (clock.now(), self.0.told.borrow().previous);
-        let statement = {
+        let unsigned = {
             let live = self.live();
             let span = live.span(has.unwrap_or(0), previous, now);
             if let Some(statement) = signed.get(span, live.latest, &authority) {
                 return Ok(Some(statement));
             }
             let entries = live.of(span).iter().filter(|entry| entry.not_after >= now.unix_timestamp());
-            SignedStatement::sign(&authority, (trust_domain, *lineage), (span, live.latest), entries, now)?
+            Unsigned::new((trust_domain, *lineage), (span, live.latest), entries, now)
         };
-        Ok(Some(signed.keep(statement)))
+        // Whoever else wants one waits: most often it is the same.
+        let statement = sign_with(authority, move |authority| unsigned.sign(authority)).await;
+        Ok(Some(signed.keep(statement.ok_or(StatementError::Ended)??)))
     }
 
     /// Once for each cause.

@@ -6,7 +6,7 @@ use signet_proto::identity::v1 as wire;
 use time::OffsetDateTime;
 
 use super::{Entry, What};
-use crate::authority::Authority;
+use crate::authority::{Authority, SignError};
 use crate::distribution::Version;
 
 /// What tells the row of revocations of one database from that of another.
@@ -20,6 +20,16 @@ pub(super) struct Span {
     pub(super) after: u64,
     /// up to this one.
     pub(super) epoch: u64,
+}
+
+/// What is to be signed.
+#[derive(Debug)]
+pub(super) struct Unsigned {
+    span: Span,
+    latest: u64,
+    /// A RevocationStatement, encoded.
+    statement: Vec<u8>,
+    version: Version,
 }
 
 /// Ready to be sent, to as many as want it.
@@ -62,19 +72,14 @@ impl Lineage {
     }
 }
 
-impl SignedStatement {
-    pub(crate) fn epoch(&self) -> u64 {
-        self.span.epoch
-    }
-
+impl Unsigned {
     /// `entries` are those of `span` that have not expired.
-    pub(super) fn sign<'a>(
-        authority: &Authority,
+    pub(super) fn new<'a>(
         (trust_domain, lineage): (&TrustDomain, Lineage),
         (span, latest): (Span, u64),
         entries: impl Iterator<Item = &'a Entry>,
         now: OffsetDateTime,
-    ) -> Result<Self, rcgen::Error> {
+    ) -> Self {
         let mut statement = wire::RevocationStatement {
             trust_domain: trust_domain.to_string(),
             lineage: lineage.as_bytes().to_vec(),
@@ -85,11 +90,21 @@ impl SignedStatement {
             ..wire::RevocationStatement::default()
         };
         entries.for_each(|entry| add(&mut statement, entry));
-        let statement = statement.encode_to_vec();
+        Self { span, latest, statement: statement.encode_to_vec(), version: lineage.version(span.epoch) }
+    }
+
+    pub(super) fn sign(self, authority: &Authority) -> Result<SignedStatement, SignError> {
+        let Self { span, latest, statement, version } = self;
         let signature = authority.sign_statement(&to_be_signed(&statement))?;
         let chain = authority.chain().iter().map(|der| der.to_vec()).collect();
-        let version = lineage.version(span.epoch).to_vec();
-        Ok(Self { span, latest, told: wire::Revocations { statement, signature, chain, version } })
+        let told = wire::Revocations { statement, signature, chain, version: version.to_vec() };
+        Ok(SignedStatement { span, latest, told })
+    }
+}
+
+impl SignedStatement {
+    pub(crate) fn epoch(&self) -> u64 {
+        self.span.epoch
     }
 
     /// Of the parts that grow.

@@ -300,7 +300,9 @@ impl From<NoStanding> for Error {
 impl From<NotIssued> for Error {
     fn from(error: NotIssued) -> Self {
         match error {
-            NotIssued::Banned | NotIssued::Evicted => Self::InvalidClient(error.to_string().into()),
+            NotIssued::Banned | NotIssued::Evicted | NotIssued::Revoked => {
+                Self::InvalidClient(error.to_string().into())
+            }
             NotIssued::Expired => Self::UnauthorizedClient(error.to_string().into()),
             NotIssued::Store(StoreError::Busy) => Self::TooMany(Duration::from_secs(1)),
             NotIssued::NoKey | NotIssued::Cryptography | NotIssued::Store(_) => {

@@ -353,7 +353,8 @@ async fn an_authority_is_revoked_once_another_signs_and_by_force_while_certifica
     let rotate = signet_proto::admin::v1::RotateRequest { what, override_acknowledgements: true, ..Default::default() };
     admin.rotate(rotate).await.unwrap();
     eventually("another signs", async || {
-        let status = issuer.admin().await.get_status(Default::default()).await.unwrap().into_inner();
+        let status =
+            issuer.admin().await.get_status(signet_proto::admin::v1::GetStatusRequest {}).await.unwrap().into_inner();
         status.authority.unwrap().key_id != first
     })
     .await;
