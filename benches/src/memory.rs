@@ -6,8 +6,8 @@ use std::sync::Arc;
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 use rustls_pki_types::ServerName;
 use signet_identity::{
-    ClientAuthentication, ClientCredentials, ClientKey, ClientPolicy, Material, ServerKey, ServerPolicy, Snapshot,
-    SpiffeIdPattern, SystemClock, TlsPolicies, TrustBundle, X509Svid,
+    ClientAuthentication, ClientCredentials, ClientKey, ClientPolicy, Material, RevocationSet, ServerKey, ServerPolicy,
+    Snapshot, SpiffeIdPattern, SystemClock, TlsPolicies, TrustBundle, X509Svid,
 };
 use signet_test_pki::{Authority, Issued};
 
@@ -53,7 +53,7 @@ impl Ends {
 pub fn material(issued: &Issued, authority: &Authority) -> anyhow::Result<Material> {
     let svid = X509Svid::from_der(issued.chain.clone(), issued.key())?;
     let bundle = TrustBundle::new(svid.id().trust_domain().clone(), vec![authority.root_certificate().clone()])?;
-    Ok(Material { svid, bundles: [bundle].into_iter().collect() })
+    Ok(Material { svid, bundles: [bundle].into_iter().collect(), revocations: RevocationSet::default() })
 }
 
 /// Runs a handshake to its end, session ticket included.

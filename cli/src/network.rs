@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use signet_identity::{
-    BundleSet, ClientCredentials, ClientPolicy, Material, SharedClock, Snapshot, SpiffeIdPatterns, SystemClock,
-    TlsPolicies, TrustBundle, X509Svid, live,
+    BundleSet, ClientCredentials, ClientPolicy, Material, RevocationSet, SharedClock, Snapshot, SpiffeIdPatterns,
+    SystemClock, TlsPolicies, TrustBundle, X509Svid, live,
 };
 use signet_sdk::FilePaths;
 use signet_sdk::hyper::MtlsConnector;
@@ -52,5 +52,5 @@ fn read_identity(folder: &Path) -> Result<Material, Failure> {
     let svid = X509Svid::from_pem(&read(&certificate)?, &read(&key)?).map_err(|error| Failure::from_error(&error))?;
     let domain = svid.id().trust_domain().clone();
     let bundle = TrustBundle::from_pem(domain, &read(&bundle)?).map_err(|error| Failure::from_error(&error))?;
-    Ok(Material { svid, bundles: BundleSet::from_iter([bundle]) })
+    Ok(Material { svid, bundles: BundleSet::from_iter([bundle]), revocations: RevocationSet::default() })
 }

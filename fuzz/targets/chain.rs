@@ -8,7 +8,7 @@ use std::{collections::HashSet, env, fs, path::PathBuf, sync::LazyLock};
 use libfuzzer_sys::fuzz_target;
 use rustls_pki_types::CertificateDer;
 use signet_identity::{
-    ClientAuthentication, ClientCredentials, ClientKey, ClientPolicy, Material, ServerKey, ServerPolicy, Snapshot,
+    ClientAuthentication, ClientCredentials, ClientKey, ClientPolicy, Material, RevocationSet, ServerKey, ServerPolicy, Snapshot,
     SystemClock, TlsPolicies, TrustBundle, X509Svid,
 };
 
@@ -29,7 +29,7 @@ static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| {
     let servers = ["spiffe://example.org/**".parse().unwrap()].into_iter().collect();
     let client = policies.client(ClientPolicy { alpn: Vec::new(), servers, credentials: ClientCredentials::Svid });
     let signed = chain(&read("signed")).iter().map(|der| der.to_vec()).collect();
-    let material = Material { svid, bundles: [bundle].into_iter().collect() };
+    let material = Material { svid, bundles: [bundle].into_iter().collect(), revocations: RevocationSet::default() };
     let snapshot = Snapshot::build(material, &policies, None).unwrap();
     Verifier { snapshot, server, client, signed }
 });

@@ -7,8 +7,8 @@ use std::time::Duration;
 use rcgen::CertificateParams;
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use signet_identity::{
-    BundleSet, IdentityPublisher, LiveIdentity, Material, SharedClock, Snapshot, SnapshotError, SvidError, TlsPolicies,
-    X509Svid, live,
+    BundleSet, IdentityPublisher, LiveIdentity, Material, RevocationSet, SharedClock, Snapshot, SnapshotError,
+    SvidError, TlsPolicies, X509Svid, live,
 };
 use signet_process::identity_metrics::{IdentityMetrics, Rotation};
 use tokio::sync::watch;
@@ -128,7 +128,7 @@ impl OwnIdentity {
         if *current.bundles() == bundles {
             return true;
         }
-        let material = Material { svid: current.svid().clone(), bundles };
+        let material = Material { svid: current.svid().clone(), bundles, revocations: current.revocations().clone() };
         match Snapshot::build(material, &self.policies, Some(&current)) {
             Ok(next) => {
                 publish(publisher, next);
@@ -155,7 +155,7 @@ impl OwnIdentity {
         let certificate = self.issuance.issue(myself, Attestation::Issuer, csr.der(), None).await?.release();
         let pkcs8 = key.to_pkcs8().map_err(|_| OwnIdentityError::Key)?;
         let svid = X509Svid::from_der(certificate.chain, PrivatePkcs8KeyDer::from(pkcs8.as_ref().to_vec()).into())?;
-        let material = Material { svid, bundles: self.own_bundle() };
+        let material = Material { svid, bundles: self.own_bundle(), revocations: RevocationSet::default() };
         Ok(Snapshot::build(material, &self.policies, previous)?)
     }
 }

@@ -11,6 +11,7 @@ use webpki::anchor_from_trusted_cert;
 use crate::{
     AuthorityError, TrustDomain, authority,
     certificate::{Validity, parse, validity},
+    revocation::{KeySha256, key_id},
 };
 
 const MAX_AUTHORITIES: usize = 64;
@@ -38,9 +39,12 @@ struct Bundle {
 }
 
 /// What rustls-webpki does not know of its anchors.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct AnchorFacts {
     pub(crate) id: AnchorId,
+    pub(crate) key: KeySha256,
+    /// The subject key identifier.
+    pub(crate) key_id: Option<Box<[u8]>>,
     pub(crate) validity: Validity,
     pub(crate) path_length: Option<u32>,
 }
@@ -150,6 +154,8 @@ fn read(
     let anchor = anchor_from_trusted_cert(der).map_err(|_| AuthorityError::Malformed)?.to_owned();
     let facts = AnchorFacts {
         id: AnchorId::of(der),
+        key: KeySha256::of(certificate.tbs_certificate.subject_pki.raw),
+        key_id: key_id(&certificate).map(Into::into),
         validity: validity(&certificate),
         path_length: authority::path_length(&certificate),
     };

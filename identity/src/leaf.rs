@@ -3,6 +3,7 @@ use x509_parser::{certificate::X509Certificate, public_key::PublicKey};
 use crate::{
     Serial, SpiffeIdError, WorkloadId,
     certificate::{Malformed, Validity, parse, uris, validity},
+    revocation::Revocable,
 };
 
 /// The longest part of a foreign name that an error repeats, in characters.
@@ -100,6 +101,11 @@ impl<'a> Leaf<'a> {
 
     pub(crate) fn validity(&self) -> Validity {
         validity(&self.0)
+    }
+
+    /// By what it may be revoked; `signer` is the key identifier of who signed it.
+    pub(crate) fn revocable(&self, signer: Option<&[u8]>) -> Revocable {
+        Revocable::of(&self.0, signer)
     }
 
     /// The SubjectPublicKeyInfo, DER.

@@ -79,7 +79,7 @@ mod tests {
     use signet_test_pki::Authority;
 
     use super::*;
-    use crate::{BundleSet, Material, SystemClock, TlsPolicies, TrustBundle, X509Svid};
+    use crate::{BundleSet, Material, RevocationSet, SystemClock, TlsPolicies, TrustBundle, X509Svid};
 
     struct Source {
         root: Authority,
@@ -97,7 +97,8 @@ mod tests {
             let svid = X509Svid::from_der(issued.chain.clone(), issued.key()).unwrap();
             let roots = vec![self.root.root_certificate().clone()];
             let bundles = BundleSet::from_iter([TrustBundle::new("example.org".parse().unwrap(), roots).unwrap()]);
-            Snapshot::build(Material { svid, bundles }, &self.policies, previous).unwrap()
+            Snapshot::build(Material { svid, bundles, revocations: RevocationSet::default() }, &self.policies, previous)
+                .unwrap()
         }
     }
 

@@ -5,9 +5,10 @@ use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
 
 use crate::{
-    AuthorityError, LeafError, Serial, TrustDomain, WorkloadId,
+    AuthorityError, LeafError, Revoked, Serial, TrustDomain, WorkloadId,
     bundle::AnchorId,
     certificate::{ChainLimit, Validity},
+    revocation::{KeySha256, Revocable},
     verify::Role,
 };
 
@@ -20,6 +21,9 @@ pub struct PeerIdentity {
     pub(crate) path: Validity,
     /// The end of the path.
     pub(crate) anchor: AnchorId,
+    pub(crate) anchor_key: KeySha256,
+    /// The certificates of the path without its end, leaf first.
+    pub(crate) revocable: Vec<Revocable>,
     pub(crate) leaf_sha256: [u8; 32],
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) role: Role,
@@ -96,6 +100,8 @@ pub enum PeerError {
     UnsupportedAlgorithm,
     #[error("the peer's chain breaks a rule of X.509: {0}")]
     Path(webpki::Error),
+    #[error("the peer's chain is revoked: {0}")]
+    Revoked(Revoked),
     #[error("the peer is `{id}`, which is none of the expected servers")]
     Unexpected { id: WorkloadId },
 }
@@ -116,6 +122,7 @@ impl PeerError {
             Self::Authority(_) => "malformed_authority",
             Self::UnsupportedAlgorithm => "unsupported_algorithm",
             Self::Path(_) => "path",
+            Self::Revoked(_) => "revoked",
             Self::Unexpected { .. } => "unexpected_id",
         }
     }
@@ -143,6 +150,12 @@ impl PeerError {
 impl From<LeafError> for PeerError {
     fn from(error: LeafError) -> Self {
         Self::Leaf(error)
+    }
+}
+
+impl From<Revoked> for PeerError {
+    fn from(revoked: Revoked) -> Self {
+        Self::Revoked(revoked)
     }
 }
 

@@ -5,17 +5,19 @@ use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
 
 use crate::{
-    BundleSet, ClientAuthentication, ClientKey, ClientPolicy, PeerError, PeerIdentity, ServerKey, ServerPolicy,
-    SharedClock, TlsPolicies, X509Svid,
+    BundleSet, ClientAuthentication, ClientKey, ClientPolicy, PeerError, PeerIdentity, RevocationSet, Revoked,
+    ServerKey, ServerPolicy, SharedClock, TlsPolicies, X509Svid,
     tls::{client_config, expect_server, server_config},
-    verify::{Role, Trust},
+    verify::{Role, Trust, verify_unrevoked},
 };
 
-/// What a source delivers: our own identity, and the bundles to judge others by.
+/// What a source delivers: our own identity, and what to judge others by.
 #[derive(Clone, Debug)]
 pub struct Material {
     pub svid: X509Svid,
     pub bundles: BundleSet,
+    /// Empty where the source knows of none.
+    pub revocations: RevocationSet,
 }
 
 /// Counts the snapshots of one process, from 1.
@@ -34,6 +36,10 @@ pub struct Snapshot {
     clock: SharedClock,
     svid: X509Svid,
     expires_at: OffsetDateTime,
+    /// How far what is revoked is known; what it is, `trust` has as well.
+    revocations: RevocationSet,
+    own_revoked: Option<Revoked>,
+    renewed_in: Generation,
     servers: Vec<Server>,
     clients: Vec<Client>,
 }
@@ -62,14 +68,17 @@ pub enum SnapshotError {
 impl Snapshot {
     /// Checks that the material belongs together and is valid now, and makes a configuration for each policy.
     ///
-    /// With the bundles of `previous`, its trust epoch goes on: tickets and verified chains stay good, so a new leaf
-    /// costs no full handshakes. With other bundles a new epoch begins, without tickets, and with those chains only
-    /// whose authority is still there.
+    /// With the bundles and revocations of `previous`, its trust epoch goes on: tickets and verified chains stay good, so a
+    /// new leaf costs no full handshakes. With others a new epoch begins, without tickets, and with those chains only
+    /// whose authority is still there, and of which nothing is revoked.
+    ///
+    /// That our own SVID is revoked keeps nothing from becoming live: what was revoked with it has to be.
     pub fn build(material: Material, policies: &TlsPolicies, previous: Option<&Self>) -> Result<Self, SnapshotError> {
-        let Material { svid, bundles } = material;
+        let Material { svid, bundles, revocations } = material;
         let clock = policies.clock().clone();
-        let trust = trust(bundles, previous, clock.now());
-        let expires_at = own_expiry(&svid, &trust, clock.now()).map_err(SnapshotError::Identity)?;
+        let revocations = revocations.forgetting(clock.now());
+        let trust = trust(bundles, revocations.clone(), previous, clock.now());
+        let own = judge_own(&svid, &trust, clock.now()).map_err(SnapshotError::Identity)?;
         let servers = policies
             .servers()
             .iter()
@@ -85,7 +94,14 @@ impl Snapshot {
             .map(|policy| Client { policy: policy.clone(), config: client_config(policy, &svid, &trust, policies) })
             .collect();
         let generation = previous.map_or(Generation::FIRST, |previous| previous.generation.next());
-        Ok(Self { generation, trust, clock, svid, expires_at, servers, clients })
+        let is_renewed =
+            |previous: &&Self| previous.svid.leaf() != svid.leaf() || previous.bundles() != trust.bundles();
+        let renewed_in = match previous {
+            Some(previous) if !is_renewed(&previous) => previous.renewed_in,
+            Some(_) | None => generation,
+        };
+        let OwnChain { expires_at, revoked: own_revoked } = own;
+        Ok(Self { generation, trust, clock, svid, expires_at, revocations, own_revoked, renewed_in, servers, clients })
     }
 
     pub fn generation(&self) -> Generation {
@@ -102,6 +118,22 @@ impl Snapshot {
 
     pub fn bundles(&self) -> &BundleSet {
         self.trust.bundles()
+    }
+
+    /// What is revoked, and how far that is known.
+    pub fn revocations(&self) -> &RevocationSet {
+        &self.revocations
+    }
+
+    /// What of our own chain is revoked: peers refuse it, as they come to know.
+    pub fn own_revoked(&self) -> Option<&Revoked> {
+        self.own_revoked.as_ref()
+    }
+
+    /// The generation in which our SVID or the bundles changed last. What is revoked since then concerns those
+    /// connections only whose peers it is about.
+    pub fn renewed_in(&self) -> Generation {
+        self.renewed_in
     }
 
     /// When peers with the same bundles begin to refuse our own chain: the earliest notAfter of its verified path, the
@@ -168,20 +200,43 @@ impl Snapshot {
     }
 }
 
-/// The previous epoch as long as the bundles are the same, else the next.
-fn trust(bundles: BundleSet, previous: Option<&Snapshot>, now: OffsetDateTime) -> Arc<Trust> {
+/// The previous epoch as long as the same are trusted, else the next.
+fn trust(
+    bundles: BundleSet,
+    revocations: RevocationSet,
+    previous: Option<&Snapshot>,
+    now: OffsetDateTime,
+) -> Arc<Trust> {
     match previous {
-        Some(previous) if *previous.bundles() == bundles => previous.trust.clone(),
-        Some(previous) => Arc::new(previous.trust.next(bundles, now)),
-        None => Arc::new(Trust::new(TrustEpoch::FIRST, bundles)),
+        Some(previous) if *previous.bundles() == bundles && previous.trust.revocations().revokes_same(&revocations) => {
+            previous.trust.clone()
+        }
+        Some(previous) => Arc::new(previous.trust.next(bundles, revocations, now)),
+        None => Arc::new(Trust::new(TrustEpoch::FIRST, bundles, revocations)),
     }
 }
 
-/// Judges our own chain as both kinds of peers would.
-fn own_expiry(svid: &X509Svid, trust: &Trust, now: OffsetDateTime) -> Result<OffsetDateTime, PeerError> {
+/// What peers make of our own chain.
+struct OwnChain {
+    expires_at: OffsetDateTime,
+    revoked: Option<Revoked>,
+}
+
+/// Judges our own chain as both kinds of peers would, but for what is revoked of it, which is told.
+fn judge_own(svid: &X509Svid, trust: &Trust, now: OffsetDateTime) -> Result<OwnChain, PeerError> {
     let (leaf, intermediates) = svid.chain().split_first().ok_or(PeerError::NoCertificate)?;
-    trust.judge(Role::Client, leaf, intermediates, now)?;
-    Ok(trust.judge(Role::Server, leaf, intermediates, now)?.expires_at())
+    let mut own = OwnChain { expires_at: OffsetDateTime::UNIX_EPOCH, revoked: None };
+    for role in [Role::Client, Role::Server] {
+        own.expires_at = match trust.judge(role, leaf, intermediates, now) {
+            Ok(peer) => peer.expires_at(),
+            Err(PeerError::Revoked(revoked)) => {
+                own.revoked = Some(revoked);
+                verify_unrevoked(trust.bundles(), role, leaf, intermediates, now)?
+            }
+            Err(error) => return Err(error),
+        };
+    }
+    Ok(own)
 }
 
 /// The tickets of the same policy in the same trust epoch, else new ones. Another own ID is a new server too: whoever

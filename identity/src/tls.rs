@@ -26,8 +26,8 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::{
-    BundleSet, ClientAuthentication, ClientCredentials, ClientPolicy, PeerError, PeerIdentity, ServerPolicy,
-    SharedClock, SpiffeIdPatterns, TlsPolicies, X509Svid,
+    BundleSet, ClientAuthentication, ClientCredentials, ClientPolicy, PeerError, PeerIdentity, RevocationSet,
+    ServerPolicy, SharedClock, SpiffeIdPatterns, TlsPolicies, X509Svid,
     session_store::SessionStore,
     snapshot::TrustEpoch,
     verify::{Role, Trust, unix_time},
@@ -50,14 +50,15 @@ pub fn provider() -> &'static Arc<CryptoProvider> {
 }
 
 /// A client configuration for the time before the first SVID: it presents nothing and verifies the server against
-/// `bundles` and `servers` within the handshake. It does not resume sessions.
+/// `bundles`, what is revoked, and `servers` within the handshake. It does not resume sessions.
 pub fn bootstrap_client_config(
     bundles: &BundleSet,
+    revocations: &RevocationSet,
     servers: &SpiffeIdPatterns,
     alpn: Vec<Vec<u8>>,
     clock: SharedClock,
 ) -> Arc<ClientConfig> {
-    let trust = Arc::new(Trust::new(TrustEpoch::FIRST, bundles.clone()));
+    let trust = Arc::new(Trust::new(TrustEpoch::FIRST, bundles.clone(), revocations.clone()));
     let verifier = ServerVerifier { trust, clock: clock.clone(), servers: servers.clone(), sessions: None };
     let mut config = verifying(ClientConfig::builder_with_details, clock, verifier).with_no_client_auth();
     config.alpn_protocols = alpn;

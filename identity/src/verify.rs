@@ -6,11 +6,13 @@ use time::OffsetDateTime;
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
 use crate::{
-    BundleSet, LeafError, PeerError, PeerIdentity, TrustBundle, TrustDomain, TrustEpoch, WorkloadId, authority,
+    BundleSet, LeafError, PeerError, PeerIdentity, RevocationSet, Revocations, Revoked, TrustBundle, TrustDomain,
+    TrustEpoch, WorkloadId, authority,
     bundle::{AnchorFacts, AnchorId},
     certificate::{Validity, check_limits, parse, validity},
     chain_cache::{ChainCache, ChainKey},
     leaf::Leaf,
+    revocation::{KeySha256, Revocable, key_id},
     tls::provider,
 };
 
@@ -25,6 +27,7 @@ pub(crate) enum Role {
 pub(crate) struct Trust {
     epoch: TrustEpoch,
     bundles: BundleSet,
+    revocations: RevocationSet,
     clients: ChainCache,
     servers: ChainCache,
 }
@@ -48,19 +51,24 @@ struct Path {
     /// When all its certificates are valid.
     validity: Validity,
     anchor: AnchorId,
+    anchor_key: KeySha256,
+    /// The key identifier of who signed the leaf.
+    signer: Option<Box<[u8]>>,
+    /// The intermediates, that of the leaf's signer first.
+    intermediates: Vec<Revocable>,
     order: PresentedOrder,
 }
 
 impl Trust {
-    pub(crate) fn new(epoch: TrustEpoch, bundles: BundleSet) -> Self {
-        Self { epoch, bundles, clients: ChainCache::new(), servers: ChainCache::new() }
+    pub(crate) fn new(epoch: TrustEpoch, bundles: BundleSet, revocations: RevocationSet) -> Self {
+        Self { epoch, bundles, revocations, clients: ChainCache::new(), servers: ChainCache::new() }
     }
 
-    /// The next epoch, which goes on with what was found in this one and still holds: an authority that joins or leaves
-    /// costs the peers of the others no new verification. The entries are shared, the caches are not, so that no epoch
-    /// keeps an earlier one in memory.
-    pub(crate) fn next(&self, bundles: BundleSet, now: OffsetDateTime) -> Self {
-        let next = Self::new(self.epoch.next(), bundles);
+    /// The next epoch, which goes on with what was found in this one and still holds: an authority that joins or leaves,
+    /// and a peer that is revoked, cost the others no new verification. The entries are shared, the caches are not, so that
+    /// no epoch keeps an earlier one in memory.
+    pub(crate) fn next(&self, bundles: BundleSet, revocations: RevocationSet, now: OffsetDateTime) -> Self {
+        let next = Self::new(self.epoch.next(), bundles, revocations);
         for (from, to) in [(&self.clients, &next.clients), (&self.servers, &next.servers)] {
             // What its authority's certificate ends first could last longer under another one for the same key.
             let lasts = |peer: &PeerIdentity, anchor: &AnchorFacts| peer.path.not_after < anchor.validity.not_after;
@@ -75,6 +83,10 @@ impl Trust {
 
     pub(crate) fn bundles(&self) -> &BundleSet {
         &self.bundles
+    }
+
+    pub(crate) fn revocations(&self) -> &RevocationSet {
+        &self.revocations
     }
 
     /// Who the presented chain belongs to, if it can be trusted now. The same for full and for resumed handshakes.
@@ -92,7 +104,7 @@ impl Trust {
         if let Some(peer) = self.cache(role).get(&key, now) {
             return Ok(peer);
         }
-        let verified = verify(&self.bundles, role, leaf, intermediates, now)?;
+        let verified = verify(&self.bundles, &self.revocations, role, leaf, intermediates, now)?;
         let peer = Arc::new(verified.peer);
         if verified.order == PresentedOrder::OfThePath {
             self.cache(role).insert(key, &peer, now);
@@ -108,6 +120,7 @@ impl Trust {
         if self.anchor_of(peer, now).is_some() {
             return Ok(());
         }
+        self.without_any_path(peer)?;
         // Another authority of the domain, one for the same key perhaps, may vouch for it. If not, this says why.
         let (leaf, intermediates) = peer.chain.split_first().ok_or(PeerError::NoCertificate)?;
         self.judge(peer.role, leaf, intermediates, now).map(drop)
@@ -121,13 +134,27 @@ impl Trust {
     /// certificate on the path, whose intersection is `peer.path`; and on its anchor: name, key, name constraints,
     /// path length and validity, all of them read from the one certificate that the anchor's ID is the hash of. It must
     /// be in the bundle of the peer's own trust domain, for that bundle alone judges it. Other anchors may open
-    /// other paths, but close none. Whatever else comes to decide about a peer, as revocation will, is asked here too:
-    /// so it is asked of cached chains and of live connections at each change of trust.
+    /// other paths, but close none. What is revoked of the path closes it, at each change of trust for cached chains and
+    /// live connections alike. Whatever else comes to decide about a peer is asked here too.
     fn anchor_of(&self, peer: &PeerIdentity, now: OffsetDateTime) -> Option<&AnchorFacts> {
         if !peer.path.contains(now) {
             return None;
         }
+        if let Some(revocations) = self.revocations.get(peer.id.trust_domain())
+            && check_revoked(revocations, &peer.revocable, peer.anchor_key).is_err()
+        {
+            return None;
+        }
         self.bundles.get(peer.id.trust_domain())?.find(peer.anchor)
+    }
+
+    /// Refuses a peer that no other path can help: its own certificate is revoked, or the key that signed it. So many may
+    /// be revoked at once that their paths are not to be built for nothing.
+    fn without_any_path(&self, peer: &PeerIdentity) -> Result<(), Revoked> {
+        let Some(revocations) = self.revocations.get(peer.id.trust_domain()) else { return Ok(()) };
+        let Some((leaf, above)) = peer.revocable.split_first() else { return Ok(()) };
+        revocations.check(leaf)?;
+        revocations.check_key(above.first().map_or(peer.anchor_key, |signer| signer.key))
     }
 
     pub(crate) fn cache(&self, role: Role) -> &ChainCache {
@@ -141,6 +168,7 @@ impl Trust {
 /// Trust domain, its bundle, the path, the leaf: in this order.
 fn verify(
     bundles: &BundleSet,
+    revocations: &RevocationSet,
     role: Role,
     leaf_der: &CertificateDer<'_>,
     intermediates: &[CertificateDer<'_>],
@@ -149,13 +177,36 @@ fn verify(
     let leaf = Leaf::parse(leaf_der)?;
     let id = leaf.claimed_id()?;
     let bundle = bundle_of(bundles, id.trust_domain())?;
-    let path = build_path(bundle, role, leaf_der, intermediates, now)?;
+    let revocations = revocations.get(id.trust_domain());
+    let path = build_path(bundle, revocations, role, leaf_der, intermediates, now)?;
     leaf.check()?;
     let whole = leaf.validity().intersection(path.validity);
     // webpki counts whole seconds.
     check_time(whole, now)?;
-    let path = Path { validity: whole, ..path };
-    Ok(Verified { peer: identity(id, &leaf, &path, leaf_der, intermediates, role), order: path.order })
+    let revocable = leaf.revocable(path.signer.as_deref());
+    if let Some(revocations) = revocations {
+        revocations.check(&revocable)?;
+    }
+    let (order, path) = (path.order, Path { validity: whole, ..path });
+    Ok(Verified { peer: identity(id, &leaf, revocable, path, leaf_der, intermediates, role), order })
+}
+
+/// When a chain expires that is judged as if nothing was revoked. Nothing of that is remembered.
+pub(crate) fn verify_unrevoked(
+    bundles: &BundleSet,
+    role: Role,
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    now: OffsetDateTime,
+) -> Result<OffsetDateTime, PeerError> {
+    verify(bundles, &RevocationSet::default(), role, leaf, intermediates, now)
+        .map(|verified| verified.peer.expires_at())
+}
+
+/// Whether anything of a path is revoked.
+fn check_revoked(revocations: &Revocations, path: &[Revocable], anchor: KeySha256) -> Result<(), Revoked> {
+    path.iter().try_for_each(|certificate| revocations.check(certificate))?;
+    revocations.check_key(anchor)
 }
 
 fn bundle_of<'b>(bundles: &'b BundleSet, trust_domain: &TrustDomain) -> Result<&'b TrustBundle, PeerError> {
@@ -165,6 +216,7 @@ fn bundle_of<'b>(bundles: &'b BundleSet, trust_domain: &TrustDomain) -> Result<&
 /// Builds a path from the leaf over the presented intermediates to an anchor of this one bundle.
 fn build_path(
     bundle: &TrustBundle,
+    revocations: Option<&Revocations>,
     role: Role,
     leaf: &CertificateDer<'_>,
     intermediates: &[CertificateDer<'_>],
@@ -174,7 +226,7 @@ fn build_path(
     // webpki goes on to other candidates after a refusal, so the last word counts.
     let judged = RefCell::new(None);
     let judge = |candidate: &VerifiedPath<'_>| {
-        let path = check_authorities(candidate, bundle, intermediates, now);
+        let path = check_authorities(candidate, bundle, revocations, intermediates, now);
         let verdict = if path.is_ok() { Ok(()) } else { Err(webpki::Error::UnknownIssuer) };
         judged.replace(Some(path));
         verdict
@@ -200,11 +252,12 @@ fn build_path(
     }
 }
 
-/// What webpki does not check of a path: the anchor's validity and path length, and the rules for a trust domain's
-/// authorities.
+/// What webpki does not check of a path: the anchor's validity and path length, the rules for a trust domain's
+/// authorities, and what is revoked of them.
 fn check_authorities(
     candidate: &VerifiedPath<'_>,
     bundle: &TrustBundle,
+    revocations: Option<&Revocations>,
     presented: &[CertificateDer<'_>],
     now: OffsetDateTime,
 ) -> Result<Path, PeerError> {
@@ -214,20 +267,32 @@ fn check_authorities(
     let mut authorities = anchor.validity;
     let mut used = 0;
     let mut in_order = true;
+    let mut intermediates = Vec::new();
+    let mut signer = None;
     for intermediate in candidate.intermediate_certificates() {
         let der = intermediate.der();
         let certificate = parse(&der).map_err(|malformed| PeerError::Authority(malformed.into()))?;
         authority::check(&certificate, bundle.trust_domain())?;
         authorities = authorities.intersection(validity(&certificate));
         in_order &= presented.get(used).is_some_and(|presented| *presented == der);
+        if used == 0 {
+            signer = key_id(&certificate).map(Into::into);
+        }
+        intermediates.push(Revocable::of(&certificate, None));
         used += 1;
+    }
+    if used == 0 {
+        signer.clone_from(&anchor.key_id);
     }
     if anchor.path_length.is_some_and(|length| used > length as usize) {
         return Err(PeerError::Path(webpki::Error::PathLenConstraintViolated));
     }
     check_time(authorities, now)?;
+    if let Some(revocations) = revocations {
+        check_revoked(revocations, &intermediates, anchor.key)?;
+    }
     let order = if in_order && used == presented.len() { PresentedOrder::OfThePath } else { PresentedOrder::Other };
-    Ok(Path { validity: authorities, anchor: anchor.id, order })
+    Ok(Path { validity: authorities, anchor: anchor.id, anchor_key: anchor.key, signer, intermediates, order })
 }
 
 fn check_time(validity: Validity, now: OffsetDateTime) -> Result<(), PeerError> {
@@ -243,7 +308,8 @@ fn check_time(validity: Validity, now: OffsetDateTime) -> Result<(), PeerError> 
 fn identity(
     id: WorkloadId,
     leaf: &Leaf<'_>,
-    path: &Path,
+    revocable: Revocable,
+    path: Path,
     leaf_der: &CertificateDer<'_>,
     intermediates: &[CertificateDer<'_>],
     role: Role,
@@ -251,12 +317,15 @@ fn identity(
     let mut leaf_sha256 = [0; 32];
     leaf_sha256.copy_from_slice(digest(&SHA256, leaf_der).as_ref());
     let chain = std::iter::once(leaf_der).chain(intermediates).map(|der| der.clone().into_owned()).collect();
+    let revocable = std::iter::once(revocable).chain(path.intermediates).collect();
     PeerIdentity {
         id,
         serial: leaf.serial(),
         leaf: leaf.validity(),
         path: path.validity,
         anchor: path.anchor,
+        anchor_key: path.anchor_key,
+        revocable,
         leaf_sha256,
         chain,
         role,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use signet_identity::{
-    BundleSet, IdentityPublisher, LiveIdentity, ManualClock, Material, Snapshot, TlsPolicies, TrustBundle, X509Svid,
-    live,
+    BundleSet, IdentityPublisher, LiveIdentity, ManualClock, Material, RevocationSet, Snapshot, TlsPolicies,
+    TrustBundle, X509Svid, live,
 };
 use signet_test_pki::Authority;
 use time::{Duration, OffsetDateTime};
@@ -48,6 +48,7 @@ impl TestIdentity {
         let domain = "example.org".parse().unwrap();
         let bundle = TrustBundle::new(domain, vec![self.root.root_certificate().clone()]).unwrap();
         let bundles: BundleSet = [bundle].into_iter().collect();
-        Snapshot::build(Material { svid, bundles }, &self.policies, previous).unwrap()
+        Snapshot::build(Material { svid, bundles, revocations: RevocationSet::default() }, &self.policies, previous)
+            .unwrap()
     }
 }

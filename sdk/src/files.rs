@@ -24,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-use signet_identity::{BundleError, BundleSet, Material, SvidError, TlsPolicies, TrustBundle, X509Svid};
+use signet_identity::{BundleError, BundleSet, Material, RevocationSet, SvidError, TlsPolicies, TrustBundle, X509Svid};
 use tokio::time::Instant;
 
 use self::{
@@ -251,7 +251,7 @@ fn material(files: &Files, paths: &FilePaths) -> Result<Material, Unusable> {
     })?;
     let bundle = TrustBundle::from_pem(svid.id().trust_domain().clone(), &files.bundle)
         .map_err(|source| Unusable::Bundle { path: paths.bundle.clone(), source })?;
-    Ok(Material { svid, bundles: BundleSet::from_iter([bundle]) })
+    Ok(Material { svid, bundles: BundleSet::from_iter([bundle]), revocations: RevocationSet::default() })
 }
 
 #[cfg(test)]

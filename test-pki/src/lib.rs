@@ -16,7 +16,7 @@
 
 use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
+    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SigningKey as _,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::{Duration, OffsetDateTime};
@@ -79,6 +79,11 @@ impl Authority {
         params.self_signed(self.issuer.key()).expect("a root").der().clone()
     }
 
+    /// A certificate by this CA for the name and key of another.
+    pub fn cross_signed(&self, other: &Self) -> CertificateDer<'static> {
+        other.params.signed_by(other.issuer.key(), &self.issuer).expect("an intermediate").der().clone()
+    }
+
     /// An intermediate of the same trust domain with pathLen 0.
     pub fn intermediate(&self) -> Self {
         self.intermediate_with(|params| params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0)))
@@ -118,6 +123,16 @@ impl Authority {
     /// The self-signed root at the top, which a trust bundle holds.
     pub fn root_certificate(&self) -> &CertificateDer<'static> {
         &self.path[self.path.len() - 1]
+    }
+
+    /// This CA's certificate and those above it, without the root; of a root, its own.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.path[..(self.path.len() - 1).max(1)]
+    }
+
+    /// ECDSA with P-256 and SHA-256, ASN.1, by this CA's key.
+    pub fn sign(&self, message: &[u8]) -> Vec<u8> {
+        self.issuer.key().sign(message).expect("a signature")
     }
 
     pub fn trust_domain(&self) -> &str {
@@ -192,6 +207,12 @@ impl Issued {
     /// The private key, PKCS#8.
     pub fn key(&self) -> PrivateKeyDer<'static> {
         PrivatePkcs8KeyDer::from(self.key.clone()).into()
+    }
+
+    /// ECDSA with P-256 and SHA-256, ASN.1, by this key.
+    pub fn sign(&self, message: &[u8]) -> Vec<u8> {
+        let key = KeyPair::try_from(&self.key[..]).expect("a P-256 key");
+        key.sign(message).expect("a signature")
     }
 
     pub fn chain_pem(&self) -> String {

@@ -28,8 +28,8 @@ use signet_benches::pki::BenchPki;
 use signet_gateway::Started;
 use signet_gateway::config::Gateway;
 use signet_identity::{
-    ClientCredentials, ClientPolicy, Material, Snapshot, SpiffeIdPattern, SystemClock, TlsPolicies, TrustBundle,
-    X509Svid,
+    ClientCredentials, ClientPolicy, Material, RevocationSet, Snapshot, SpiffeIdPattern, SystemClock, TlsPolicies,
+    TrustBundle, X509Svid,
 };
 use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
@@ -198,7 +198,11 @@ fn client_config(pki: &BenchPki, alpn: &str) -> anyhow::Result<Arc<ClientConfig>
     let issued = pki.client(0, LIFE);
     let svid = X509Svid::from_der(issued.chain.clone(), issued.key())?;
     let bundle = TrustBundle::new(svid.id().trust_domain().clone(), vec![pki.root().clone()])?;
-    let snapshot = Snapshot::build(Material { svid, bundles: [bundle].into_iter().collect() }, &policies, None)?;
+    let snapshot = Snapshot::build(
+        Material { svid, bundles: [bundle].into_iter().collect(), revocations: RevocationSet::default() },
+        &policies,
+        None,
+    )?;
     Ok(snapshot.client(key).clone())
 }
 

@@ -126,7 +126,8 @@ mod tests {
     use std::task::{Context, Wake, Waker};
 
     use signet_identity::{
-        ClientAuthentication, Material, ServerKey, ServerPolicy, SystemClock, TlsPolicies, TrustBundle, X509Svid,
+        ClientAuthentication, Material, RevocationSet, ServerKey, ServerPolicy, SystemClock, TlsPolicies, TrustBundle,
+        X509Svid,
     };
     use signet_test_pki::Authority;
 
@@ -153,7 +154,8 @@ mod tests {
             let roots = [&self.own].into_iter().chain(others.iter().copied());
             let roots = roots.map(|root| root.root_certificate().clone()).collect();
             let bundle = TrustBundle::new("example.org".parse().unwrap(), roots).unwrap();
-            let material = Material { svid, bundles: [bundle].into_iter().collect() };
+            let material =
+                Material { svid, bundles: [bundle].into_iter().collect(), revocations: RevocationSet::default() };
             Snapshot::build(material, &self.policies, previous).unwrap()
         }
 

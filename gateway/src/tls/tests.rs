@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use signet_identity::{
-    ClientAuthentication, ClientCredentials, ClientKey, ClientPolicy, Material, ServerKey, ServerPolicy, Snapshot,
-    SystemClock, TlsPolicies, TrustBundle, X509Svid,
+    ClientAuthentication, ClientCredentials, ClientKey, ClientPolicy, Material, RevocationSet, ServerKey, ServerPolicy,
+    Snapshot, SystemClock, TlsPolicies, TrustBundle, X509Svid,
 };
 use signet_test_pki::Authority;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -38,7 +38,8 @@ impl Ends {
         let svid = X509Svid::from_der(issued.chain.clone(), issued.key()).unwrap();
         let roots = vec![authority.root_certificate().clone()];
         let bundle = TrustBundle::new("example.org".parse().unwrap(), roots).unwrap();
-        let material = Material { svid, bundles: [bundle].into_iter().collect() };
+        let material =
+            Material { svid, bundles: [bundle].into_iter().collect(), revocations: RevocationSet::default() };
         let snapshot = Snapshot::build(material, &policies, None).unwrap();
         Self { snapshot, server, client }
     }

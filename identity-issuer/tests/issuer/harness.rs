@@ -9,8 +9,8 @@ use identity_issuer::{Config, Environment, Passphrase, Phase, RunError, SealStre
 use rcgen::{CertificateParams, KeyPair};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
 use signet_identity::{
-    BundleSet, ClientCredentials, ClientPolicy, Material, Snapshot, SpiffeIdPatterns, SystemClock, TlsPolicies,
-    TrustBundle, X509Svid, bootstrap_client_config,
+    BundleSet, ClientCredentials, ClientPolicy, Material, RevocationSet, Snapshot, SpiffeIdPatterns, SystemClock,
+    TlsPolicies, TrustBundle, X509Svid, bootstrap_client_config,
 };
 use signet_proto::admin::v1::admin_service_client::AdminServiceClient;
 use signet_proto::admin::v1::{ApplyPolicyRequest, CreateJoinTokenRequest, PolicyFile};
@@ -228,6 +228,7 @@ impl Issuer {
     pub fn stranger_config(&self) -> Arc<rustls::ClientConfig> {
         bootstrap_client_config(
             &BundleSet::from_iter([self.bundle.clone()]),
+            &RevocationSet::default(),
             &issuer_only(),
             vec![b"h2".to_vec()],
             Arc::new(SystemClock),
@@ -259,7 +260,9 @@ impl Issuer {
         });
         // Whoever is no member of the trust domain knows its bundle all the same.
         let bundles = BundleSet::from_iter([self.bundle.clone(), bundle]);
-        let snapshot = Snapshot::build(Material { svid, bundles }, &policies, None).unwrap();
+        let snapshot =
+            Snapshot::build(Material { svid, bundles, revocations: RevocationSet::default() }, &policies, None)
+                .unwrap();
         self.connect(Arc::clone(snapshot.client(key))).await
     }
 

@@ -14,7 +14,9 @@ use signet_test_pki::{Authority, Leaf};
 use time::{Duration, OffsetDateTime};
 
 use super::*;
-use crate::{ClientKey, Clock, LeafError, ManualClock, Material, ServerKey, Snapshot, TlsPolicies, TrustBundle};
+use crate::{
+    ClientKey, Clock, LeafError, ManualClock, Material, RevocationSet, ServerKey, Snapshot, TlsPolicies, TrustBundle,
+};
 
 const CLIENT: &str = "spiffe://example.org/client";
 const SERVER: &str = "spiffe://example.org/server";
@@ -74,7 +76,8 @@ impl Mesh {
     fn snapshot_with(&self, leaf: Leaf<'_>, bundles: BundleSet, previous: Option<&Snapshot>) -> Snapshot {
         let issued = leaf.issue();
         let svid = X509Svid::from_der(issued.chain.clone(), issued.key()).unwrap();
-        Snapshot::build(Material { svid, bundles }, &self.policies, previous).unwrap()
+        Snapshot::build(Material { svid, bundles, revocations: RevocationSet::default() }, &self.policies, previous)
+            .unwrap()
     }
 
     /// The next snapshot of a process, with an hour to live.
@@ -170,7 +173,7 @@ fn connections_are_tls13_with_the_hybrid_key_exchange_and_name_no_server() {
     assert_eq!(connected.server.alpn_protocol(), Some(&b"h2"[..]));
     assert_eq!(connected.server.server_name(), None);
 
-    let trust = Arc::new(Trust::new(TrustEpoch::FIRST, mesh.bundles()));
+    let trust = Arc::new(Trust::new(TrustEpoch::FIRST, mesh.bundles(), RevocationSet::default()));
     let verifier =
         ServerVerifier { trust, clock: mesh.clock.shared(), servers: SpiffeIdPatterns::default(), sessions: None };
     let old = ClientConfig::builder_with_provider(Arc::new(default_provider()))
@@ -238,7 +241,13 @@ fn before_the_first_svid_the_server_is_verified_and_nothing_is_presented() {
     let mesh = Mesh::new();
     let server = mesh.snapshot(SERVER, None);
     let config = |servers: SpiffeIdPatterns| {
-        bootstrap_client_config(&mesh.bundles(), &servers, vec![b"h2".to_vec()], mesh.clock.shared())
+        bootstrap_client_config(
+            &mesh.bundles(),
+            &RevocationSet::default(),
+            &servers,
+            vec![b"h2".to_vec()],
+            mesh.clock.shared(),
+        )
     };
     let right = config(SpiffeIdPatterns::from(&SERVER.parse().unwrap()));
     let connected = connect(&right, server.server(mesh.lenient)).unwrap();
@@ -346,7 +355,8 @@ fn policies_that_are_built_anew_share_no_tickets_with_those_before() {
     let lenient = again.server(ServerPolicy { alpn: vec![b"h2".to_vec()], clients: ClientAuthentication::Optional });
     let (client, server) = (mesh.snapshot(CLIENT, None), mesh.snapshot(SERVER, None));
     connect(client.client(mesh.present), server.server(mesh.strict)).unwrap();
-    let material = Material { svid: server.svid().clone(), bundles: mesh.bundles() };
+    let material =
+        Material { svid: server.svid().clone(), bundles: mesh.bundles(), revocations: RevocationSet::default() };
     let next = Snapshot::build(material, &again, Some(&server)).unwrap();
     assert_eq!(next.trust_epoch(), server.trust_epoch());
     let connected = connect(client.client(mesh.present), next.server(lenient)).unwrap();

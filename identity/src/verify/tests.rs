@@ -11,6 +11,7 @@ const CART: &str = "spiffe://example.org/shop/cart";
 
 mod attacks;
 mod epochs;
+mod revoked;
 
 /// A trust domain with a root in the bundle and an intermediate that issues.
 struct Domain {
@@ -34,7 +35,7 @@ fn bundle(root: &Authority) -> TrustBundle {
 }
 
 fn trust(bundles: impl IntoIterator<Item = TrustBundle>) -> Trust {
-    Trust::new(TrustEpoch::FIRST, bundles.into_iter().collect())
+    Trust::new(TrustEpoch::FIRST, bundles.into_iter().collect(), RevocationSet::default())
 }
 
 fn now() -> OffsetDateTime {

@@ -2,7 +2,9 @@
 //! snapshot's business.
 
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use signet_identity::{BundleError, BundleSet, Material, SpiffeIdError, SvidError, TrustBundle, X509Svid};
+use signet_identity::{
+    BundleError, BundleSet, Material, RevocationSet, SpiffeIdError, SvidError, TrustBundle, X509Svid,
+};
 use signet_proto::identity::v1;
 
 /// One message, encoded. 64 bundles of a few authorities each are 200 KiB.
@@ -65,7 +67,10 @@ pub(super) fn answered(
         let said = said.chars().take(128).collect();
         return Err(AnswerError::Contradiction { said, certified: svid.id().to_string() });
     }
-    Ok(Answered { material: Material { svid, bundles: bundle_set(bundles)? }, versions })
+    Ok(Answered {
+        material: Material { svid, bundles: bundle_set(bundles)?, revocations: RevocationSet::default() },
+        versions,
+    })
 }
 
 /// One that is too long to be kept is none.

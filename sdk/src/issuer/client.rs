@@ -142,7 +142,7 @@ fn reason(status: &Status) -> String {
 }
 
 /// Exchanges a proof of who this is for the first SVID. The caller has no certificate: it believes the issuer by the
-/// bootstrap bundle, and by what was in force last, and the issuer believes the proof. One that wants to be left alone is, for at most `longest`.
+/// bootstrap bundle, and by what was in force last and what is known to be revoked, and the issuer believes the proof. One that wants to be left alone is, for at most `longest`.
 ///
 /// Not even where there are several is the call itself given up early: the issuer may be waiting for a rule, and a proof that it
 /// uses up after that is lost. A connection that is dead ends the call; keep-alive finds that out.
@@ -155,7 +155,9 @@ pub(super) async fn attest(
     longest: Duration,
 ) -> Result<Answered, CallError> {
     let bundles = BundleSet::from_iter([endpoint.believed(held)]);
-    let tls = bootstrap_client_config(&bundles, &endpoint.expected(), vec![b"h2".to_vec()], clock.clone());
+    let revocations = held.map(|held| held.revocations().clone()).unwrap_or_default();
+    let alpn = vec![b"h2".to_vec()];
+    let tls = bootstrap_client_config(&bundles, &revocations, &endpoint.expected(), alpn, clock.clone());
     let key = NewKey::generate()?;
     let csr = key.request()?;
     let way = Way::to(endpoint);

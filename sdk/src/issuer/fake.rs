@@ -16,8 +16,8 @@ use futures_util::{Stream, StreamExt as _, stream};
 use rcgen::{PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm};
 use rustls_pki_types::CertificateDer;
 use signet_identity::{
-    BundleSet, ClientAuthentication, Material, ServerPolicy, Snapshot, SystemClock, TlsPolicies, TrustBundle, X509Svid,
-    live,
+    BundleSet, ClientAuthentication, Material, RevocationSet, ServerPolicy, Snapshot, SystemClock, TlsPolicies,
+    TrustBundle, X509Svid, live,
 };
 use signet_proto::identity::v1::{
     self, AttestRequest, AttestResponse, ChallengeRequest, ChallengeResponse, IssueRequest, IssueResponse, RenewNow,
@@ -146,7 +146,8 @@ impl FakeIssuer {
         let clock = Arc::new(SystemClock);
         let mut policies = TlsPolicies::new(clock.clone());
         let key = policies.server(ServerPolicy { alpn: vec![b"h2".to_vec()], clients: ClientAuthentication::Optional });
-        let material = Material { svid, bundles: BundleSet::from_iter([self.bundle()]) };
+        let material =
+            Material { svid, bundles: BundleSet::from_iter([self.bundle()]), revocations: RevocationSet::default() };
         let (publisher, identity) = live(Snapshot::build(material, &policies, None).unwrap());
         let service = IdentityServiceServer::new(self.clone());
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();

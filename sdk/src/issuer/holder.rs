@@ -237,7 +237,8 @@ impl Holder {
         if *current.bundles() == bundles {
             return Ok(());
         }
-        let offered = delivery.offer(Material { svid: current.svid().clone(), bundles });
+        let revocations = current.revocations().clone();
+        let offered = delivery.offer(Material { svid: current.svid().clone(), bundles, revocations });
         offered.map(drop).map_err(|refused| cause::whole(&refused).to_string())
     }
 }

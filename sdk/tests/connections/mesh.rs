@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use signet_identity::{
-    BundleSet, ClientAuthentication, ClientCredentials, ClientKey, ClientPolicy, LiveIdentity, Material, ServerKey,
-    ServerPolicy, SystemClock, TlsPolicies, TrustBundle, X509Svid,
+    BundleSet, ClientAuthentication, ClientCredentials, ClientKey, ClientPolicy, LiveIdentity, Material, RevocationSet,
+    ServerKey, ServerPolicy, SystemClock, TlsPolicies, TrustBundle, X509Svid,
 };
 use signet_sdk::{Delivery, Running, Source, start};
 use signet_test_pki::Authority;
@@ -47,7 +47,7 @@ pub fn material(authority: &Authority, id: &str, ttl: Duration, roots: &[&Author
     let svid = X509Svid::from_der(issued.chain.clone(), issued.key()).unwrap();
     let roots = roots.iter().map(|root| root.root_certificate().clone()).collect();
     let bundle = TrustBundle::new(svid.id().trust_domain().clone(), roots).unwrap();
-    Material { svid, bundles: BundleSet::from_iter([bundle]) }
+    Material { svid, bundles: BundleSet::from_iter([bundle]), revocations: RevocationSet::default() }
 }
 
 impl Workload {

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use signet_benches::pki::{SERVER_ID, TRUST_DOMAIN};
 use signet_identity::{
-    ClientCredentials, ClientKey, ClientPolicy, Material, Snapshot, SystemClock, TlsPolicies, TrustBundle, X509Svid,
+    ClientCredentials, ClientKey, ClientPolicy, Material, RevocationSet, Snapshot, SystemClock, TlsPolicies,
+    TrustBundle, X509Svid,
 };
 use signet_test_pki::{Authority, Issued, pem};
 use tokio::sync::Semaphore;
@@ -122,7 +123,8 @@ fn snapshot(
     previous: Option<&Snapshot>,
 ) -> anyhow::Result<Snapshot> {
     let svid = X509Svid::from_der(issued.chain.clone(), issued.key())?;
-    let material = Material { svid, bundles: [bundle.clone()].into_iter().collect() };
+    let material =
+        Material { svid, bundles: [bundle.clone()].into_iter().collect(), revocations: RevocationSet::default() };
     Ok(Snapshot::build(material, policies, previous)?)
 }
 

@@ -8,7 +8,7 @@ use rcgen::{CertificateParams, KeyPair};
 use rustls::ClientConfig;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
-use signet_identity::{BundleSet, SpiffeIdPatterns, SystemClock, TrustBundle, bootstrap_client_config};
+use signet_identity::{BundleSet, RevocationSet, SpiffeIdPatterns, SystemClock, TrustBundle, bootstrap_client_config};
 use signet_proto::identity::v1::identity_service_client::IdentityServiceClient;
 use signet_proto::identity::v1::{AttestRequest, KubernetesToken, X509Svid, attest_request::Proof};
 use tokio::net::TcpStream;
@@ -51,7 +51,13 @@ pub(crate) fn attestation(token: String, csr: Vec<u8>, wait: Option<Duration>) -
 pub(crate) fn strangers_config(bundle: TrustBundle) -> anyhow::Result<Arc<ClientConfig>> {
     let bundles = BundleSet::from_iter([bundle]);
     let servers = SpiffeIdPatterns::from_iter(["spiffe://example.org/signet/issuer".parse()?]);
-    Ok(bootstrap_client_config(&bundles, &servers, vec![b"h2".to_vec()], Arc::new(SystemClock)))
+    Ok(bootstrap_client_config(
+        &bundles,
+        &RevocationSet::default(),
+        &servers,
+        vec![b"h2".to_vec()],
+        Arc::new(SystemClock),
+    ))
 }
 
 impl Place {

@@ -7,7 +7,7 @@ use super::*;
 impl Trust {
     /// The next epoch, in which the one domain trusts these certificates.
     fn then(&self, authorities: &[&CertificateDer<'static>]) -> Self {
-        self.next([domain_of(authorities)].into_iter().collect(), now())
+        self.next([domain_of(authorities)].into_iter().collect(), RevocationSet::default(), now())
     }
 }
 
@@ -92,7 +92,7 @@ fn an_authority_that_moves_to_another_trust_domain_takes_nobody_along() {
     let peer = judge(&first, &issued.chain, now()).unwrap();
     let moved = TrustBundle::new("other.org".parse().unwrap(), vec![root.certificate().clone()]).unwrap();
     for bundles in [vec![moved.clone()], vec![moved, domain_of(&[])]] {
-        let second = first.next(bundles.into_iter().collect(), now());
+        let second = first.next(bundles.into_iter().collect(), RevocationSet::default(), now());
         assert!(second.still_accepts(&peer, now()).is_err());
         assert!(judge(&second, &issued.chain, now()).is_err());
         assert_eq!(second.cache(Role::Client).len(), 0);
