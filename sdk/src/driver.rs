@@ -121,19 +121,44 @@ pub enum Refused {
 impl Delivery {
     /// Makes `material` live at the next handshake, or refuses it whole: then the old snapshot stays.
     pub fn offer(&mut self, material: Material) -> Result<Arc<Snapshot>, Refused> {
-        let published = self.offer_quietly(material);
-        if let Err(refused) = &published {
-            self.monitor.refused(cause::whole(refused));
-        }
-        published
+        self.prepare(material).inspect(|_| self.announce())
     }
 
     /// The same, for a source that judges by itself whether a refusal is to be told.
     pub(crate) fn offer_quietly(&mut self, material: Material) -> Result<Arc<Snapshot>, Refused> {
+        self.prepare_quietly(material).inspect(|_| self.announce())
+    }
+
+    /// The same for a source that cannot let its first identity be used yet: before it is announced, nobody else has it.
+    pub(crate) fn prepare(&mut self, material: Material) -> Result<Arc<Snapshot>, Refused> {
+        let prepared = self.prepare_quietly(material);
+        if let Err(refused) = &prepared {
+            self.monitor.refused(cause::whole(refused));
+        }
+        prepared
+    }
+
+    fn prepare_quietly(&mut self, material: Material) -> Result<Arc<Snapshot>, Refused> {
         self.build(material).and_then(|next| self.publish(next))
     }
 
-    /// What is live, once there is something.
+    /// Lets everybody use what is live, from now on.
+    pub(crate) fn announce(&mut self) {
+        if let Some((_, live)) = &self.published
+            && !self.is_announced()
+        {
+            self.monitor.arrived(live.clone());
+            self.monitor.report(rotated(&live.load()));
+            // Nobody waits any more when `Starting` was dropped: the identity is live for the monitor's holders.
+            let _ = self.first.send(Some(live.clone()));
+        }
+    }
+
+    fn is_announced(&self) -> bool {
+        self.monitor.live().is_some()
+    }
+
+    /// What is live, once there is something. A source may see it before others do.
     pub fn live(&self) -> Option<&LiveIdentity> {
         self.published.as_ref().map(|(_, live)| live)
     }
@@ -152,21 +177,27 @@ impl Delivery {
         let Some((publisher, live)) = &mut self.published else {
             let (publisher, live) = live(next);
             let snapshot = live.load_full();
-            self.monitor.arrived(live.clone());
-            self.monitor.report(rotated(&snapshot));
-            // Nobody waits any more when `Starting` was dropped: the identity is live for the monitor's holders.
-            let _ = self.first.send(Some(live.clone()));
             self.published = Some((publisher, live));
             return Ok(snapshot);
         };
-        let same_svid = live.load().svid().leaf() == next.svid().leaf();
+        let before = live.load_full();
         publisher.publish(next)?;
         let snapshot = live.load_full();
-        self.monitor.report(match same_svid {
-            true => Event::BundlesChanged { generation: snapshot.generation(), trust_epoch: snapshot.trust_epoch() },
-            false => rotated(&snapshot),
-        });
+        if self.is_announced() {
+            self.monitor.report(changed(&before, &snapshot));
+        }
         Ok(snapshot)
+    }
+}
+
+fn changed(before: &Snapshot, now: &Snapshot) -> Event {
+    let (generation, trust_epoch) = (now.generation(), now.trust_epoch());
+    if before.svid().leaf() != now.svid().leaf() {
+        rotated(now)
+    } else if before.revocations() != now.revocations() && before.bundles() == now.bundles() {
+        Event::RevocationsChanged { generation, trust_epoch }
+    } else {
+        Event::BundlesChanged { generation, trust_epoch }
     }
 }
 

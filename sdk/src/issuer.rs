@@ -1,7 +1,8 @@
-//! An identity from an issuer: attested once with a credential, then renewed over mTLS for as long as the program runs.
+//! An identity from an issuer: attested once with a credential, then renewed over mTLS for as long as the program runs. The
+//! first one goes live when the issuer's stream has told all that is revoked: nobody is served before.
 //!
 //! ```text
-//!            credential                 renewal point, or "renew now"
+//!            credential                 renewal point, "renew now", or revoked
 //!  (nothing) ──────────► holds an SVID ──────────────────────────────► holds its successor …
 //!      ▲                      │                                               │
 //!      └──────────────────────┴── expired while the issuer was away ──────────┘
@@ -14,6 +15,7 @@ mod credential;
 mod follow;
 mod holder;
 mod request;
+mod revocations;
 mod token;
 mod turns;
 mod way;
@@ -82,6 +84,11 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     fn address(&self) -> String {
         self.addresses.to_string()
+    }
+
+    /// The issuer's.
+    fn trust_domain(&self) -> &TrustDomain {
+        self.bootstrap.trust_domain()
     }
 
     /// The same for the holder of an SVID with this life: no call takes longer than an eighth of it, so that one that

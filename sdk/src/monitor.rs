@@ -36,6 +36,13 @@ pub enum Event {
         /// Differs from the previous one's: what was believed before is judged anew.
         trust_epoch: TrustEpoch,
     },
+    /// More is revoked, or it is known further, with the same certificate and bundles.
+    RevocationsChanged {
+        /// The snapshot it came with.
+        generation: Generation,
+        /// Differs from the previous one's when there is more that is revoked.
+        trust_epoch: TrustEpoch,
+    },
     /// An update was unusable; what was live stays.
     Refused {
         /// What was wrong with it.
@@ -246,6 +253,10 @@ impl Monitor {
                 self.swap_error(None);
                 let (generation, trust_epoch) = (generation.get(), trust_epoch.get());
                 info!(generation, trust_epoch, "trust bundles changed");
+            }
+            Event::RevocationsChanged { generation, trust_epoch } => {
+                let (generation, trust_epoch) = (generation.get(), trust_epoch.get());
+                info!(generation, trust_epoch, "revocations are in force");
             }
             Event::Refused { reason } => warn!(%reason, "identity update refused"),
             Event::Connected => info!("issuer connected"),

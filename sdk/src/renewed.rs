@@ -43,8 +43,8 @@ fn unix_millis(moment: OffsetDateTime) -> i64 {
     (moment.unix_timestamp_nanos() / 1_000_000) as i64
 }
 
-/// A `T` that is replaced when there is a newer snapshot, or when one of its connections is about to end. Reading takes
-/// no lock; only making another does.
+/// A `T` that is replaced when our SVID or the bundles have changed, or when one of its connections is about to end. Those
+/// to a peer that is revoked end by themselves, and others go on. Reading takes no lock; only making another does.
 pub(crate) struct Generational<T> {
     live: LiveIdentity,
     clock: SharedClock,
@@ -67,7 +67,7 @@ impl<T: Clone> Generational<T> {
         clock: SharedClock,
         make: impl Fn(Arc<Retirement>) -> T + Send + Sync + 'static,
     ) -> Self {
-        let first = Made::new(0, live.load().generation(), &make);
+        let first = Made::new(0, live.load().renewed_in(), &make);
         Self { live, clock, make: Box::new(make), current: ArcSwap::from_pointee(first), making: Mutex::new(()) }
     }
 
@@ -83,7 +83,7 @@ impl<T: Clone> Generational<T> {
             return (made.number, made.value.clone());
         }
         // The generation is read first: a connection made later may be newer than it says, never older.
-        let next = Made::new(made.number + 1, self.live.load().generation(), &self.make);
+        let next = Made::new(made.number + 1, self.live.load().renewed_in(), &self.make);
         let current = (next.number, next.value.clone());
         self.current.store(Arc::new(next));
         current
@@ -96,7 +96,7 @@ impl<T: Clone> Generational<T> {
     }
 
     fn is_current(&self, made: &Made<T>) -> bool {
-        made.generation == self.live.load().generation() && !made.retirement.is_due(self.clock.now())
+        made.generation == self.live.load().renewed_in() && !made.retirement.is_due(self.clock.now())
     }
 }
 

@@ -78,6 +78,9 @@ fn of_gateway(event: &Event) -> Option<String> {
         Event::BundlesChanged { trust_epoch, .. } => {
             Some(format!("{now}  trust bundles changed: trust epoch {trust_epoch}"))
         }
+        Event::RevocationsChanged { trust_epoch, .. } => {
+            Some(format!("{now}  revocations are in force: trust epoch {trust_epoch}"))
+        }
         Event::Refused { reason } => Some(format!("{now}  refused a new identity, the old one stays: {reason}")),
         Event::RenewalFailed { cause } => Some(format!("{now}  renewal failed, it is tried again: {cause}")),
         Event::Connected | Event::Disconnected { .. } => None,

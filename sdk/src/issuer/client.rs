@@ -23,6 +23,7 @@ use super::{
     answer::{self, AnswerError, Answered, MAX_MESSAGE_BYTES, Versions},
     credential::{CredentialError, Shown},
     request::{KeyError, NewKey},
+    revocations::{self, StatementError},
     way::Way,
 };
 use crate::{
@@ -56,6 +57,8 @@ pub(super) enum CallError {
     Ended { address: String },
     #[error("the answer of issuer {address} is unusable")]
     Answer { address: String, source: AnswerError },
+    #[error("what issuer {address} says is revoked cannot be relied on")]
+    Revocations { address: String, source: StatementError },
     #[error(transparent)]
     Key(#[from] KeyError),
     #[error(transparent)]
@@ -81,7 +84,11 @@ impl CallError {
         match self {
             Self::Timeout { .. } | Self::Connect { .. } | Self::Ended { .. } => true,
             Self::Refused { status, .. } => matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded),
-            Self::NorAgain { .. } | Self::Answer { .. } | Self::Key(_) | Self::Credential(_) => false,
+            Self::NorAgain { .. }
+            | Self::Answer { .. }
+            | Self::Revocations { .. }
+            | Self::Key(_)
+            | Self::Credential(_) => false,
         }
     }
 
@@ -250,6 +257,11 @@ impl Issuers {
         was_asked
     }
 
+    /// How far what is revoked is known here.
+    pub(super) fn revocations_version(&self) -> Vec<u8> {
+        revocations::version(&self.live.load(), self.endpoint.trust_domain())
+    }
+
     /// For a renewal, when so many rounds of all issuers have come to nothing.
     pub(super) fn patience(&self, rounds: u32) -> Duration {
         self.endpoint.patience(rounds)
@@ -294,13 +306,18 @@ impl IssuerClient {
     }
 
     /// The stream of what is to be in force. It has no end of its own: the timeout is for its beginning. What is said on the other way
-    /// begins with what is in force here.
+    /// begins with what is in force here, and how far `revocations` are known.
     pub(super) async fn watch(
         &self,
         versions: &Versions,
+        revocations: &Vec<u8>,
     ) -> Result<(Streaming<WatchResponse>, mpsc::Sender<WatchRequest>), CallError> {
         let (say, said) = mpsc::channel(SAID);
-        let applied = [(Resource::Bundles, &versions.bundles), (Resource::Entitlement, &versions.entitlement)];
+        let applied = [
+            (Resource::Bundles, &versions.bundles),
+            (Resource::Entitlement, &versions.entitlement),
+            (Resource::Revocations, revocations),
+        ];
         let applied = applied.into_iter().filter(|(_, version)| !version.is_empty());
         let applied = applied.map(|(resource, version)| Applied {
             resource: resource.into(),
@@ -308,7 +325,8 @@ impl IssuerClient {
             refused: String::new(),
         });
         // There is room: nobody else has it yet.
-        let _ = say.try_send(WatchRequest { applied: applied.collect(), ..WatchRequest::default() });
+        let also = vec![Resource::Revocations.into()];
+        let _ = say.try_send(WatchRequest { applied: applied.collect(), also });
         let said = futures_util::stream::unfold(said, async |mut said| Some((said.recv().await?, said)));
         let mut calls = calls(self.channel.clone());
         let stream = within(&self.endpoint, self.endpoint.timeouts.request, calls.watch(said)).await?.into_inner();
@@ -318,6 +336,16 @@ impl IssuerClient {
     /// What a stream's message says of bundles.
     pub(super) fn bundles(&self, bundles: TrustBundles) -> Result<BundleSet, CallError> {
         answer::bundle_set(bundles).map_err(|source| CallError::Answer { address: self.endpoint.address(), source })
+    }
+
+    /// A statement of what is revoked is not in force.
+    pub(super) fn unreliable(&self, source: StatementError) -> CallError {
+        CallError::Revocations { address: self.endpoint.address(), source }
+    }
+
+    /// How long the stream may say nothing of what is revoked, to whoever has to know it before anybody is served.
+    pub(super) fn patience(&self) -> Duration {
+        self.endpoint.timeouts.request
     }
 
     /// The stream ended.

@@ -13,15 +13,16 @@ use std::{
 };
 
 use futures_util::{Stream, StreamExt as _, stream};
+use prost::Message as _;
 use rcgen::{PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm};
 use rustls_pki_types::CertificateDer;
 use signet_identity::{
-    BundleSet, ClientAuthentication, Material, RevocationSet, ServerPolicy, Snapshot, SystemClock, TlsPolicies,
-    TrustBundle, X509Svid, live,
+    BundleSet, ClientAuthentication, Material, RevocationSet, ServerPolicy, SignedRevocations, Snapshot, SystemClock,
+    TlsPolicies, TrustBundle, X509Svid, live,
 };
 use signet_proto::identity::v1::{
-    self, AttestRequest, AttestResponse, ChallengeRequest, ChallengeResponse, IssueRequest, IssueResponse, RenewNow,
-    RenewRequest, RenewResponse, WatchRequest, WatchResponse,
+    self, Applied, AttestRequest, AttestResponse, ChallengeRequest, ChallengeResponse, IssueRequest, IssueResponse,
+    RenewNow, RenewRequest, RenewResponse, WatchRequest, WatchResponse,
     attest_request::Proof,
     identity_service_server::{IdentityService, IdentityServiceServer},
     watch_response::Event,
@@ -67,6 +68,10 @@ pub(super) enum Misdeed {
     NoStreams,
     /// The same, and it says when it will have them.
     BusyStreams,
+    /// The stream says nothing of what is revoked.
+    NoRevocations,
+    /// Or not all of it.
+    HalfOfRevocations,
 }
 
 #[derive(Clone)]
@@ -78,7 +83,21 @@ pub(super) struct FakeIssuer {
     pub(super) renewed: Arc<AtomicUsize>,
     pub(super) watched: Arc<AtomicUsize>,
     pub(super) streams_refused: Arc<AtomicUsize>,
+    /// What clients say of what they were sent.
+    pub(super) said: Arc<Mutex<Vec<Applied>>>,
+    /// Shared with its siblings.
+    pub(super) record: Arc<Mutex<Record>>,
     wishes: broadcast::Sender<Event>,
+}
+
+/// What is revoked.
+#[derive(Clone)]
+pub(super) struct Record {
+    pub(super) lineage: [u8; 8],
+    /// Serial numbers of this trust domain's authority.
+    pub(super) serials: Vec<Vec<u8>>,
+    /// How many one statement may have.
+    pub(super) most: usize,
 }
 
 struct State {
@@ -92,6 +111,8 @@ struct State {
 /// A server that runs until it is dropped, with its connections.
 pub(super) struct Serving {
     pub(super) address: SocketAddr,
+    /// Of the issuer's own certificate.
+    pub(super) serial: Vec<u8>,
     runtime: Option<Runtime>,
     stopped: Option<mpsc::Sender<()>>,
 }
@@ -109,15 +130,16 @@ impl Serving {
 impl FakeIssuer {
     pub(super) fn new(ttl: Duration) -> Self {
         let root = Authority::root("example.org");
-        Self::of(Arc::new(root.intermediate()), Arc::new(root), ttl)
+        let record = Record { lineage: *b"lineage1", serials: Vec::new(), most: 1000 };
+        Self::of(Arc::new(root.intermediate()), Arc::new(root), ttl, Arc::new(Mutex::new(record)))
     }
 
     /// Another one of the same trust domain, which behaves and counts by itself.
     pub(super) fn sibling(&self) -> Self {
-        Self::of(self.issuing.clone(), self.root.clone(), self.state.lock().unwrap().ttl)
+        Self::of(self.issuing.clone(), self.root.clone(), self.state.lock().unwrap().ttl, self.record.clone())
     }
 
-    fn of(issuing: Arc<Authority>, root: Arc<Authority>, ttl: Duration) -> Self {
+    fn of(issuing: Arc<Authority>, root: Arc<Authority>, ttl: Duration, record: Arc<Mutex<Record>>) -> Self {
         let state = State { tokens: vec!["good-token".to_owned()], ttl, misdeed: None, pushback: "1500" };
         Self {
             issuing,
@@ -127,6 +149,8 @@ impl FakeIssuer {
             renewed: Arc::default(),
             watched: Arc::default(),
             streams_refused: Arc::default(),
+            said: Arc::default(),
+            record,
             wishes: broadcast::Sender::new(16),
         }
     }
@@ -143,6 +167,7 @@ impl FakeIssuer {
     pub(super) async fn serve_as(&self, id: &str, address: SocketAddr) -> Serving {
         let issued = self.issuing.leaf(id).issue();
         let svid = X509Svid::from_der(issued.chain.clone(), issued.key()).unwrap();
+        let serial = svid.serial().as_bytes().to_vec();
         let clock = Arc::new(SystemClock);
         let mut policies = TlsPolicies::new(clock.clone());
         let key = policies.server(ServerPolicy { alpn: vec![b"h2".to_vec()], clients: ClientAuthentication::Optional });
@@ -163,7 +188,7 @@ impl FakeIssuer {
             let _live_as_long_as_the_server = publisher;
             Server::builder().add_service(service).serve_with_incoming(bound).await
         });
-        Serving { address, runtime: Some(runtime), stopped: None }
+        Serving { address, serial, runtime: Some(runtime), stopped: None }
     }
 
     pub(super) fn misbehave(&self, misdeed: impl Into<Option<Misdeed>>) {
@@ -207,6 +232,79 @@ impl FakeIssuer {
         v1::TrustBundles {
             bundles: vec![bundle("example.org", &[self.root.root_certificate()])],
             ..v1::TrustBundles::default()
+        }
+    }
+
+    /// Notes one more, and tells those who are connected here.
+    pub(super) fn revoke(&self, serial: &[u8]) {
+        let after = {
+            let mut record = self.record.lock().unwrap();
+            record.serials.push(serial.to_vec());
+            record.serials.len() as u64 - 1
+        };
+        self.statements(after).into_iter().for_each(|statement| self.tell(statement));
+    }
+
+    /// Tells those who are connected something that may be wrong.
+    pub(super) fn tell(&self, statement: v1::Revocations) {
+        // Nobody need listen.
+        let _ = self.wishes.send(Event::Revocations(statement));
+    }
+
+    /// All after this number; one at least.
+    pub(super) fn statements(&self, mut after: u64) -> Vec<v1::Revocations> {
+        let record = self.record.lock().unwrap().clone();
+        let latest = record.serials.len() as u64;
+        let mut statements = Vec::new();
+        loop {
+            let epoch = latest.min(after + record.most as u64);
+            statements.push(self.signed(&self.statement(&record, after, epoch)));
+            if epoch == latest {
+                return statements;
+            }
+            after = epoch;
+        }
+    }
+
+    pub(super) fn statement(&self, record: &Record, after: u64, epoch: u64) -> v1::RevocationStatement {
+        let (_, authority) = x509_parser::parse_x509_certificate(self.issuing.certificate()).unwrap();
+        let ids = authority.iter_extensions().filter_map(|extension| match extension.parsed_extension() {
+            x509_parser::extensions::ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
+            _ => None,
+        });
+        let authority_key_id = ids.last().unwrap();
+        let serials = record.serials[after as usize..epoch as usize].to_vec();
+        let end = time::OffsetDateTime::now_utc() + Duration::from_secs(7200);
+        let not_after = vec![end.unix_timestamp(); serials.len()];
+        v1::RevocationStatement {
+            trust_domain: "example.org".to_owned(),
+            lineage: record.lineage.to_vec(),
+            after,
+            epoch,
+            latest: record.serials.len() as u64,
+            serials: vec![v1::RevokedSerials { authority_key_id, serials, not_after }],
+            ..v1::RevocationStatement::default()
+        }
+    }
+
+    pub(super) fn signed(&self, statement: &v1::RevocationStatement) -> v1::Revocations {
+        signed_by(&self.issuing, statement)
+    }
+
+    /// What a stream begins with, by what its client has.
+    fn missed(&self, first: &WatchRequest) -> Vec<v1::Revocations> {
+        if !first.also.contains(&v1::Resource::Revocations.into()) {
+            return Vec::new();
+        }
+        let (lineage, latest) = {
+            let record = self.record.lock().unwrap();
+            (record.lineage, record.serials.len() as u64)
+        };
+        let said = first.applied.iter().find(|applied| applied.resource() == v1::Resource::Revocations);
+        let has = said.and_then(|said| said.version.strip_prefix(&lineage));
+        match has.map(|epoch| u64::from_be_bytes(epoch.try_into().unwrap())) {
+            Some(has) if has >= latest => Vec::new(),
+            has => self.statements(has.unwrap_or(0)),
         }
     }
 
@@ -277,6 +375,16 @@ pub(super) fn bundle(trust_domain: &str, authorities: &[&CertificateDer<'_>]) ->
     }
 }
 
+pub(super) fn signed_by(authority: &Authority, statement: &v1::RevocationStatement) -> v1::Revocations {
+    let encoded = statement.encode_to_vec();
+    v1::Revocations {
+        signature: authority.sign(&SignedRevocations::signed_bytes(&encoded)),
+        chain: authority.chain().iter().map(|der| der.to_vec()).collect(),
+        version: [&statement.lineage[..], &statement.epoch.to_be_bytes()].concat(),
+        statement: encoded,
+    }
+}
+
 /// P-256, as it stands in a request.
 struct PublicKey(Vec<u8>);
 
@@ -336,8 +444,25 @@ impl IdentityService for FakeIssuer {
             return Err(if misdeed == Some(Misdeed::BusyStreams) { self.busy() } else { unavailable });
         }
         let wishes = BroadcastStream::new(self.wishes.subscribe()).filter_map(async |wish| wish.ok());
+        let mut says = request.into_inner();
+        let first = says.message().await?.unwrap_or_default();
+        let mut missed = self.missed(&first);
+        match misdeed {
+            Some(Misdeed::NoRevocations) => missed.clear(),
+            Some(Misdeed::HalfOfRevocations) => missed.truncate(missed.len() / 2),
+            _ => {}
+        }
+        let said = self.said.clone();
+        said.lock().unwrap().extend(first.applied);
+        tokio::spawn(async move {
+            while let Ok(Some(more)) = says.message().await {
+                said.lock().unwrap().extend(more.applied);
+            }
+        });
         self.watched.fetch_add(1, SeqCst);
-        let events = stream::once(std::future::ready(Event::Bundles(self.good_bundles()))).chain(wishes);
+        let beginning = std::iter::once(Event::Bundles(self.good_bundles()));
+        let beginning: Vec<_> = beginning.chain(missed.into_iter().map(Event::Revocations)).collect();
+        let events = stream::iter(beginning).chain(wishes);
         Ok(Response::new(Box::pin(events.map(|event| Ok(WatchResponse { event: Some(event) })))))
     }
 }

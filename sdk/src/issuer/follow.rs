@@ -9,16 +9,20 @@ use std::{
 
 use signet_identity::BundleSet;
 use signet_proto::identity::v1::{
-    Applied, Entitlement, RenewNow, Resource, WatchRequest, WatchResponse, watch_response::Event,
+    Applied, Entitlement, RenewNow, Resource, Revocations, WatchRequest, WatchResponse, watch_response::Event,
 };
-use tokio::sync::mpsc;
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
 
 use super::{
     answer::{Versions, version},
     client::{CallError, IssuerClient, Issuers},
+    revocations::StatementError,
     turns::Turns,
 };
-use crate::{Monitor, cause};
+use crate::{Monitor, backoff::Backoff, cause};
 
 /// What the issuer wants to be done.
 #[derive(Debug)]
@@ -31,12 +35,16 @@ pub(super) enum Wish {
     NotGiven { version: Vec<u8> },
     /// Renew at a random moment within this time.
     RenewNow { within: Duration },
+    /// Believe nobody of whom this says that it is revoked.
+    Revocations(Revocations),
 }
 
 /// Wishes that wait. When full, the stream is not read until there is room: its flow control holds the issuer back.
 const BACKLOG: usize = 4;
 /// Of a refusal, in characters.
 const MOST_REASON: usize = 256;
+/// For the issuer to hear what was said last.
+const GOODBYE: Duration = Duration::from_millis(200);
 /// No wish is spread over a longer time: certificates live at most this long.
 const MAX_SPREAD: Duration = Duration::from_secs(24 * 3600);
 
@@ -49,18 +57,26 @@ pub(super) struct Following {
 
 /// What is in force, and the way to tell the issuer.
 #[derive(Clone)]
-struct Said(Arc<Mutex<Saying>>);
+struct Said {
+    saying: Arc<Mutex<Saying>>,
+    given_up: Arc<Notify>,
+}
 
 struct Saying {
     versions: Versions,
     to: Option<mpsc::Sender<WatchRequest>>,
+    /// Why the stream is of no use any more.
+    useless: Option<StatementError>,
+    /// Between streams that are of no use.
+    backoff: Backoff,
 }
 
 impl Following {
     /// `versions`: of what is in force now.
     pub(super) fn new(issuers: Arc<Issuers>, monitor: Monitor, turns: Turns, versions: Versions) -> Self {
         let (sender, wishes) = mpsc::channel(BACKLOG);
-        let said = Said(Arc::new(Mutex::new(Saying { versions, to: None })));
+        let saying = Saying { versions, to: None, useless: None, backoff: Backoff::new() };
+        let said = Said { saying: Arc::new(Mutex::new(saying)), given_up: Arc::default() };
         Self { wishes, follow: Box::pin(follow(issuers, monitor, sender, turns, said.clone())), said }
     }
 
@@ -72,7 +88,8 @@ impl Following {
                 match resource {
                     Resource::Bundles => saying.versions.bundles.clone_from(&version),
                     Resource::Entitlement => saying.versions.entitlement.clone_from(&version),
-                    Resource::Unspecified | Resource::Entitlements | Resource::Revocations | Resource::Authorities => {}
+                    Resource::Revocations => saying.backoff.reset(),
+                    Resource::Unspecified | Resource::Entitlements | Resource::Authorities => {}
                 }
                 String::new()
             }
@@ -83,6 +100,12 @@ impl Following {
         if let Some(to) = &saying.to {
             let _ = to.try_send(WatchRequest { applied: vec![applied], ..WatchRequest::default() });
         }
+    }
+
+    /// The stream is opened anew, after a pause: a statement that is not in force leaves a gap before all that follow.
+    pub(super) fn give_up(&self, why: StatementError) {
+        self.said.lock().useless = Some(why);
+        self.said.given_up.notify_one();
     }
 
     /// Of what is in force.
@@ -103,7 +126,17 @@ impl Following {
 
 impl Said {
     fn lock(&self) -> MutexGuard<'_, Saying> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.saying.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns when the stream is given up. May be dropped and called again.
+    async fn given_up(&self) -> StatementError {
+        loop {
+            if let Some(why) = self.lock().useless.take() {
+                return why;
+            }
+            self.given_up.notified().await;
+        }
     }
 }
 
@@ -117,23 +150,31 @@ async fn follow(
     loop {
         turns.is_there_one().await;
         let client = issuers.asked();
-        let end = read(&client, &monitor, &wishes, &mut turns, &said).await;
+        let end = read(&issuers, &client, &monitor, &wishes, &mut turns, &said).await;
         said.lock().to = None;
         let cause = cause::whole(&end);
         if end.is_of_the_issuer() {
             // With it go the renewals: one that refuses streams alone does not keep its clients.
             issuers.give_up(&client, Some(&end));
         }
-        if let CallError::Answer { .. } = end {
+        if monitor.live().is_none() {
+            monitor.renewal_failed(format!("it is not known yet what is revoked: {cause}").into());
+        } else if let CallError::Answer { .. } | CallError::Revocations { .. } = end {
             monitor.refused(cause.clone());
         }
         monitor.disconnected(cause);
-        tokio::time::sleep(turns.after(&end)).await;
+        let pause = turns.after(&end);
+        let pause = match end {
+            CallError::Revocations { .. } => pause.max(said.lock().backoff.delay()),
+            _ => pause,
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 
 /// Opens the stream and reads it to its end.
 async fn read(
+    issuers: &Issuers,
     client: &IssuerClient,
     monitor: &Monitor,
     wishes: &mpsc::Sender<Wish>,
@@ -141,15 +182,38 @@ async fn read(
     said: &Said,
 ) -> CallError {
     let versions = said.lock().versions.clone();
-    let mut stream = match client.watch(&versions).await {
+    let mut stream = match client.watch(&versions, &issuers.revocations_version()).await {
         Ok((stream, say)) => {
-            said.lock().to = Some(say);
+            let mut saying = said.lock();
+            (saying.to, saying.useless) = (Some(say), None);
             stream
         }
         Err(error) => return error,
     };
+    let mut told = Instant::now();
     loop {
-        let message = match stream.message().await {
+        let message = tokio::select! {
+            biased;
+            why = said.given_up() => {
+                // What was said of it last is sent before the end.
+                said.lock().to = None;
+                let ending = async { while let Ok(Some(_)) = stream.message().await {} };
+                let _heard = tokio::time::timeout(GOODBYE, ending).await;
+                return client.unreliable(why);
+            }
+            message = stream.message() => message,
+            () = tokio::time::sleep_until(told + client.patience()), if monitor.live().is_none() => {
+                match monitor.live() {
+                    // It was let go live meanwhile.
+                    Some(_) => continue,
+                    None => {
+                        let seconds = client.patience().as_secs_f64();
+                        return client.unreliable(StatementError::NotTold { seconds });
+                    }
+                }
+            }
+        };
+        let message = match message {
             Ok(Some(message)) => message,
             Ok(None) => return client.ended(None),
             Err(status) => return client.ended(Some(status)),
@@ -161,7 +225,12 @@ async fn read(
         };
         // Only a stream that says something is one: an issuer that opens and closes is not connected.
         turns.reset();
-        monitor.connected();
+        if monitor.live().is_some() {
+            monitor.connected();
+        }
+        if let Some(Wish::Revocations(_)) = wish {
+            told = Instant::now();
+        }
         if let Some(wish) = wish
             && wishes.send(wish).await.is_err()
         {
@@ -182,8 +251,9 @@ fn wish_of(client: &IssuerClient, message: WatchResponse) -> Result<Option<Wish>
             true => Wish::Entitlement { within: spread(within) },
             false => Wish::NotGiven { version: version(Some(told)) },
         })),
+        Some(Event::Revocations(revocations)) => Ok(Some(Wish::Revocations(revocations))),
         // Not asked for.
-        Some(Event::Entitlements(_) | Event::Revocations(_) | Event::Authorities(_)) | None => Ok(None),
+        Some(Event::Entitlements(_) | Event::Authorities(_)) | None => Ok(None),
     }
 }
 

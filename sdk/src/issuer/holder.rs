@@ -7,16 +7,17 @@ use std::{
 };
 
 use signet_identity::{BundleSet, ClientKey, Clock, Material, SharedClock, Snapshot, WorkloadId, X509Svid};
-use signet_proto::identity::v1::Resource;
+use signet_proto::identity::v1::{self, Resource};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 use tracing::debug;
 
 use super::{
     Credential, Endpoint,
-    answer::{Answered, Versions},
+    answer::{Answered, Versions, version},
     client::{self, CallError, IssuerClient, Issuers},
     follow::{Following, Wish},
+    revocations,
     turns::Turns,
 };
 use crate::{
@@ -69,11 +70,12 @@ impl Holder {
         }
     }
 
-    /// A successor of `held`: by itself, or by the credential where what it was attested as counts no more. So whoever was evicted
-    /// and can prove itself again never lacks an SVID.
+    /// A successor of `held`: by itself, or by the credential where what it was attested as counts no more, or it is revoked. So
+    /// whoever was evicted and can prove itself again never lacks an SVID.
     async fn succeed(&self, client: &IssuerClient, held: &Snapshot, patience: Duration) -> Result<Answered, CallError> {
         let refused = match client.renew(patience).await {
-            Err(refused) if refused.is_standing_refused() => refused,
+            // Nobody need speak with whoever shows a certificate that is revoked, not even to refuse it.
+            Err(refused) if refused.is_standing_refused() || held.own_revoked().is_some() => refused,
             renewed => return renewed,
         };
         let again = match self.credential.read().await {
@@ -111,25 +113,35 @@ impl Holder {
 
     /// Makes an answer live, if it is one and of the identity that is held.
     fn accept(&self, answered: Result<Answered, Arc<str>>, delivery: &mut Delivery) -> Accepted {
-        let Answered { material, versions } = match answered {
+        let Answered { mut material, versions } = match answered {
             Ok(answered) => answered,
             Err(cause) => {
                 delivery.monitor().renewal_failed(cause);
                 return Accepted::No;
             }
         };
-        if let Some(live) = delivery.live()
-            && let Err(other) = same_identity(&material, &live.load())
-        {
-            delivery.monitor().refused(cause::whole(&other));
-            return Accepted::No;
+        if let Some(live) = delivery.live() {
+            let held = live.load();
+            if let Err(other) = same_identity(&material, &held) {
+                delivery.monitor().refused(cause::whole(&other));
+                return Accepted::No;
+            }
+            material.revocations = held.revocations().clone();
         }
-        match delivery.offer(material) {
-            Ok(_) => {
+        match delivery.prepare(material) {
+            Ok(snapshot) => {
                 *self.versions() = versions;
+                self.announce(&snapshot, delivery);
                 Accepted::Yes
             }
             Err(_) => Accepted::No,
+        }
+    }
+
+    /// Lets the first identity be used, once it is known what is revoked.
+    fn announce(&self, held: &Snapshot, delivery: &mut Delivery) {
+        if revocations::is_complete(held, self.endpoint.trust_domain()) && held.own_revoked().is_none() {
+            delivery.announce();
         }
     }
 
@@ -168,7 +180,8 @@ impl Holder {
         loop {
             tokio::select! {
                 () = due.reached(clock), if asking.is_none() => {
-                    asking = Some(self.ask(issuers.asked(), &held, issuers.patience(turns.rounds())));
+                    let now_held = delivery.live().map_or_else(|| held.clone(), |live| live.load_full());
+                    asking = Some(self.ask(issuers.asked(), now_held, issuers.patience(turns.rounds())));
                 }
                 (client, renewed) = answer(&mut asking) => {
                     asking = None;
@@ -218,17 +231,58 @@ impl Holder {
                     Wish::Entitlement { within } => due = due.no_later_than(within, not_sooner, clock),
                     Wish::NotGiven { version } => following.applied(Resource::Entitlement, version, Ok(())),
                     Wish::RenewNow { within } => due = due.no_later_than(within, not_sooner, clock),
+                    Wish::Revocations(sent) => {
+                        if self.revoke(sent, &following, delivery) == Own::Revoked {
+                            due = due.no_later_than(Duration::ZERO, not_sooner, clock);
+                        }
+                    }
                 },
                 () = wall_clock::until(clock, svid.not_after()) => return,
             }
         }
     }
 
-    fn ask<'a>(&'a self, client: IssuerClient, held: &'a Snapshot, patience: Duration) -> Asking<'a> {
+    fn ask(&self, client: IssuerClient, held: Arc<Snapshot>, patience: Duration) -> Asking<'_> {
         Box::pin(async move {
-            let renewed = self.succeed(&client, held, patience).await;
+            let renewed = self.succeed(&client, &held, patience).await;
             (client, renewed)
         })
+    }
+
+    /// Puts into force what is revoked, and tells the issuer so, or why it is not.
+    fn revoke(&self, mut sent: v1::Revocations, following: &Following, delivery: &mut Delivery) -> Own {
+        let Some(held) = delivery.live().map(|live| live.load_full()) else { return Own::Good };
+        let sent_version = version(Some(std::mem::take(&mut sent.version)));
+        let known = match revocations::added(&sent, self.endpoint.trust_domain(), &held, self.clock.now()) {
+            Ok(known) => known,
+            Err(why) => {
+                following.applied(Resource::Revocations, sent_version, Err(cause::whole(&why).to_string()));
+                following.give_up(why);
+                return Own::Good;
+            }
+        };
+        let in_force = match known == *held.revocations() {
+            true => Ok(held),
+            false => {
+                let (svid, bundles) = (held.svid().clone(), held.bundles().clone());
+                delivery.prepare(Material { svid, bundles, revocations: known })
+            }
+        };
+        match in_force {
+            Ok(held) => {
+                following.applied(Resource::Revocations, sent_version, Ok(()));
+                self.announce(&held, delivery);
+                if delivery.monitor().live().is_some() {
+                    // Before that, there was nobody who could have been connected.
+                    delivery.monitor().connected();
+                }
+                if held.own_revoked().is_some() { Own::Revoked } else { Own::Good }
+            }
+            Err(refused) => {
+                following.applied(Resource::Revocations, sent_version, Err(cause::whole(&refused).to_string()));
+                Own::Good
+            }
+        }
     }
 
     /// A refusal is counted and logged; the stream goes on, and its next message may be better.
@@ -238,7 +292,7 @@ impl Holder {
             return Ok(());
         }
         let revocations = current.revocations().clone();
-        let offered = delivery.offer(Material { svid: current.svid().clone(), bundles, revocations });
+        let offered = delivery.prepare(Material { svid: current.svid().clone(), bundles, revocations });
         offered.map(drop).map_err(|refused| cause::whole(&refused).to_string())
     }
 }
@@ -250,6 +304,13 @@ enum Remedy {
     Credential,
     /// The issuer may come back; after an expiry it wants proof all the same.
     TimeOrCredential,
+}
+
+/// What became of our own SVID.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Own {
+    Good,
+    Revoked,
 }
 
 /// Whether there is a new SVID. If not, why has been told, and what is left to do is to wait.

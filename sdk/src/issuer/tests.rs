@@ -129,7 +129,7 @@ async fn an_identity_is_attested_once_and_renewed_with_a_new_key_each_time() {
     }
     assert_eq!(issuer.attested.load(SeqCst), 1);
     assert!(running.monitor.rotations(RotationResult::Rotated) >= 4);
-    assert_eq!(running.monitor.rotations(RotationResult::Failed), 0);
+    assert_eq!((running.monitor.rotations(RotationResult::Failed), running.monitor.last_error()), (0, None));
     assert_eq!(running.monitor.rotations(RotationResult::Refused), 0);
     assert!(matches!(running.monitor.state(), State::Live { .. }));
     assert_eq!(running.monitor.issuer(), IssuerLink::Connected);
@@ -494,4 +494,5 @@ fn an_address_is_a_host_and_a_port() {
 
 mod patience;
 mod pushback;
+mod revocations;
 mod several;

@@ -31,11 +31,11 @@ async fn a_stream_that_was_refused_is_not_asked_for_sooner_than_told() {
     issuer.misbehave(Misdeed::BusyStreams);
     let (starting, mut events) =
         begin_with(source(&issuer, serving.address, token("good-token")), Arc::new(SystemClock));
-    let _running = starting.identity().await.unwrap();
     so(|| issuer.streams_refused.load(SeqCst) == 1).await;
     let told = Instant::now();
     so(|| issuer.streams_refused.load(SeqCst) == 2).await;
     assert!(told.elapsed() >= Duration::from_millis(1400), "{:?}", told.elapsed());
+    assert!(starting.monitor().live().is_none(), "nobody is to be served before it is known what is revoked");
     issuer.misbehave(None);
     until(&mut events, connected).await;
 }
