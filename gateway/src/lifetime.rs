@@ -14,7 +14,7 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
-use signet_identity::PeerIdentity;
+use signet_identity::{PeerError, PeerIdentity};
 use time::{Duration, OffsetDateTime};
 
 pub(crate) use judgement::judge;
@@ -73,6 +73,8 @@ pub(crate) enum Cause {
     PeerExpired,
     /// The peer's authority left the bundle, or it is no longer believed for another reason.
     PeerDistrusted,
+    /// The peer's certificate, its key or its authority is revoked.
+    PeerRevoked,
     /// Our own certificate expired: we cannot prove any more who we are.
     OwnIdentity,
     /// The peer may do nothing here.
@@ -83,11 +85,12 @@ pub(crate) enum Cause {
 }
 
 impl Cause {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Done,
         Self::Broken,
         Self::PeerExpired,
         Self::PeerDistrusted,
+        Self::PeerRevoked,
         Self::OwnIdentity,
         Self::Denied,
         Self::Idle,
@@ -95,12 +98,18 @@ impl Cause {
         Self::Shutdown,
     ];
 
+    /// Of a live peer that a change of trust refuses.
+    fn of_refused(error: &PeerError) -> Self {
+        if let PeerError::Revoked(_) = error { Self::PeerRevoked } else { Self::PeerDistrusted }
+    }
+
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Done => "done",
             Self::Broken => "broken",
             Self::PeerExpired => "peer_expired",
             Self::PeerDistrusted => "peer_distrusted",
+            Self::PeerRevoked => "revoked",
             Self::Denied => "denied",
             Self::OwnIdentity => "own_identity",
             Self::Idle => "idle",

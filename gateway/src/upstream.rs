@@ -5,6 +5,7 @@
 
 mod connect;
 mod http1;
+mod life;
 mod mtls;
 mod pool;
 mod slots;

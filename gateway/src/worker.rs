@@ -217,7 +217,10 @@ async fn keep_time(core: Rc<Core>, listeners: Vec<Rc<Listener>>, upstreams: Vec<
 /// Judges the peers of all connections anew whenever trust has changed.
 async fn follow_trust(core: Rc<Core>, upstreams: Vec<Rc<Upstream>>) {
     let mut changed = core.worker.identity.changed();
-    let mut judged = core.worker.identity.load().trust_epoch();
+    let (mut judged, mut bundles) = {
+        let first = core.worker.identity.load();
+        (first.trust_epoch(), first.bundles().clone())
+    };
     // Ends when the identity is published no more.
     while changed.changed().await.is_ok() {
         let snapshot = core.worker.identity.load_full();
@@ -225,10 +228,18 @@ async fn follow_trust(core: Rc<Core>, upstreams: Vec<Rc<Upstream>>) {
             continue;
         }
         judged = snapshot.trust_epoch();
-        for upstream in &upstreams {
-            upstream.retire_all();
+        // A revocation concerns nobody but whom it is about.
+        if *snapshot.bundles() != bundles {
+            bundles = snapshot.bundles().clone();
+            for upstream in &upstreams {
+                upstream.retire_all();
+            }
         }
         judge([&core.callers, &core.worker.registry], &snapshot).await;
+        // Those that wait for a request have nobody to wake.
+        for upstream in &upstreams {
+            upstream.sweep();
+        }
     }
 }
 

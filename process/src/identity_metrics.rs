@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{Gauge, GaugeVec, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{Gauge, GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use time::OffsetDateTime;
 
 use crate::identity_slot::IdentitySlot;
@@ -130,6 +130,8 @@ struct SnapshotGauges {
     age_ratio: Gauge,
     bundle_expiration: GaugeVec,
     trust_epoch: IntGauge,
+    revocation_epoch: IntGaugeVec,
+    revocations: IntGaugeVec,
 }
 
 impl SnapshotCollector {
@@ -159,7 +161,21 @@ impl SnapshotCollector {
             )?,
             trust_epoch: IntGauge::new(
                 "signet_trust_epoch",
-                "Number of the set of trust bundles that peers are judged by; it grows with each change of them.",
+                "Number of the trust bundles and revocations that peers are judged by; it grows with each change of them.",
+            )?,
+            revocation_epoch: IntGaugeVec::new(
+                Opts::new(
+                    "signet_revocation_epoch",
+                    "Number of the last revocation of a trust domain that is in force here.",
+                ),
+                &["trust_domain"],
+            )?,
+            revocations: IntGaugeVec::new(
+                Opts::new(
+                    "signet_revocations",
+                    "Revocations in force here that have not expired: serial numbers, keys and authorities.",
+                ),
+                &["trust_domain", "kind"],
             )?,
         };
         let described = gauges.collectors().iter().flat_map(|gauge| gauge.desc()).cloned().collect();
@@ -200,10 +216,30 @@ impl SnapshotGauges {
             self.bundle_expiration.with_label_values(&[bundle.trust_domain().as_str()]).set(unix_seconds(end));
         }
         self.trust_epoch.set(i64::try_from(snapshot.trust_epoch().get()).unwrap_or(i64::MAX));
+        self.revocation_epoch.reset();
+        self.revocations.reset();
+        for (trust_domain, known) in snapshot.revocations().iter() {
+            let trust_domain = trust_domain.as_str();
+            self.revocation_epoch
+                .with_label_values(&[trust_domain])
+                .set(i64::try_from(known.epoch()).unwrap_or(i64::MAX));
+            let counts = known.counts();
+            for (kind, count) in [("serial", counts.serials), ("key", counts.keys), ("authority", counts.authorities)] {
+                self.revocations.with_label_values(&[trust_domain, kind]).set(i64::try_from(count).unwrap_or(i64::MAX));
+            }
+        }
     }
 
-    fn collectors(&self) -> [&dyn Collector; 5] {
-        [&self.expiration, &self.issued, &self.age_ratio, &self.bundle_expiration, &self.trust_epoch]
+    fn collectors(&self) -> [&dyn Collector; 7] {
+        [
+            &self.expiration,
+            &self.issued,
+            &self.age_ratio,
+            &self.bundle_expiration,
+            &self.trust_epoch,
+            &self.revocation_epoch,
+            &self.revocations,
+        ]
     }
 }
 

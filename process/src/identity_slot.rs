@@ -45,7 +45,8 @@ impl IdentitySlot {
         let snapshot = live.load();
         let svid = snapshot.svid();
         if svid.is_valid_at(self.now()) {
-            return None;
+            let revoked = snapshot.own_revoked()?;
+            return Some(format!("peers refuse {}: revoked is {revoked}", svid.id()));
         }
         Some(if self.now() < svid.not_before() {
             format!("{} is not valid before {}", svid.id(), rfc3339(svid.not_before()))

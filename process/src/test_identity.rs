@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use signet_identity::{
-    BundleSet, IdentityPublisher, LiveIdentity, ManualClock, Material, RevocationSet, Snapshot, TlsPolicies,
-    TrustBundle, X509Svid, live,
+    BundleSet, IdentityPublisher, KeySha256, LiveIdentity, ManualClock, Material, RevocationSet, RevocationStatement,
+    RevokedKey, RevokedSerials, SignedRevocations, Snapshot, TlsPolicies, TrustBundle, X509Svid, live,
 };
 use signet_test_pki::Authority;
 use time::{Duration, OffsetDateTime};
@@ -50,5 +50,31 @@ impl TestIdentity {
         let bundles: BundleSet = [bundle].into_iter().collect();
         Snapshot::build(Material { svid, bundles, revocations: RevocationSet::default() }, &self.policies, previous)
             .unwrap()
+    }
+
+    /// The same with two serial numbers revoked and its own authority, which is number 7.
+    pub(crate) fn revoked(&self, before: &Snapshot) -> Snapshot {
+        let trust_domain = "example.org".parse().unwrap();
+        let signature = self.issuing.sign(&SignedRevocations::signed_bytes(&[]));
+        let signed = SignedRevocations { statement: &[], signature: &signature, chain: self.issuing.chain() };
+        let known = before.revocations();
+        let verified = signed.verify(&trust_domain, before.bundles(), known, self.start).unwrap();
+        let (_, authority) = x509_parser::parse_x509_certificate(self.issuing.certificate()).unwrap();
+        let authority = KeySha256::of(authority.public_key().raw);
+        let serials =
+            RevokedSerials { authority_key_id: vec![1], serials: vec![vec![1], vec![2]], not_after: vec![i64::MAX; 2] };
+        let statement = RevocationStatement {
+            trust_domain: "example.org".to_owned(),
+            lineage: vec![0; 8],
+            after: 0,
+            epoch: 7,
+            latest: 7,
+            serials: vec![serials],
+            keys: Vec::new(),
+            authorities: vec![RevokedKey::new(authority, self.start)],
+        };
+        let revocations = known.with(verified, statement, self.start).unwrap();
+        let (svid, bundles) = (before.svid().clone(), before.bundles().clone());
+        Snapshot::build(Material { svid, bundles, revocations }, &self.policies, Some(before)).unwrap()
     }
 }

@@ -56,7 +56,7 @@ struct Judgement {
     cut_off: Vec<Rc<Control>>,
     /// Many connections may share a peer, and a refusal is the one verdict that the chain cache does not remember. Keyed by
     /// address; that the peer is kept keeps the address from being another's.
-    refused: HashMap<*const PeerIdentity, Arc<PeerIdentity>>,
+    refused: HashMap<*const PeerIdentity, (Arc<PeerIdentity>, Cause)>,
 }
 
 impl Judgement {
@@ -84,15 +84,18 @@ impl Judgement {
     fn judge(&mut self, snapshot: &Snapshot, control: Rc<Control>, log: &LogLimit) {
         let Some(peer) = &control.peer else { return };
         self.judged += 1;
-        if let Entry::Vacant(place) = self.refused.entry(Arc::as_ptr(peer)) {
-            let Err(cause) = snapshot.still_accepts(peer) else { return };
-            place.insert(peer.clone());
-            if let Some(suppressed) = log.admit() {
-                let id = peer.id();
-                tracing::info!(peer.spiffe_id = %id, %cause, suppressed, "peer is no longer trusted: its connections end");
+        let cause = match self.refused.entry(Arc::as_ptr(peer)) {
+            Entry::Occupied(place) => place.get().1,
+            Entry::Vacant(place) => {
+                let Err(error) = snapshot.still_accepts(peer) else { return };
+                if let Some(suppressed) = log.admit() {
+                    let (id, cause) = (peer.id(), &error);
+                    tracing::info!(peer.spiffe_id = %id, %cause, suppressed, "peer is no longer trusted: its connections end");
+                }
+                place.insert((peer.clone(), Cause::of_refused(&error))).1
             }
-        }
-        if control.set(Order::End(Cause::PeerDistrusted)) {
+        };
+        if control.set(Order::End(cause)) {
             self.cut_off.push(control);
         }
     }

@@ -16,7 +16,7 @@ use socket2::SockRef;
 use tokio::task::AbortHandle;
 
 use super::connect::Verified;
-use super::mtls::Live;
+use super::life::Live;
 use super::{Fate, ForwardError, Lost, Protocol, Slot, Unanswered, Upstream};
 use crate::deadlines::Deadlines;
 use crate::http::body::{BodyError, RequestBody, ResponseBody};

@@ -17,13 +17,13 @@ use tokio::sync::Notify;
 
 use super::connect::{self, ConnectFailure, Verified};
 use super::http1;
+use super::life::{Live, LiveStream};
 use super::pool::Idle;
-use super::{Connection, Fate, ForwardError, Lease, Lost, Slot, Surroundings, Unanswered, Upstream, Wanted};
+use super::{Connection, Fate, ForwardError, Lease, Lost, Slot, Unanswered, Upstream, Wanted};
 use crate::connection::LocalExecutor;
-use crate::deadlines::{Deadline, Deadlines};
+use crate::deadlines::Deadlines;
 use crate::http::body::{BodyError, Progress, RequestBody, ResponseBody, Step};
 use crate::http::headers;
-use crate::lifetime::{Order, Registered};
 use crate::metrics::Counted;
 
 /// The connections of one worker to one server.
@@ -171,27 +171,23 @@ impl Shared {
     async fn over(verified: Verified, slot: Slot, upstream: &Upstream) -> Result<Rc<Self>, ConnectFailure> {
         let live = Live::of(&verified, &upstream.worker);
         let retire_ms = live.retire_ms;
+        let stream = LiveStream { stream: verified.stream, live };
         let handshake = http2::Builder::new(LocalExecutor)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(FRAME)
             .max_send_buf_size(SEND_BUFFER)
             .max_header_list_size(MAX_HEADER_LIST)
-            .handshake(TokioIo::new(verified.stream))
+            .handshake(TokioIo::new(stream))
             .await;
-        let (sender, mut io) =
+        let (sender, io) =
             handshake.map_err(|cause| ConnectFailure::Tls(std::sync::Arc::new(std::io::Error::other(cause))))?;
         let counted = Counted::in_gauge(&upstream.metrics.connections);
         tokio::task::spawn_local(async move {
             let _counted = (counted, slot);
-            std::future::poll_fn(|cx| {
-                if live.poll_end(cx).is_ready() {
-                    return Poll::Ready(());
-                }
-                // Its error reaches the requests that it breaks.
-                Pin::new(&mut io).poll(cx).map(drop)
-            })
-            .await;
+            // Its error reaches the requests that it breaks. hyper drives the stream in a task of its own, for as long as there
+            // are requests: that their time is up, only the stream can tell it.
+            drop(io.await);
         });
         Ok(Rc::new(Self {
             sender: RefCell::new(sender),
@@ -303,39 +299,6 @@ fn of_hyper(error: hyper::Error, progress: Option<&Progress>) -> ForwardError {
         ForwardError::Malformed(Lost::Http2(error))
     } else {
         ForwardError::Closed(Lost::Http2(error))
-    }
-}
-
-/// The life of one mTLS connection.
-#[derive(Debug)]
-pub(super) struct Live {
-    retire_ms: i64,
-    end: Deadline,
-    control: Registered,
-}
-
-impl Live {
-    pub(super) fn of(verified: &Verified, worker: &Surroundings) -> Self {
-        let end = worker.deadlines.deadline();
-        end.set_at(verified.lifetime.end_ms);
-        Self {
-            retire_ms: verified.lifetime.drain_ms,
-            end,
-            control: worker.registry.register(Some(verified.server.clone())),
-        }
-    }
-
-    pub(super) fn is_retired(&self, deadlines: &Deadlines) -> bool {
-        deadlines.may_have_passed(self.retire_ms) || self.control.order() != Order::Serve
-    }
-
-    /// Ready when the connection must be gone.
-    pub(super) fn poll_end(&self, cx: &Context<'_>) -> Poll<()> {
-        if let Order::End(_) = self.control.order() {
-            return Poll::Ready(());
-        }
-        self.control.watch(cx);
-        self.end.poll(cx).map(drop)
     }
 }
 

@@ -49,9 +49,11 @@ impl Idle {
 
     pub(super) fn sweep(&self, deadlines: &Deadlines) {
         let now = deadlines.uptime_ms();
-        self.connections.borrow_mut().retain_mut(|connection| {
-            now.saturating_sub(connection.idle_since_ms) < self.timeout_ms && connection.is_still_usable(deadlines)
-        });
+        let is_over = |connection: &mut Box<Connection>| {
+            now.saturating_sub(connection.idle_since_ms) >= self.timeout_ms || !connection.is_still_usable(deadlines)
+        };
+        let over: Vec<_> = self.connections.borrow_mut().extract_if(.., is_over).collect();
+        self.retire(over);
     }
 
     /// Whether there was one.
@@ -65,9 +67,17 @@ impl Idle {
         any
     }
 
-    /// Closes all of them, a few at a time: a thousand at once would stall the worker.
     pub(super) fn clear(&self) {
-        self.retired.borrow_mut().append(&mut self.connections.borrow_mut());
+        self.retire(self.connections.take());
+    }
+
+    /// Closes them, a few at a time: a thousand at once would stall the worker.
+    #[expect(clippy::vec_box)]
+    fn retire(&self, mut connections: Vec<Box<Connection>>) {
+        if connections.is_empty() {
+            return;
+        }
+        self.retired.borrow_mut().append(&mut connections);
         let retired = self.retired.clone();
         tokio::task::spawn_local(async move {
             loop {

@@ -129,14 +129,19 @@ pub(crate) async fn gateway(pki: &Pki, identity: &Issued, rest: &str) -> Running
         "identity: {{ files: {{ certificate: cur/svid.pem, key: cur/svid.key, bundle: cur/bundle.pem }} }}\n\
          admin: 127.0.0.1:0\n{rest}"
     );
-    let config = Gateway::parse(&dir.path().join("gateway.yaml"), &text).unwrap();
+    let running = start(dir, &text).await;
+    eventually(async || running.started.readiness.reasons().is_empty(), "ready").await;
+    running
+}
+
+/// Runs a gateway with this configuration, which may name files of the folder. It need not be ready yet.
+pub(crate) async fn start(dir: TempDir, text: &str) -> Running {
+    let config = Gateway::parse(&dir.path().join("gateway.yaml"), text).unwrap();
     let shutdown = CancellationToken::new();
     let (tell, started) = oneshot::channel();
     let task = tokio::spawn(signet_gateway::run(config, None, tell, shutdown.clone()));
     let Ok(started) = started.await else { panic!("{:?}", task.await) };
-    let running = Running { dir, started, shutdown, task };
-    eventually(async || running.started.readiness.reasons().is_empty(), "ready").await;
-    running
+    Running { dir, started, shutdown, task }
 }
 
 /// An inbound gateway in front of `upstream`, whose allowed callers are those of `/shop`.

@@ -6,7 +6,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use prometheus::TextEncoder;
 use serde::Serialize;
-use signet_identity::Snapshot;
+use signet_identity::{RevocationCounts, Revocations, Snapshot};
 use time::OffsetDateTime;
 
 use super::AdminBuilder;
@@ -85,6 +85,9 @@ struct Identity<'a> {
     seconds_left: i64,
     generation: u64,
     trust_epoch: u64,
+    /// What of its own chain is revoked; left out when nothing is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revoked: Option<String>,
     trust_domains: Vec<TrustDomain<'a>>,
 }
 
@@ -95,6 +98,16 @@ struct TrustDomain<'a> {
     /// When the last of its authorities expires; none when it has none.
     expires_at: Option<String>,
     seconds_left: i64,
+    /// None where the trust domain has told nothing of what is revoked.
+    revocations: Option<Revoked>,
+}
+
+#[derive(Serialize)]
+struct Revoked {
+    epoch: u64,
+    serials: usize,
+    keys: usize,
+    authorities: usize,
 }
 
 fn identity(admin: &AdminBuilder) -> Answer {
@@ -113,11 +126,13 @@ impl<'a> Identity<'a> {
         let svid = snapshot.svid();
         let domains = snapshot.bundles().iter().map(|bundle| {
             let end = bundle.expires_at();
+            let revocations = snapshot.revocations().get(bundle.trust_domain()).map(Revoked::of);
             TrustDomain {
                 trust_domain: bundle.trust_domain().as_str(),
                 authorities: bundle.authorities().len(),
                 expires_at: end.map(rfc3339),
                 seconds_left: end.map_or(0, |end| seconds_between(now, end)),
+                revocations,
             }
         });
         Self {
@@ -129,8 +144,16 @@ impl<'a> Identity<'a> {
             seconds_left: seconds_between(now, svid.not_after()),
             generation: snapshot.generation().get(),
             trust_epoch: snapshot.trust_epoch().get(),
+            revoked: snapshot.own_revoked().map(ToString::to_string),
             trust_domains: domains.collect(),
         }
+    }
+}
+
+impl Revoked {
+    fn of(known: &Revocations) -> Self {
+        let RevocationCounts { serials, keys, authorities } = known.counts();
+        Self { epoch: known.epoch(), serials, keys, authorities }
     }
 }
 

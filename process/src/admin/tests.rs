@@ -124,6 +124,25 @@ fn the_identity_is_told_with_its_expiry_and_its_trust_domains() {
     assert_eq!(told["trust_domains"][0]["authorities"], 1);
     assert!(told["trust_domains"][0]["seconds_left"].as_i64().unwrap() > 1_000_000);
     assert!(told["not_after"].as_str().unwrap().ends_with('Z'));
+    assert_eq!(told["trust_domains"][0]["revocations"], Value::Null);
+    assert_eq!(told.get("revoked"), None);
+}
+
+#[test]
+fn what_is_revoked_is_told_by_trust_domain_and_that_we_are_ourselves() {
+    let identity = TestIdentity::new();
+    let server = start(&identity, &Readiness::default());
+    let (mut publisher, live) = identity.go_live();
+    assert_eq!(get(&server, "/ready").status, 200);
+    publisher.publish(identity.revoked(&live.load_full())).unwrap();
+    let told = get(&server, "/identity").json();
+    let known = serde_json::json!({ "epoch": 7, "serials": 2, "keys": 0, "authorities": 1 });
+    assert_eq!(told["trust_domains"][0]["revocations"], known);
+    assert!(told["revoked"].as_str().unwrap().starts_with("the authority whose key"), "{told}");
+    let answer = get(&server, "/ready");
+    assert_eq!(answer.status, 503);
+    let reason = answer.json()["reasons"][0]["reason"].as_str().unwrap().to_owned();
+    assert!(reason.starts_with("peers refuse spiffe://example.org/shop/cart: revoked is the authority"), "{reason}");
 }
 
 #[test]

@@ -58,6 +58,21 @@ fn the_age_is_that_of_the_scrape_and_not_of_the_last_rotation() {
 }
 
 #[test]
+fn what_is_revoked_is_counted_by_trust_domain_and_kind() {
+    let identity = TestIdentity::new();
+    let registry = Registry::new();
+    IdentityMetrics::register(&registry, identity.slot.clone()).unwrap();
+    let (mut publisher, live) = identity.go_live();
+    assert!(!scrape(&registry).contains("signet_revocation"), "of whoever has told nothing, nothing is known");
+    publisher.publish(identity.revoked(&live.load_full())).unwrap();
+    assert_eq!(value(&registry, "signet_revocation_epoch{trust_domain=\"example.org\"}"), 7.0);
+    for (kind, count) in [("serial", 2.0), ("key", 0.0), ("authority", 1.0)] {
+        let series = format!("signet_revocations{{kind=\"{kind}\",trust_domain=\"example.org\"}}");
+        assert_eq!(value(&registry, &series), count);
+    }
+}
+
+#[test]
 fn rotations_are_counted_by_how_they_ended() {
     let identity = TestIdentity::new();
     let registry = Registry::new();
