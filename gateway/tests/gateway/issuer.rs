@@ -171,6 +171,10 @@ impl IdentityService for Issuer {
         Err(Status::unimplemented(""))
     }
 
+    async fn issue_jwt(&self, _: Request<v1::IssueJwtRequest>) -> Result<Response<v1::IssueJwtResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn challenge(&self, _: Request<v1::ChallengeRequest>) -> Result<Response<v1::ChallengeResponse>, Status> {
         Err(Status::unimplemented(""))
     }

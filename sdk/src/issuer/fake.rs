@@ -419,6 +419,10 @@ impl IdentityService for FakeIssuer {
         Err(Status::unimplemented(""))
     }
 
+    async fn issue_jwt(&self, _: Request<v1::IssueJwtRequest>) -> Result<Response<v1::IssueJwtResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn challenge(&self, _: Request<ChallengeRequest>) -> Result<Response<ChallengeResponse>, Status> {
         Err(Status::unimplemented("no challenges here"))
     }

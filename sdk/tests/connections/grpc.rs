@@ -4,8 +4,8 @@ use std::{net::SocketAddr, pin::Pin, time::Duration};
 
 use futures_util::{Stream, stream};
 use signet_proto::identity::v1::{
-    AttestRequest, AttestResponse, ChallengeRequest, ChallengeResponse, IssueRequest, IssueResponse, RenewRequest,
-    RenewResponse, WatchRequest, WatchResponse, X509Svid,
+    AttestRequest, AttestResponse, ChallengeRequest, ChallengeResponse, IssueJwtRequest, IssueJwtResponse,
+    IssueRequest, IssueResponse, RenewRequest, RenewResponse, WatchRequest, WatchResponse, X509Svid,
     identity_service_client::IdentityServiceClient,
     identity_service_server::{IdentityService, IdentityServiceServer},
 };
@@ -43,6 +43,10 @@ impl IdentityService for WhoAmI {
     }
 
     async fn issue(&self, _: Request<IssueRequest>) -> Result<Response<IssueResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn issue_jwt(&self, _: Request<IssueJwtRequest>) -> Result<Response<IssueJwtResponse>, Status> {
         Err(Status::unimplemented(""))
     }
 

@@ -4,6 +4,7 @@
 mod grpc;
 mod http;
 mod mesh;
+mod revoked;
 
 use std::{io, net::SocketAddr, time::Duration};
 
