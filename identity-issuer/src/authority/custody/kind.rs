@@ -158,12 +158,11 @@ mod tests {
             b"eyJhbGciOiJFUzI1NiJ9.e30.c2ln".to_vec(),
             b"eyJhbGciOiJFUzI1NiJ9.\xff".to_vec(),
         ];
-        for (_, message) in messages() {
+        // A statement and a token may have any end; DER has one.
+        for (_, message) in messages().into_iter().filter(|(kind, _)| !matches!(kind, Kind::Statement | Kind::Token)) {
             wrong.push([&message[..], &[0]].concat());
             wrong.push(message[..message.len() / 3].to_vec());
         }
-        // A token and a statement may have any end.
-        wrong.retain(|message| !matches!(Kind::of(message), Some(Kind::Statement | Kind::Token)) || message.len() < 40);
         for message in wrong {
             for kind in [Kind::Certificate, Kind::RevocationList, Kind::Request, Kind::Statement, Kind::Token] {
                 assert!(key.sign(kind, &message).is_err(), "{message:?} as {kind:?}");
