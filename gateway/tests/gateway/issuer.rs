@@ -138,7 +138,8 @@ impl Issuer {
 
     fn bundles(&self) -> v1::TrustBundles {
         let x509_authorities = vec![self.pki.root.certificate().to_vec()];
-        let bundle = v1::TrustBundle { trust_domain: "example.org".to_owned(), x509_authorities };
+        let bundle =
+            v1::TrustBundle { trust_domain: "example.org".to_owned(), x509_authorities, ..v1::TrustBundle::default() };
         v1::TrustBundles { bundles: vec![bundle], ..Default::default() }
     }
 

@@ -9,7 +9,8 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde::{Deserialize, Serialize};
 use signet_identity::{
-    BundleSet, SharedClock, SpiffeIdPatterns, TrustBundle, TrustDomain, WorkloadId, bootstrap_client_config,
+    BundleSet, RevocationSet, SharedClock, SpiffeIdPatterns, TrustBundle, TrustDomain, WorkloadId,
+    bootstrap_client_config,
 };
 
 /// One relationship of federation.
@@ -107,7 +108,9 @@ impl Relationship {
                     bundle.ok_or_else(|| RelationshipError::NoBundle { trust_domain: trust_domain.clone() })?;
                 let servers = spiffe_id.as_str().parse().map(|pattern| SpiffeIdPatterns::from_iter([pattern]));
                 let servers = servers.map_err(|_| RelationshipError::Tls)?;
-                Ok(bootstrap_client_config(&BundleSet::from_iter([bundle]), &servers, alpn, clock.clone()))
+                // What is revoked there, it says to its own clients alone.
+                let (bundles, revocations) = (BundleSet::from_iter([bundle]), RevocationSet::default());
+                Ok(bootstrap_client_config(&bundles, &revocations, &servers, alpn, clock.clone()))
             }
         }
     }

@@ -100,7 +100,7 @@ impl Committer {
             return Ok(Vec::new());
         }
         let mut transaction = self.database.begin().await?;
-        let takes = batch.iter().any(|write| is_taking(write));
+        let takes = batch.iter().any(is_taking);
         self.database.lock_standing(&mut transaction, takes).await?;
         let now = microseconds(self.clock.now());
         let mut outcomes = Vec::with_capacity(batch.len());

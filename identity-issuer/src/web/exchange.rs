@@ -80,6 +80,9 @@ struct Asked {
     scopes: Vec<String>,
 }
 
+/// By which grant, at what is configured for it: audiences and scopes.
+type Granted<'a> = (&'a TokenGrant, &'a AccessTokens, Vec<String>, Vec<String>);
+
 impl Exchange {
     pub(super) async fn answer(&self, head: &Parts, body: Incoming, peer: Option<&Arc<PeerIdentity>>) -> Answer {
         if head.method != Method::POST {
@@ -152,12 +155,7 @@ impl Exchange {
     }
 
     /// What is given and asked for: by one profile, so that nobody has a token with the audience of one and the scopes of another.
-    fn choose<'a>(
-        &'a self,
-        given: &'a [TokenGrant],
-        asked: &Asked,
-        caller: &WorkloadId,
-    ) -> Result<(&'a TokenGrant, &'a AccessTokens, Vec<String>, Vec<String>), Error> {
+    fn choose<'a>(&'a self, given: &'a [TokenGrant], asked: &Asked, caller: &WorkloadId) -> Result<Granted<'a>, Error> {
         let profile_of = |grant: &TokenGrant| self.profiles.iter().find(|profile| profile.profile == grant.profile);
         let mut given: Vec<_> = given.iter().filter_map(|grant| Some((grant, profile_of(grant)?))).collect();
         if given.is_empty() {

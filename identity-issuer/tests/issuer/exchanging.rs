@@ -9,7 +9,9 @@ use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 use rustls_pki_types::ServerName;
 use serde_json::{Value, json};
-use signet_identity::{BundleSet, ClientCredentials, ClientPolicy, Material, Snapshot, SystemClock, TlsPolicies};
+use signet_identity::{
+    BundleSet, ClientCredentials, ClientPolicy, Material, RevocationSet, Snapshot, SystemClock, TlsPolicies,
+};
 use signet_proto::admin::v1::BanRequest;
 use signet_proto::identity::v1::IssueJwtRequest;
 use tokio::net::TcpStream;
@@ -49,7 +51,7 @@ async fn post(issuer: &Issuer, holder: Option<&Identity>, body: &str) -> Answer 
         None => issuer.stranger_config(),
         Some(holder) => {
             let bundles = BundleSet::from_iter([issuer.bundle.clone()]);
-            let material = Material { svid: holder.svid.clone(), bundles };
+            let material = Material { svid: holder.svid.clone(), bundles, revocations: RevocationSet::default() };
             Arc::clone(Snapshot::build(material, &policies, None).unwrap().client(key))
         }
     };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rcgen::{CertificateParams, KeyPair};
 use rustls_pki_types::{CertificateDer, ServerName};
 use serde_json::Value;
-use signet_identity::{BundleSet, SystemClock, bootstrap_client_config};
+use signet_identity::{BundleSet, RevocationSet, SystemClock, bootstrap_client_config};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -146,7 +146,13 @@ async fn the_bundle_is_served_by_the_issuers_own_identity() {
         let pem = std::fs::read(place.path("root/root.pem")).unwrap();
         let bundle = signet_identity::TrustBundle::from_pem("example.org".parse().unwrap(), &pem).unwrap();
         let bundles = BundleSet::from_iter([bundle]);
-        bootstrap_client_config(&bundles, &issuer_only(), vec![b"http/1.1".to_vec()], Arc::new(SystemClock))
+        bootstrap_client_config(
+            &bundles,
+            &RevocationSet::default(),
+            &issuer_only(),
+            vec![b"http/1.1".to_vec()],
+            Arc::new(SystemClock),
+        )
     };
     let connect = async |config| {
         let tcp = TcpStream::connect(address).await.unwrap();
