@@ -98,3 +98,69 @@ fn revoked(entry: &Entry) -> Option<RevokedCertParams> {
         invalidity_date: None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+    use std::time::Instant;
+
+    use x509_parser::prelude::{FromDer as _, X509Certificate};
+    use x509_parser::revocation_list::CertificateRevocationList;
+
+    use super::*;
+    use crate::authority::{KeyId, testing};
+    use crate::revocation::SerialNumber;
+
+    fn now() -> OffsetDateTime {
+        OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap()
+    }
+
+    fn terms() -> Terms {
+        let next_update = now() + time::Duration::hours(1);
+        Terms { this_update: now(), next_update, epoch: 7, point: None, above: None }
+    }
+
+    #[test]
+    fn a_list_of_a_hundred_thousand_is_whole_and_signed() {
+        let authority = testing::Root::new("example.org", now()).authority(now());
+        let key_id = Arc::new(KeyId::new(authority.key_id().as_bytes()));
+        let entry = |number: u128| Entry {
+            epoch: number as u64,
+            what: What::Serial(
+                Arc::clone(&key_id),
+                SerialNumber::from_be_bytes(&(number | 1 << 126).to_be_bytes()).unwrap(),
+            ),
+            not_after: now().unix_timestamp(),
+            revoked_at: now().unix_timestamp(),
+            reason: Reason::KeyCompromise,
+        };
+        let entries: Vec<_> = (1..=100_000).map(entry).collect();
+        let began = Instant::now();
+        let list = RevocationList::sign(&authority, &terms(), &entries).unwrap();
+        println!("100,000 entries, {} bytes, signed in {:?}", list.der.len(), began.elapsed());
+        let (rest, parsed) = CertificateRevocationList::from_der(&list.der).unwrap();
+        assert!(rest.is_empty() && parsed.iter_revoked_certificates().count() == 100_000);
+        let (_, signer) = X509Certificate::from_der(authority.certificate().unwrap()).unwrap();
+        parsed.verify_signature(signer.public_key()).unwrap();
+    }
+
+    #[test]
+    fn numbers_grow_whatever_the_clock_says() {
+        let first = number(&terms());
+        let later = Terms { this_update: now() + time::Duration::SECOND, above: Some(first), ..terms() };
+        assert!(number(&later) > first);
+        let back = Terms { this_update: now() - time::Duration::hours(1), above: Some(first), ..terms() };
+        assert_eq!(number(&back), first + 1);
+        // Another process, which knows none before: by the epoch.
+        let anew = Terms { this_update: now() - time::Duration::hours(1), epoch: 8, ..terms() };
+        assert!(number(&anew) > number(&back));
+    }
+
+    #[test]
+    fn no_list_is_signed_for_a_time_that_is_none() {
+        let authority = testing::Root::new("example.org", now()).authority(now());
+        let over = Terms { next_update: now(), ..terms() };
+        assert!(matches!(RevocationList::sign(&authority, &over, &[]), Err(ListError::AuthorityEnds)));
+    }
+}

@@ -334,3 +334,6 @@ impl Signed {
         statement
     }
 }
+
+#[cfg(test)]
+mod tests;

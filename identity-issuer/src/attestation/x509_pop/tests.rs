@@ -110,6 +110,10 @@ async fn a_machine_is_what_its_certificate_says() {
         ]
     );
     assert!(matches!(attested.evidence, Evidence::Proof { once_until: Some(until), .. } if until == at(60)));
+    // As whoever revokes it would name it.
+    let (_, leaf) = X509Certificate::from_der(&machine.der).unwrap();
+    let shown = attested.shown.unwrap();
+    assert_eq!((shown.serial, shown.keys), (vec![0x9a, 1], vec![KeyHash::of_spki(leaf.public_key().raw)]));
 }
 
 #[tokio::test]

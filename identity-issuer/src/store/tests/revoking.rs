@@ -2,6 +2,7 @@
 
 use super::super::{NewRevocation, RevocationFilter, RevocationTarget, RevokedKind};
 use super::*;
+use crate::attestation::ShownCertificate;
 use crate::revocation::{Reason, SerialNumber};
 
 fn serial(number: u8) -> SerialNumber {
@@ -165,7 +166,30 @@ async fn what_is_over_is_forgotten_and_its_number_is_not_given_again(which: Whic
     task.finish().await;
 }
 
+async fn what_is_revoked_proves_nobodys_identity(which: Which) {
+    let Opened { store, task, clock, _folder, .. } = opened(which, 16).await;
+    let until = clock.now() + Duration::from_secs(60);
+    store.log(certificate(1, clock.now(), Attestation::Issuer)).await.unwrap();
+    let [good, leaf, above] = [200_u8, 201, 202].map(|number| KeyHash::of_spki(&[number]));
+    store.revoke(revocation(RevocationTarget::Serials(vec![serial(1)]), &clock)).await.unwrap();
+    store.revoke(revocation(RevocationTarget::Key(leaf, until), &clock)).await.unwrap();
+    let authority = RevocationTarget::Authority(KeyId::new(&[9; 20]), above, until);
+    store.revoke(revocation(authority, &clock)).await.unwrap();
+    let shows = |authority: u8, serial: u8, keys: &[KeyHash]| {
+        let Attestation::First(attested) = proof("a", until) else { unreachable!() };
+        let (authority, serial, keys) = (vec![authority; 20], vec![serial; 16], keys.to_vec());
+        Attestation::First(Attested { shown: Some(ShownCertificate { authority, serial, keys }), ..attested })
+    };
+    for revoked in [shows(1, 1, &[good]), shows(1, 2, &[leaf]), shows(1, 2, &[good, above])] {
+        assert!(matches!(store.log(certificate(2, clock.now(), revoked)).await, Err(LogError::Revoked)));
+    }
+    // Neither the proof nor the key was used up; and another CA's certificate of that number is another one.
+    store.log(certificate(2, clock.now(), shows(2, 1, &[good]))).await.unwrap();
+    task.finish().await;
+}
+
 on_both! {
+    what_is_revoked_proves_nobodys_identity,
     a_revoked_certificate_has_no_successor_and_others_have,
     a_revoked_key_or_authority_gets_and_signs_nothing_more,
     an_identity_is_revoked_with_all_that_was_given_for_it_and_evicted,

@@ -1,0 +1,88 @@
+#![allow(clippy::unwrap_used)]
+
+use std::collections::HashSet;
+
+use super::*;
+use crate::authority::testing;
+use crate::revocation::Reason;
+
+fn at(seconds: i64) -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp(1_800_000_000 + seconds).unwrap()
+}
+
+/// So many, of which one in `expired` has.
+fn live(count: u64, expired: u64) -> Live {
+    let authority = Arc::new(KeyId::new(&[1; 20]));
+    let entry = |epoch: u64| Entry {
+        epoch,
+        what: What::Serial(Arc::clone(&authority), SerialNumber::from_be_bytes(&epoch.to_be_bytes()).unwrap()),
+        not_after: at(if epoch.is_multiple_of(expired) { -1 } else { 60 }).unix_timestamp(),
+        revoked_at: at(0).unix_timestamp(),
+        reason: Reason::Superseded,
+    };
+    Live { entries: (1..=count).map(entry).collect(), read: count, latest: count, ..Live::default() }
+}
+
+#[test]
+fn from_wherever_somebody_comes_nothing_is_left_out_and_each_statement_has_an_end() {
+    for (count, expired) in [(1, u64::MAX), (255, 7), (8192, u64::MAX), (8193, 3), (40_000, 2), (100_000, 1)] {
+        let live = live(count, expired);
+        for start in [0, 1, 200, 255, 256, 8191, 8192, 8193, 39_999].into_iter().filter(|start| *start < count) {
+            for previous in [0, start] {
+                let mut has = start;
+                while has < count {
+                    let span = live.span(has, previous, at(0));
+                    assert!(span.after <= has && has < span.epoch && span.epoch <= count, "{has} of {count}: {span:?}");
+                    let told = live.of(span).iter().filter(|entry| entry.not_after >= at(0).unix_timestamp());
+                    assert!(told.count() as u64 <= CHUNK, "{span:?}");
+                    has = span.epoch;
+                }
+            }
+        }
+    }
+    // What has expired costs no statements.
+    assert_eq!(live(100_000, 1).span(0, 0, at(0)), Span { after: 0, epoch: 100_000 });
+    let one_more = live(20_001, u64::MAX).span(20_000, 20_000, at(0));
+    assert_eq!(one_more, Span { after: 20_000, epoch: 20_001 }, "whoever is up to date gets what is new alone");
+}
+
+#[test]
+fn a_thousand_who_come_back_at_once_cost_few_signatures() {
+    let live = live(100_000, u64::MAX);
+    let mut spans = HashSet::new();
+    for client in 0..1000 {
+        let mut has = client * 97;
+        while has < 100_000 {
+            let span = live.span(has, 0, at(0));
+            has = span.epoch;
+            spans.insert(span);
+        }
+    }
+    let most = (100_000_u64.div_ceil(CHUNK) + CHUNK / STEP) as usize;
+    assert!(spans.len() <= most, "{}", spans.len());
+}
+
+#[test]
+fn a_statement_is_sent_again_as_long_as_it_is_true_and_by_the_authority_that_signs() {
+    let root = testing::Root::new("example.org", at(0));
+    let (one, other) = (Arc::new(root.authority(at(0))), Arc::new(root.authority(at(0))));
+    let domain = "example.org".parse().unwrap();
+    let lineage = Lineage::read(&[7; 8]).unwrap();
+    let live = live(20_000, u64::MAX);
+    let sign = |span: Span, latest| {
+        let unsigned = Unsigned::new((&domain, lineage), (span, latest), live.of(span).iter(), at(0));
+        unsigned.sign(&one).unwrap()
+    };
+    let mut signed = Signed::default();
+    let (first, last) = (Span { after: 0, epoch: 8192 }, Span { after: 16_384, epoch: 20_000 });
+    assert!(signed.get(first, 20_000, &one).is_none());
+    let kept = [first, last].map(|span| signed.keep(sign(span, 20_000)));
+    for (span, kept) in [first, last].into_iter().zip(&kept) {
+        assert!(Arc::ptr_eq(&signed.get(span, 20_000, &one).unwrap(), kept));
+    }
+    // There is more: that the last one is so would be a lie, and whoever took it for one would serve too early.
+    assert!(signed.get(first, 20_001, &one).is_some() && signed.get(last, 20_001, &one).is_none());
+    signed.keep(sign(Span { after: 19_968, epoch: 20_000 }, 20_001));
+    assert_eq!(signed.statements.len(), 2, "what nobody asks for any more is not kept");
+    assert!(signed.get(first, 20_001, &other).is_none(), "by an authority that signs no more");
+}
