@@ -13,6 +13,8 @@ use super::{Authority, CaKey, intermediate};
 use crate::key::P256Key;
 use crate::pem_files;
 
+pub(crate) use super::intermediate::check as check_intermediate;
+
 pub(crate) struct Root {
     issuer: Issuer<'static, P256Key>,
     bundle: TrustBundle,

@@ -141,6 +141,8 @@ pub enum RecordError {
 pub enum Break {
     #[error("is longer than an entry can be")]
     TooLong,
+    #[error("is one more than a record may have")]
+    TooMany,
     #[error("is no entry with a signature")]
     NotAnEntry,
     #[error("is not signed by this root")]

@@ -1,17 +1,30 @@
 //! What verifiers make of what was signed. OpenSSL's opinion is in the end-to-end tests.
 
 #![allow(clippy::unwrap_used)]
+use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType};
 use rustls_pki_types::{CertificateDer, UnixTime};
-use signet_identity::{Clock as _, SystemClock};
+use signet_identity::{Clock as _, SystemClock, TrustBundle};
 use tempfile::TempDir;
 use webpki::{EndEntityCert, Error, KeyUsage};
 
 use super::super::{init, sign};
 use super::*;
+use crate::attestation::Attestation;
+use crate::authority::custody::CaKey;
+use crate::authority::hierarchy::intermediate_request;
+use crate::authority::testing::check_intermediate;
+use crate::authority::{Authority, CertifyError};
 use crate::authority::{Passphrase, SealStrength};
+use crate::certificate::{ApprovedCsr, issuer_id};
+use crate::crl::DistributionPoints;
+use crate::entitlement::Entitlement;
+use crate::key::P256Key;
+use crate::key_type::KeyType;
+use crate::pem_files;
+use crate::profile::Profiles;
 
 const DAY: Duration = Duration::from_secs(86_400);
 const CODE_SIGNING: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 3];
@@ -125,4 +138,56 @@ fn what_was_shown_is_what_is_signed_or_nothing_is() {
     assert_eq!(super::super::record::verify(folder.path()).unwrap().entries.len(), 1);
     plan(Purpose::Workload).sign(&Unlock::Passphrase(&passphrase()), &witness, &SystemClock).unwrap();
     sign(folder.path(), &passphrase(), request().as_bytes(), 0, DAY, &SystemClock).unwrap();
+}
+
+#[test]
+fn an_issuer_signs_nothing_that_its_purpose_has_verifiers_refuse() {
+    let now = SystemClock.now();
+    let profiles = Profiles::new((Duration::from_secs(60), Duration::ZERO), []);
+    let certify = |purpose, profile: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let trust_domain: TrustDomain = "example.org".parse().unwrap();
+        let root = init(folder.path(), &trust_domain, &passphrase(), SealStrength::MINIMAL, 900 * DAY, &SystemClock);
+        let key = CaKey::from(P256Key::generate().unwrap());
+        let request = intermediate_request(&trust_domain, &key).unwrap();
+        let request = pem_files::encode(pem_files::REQUEST, &request);
+        let terms = Terms { purpose, ..Terms::of(800 * DAY) };
+        let ceremony = Ceremony::plan(folder.path(), request.as_bytes(), &terms, &SystemClock).unwrap();
+        let witness = Witness { operator: "Ada".to_owned(), host: "vault".to_owned() };
+        let pem = ceremony.sign(&Unlock::Passphrase(&passphrase()), &witness, &SystemClock).unwrap()[0].to_pem();
+        let bundle = TrustBundle::new(trust_domain.clone(), vec![root.unwrap().certificate]).unwrap();
+        let spki = key.subject_public_key_info();
+        let authority =
+            Authority::new(key, check_intermediate(pem.as_bytes(), &spki, &bundle, 4, now).unwrap()).unwrap();
+
+        let holder = KeyPair::generate().unwrap();
+        let csr = CertificateParams::default().serialize_request(&holder).unwrap();
+        let holder = ProvenKey::from_csr(csr.der(), &KeyType::ELLIPTIC).unwrap();
+        let profile = Arc::clone(profiles.get(profile).unwrap());
+        let entitlement = Entitlement::plain("spiffe://example.org/a".parse().unwrap(), profile);
+        let issuer = issuer_id(&trust_domain).unwrap();
+        let approved = ApprovedCsr::approve(entitlement, Attestation::Issuer, holder, &issuer).unwrap();
+        authority.certify(approved, &DistributionPoints::new(None, 1), now).map(drop)
+    };
+    use Purpose::{Any, CodeSigning, Device, Gateway, Subordinate, Workload};
+    for (purpose, profile, is_signed) in [
+        (Any, "code-signing", true),
+        (Any, "tls-client", true),
+        (Workload, "workload", true),
+        (Workload, "tls-client", true),
+        (Workload, "code-signing", false),
+        (Gateway, "code-signing", false),
+        (Device, "device", true),
+        (Device, "code-signing", false),
+        (CodeSigning, "code-signing", true),
+        (CodeSigning, "workload", true),
+        (Subordinate, "subordinate-ca", true),
+        (Any, "subordinate-ca", false),
+    ] {
+        let outcome = certify(purpose, profile);
+        assert_eq!(outcome.is_ok(), is_signed, "{purpose}, {profile}: {outcome:?}");
+        let expected =
+            matches!(outcome, Ok(()) | Err(CertifyError::OtherPurpose { .. } | CertifyError::NoSubordinates));
+        assert!(expected, "{purpose}, {profile}: {outcome:?}");
+    }
 }

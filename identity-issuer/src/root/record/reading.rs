@@ -28,6 +28,9 @@ pub struct Verified {
     pub(super) bytes: u64,
 }
 
+/// A root that signs each day for two centuries has fewer.
+const MAX_ENTRIES: usize = 100_000;
+
 /// No entry is longer: names have their limits, and there are 32 constraints at most.
 const MAX_LINE: u64 = 32 * 1024;
 
@@ -100,6 +103,9 @@ pub(super) fn read(path: &Path, mut source: impl BufRead, root: &CaCertificate) 
         let broken = |what| RecordError::Broken { path: path.to_owned(), line: at, what };
         if length > MAX_LINE {
             return Err(broken(Break::TooLong));
+        }
+        if found.entries.len() == MAX_ENTRIES && length > 0 {
+            return Err(broken(Break::TooMany));
         }
         let Some(line) = line.strip_suffix(b"\n") else {
             found.is_torn = length > 0;

@@ -32,8 +32,13 @@ struct Pool {
     idle: Vec<LoggedIn>,
     /// How many work with the token now.
     busy: usize,
-    /// SHA-256 of a PIN that the token did not take, and why not.
-    refused_pin: Option<(Vec<u8>, &'static str)>,
+    refused_pin: Option<RefusedPin>,
+}
+
+/// A PIN that the token did not take. Its `Debug` shows nothing of it: a PIN is short, and so is its digest's way back.
+struct RefusedPin {
+    sha256: Vec<u8>,
+    reason: &'static str,
 }
 
 /// A session in which the token's user is logged in. It is not closed when dropped: by then the library may have begun anew, and given its
@@ -163,14 +168,14 @@ impl Token {
 
     fn present_pin(&self, session: &Session) -> Result<(), TokenError> {
         let path = &self.place.pin_file;
-        let (pin, hash) = read_pin(path)?;
+        let (pin, sha256) = read_pin(path)?;
         let refused = |reason: &str| TokenError::Pin { path: path.clone(), reason: reason.to_owned() };
         // Held, so that several sessions do not try a wrong one at once.
         let mut pool = self.lock();
-        if let Some((refused_hash, reason)) = &pool.refused_pin
-            && *refused_hash == hash
+        if let Some(before) = &pool.refused_pin
+            && before.sha256 == sha256
         {
-            return Err(refused(reason));
+            return Err(refused(before.reason));
         }
         match session.login(UserType::User, Some(&pin)) {
             // One login is for all sessions of a process.
@@ -181,7 +186,7 @@ impl Token {
             Err(error) => Err(match pin_fault(&error) {
                 Some(reason) => {
                     tracing::error!(token = %self.place.token, reason, "the token refused the PIN");
-                    pool.refused_pin = Some((hash, reason));
+                    pool.refused_pin = Some(RefusedPin { sha256, reason });
                     refused(reason)
                 }
                 None => error.into(),
@@ -240,6 +245,12 @@ fn read_pin(path: &Path) -> Result<(AuthPin, Vec<u8>), TokenError> {
             Ok((AuthPin::new(pin.into()), digest(&SHA256, pin.as_bytes()).as_ref().to_vec()))
         }
         _ => Err(TokenError::NoPin { path: path.to_owned() }),
+    }
+}
+
+impl std::fmt::Debug for RefusedPin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RefusedPin").field("reason", &self.reason).finish_non_exhaustive()
     }
 }
 
