@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use signet_tests::ceremony::Ended;
 use signet_tests::openssl::openssl_ok;
-use signet_tests::{Curl, Issuer, Recipe, SoftHsm, Workload, program, secs};
+use signet_tests::wait::until;
+use signet_tests::{Curl, Issuer, Process, Recipe, SoftHsm, Workload, program, secs};
 use tempfile::TempDir;
 use tonic::Code;
 
@@ -26,6 +27,18 @@ impl Place {
     fn new() -> Self {
         let folder = TempDir::new().unwrap();
         let hsm = SoftHsm::new(folder.path(), "issuing");
+        Self::at(folder, hsm)
+    }
+
+    /// And who serves it.
+    fn remote() -> (Self, Process) {
+        let folder = TempDir::new().unwrap();
+        let hsm = SoftHsm::remote(folder.path(), "issuing");
+        let server = hsm.serve();
+        (Self::at(folder, hsm), server)
+    }
+
+    fn at(folder: TempDir, hsm: SoftHsm) -> Self {
         let issuer = Issuer::start_in_token(folder.path(), "example.org", secs(3600), GENEROUS, &hsm);
         Self { issuer, hsm, folder }
     }
@@ -119,6 +132,55 @@ fn a_token_that_is_taken_out_stops_issuing_and_it_goes_on_by_itself_once_it_is_b
     }
     assert_eq!(place.issuer.process.pid(), pid);
     assert!(!place.issuer.process.log().contains(SoftHsm::PIN), "the PIN in a log");
+}
+
+#[test]
+fn sessions_that_were_lost_are_opened_anew() {
+    let (place, mut server) = Place::remote();
+    let mut workload = place.workload();
+    for _ in 0..3 {
+        // With all its sessions and logins.
+        of_connections(&server, "KILL");
+        server.kill();
+        server = place.hsm.serve();
+        until("a certificate", secs(20), || workload.renew().is_ok());
+    }
+    // Connections alone, while the server stays: nobody notices more than one refusal.
+    of_connections(&server, "KILL");
+    until("a certificate", secs(20), || workload.renew().is_ok());
+}
+
+#[test]
+fn an_hsm_that_hangs_is_out_of_reach_and_holds_up_nothing_else() {
+    let (mut place, server) = Place::remote();
+    let mut workload = place.workload();
+    of_connections(&server, "STOP");
+    let admin = place.issuer.admin;
+    place.issuer.process.wait_until("not ready", secs(30), |_| !admin.is_ready());
+    assert!(place.readiness().contains("does not answer"), "{}", place.readiness());
+    // Once it is known to hang, callers are told at once.
+    let began = Instant::now();
+    let refused = workload.renew().unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+    assert!(began.elapsed() < secs(4), "{:?}", began.elapsed());
+    // What needs no key is served: status, policy, join tokens.
+    for _ in 0..12 {
+        place.issuer.operate(&["status"]);
+        place.issuer.join_token(WORKLOAD);
+    }
+    of_connections(&server, "CONT");
+    place.issuer.wait_until_ready();
+    workload.renew().unwrap();
+}
+
+/// A signal to those who serve one connection each.
+fn of_connections(server: &Process, signal: &str) {
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", server.pid())).unwrap();
+    assert!(!children.trim().is_empty(), "nobody is connected");
+    for child in children.split_whitespace() {
+        let sent = std::process::Command::new("kill").args(["-s", signal, child]).status().unwrap();
+        assert!(sent.success());
+    }
 }
 
 #[test]

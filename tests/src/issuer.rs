@@ -94,7 +94,8 @@ impl Issuer {
             Recipe::new("issuer", program::ours("identity-issuer"), folder).arg("--config").arg(&configuration);
         if let Some(hsm) = hsm {
             text = text.replace(&format!("passphrase_file: {}", passphrase.display()), &hsm.configuration());
-            recipe = recipe.env("SOFTHSM2_CONF", hsm.settings().to_str().expect("a path of ours"));
+            let (name, value) = hsm.environment();
+            recipe = recipe.env(name, &value);
         }
         fs::write(&configuration, text + &more).expect("a file");
         let mut process = recipe.start();

@@ -4,12 +4,23 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::process::{Process, Recipe};
 use crate::program;
+use crate::wait::secs;
 
 #[derive(Debug)]
 pub struct SoftHsm {
     folder: PathBuf,
     pub label: &'static str,
+    place: Place,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Place {
+    /// In the program that uses it.
+    Inside,
+    /// Behind a socket, as an HSM is behind a network.
+    Remote,
 }
 
 impl SoftHsm {
@@ -19,7 +30,16 @@ impl SoftHsm {
 
     /// A new one in `folder/hsm`, and its PIN in `folder/hsm/pin`.
     pub fn new(folder: &Path, label: &'static str) -> Self {
-        let hsm = Self { folder: folder.join("hsm"), label };
+        Self::at(folder, label, Place::Inside)
+    }
+
+    /// One that programs reach by a server of p11-kit; [`serve`](Self::serve) starts that.
+    pub fn remote(folder: &Path, label: &'static str) -> Self {
+        Self::at(folder, label, Place::Remote)
+    }
+
+    fn at(folder: &Path, label: &'static str, place: Place) -> Self {
+        let hsm = Self { folder: folder.join("hsm"), label, place };
         fs::create_dir_all(hsm.tokens()).expect("a folder");
         fs::write(hsm.pin_file(), format!("{}\n", Self::PIN)).expect("a file");
         let settings = format!(
@@ -34,6 +54,32 @@ impl SoftHsm {
         hsm
     }
 
+    pub fn serve(&self) -> Process {
+        let _ = fs::remove_file(self.socket());
+        let token = format!("pkcs11:token={}", self.label);
+        let socket = self.socket();
+        let mut process = Recipe::new("hsm", "/usr/libexec/p11-kit/p11-kit-server", &self.folder)
+            .args(["-f", "--provider", Self::MODULE, "--name"])
+            .arg(&socket)
+            .arg(token)
+            .env("SOFTHSM2_CONF", self.settings().to_str().expect("a path of ours"))
+            .start();
+        process.wait_until("its socket", secs(10), |_| socket.exists());
+        process
+    }
+
+    /// For a program that uses the module.
+    pub fn environment(&self) -> (&'static str, String) {
+        match self.place {
+            Place::Inside => ("SOFTHSM2_CONF", self.settings().display().to_string()),
+            Place::Remote => ("P11_KIT_SERVER_ADDRESS", format!("unix:path={}", self.socket().display())),
+        }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.join("hsm.sock")
+    }
+
     /// What the environment variable `SOFTHSM2_CONF` has to name.
     pub fn settings(&self) -> PathBuf {
         self.folder.join("softhsm2.conf")
@@ -45,8 +91,21 @@ impl SoftHsm {
 
     /// For an issuer's `authority`.
     pub fn configuration(&self) -> String {
-        let (label, pin) = (self.label, self.pin_file());
-        format!("key: {{ pkcs11: {{ module: {}, token_label: {label}, pin_file: {} }} }}", Self::MODULE, pin.display())
+        let (module, pin) = (self.module(), self.pin_file());
+        let (module, label, pin) = (module.display(), self.label, pin.display());
+        format!("key: {{ pkcs11: {{ module: {module}, token_label: {label}, pin_file: {pin} }} }}")
+    }
+
+    fn module(&self) -> PathBuf {
+        match self.place {
+            Place::Inside => Self::MODULE.into(),
+            // Where it lies depends on the machine's architecture.
+            Place::Remote => fs::read_dir("/usr/lib")
+                .expect("a system's libraries")
+                .filter_map(|entry| Some(entry.ok()?.path().join("pkcs11/p11-kit-client.so")))
+                .find(|path| path.exists())
+                .expect("p11-kit-client.so; tests/run installs what the tests need"),
+        }
     }
 
     /// The token is gone, with all that is in it.

@@ -11,6 +11,9 @@ use crate::metrics::Metrics;
 /// Cheap for files, and one login for a token.
 const LOOK: Duration = Duration::from_secs(2);
 
+/// A look that takes longer says that nothing can be signed now.
+const PATIENCE: Duration = Duration::from_secs(8);
+
 const KEYS: &str = "keys";
 
 #[derive(Debug)]
@@ -31,7 +34,15 @@ impl Reach {
         loop {
             let authorities = self.authorities.clone();
             // A token may take its time.
-            match tokio::task::spawn_blocking(move || authorities.check_keys()).await {
+            let mut looking = tokio::task::spawn_blocking(move || authorities.check_keys());
+            let found = loop {
+                match tokio::time::timeout(PATIENCE, &mut looking).await {
+                    Ok(found) => break found,
+                    // One look at a time: each that hangs is a thread.
+                    Err(_) => self.out_of_reach("what keeps the keys does not answer"),
+                }
+            };
+            match found {
                 Ok(Ok(())) => {
                     self.readiness.set(KEYS, State::Ready);
                     if self.metrics.keys_out_of_reach(false) {
@@ -40,9 +51,7 @@ impl Reach {
                     complaint.clear();
                 }
                 Ok(Err(error)) => {
-                    let cause = signet_process::start::Report::of(&error).cause;
-                    self.readiness.set(KEYS, State::NotReady { reason: format!("nothing can be signed: {cause}") });
-                    self.metrics.keys_out_of_reach(true);
+                    self.out_of_reach(&signet_process::start::Report::of(&error).cause);
                     if let Some(cause) = complaint.of(&error) {
                         tracing::error!(cause, "the CA keys are out of reach");
                     }
@@ -52,5 +61,10 @@ impl Reach {
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    fn out_of_reach(&self, why: &str) {
+        self.readiness.set(KEYS, State::NotReady { reason: format!("nothing can be signed: {why}") });
+        self.metrics.keys_out_of_reach(true);
     }
 }

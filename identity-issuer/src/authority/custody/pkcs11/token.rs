@@ -1,6 +1,6 @@
 //! A token, and the sessions with it: logged in, pooled, replaced when they are lost.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -30,8 +30,9 @@ pub(super) struct Token {
 #[derive(Debug, Default)]
 struct Pool {
     idle: Vec<LoggedIn>,
-    /// How many work with the token now.
-    busy: usize,
+    /// Since when those work with the token who do now, by the number that each has.
+    working: BTreeMap<u64, Instant>,
+    next: u64,
     refused_pin: Option<RefusedPin>,
 }
 
@@ -50,7 +51,7 @@ pub(super) struct LoggedIn {
     keys: HashMap<KeyName, ObjectHandle>,
 }
 
-/// How long a request waits for others to be done.
+/// How long a request waits for others to be done; and how long one may take until others do not even wait: then the token hangs.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 const MAX_PIN_BYTES: usize = 1024;
@@ -197,12 +198,20 @@ impl Token {
     fn wait_for_a_place(&self) -> Result<Working<'_>, TokenError> {
         let deadline = Instant::now() + PATIENCE;
         let mut pool = self.lock();
-        while pool.busy >= self.place.sessions {
+        loop {
+            // In the order of their numbers they began.
+            if pool.working.values().next().is_some_and(|since| since.elapsed() > PATIENCE) {
+                return Err(TokenError::Busy);
+            }
+            if pool.working.len() < self.place.sessions {
+                let number = pool.next;
+                pool.next = number.wrapping_add(1);
+                pool.working.insert(number, Instant::now());
+                return Ok(Working { token: self, number });
+            }
             let Some(left) = deadline.checked_duration_since(Instant::now()) else { return Err(TokenError::Busy) };
             pool = self.returned.wait_timeout(pool, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        pool.busy += 1;
-        Ok(Working(self))
     }
 
     fn lock(&self) -> MutexGuard<'_, Pool> {
@@ -211,12 +220,15 @@ impl Token {
 }
 
 /// One of those who may work with the token at once.
-struct Working<'a>(&'a Token);
+struct Working<'a> {
+    token: &'a Token,
+    number: u64,
+}
 
 impl Drop for Working<'_> {
     fn drop(&mut self) {
-        self.0.lock().busy -= 1;
-        self.0.returned.notify_one();
+        self.token.lock().working.remove(&self.number);
+        self.token.returned.notify_one();
     }
 }
 
