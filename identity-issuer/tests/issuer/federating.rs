@@ -263,7 +263,7 @@ async fn a_bad_bundle_never_replaces_a_good_one() {
     type Say<'a> = &'a dyn Fn();
     let cases: [(Say<'_>, &str); 8] = [
         (&|| endpoint.say(8, &[]), "it has no X.509 authority"),
-        (&|| endpoint.say(8, &[twice.clone()]), "X.509 authority 1 has 2 certificates"),
+        (&|| endpoint.say(8, std::slice::from_ref(&twice)), "X.509 authority 1 has 2 certificates"),
         (&|| endpoint.say(6, &[key(&one)]), "its sequence 6 is before 7"),
         (&|| endpoint.say(8, &[key(&foreign)]), "it is no bundle of partner.example"),
         (&|| answer(200, &" ".repeat(300 << 10)), "length limit exceeded"),

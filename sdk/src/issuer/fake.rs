@@ -372,6 +372,7 @@ pub(super) fn bundle(trust_domain: &str, authorities: &[&CertificateDer<'_>]) ->
     v1::TrustBundle {
         trust_domain: trust_domain.to_owned(),
         x509_authorities: authorities.iter().map(|der| der.to_vec()).collect(),
+        ..v1::TrustBundle::default()
     }
 }
 
