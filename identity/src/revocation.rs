@@ -15,11 +15,12 @@ mod statement;
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
 use x509_parser::{certificate::X509Certificate, extensions::ParsedExtension};
 
 use self::layers::Layers;
-use crate::{Serial, TrustDomain};
+use crate::{BundleSet, Serial, TrustDomain};
 
 pub use self::statement::{
     RevocationError, RevocationStatement, RevokedKey, RevokedSerials, SignedRevocations, VerifiedRevocations,
@@ -101,6 +102,19 @@ impl RevocationSet {
     }
 
     /// Without what has expired, where that is worth the effort.
+    /// Whether an authority's chain, its own certificate first, leads to a root of its trust domain's bundle, and none of it is revoked.
+    pub(crate) fn check_authority(
+        &self,
+        trust_domain: &TrustDomain,
+        chain: &[CertificateDer<'_>],
+        bundles: &BundleSet,
+        now: OffsetDateTime,
+    ) -> Result<(), RevocationError> {
+        let unknown = || RevocationError::UnknownTrustDomain { trust_domain: trust_domain.clone() };
+        let bundle = bundles.get(trust_domain).ok_or_else(unknown)?;
+        chain::signer_key(chain, bundle, self.get(trust_domain), now).map(drop)
+    }
+
     pub(crate) fn forgetting(self, now: OffsetDateTime) -> Self {
         let forgetful = |(domain, known): (&TrustDomain, &Revocations)| Some((domain.clone(), known.forgetting(now)?));
         let changed: Vec<_> = self.0.iter().filter_map(forgetful).collect();

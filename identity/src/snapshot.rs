@@ -5,8 +5,8 @@ use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
 
 use crate::{
-    BundleSet, ClientAuthentication, ClientKey, ClientPolicy, PeerError, PeerIdentity, RevocationSet, Revoked,
-    ServerKey, ServerPolicy, SharedClock, TlsPolicies, X509Svid,
+    BundleSet, ClientAuthentication, ClientKey, ClientPolicy, PeerError, PeerIdentity, RevocationError, RevocationSet,
+    Revoked, ServerKey, ServerPolicy, SharedClock, TlsPolicies, TrustDomain, X509Svid,
     tls::{client_config, expect_server, server_config},
     verify::{Role, Trust, verify_unrevoked},
 };
@@ -192,6 +192,17 @@ impl Snapshot {
     /// Cheap unless its authority is gone: no signature is verified twice.
     pub fn still_accepts(&self, peer: &PeerIdentity) -> Result<(), PeerError> {
         self.trust.still_accepts(peer, self.clock.now())
+    }
+
+    /// Whether leaves that this authority of `trust_domain` signs would be believed now: its certificate first, then those that lead to a
+    /// root of the bundle.
+    pub fn accepts_authority(
+        &self,
+        trust_domain: &TrustDomain,
+        chain: &[CertificateDer<'_>],
+    ) -> Result<(), RevocationError> {
+        let (revocations, bundles) = (self.trust.revocations(), self.trust.bundles());
+        revocations.check_authority(trust_domain, chain, bundles, self.clock.now())
     }
 
     fn judge(&self, role: Role, chain: Option<&[CertificateDer<'_>]>) -> Result<Arc<PeerIdentity>, PeerError> {

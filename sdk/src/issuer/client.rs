@@ -325,7 +325,7 @@ impl IssuerClient {
             refused: String::new(),
         });
         // There is room: nobody else has it yet.
-        let also = vec![Resource::Revocations.into()];
+        let also = vec![Resource::Revocations.into(), Resource::Authorities.into()];
         let _ = say.try_send(WatchRequest { applied: applied.collect(), also });
         let said = futures_util::stream::unfold(said, async |mut said| Some((said.recv().await?, said)));
         let mut calls = calls(self.channel.clone());

@@ -228,6 +228,15 @@ impl FakeIssuer {
         self.wishes.send(Event::Bundles(bundles)).unwrap();
     }
 
+    pub(super) fn wish_authorities(&self, authorities: v1::Authorities) {
+        self.wishes.send(Event::Authorities(authorities)).unwrap();
+    }
+
+    /// Under the same root.
+    pub(super) fn another_authority(&self) -> Authority {
+        self.root.intermediate()
+    }
+
     pub(super) fn good_bundles(&self) -> v1::TrustBundles {
         v1::TrustBundles {
             bundles: vec![bundle("example.org", &[self.root.root_certificate()])],

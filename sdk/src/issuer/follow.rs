@@ -7,9 +7,11 @@ use std::{
     time::Duration,
 };
 
+use rustls_pki_types::CertificateDer;
 use signet_identity::BundleSet;
 use signet_proto::identity::v1::{
-    Applied, Entitlement, RenewNow, Resource, Revocations, WatchRequest, WatchResponse, watch_response::Event,
+    Applied, Authority, Entitlement, RenewNow, Resource, Revocations, WatchRequest, WatchResponse,
+    watch_response::Event,
 };
 use tokio::{
     sync::{Notify, mpsc},
@@ -37,6 +39,8 @@ pub(super) enum Wish {
     RenewNow { within: Duration },
     /// Believe nobody of whom this says that it is revoked.
     Revocations(Revocations),
+    /// Say whether what each of these signs would be believed.
+    Authorities { chains: Vec<Vec<CertificateDer<'static>>>, version: Vec<u8> },
 }
 
 /// Wishes that wait. When full, the stream is not read until there is room: its flow control holds the issuer back.
@@ -252,8 +256,13 @@ fn wish_of(client: &IssuerClient, message: WatchResponse) -> Result<Option<Wish>
             false => Wish::NotGiven { version: version(Some(told)) },
         })),
         Some(Event::Revocations(revocations)) => Ok(Some(Wish::Revocations(revocations))),
+        Some(Event::Authorities(told)) => {
+            let chain = |authority: Authority| authority.chain.into_iter().map(CertificateDer::from).collect();
+            let chains = told.authorities.into_iter().map(chain).collect();
+            Ok(Some(Wish::Authorities { chains, version: version(Some(told.version)) }))
+        }
         // Not asked for.
-        Some(Event::Entitlements(_) | Event::Authorities(_)) | None => Ok(None),
+        Some(Event::Entitlements(_)) | None => Ok(None),
     }
 }
 

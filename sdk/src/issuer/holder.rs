@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use rustls_pki_types::CertificateDer;
 use signet_identity::{BundleSet, ClientKey, Clock, Material, SharedClock, Snapshot, WorkloadId, X509Svid};
 use signet_proto::identity::v1::{self, Resource};
 use time::OffsetDateTime;
@@ -231,6 +232,10 @@ impl Holder {
                     Wish::Entitlement { within } => due = due.no_later_than(within, not_sooner, clock),
                     Wish::NotGiven { version } => following.applied(Resource::Entitlement, version, Ok(())),
                     Wish::RenewNow { within } => due = due.no_later_than(within, not_sooner, clock),
+                    Wish::Authorities { chains, version } => {
+                        let judged = self.judge_authorities(&chains, delivery);
+                        following.applied(Resource::Authorities, version, judged);
+                    }
                     Wish::Revocations(sent) => {
                         if self.revoke(sent, &following, delivery) == Own::Revoked {
                             due = due.no_later_than(Duration::ZERO, not_sooner, clock);
@@ -283,6 +288,20 @@ impl Holder {
                 Own::Good
             }
         }
+    }
+
+    /// Whether peers of each authority would be believed, by what is in force here and by this clock. The issuer hears of it before
+    /// one of them signs.
+    fn judge_authorities(&self, chains: &[Vec<CertificateDer<'static>>], delivery: &Delivery) -> Result<(), String> {
+        let Some(held) = delivery.live().map(|live| live.load_full()) else {
+            return Err("there is no identity".to_owned());
+        };
+        let trust_domain = self.endpoint.trust_domain();
+        for (position, chain) in (1..).zip(chains) {
+            held.accepts_authority(trust_domain, chain)
+                .map_err(|refused| format!("authority {position}: {}", cause::whole(&refused)))?;
+        }
+        Ok(())
     }
 
     /// A refusal is counted and logged; the stream goes on, and its next message may be better.

@@ -492,6 +492,7 @@ fn an_address_is_a_host_and_a_port() {
     }
 }
 
+mod authorities;
 mod patience;
 mod pushback;
 mod revocations;
