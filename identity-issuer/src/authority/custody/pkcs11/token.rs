@@ -9,7 +9,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use cryptoki::context::Pkcs11;
 use cryptoki::error::{Error, RvError};
 use cryptoki::object::ObjectHandle;
-use cryptoki::session::{Session, UserType};
+use cryptoki::session::{Session, SessionState, UserType};
 use cryptoki::slot::Slot;
 use cryptoki::types::AuthPin;
 
@@ -168,6 +168,10 @@ impl Token {
     }
 
     fn present_pin(&self, session: &Session) -> Result<(), TokenError> {
+        // One login is for all sessions of a process; another would stand in the device's log as one that failed.
+        if matches!(session.get_session_info()?.session_state(), SessionState::RoUser | SessionState::RwUser) {
+            return Ok(());
+        }
         let path = &self.place.pin_file;
         let (pin, sha256) = read_pin(path)?;
         let refused = |reason: &str| TokenError::Pin { path: path.clone(), reason: reason.to_owned() };
@@ -179,7 +183,7 @@ impl Token {
             return Err(refused(before.reason));
         }
         match session.login(UserType::User, Some(&pin)) {
-            // One login is for all sessions of a process.
+            // Another thread was quicker.
             Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {
                 pool.refused_pin = None;
                 Ok(())
