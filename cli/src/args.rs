@@ -4,6 +4,7 @@ mod agents;
 mod authorities;
 mod ca;
 mod federation;
+mod jwt;
 mod policy;
 mod revocations;
 
@@ -24,6 +25,7 @@ pub(crate) use authorities::{
 };
 pub(crate) use ca::{CaInitOptions, CaLogOptions, CaSignOptions, CaVerifyLogOptions, UnlockOptions};
 pub(crate) use federation::{AddOptions, FederateCommand, PartnerOptions, ProfileName};
+pub(crate) use jwt::{FetchCommand, FetchJwtOptions};
 pub(crate) use policy::{
     ApplyOptions, ChangeOptions, DiffOptions, ExplainOptions, HistoryOptions, RevisionOptions, RollbackOptions,
 };
@@ -53,6 +55,9 @@ pub(crate) enum Command {
     Token(TokenCommand),
     /// A certificate for a key of your own: for a server, for code that you sign, for a CA below this one
     Issue(IssueOptions),
+    /// What you get by the identity that you have
+    #[command(subcommand)]
+    Fetch(FetchCommand),
     /// What the policy gives you: your identity, and what you may have beside it
     Entitlements(EntitlementsOptions),
     /// Make the rules of some files the policy: who may be what

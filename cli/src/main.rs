@@ -15,6 +15,7 @@ mod entitlements;
 mod failure;
 mod federation;
 mod issue;
+mod jwt;
 mod network;
 mod output;
 mod passphrase;
@@ -28,7 +29,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use args::{Arguments, CaCommand, Command, FederateCommand, GetCommand, RotateCommand, TokenCommand};
+use args::{Arguments, CaCommand, Command, FederateCommand, FetchCommand, GetCommand, RotateCommand, TokenCommand};
 
 fn main() -> ExitCode {
     // clap prints usage errors itself and leaves with 2.
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         Command::Ca(CaCommand::VerifyLog(options)) => ca::verify_log(options, output),
         Command::Token(TokenCommand::Create(options)) => token::create(options, output),
         Command::Issue(options) => issue::run(options, output),
+        Command::Fetch(FetchCommand::Jwt(options)) => jwt::fetch(options, output),
         Command::Entitlements(options) => entitlements::run(options, output),
         Command::Apply(options) => policy::apply(options, output),
         Command::Get(GetCommand::Policy(options)) => policy::get(options, output),

@@ -13,8 +13,18 @@ use signet_tests::{Issuer, foreign_ca, program, secs};
 use tempfile::TempDir;
 
 /// Keys of a fragment for an issuer, of one for a gateway, and of one that is for `signet apply`.
-const OF_ISSUERS: [&str; 8] =
-    ["administration", "attestation", "authority", "crl", "database", "federation", "profiles", "trust_bundle"];
+const OF_ISSUERS: [&str; 10] = [
+    "administration",
+    "attestation",
+    "authority",
+    "crl",
+    "database",
+    "federation",
+    "jwt",
+    "profiles",
+    "trust_bundle",
+    "web",
+];
 const OF_GATEWAYS: [&str; 1] = ["identity"];
 const OF_APPLY: [&str; 1] = ["rules"];
 /// Kubernetes reads these.
@@ -27,7 +37,9 @@ impl Etc {
     fn new() -> Self {
         let folder = TempDir::new().unwrap();
         let at = |name: &str| folder.path().join(name);
-        for (name, trust_domain) in [("root.pem", "example.org"), ("partner.pem", "partner.example")] {
+        for (name, trust_domain) in
+            [("root.pem", "example.org"), ("partner.pem", "partner.example"), ("spiffe.pem", "spiffe.example")]
+        {
             fs::write(at(name), pem("CERTIFICATE", Authority::root(trust_domain).certificate())).unwrap();
         }
         for (name, secret) in [
@@ -45,6 +57,7 @@ impl Etc {
         drop(TokenMaker::at(folder.path()));
         foreign_ca::make_ca(folder.path(), "datacenter-1", "Datacenter 1");
         foreign_ca::make_ca(folder.path(), "cluster-ca", "Cluster");
+        foreign_ca::make_ca(folder.path(), "web", "Web");
         foreign_ca::make_leaf(
             folder.path(),
             "datacenter-1",
@@ -154,7 +167,12 @@ fn what_the_pages_show_of_a_gateways_configuration_is_taken_by_it() {
 #[test]
 fn what_the_pages_show_as_rules_can_be_applied() {
     let folder = TempDir::new().unwrap();
-    let issuer = Issuer::start(folder.path(), "example.org", secs(60));
+    // They name a trust domain and a kind of token.
+    let partner = pem("CERTIFICATE", Authority::root("partner.example").certificate());
+    fs::write(folder.path().join("partner.pem"), partner).unwrap();
+    let jwt = pages::fragment("jwt.md", "jwt").text;
+    let more = format!("federation: [{{ trust_domain: partner.example, bundle: partner.pem }}]\n{jwt}");
+    let issuer = Issuer::start_with(folder.path(), "example.org", secs(60), &more);
     let file = folder.path().join("rules.yaml");
     each_is_taken_and_each_key_of_it_read(&OF_APPLY, |fragment| {
         fs::write(&file, fragment).unwrap();

@@ -28,6 +28,18 @@ pub fn third_party(name: &str) -> PathBuf {
     find(name).unwrap_or_else(|| panic!("{name} is not on this machine; tests/run installs what the tests need"))
 }
 
+/// Python with the libraries that `tests/run` installs.
+///
+/// # Panics
+/// If they are not there.
+pub fn python() -> PathBuf {
+    // target/PROFILE/deps/TEST-HASH
+    let test = env::current_exe().expect("the path of this test");
+    let path = test.ancestors().nth(3).expect("a test lies in target/PROFILE/deps").join("python/bin/python");
+    assert!(path.exists(), "{} is not there; tests/run makes it", path.display());
+    path
+}
+
 /// A third-party program that tests can do without.
 pub fn find(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();

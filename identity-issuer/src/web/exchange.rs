@@ -80,8 +80,13 @@ struct Asked {
     scopes: Vec<String>,
 }
 
-/// By which grant, at what is configured for it: audiences and scopes.
-type Granted<'a> = (&'a TokenGrant, &'a AccessTokens, Vec<String>, Vec<String>);
+/// What is given of that.
+struct Chosen<'a> {
+    grant: &'a TokenGrant,
+    profile: &'a AccessTokens,
+    audience: Vec<String>,
+    scopes: Vec<String>,
+}
 
 impl Exchange {
     pub(super) async fn answer(&self, head: &Parts, body: Incoming, peer: Option<&Arc<PeerIdentity>>) -> Answer {
@@ -107,7 +112,7 @@ impl Exchange {
         self.admission.token(origin.number)?;
         let given = tokens(&self.policies.current(), &origin, self.clock.now());
         let given = given.map_err(|error| Error::UnauthorizedClient(error.to_string().into()))?;
-        let (grant, profile, audience, scopes) = self.choose(&given, &asked, peer.id())?;
+        let Chosen { grant, profile, audience, scopes } = self.choose(&given, &asked, peer.id())?;
         let scope = scopes.join(" ");
         let mut more = Map::new();
         more.insert("client_id".to_owned(), json!(peer.id().as_str()));
@@ -155,7 +160,7 @@ impl Exchange {
     }
 
     /// What is given and asked for: by one profile, so that nobody has a token with the audience of one and the scopes of another.
-    fn choose<'a>(&'a self, given: &'a [TokenGrant], asked: &Asked, caller: &WorkloadId) -> Result<Granted<'a>, Error> {
+    fn choose<'a>(&'a self, given: &'a [TokenGrant], asked: &Asked, caller: &WorkloadId) -> Result<Chosen<'a>, Error> {
         let profile_of = |grant: &TokenGrant| self.profiles.iter().find(|profile| profile.profile == grant.profile);
         let mut given: Vec<_> = given.iter().filter_map(|grant| Some((grant, profile_of(grant)?))).collect();
         if given.is_empty() {
@@ -180,7 +185,7 @@ impl Exchange {
             }
         };
         let scopes = if asked.scopes.is_empty() { profile.scopes.clone() } else { asked.scopes.clone() };
-        Ok((grant, profile, audience, scopes))
+        Ok(Chosen { grant, profile, audience, scopes })
     }
 }
 
