@@ -3,7 +3,8 @@
 //! A certificate is issued on one path: `attestation` says who asks, `entitlement` by the `policy` what they may be; then, in
 //! `issuance`, `certificate` approves it, `authority` signs what its `profile` says, the `store` commits the record, and only then the certificate
 //! leaves. `bundles` is what clients are to trust; `distribution`
-//! tells those that are connected of that, and when to renew. `api` is the gRPC in front of
+//! tells those that are connected of that, and when to renew. What is revoked before its time is `revocation`, for them, and `crl`, for
+//! everybody else. `api` is the gRPC in front of
 //! it, served by `server` over mTLS with the issuer's `own_identity`; `web` is what it publishes for others. [`run()`] puts them together.
 //!
 //! The offline [`root`] is here too, for the `signet ca` command: an issuer never opens one.
