@@ -187,20 +187,29 @@ fn what_was_revoked_stays_so_whenever_the_issuer_is_killed() {
         let done = Mutex::new(Vec::new());
         let over = AtomicBool::new(false);
         thread::scope(|scope| {
-            scope.spawn(|| {
-                for serial in &serials {
-                    if over.load(Ordering::Relaxed) {
-                        return;
+            for serials in serials.chunks(EACH / 2) {
+                let (done, over, issuer, folder) = (&done, &over, &issuer, folder.path());
+                scope.spawn(move || {
+                    for serial in serials.iter().filter(|_| !over.load(Ordering::Relaxed)) {
+                        let words = [
+                            "revoke",
+                            "serial",
+                            serial,
+                            "--reason",
+                            "key-compromise",
+                            "--yes",
+                            "--no-wait",
+                            "-o",
+                            "json",
+                        ];
+                        let output = signet(issuer, folder, &words);
+                        if output.status.success() {
+                            let epoch = told(&output)["epoch"].as_u64().unwrap();
+                            done.lock().unwrap().push((serial.clone(), epoch));
+                        }
                     }
-                    let words =
-                        ["revoke", "serial", serial, "--reason", "key-compromise", "--yes", "--no-wait", "-o", "json"];
-                    let output = signet(&issuer, folder.path(), &words);
-                    if output.status.success() {
-                        let epoch = told(&output)["epoch"].as_u64().unwrap();
-                        done.lock().unwrap().push((serial.clone(), epoch));
-                    }
-                }
-            });
+                });
+            }
             // At another moment each time.
             thread::sleep(millis(20 + (round * 37) % 260));
             issuer.process.signal(signet_tests::Signal::Kill);
@@ -245,16 +254,16 @@ fn a_hundred_thousand_serial_numbers_of_a_file_are_revoked_in_ten_seconds() {
     let sql = format!(
         "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < {MANY}) \
          INSERT INTO issued (serial, spiffe_id, key_sha256, not_before, not_after, issued_at, attestation, \
-         authority_key_id, certificate, rule) SELECT unhex(printf('41%030x', x)), 'spiffe://example.org/many', \
-         unhex(printf('%064x', x)), not_before, not_after, issued_at, 'join_token', authority_key_id, x'00', 'many' \
-         FROM n, (SELECT * FROM issued ORDER BY position DESC LIMIT 1)"
+         authority_key_id, certificate, rule) SELECT CAST('A' || substr(hex(randomblob(8)), 2) AS BLOB), \
+         'spiffe://example.org/many', randomblob(32), not_before, not_after, issued_at, 'join_token', authority_key_id, \
+         x'00', 'many' FROM n, (SELECT * FROM issued ORDER BY position DESC LIMIT 1)"
     );
     let sqlite = Command::new(program::third_party("sqlite3"));
     let output = { sqlite }.arg(&issuer.database).args(["-cmd", ".timeout 20000", &sql]).output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
-    let file = folder.path().join("serials.txt");
-    let lines: String = (1..=MANY).map(|number| format!("41{number:030x}\n")).collect();
-    fs::write(&file, lines).unwrap();
+    let serials = issuer.query("SELECT hex(serial) FROM issued WHERE rule = 'many'");
+    assert_eq!(serials.len(), MANY);
+    fs::write(folder.path().join("serials.txt"), serials.join("\n")).unwrap();
     let began = Instant::now();
     let words = ["revoke", "serial", "--file", "serials.txt", "--reason", "superseded", "--yes", "-o", "json"];
     let done = told(&signet(&issuer, folder.path(), &words));
