@@ -8,8 +8,8 @@ use std::{collections::HashSet, env, fs, path::PathBuf, sync::LazyLock};
 use libfuzzer_sys::fuzz_target;
 use rustls_pki_types::CertificateDer;
 use signet_identity::{
-    ClientAuthentication, ClientCredentials, ClientKey, ClientPolicy, Material, RevocationSet, ServerKey, ServerPolicy, Snapshot,
-    SystemClock, TlsPolicies, TrustBundle, X509Svid,
+    ClientAuthentication, ClientCredentials, ClientKey, ClientPolicy, Material, RevocationSet, ServerKey, ServerPolicy,
+    Snapshot, SystemClock, TlsPolicies, TrustBundle, X509Svid,
 };
 
 struct Verifier {

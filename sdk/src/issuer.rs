@@ -37,6 +37,13 @@ use crate::{Delivery, Source, backoff::Backoff};
 
 pub use self::{credential::Credential, token::JoinToken};
 
+/// What was signed, for `fuzz/targets/revocations.rs`.
+#[cfg(fuzzing)]
+#[allow(missing_docs)]
+pub fn decoded_revocations(statement: &[u8]) -> Option<signet_identity::RevocationStatement> {
+    revocations::decoded(statement).ok()
+}
+
 /// The path of an issuer's own identity, below its trust domain.
 const ISSUER_PATH: &str = "/signet/issuer";
 

@@ -49,6 +49,9 @@ mod cause;
 mod renewed;
 mod wall_clock;
 
+#[cfg(fuzzing)]
+pub use issuer::decoded_revocations;
+
 pub use driver::{Delivery, Refused, Running, StartError, Starting, begin, start};
 pub use files::{FilePaths, FilesSource};
 pub use issuer::{Credential, IssuerSource, JoinToken, Timeouts};

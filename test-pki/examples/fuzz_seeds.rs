@@ -37,11 +37,18 @@ fn main() {
     // The first byte is the size of the pieces that they come in.
     seeds(folder, "http1", &HTTP1.map(|message| [&[100], message.as_bytes()].concat()));
 
+    let statement = statement();
+    // The context stands before what is signed.
+    let signature = issuing.sign(&[&[0x20; 64], &b"signet revocations v1\0"[..], &statement].concat());
+    let signed = [&statement, &signature].map(|bytes| CertificateDer::from(bytes.clone()));
+    seeds(folder, "revocations", &[framed(&[&signed, issuing.chain()].concat())]);
+
     let pki = folder.join("pki");
     fs::create_dir_all(&pki).expect("the folder of the PKI");
     let signed: Vec<_> = issued.iter().chain([&own]).map(|issued| issued.chain[0].clone()).collect();
     for (name, content) in [
         ("root.pem", root_pem.into_bytes()),
+        ("statement", statement),
         ("own.pem", own.chain_pem().into()),
         ("own.key", own.key_pem().into()),
         ("signed", framed(&signed)),
@@ -62,6 +69,27 @@ const HTTP1: [&str; 9] = [
     "HTTP/1.0 304 Not Modified\r\ncontent-length: 5\r\n\r\n",
     "0A;name\r\n0123456789\r\nb\r\nhello world\r\n000\r\na: b\r\nc:\r\n\r\n",
 ];
+
+/// What is revoked: two serial numbers, a key and an authority. In the encoding of protocol buffers, as identity.proto has it.
+fn statement() -> Vec<u8> {
+    let field = |number: u8, bytes: &[u8]| [&[number << 3 | 2, bytes.len() as u8], bytes].concat();
+    let number = |number: u8, value: u8| vec![number << 3, value];
+    // In the year 2106.
+    let late = [0xff, 0xff, 0xff, 0xff, 0x0f];
+    let serials =
+        [field(1, &[7; 20]), field(2, &[1; 16]), field(2, &[2; 16]), field(3, &[late, late].concat())].concat();
+    let key = [field(1, &[3; 32]), vec![2 << 3], late.to_vec()].concat();
+    [
+        field(1, b"example.org"),
+        field(2, b"lineage1"),
+        number(4, 2),
+        number(5, 2),
+        field(7, &serials),
+        field(8, &key),
+        field(9, &key),
+    ]
+    .concat()
+}
 
 /// Good leaves, and some that break one rule each.
 fn leaves(root: &Authority, issuing: &Authority) -> Vec<Issued> {

@@ -1,7 +1,6 @@
 use std::{
     cmp::Ordering,
     hash::{BuildHasher, RandomState},
-    iter::Peekable,
     sync::Arc,
 };
 
@@ -13,8 +12,9 @@ use time::OffsetDateTime;
 /// the largest layer │ one sixteenth of it at most │ a sixteenth of that …     a newcomer is a layer of its own,
 /// ██████████████████│ ███                         │ ▌                         merged when it is too large for that
 /// ```
-/// Each layer is one array in the order of a keyed hash and an index of where its beginnings stand: 25 bytes for a serial
-/// number. A look costs one hash, and two misses of the cache in the largest layer; benchmark: `revocation`.
+/// Each layer is an array in which an entry stands where a keyed hash says, or soon after: 30 bytes for a serial number. A few bits of
+/// each, in an array of their own that caches hold, tell of all but one in thirty that are not there that they are not.
+/// So a look costs one miss of the caches, and of what is not there none in memory; benchmark: `revocation`.
 #[derive(Clone)]
 pub(super) struct Layers<const N: usize> {
     /// Drawn for this set, so that nobody can choose strings that share a place.
@@ -35,18 +35,19 @@ pub(super) struct Entry<const N: usize> {
 pub(super) struct Until(u32);
 
 struct Layer<const N: usize> {
-    /// In the order of their hashes.
-    entries: Box<[Entry<N>]>,
-    /// Where the entries begin whose hashes begin with as many bits as tell so many numbers apart; one more at the end.
-    starts: Box<[u32]>,
+    /// In the order of their hashes, with empty ones between them.
+    slots: Box<[Entry<N>]>,
+    /// Three bits of each entry; a power of two of these.
+    marks: Box<[u32]>,
+    len: usize,
     /// When half of it is over.
     half_over: Until,
 }
 
 /// The share of its larger neighbour that makes a layer too large to stand beside it.
 const SHARE: usize = 16;
-/// Of a part of the index, on average.
-const ENTRIES_OF_A_PART: usize = 4;
+/// Of the entries, for each of the marks, at least.
+const ENTRIES_OF_A_MARK: usize = 4;
 /// What is over is remembered for a while all the same: a clock that goes back shall not bring it back to life.
 const GRACE: u32 = 2 * 3600;
 
@@ -60,7 +61,7 @@ impl<const N: usize> Layers<N> {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.layers.iter().map(|layer| layer.entries.len()).sum()
+        self.layers.iter().map(|layer| layer.len).sum()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -82,7 +83,7 @@ impl<const N: usize> Layers<N> {
             hash.cmp(other).then_with(|| entry.key.cmp(&other_entry.key)).then(other_entry.until.cmp(&entry.until))
         });
         hashed.dedup_by(|(_, later), (_, kept)| later.key == kept.key);
-        let layer = Layer::new(hashed.into_iter().map(|(_, entry)| entry).collect(), &self.hasher);
+        let layer = Layer::new(hashed.iter().map(|(_, entry)| *entry), hashed.len(), &self.hasher);
         self.layers.push(Arc::new(layer));
         self.settle(now);
         true
@@ -94,14 +95,14 @@ impl<const N: usize> Layers<N> {
         let mut forgotten = false;
         for layer in &mut self.layers {
             if layer.half_over.is_over(now) {
-                let left = layer.entries.iter().filter(|entry| !entry.until.is_over(now)).copied().collect();
-                *layer = Arc::new(Layer::new(left, &self.hasher));
+                let left: Vec<_> = layer.entries().filter(|entry| !entry.until.is_over(now)).copied().collect();
+                *layer = Arc::new(Layer::new(left.iter().copied(), left.len(), &self.hasher));
                 forgotten = true;
             }
         }
         if forgotten {
-            self.layers.retain(|layer| !layer.entries.is_empty());
-            self.layers.sort_by_key(|layer| std::cmp::Reverse(layer.entries.len()));
+            self.layers.retain(|layer| layer.len > 0);
+            self.layers.sort_by_key(|layer| std::cmp::Reverse(layer.len));
             self.settle(now);
         }
         forgotten
@@ -110,11 +111,11 @@ impl<const N: usize> Layers<N> {
     /// Merges from the end, until each layer is small beside the one before it.
     fn settle(&mut self, now: Until) {
         while let [.., larger, last] = &self.layers[..]
-            && last.entries.len() >= larger.entries.len() / SHARE
+            && last.len >= larger.len / SHARE
         {
             let merged = larger.merged(last, &self.hasher, now);
             self.layers.truncate(self.layers.len() - 2);
-            if !merged.entries.is_empty() {
+            if merged.len > 0 {
                 self.layers.push(Arc::new(merged));
             }
         }
@@ -131,80 +132,104 @@ impl<const N: usize> Layers<N> {
 }
 
 impl<const N: usize> Layer<N> {
-    /// Of entries in the order of their hashes.
-    fn new(entries: Box<[Entry<N>]>, hasher: &RandomState) -> Self {
-        let parts = (entries.len() / ENTRIES_OF_A_PART).next_power_of_two();
-        let mut starts = vec![0_u32; parts + 1].into_boxed_slice();
-        for entry in &entries {
-            starts[part(hasher.hash_one(entry.key), parts) + 1] += 1;
+    /// Of `len` entries in the order of their hashes.
+    fn new(entries: impl Iterator<Item = Entry<N>>, len: usize, hasher: &RandomState) -> Self {
+        let room = room_of(len);
+        let mut marks = vec![0; (len / ENTRIES_OF_A_MARK).next_power_of_two()].into_boxed_slice();
+        // The last ones may stand behind all places.
+        let mut slots = Vec::with_capacity(room + room / 64 + 16);
+        for entry in entries {
+            let hash = hasher.hash_one(entry.key);
+            marks[mark_of(hash, marks.len())] |= bits_of(hash);
+            if slots.len() < place_of(hash, room) {
+                slots.resize(place_of(hash, room), Entry::EMPTY);
+            }
+            slots.push(entry);
         }
-        let mut sum = 0;
-        for start in &mut starts {
-            sum += *start;
-            *start = sum;
+        let mut layer = Self { slots: slots.into_boxed_slice(), marks, len, half_over: Until::NEVER };
+        let mut times: Vec<_> = layer.entries().map(|entry| entry.until).collect();
+        if len > 0 {
+            layer.half_over = *times.select_nth_unstable(len / 2).1;
         }
-        let mut times: Vec<_> = entries.iter().map(|entry| entry.until).collect();
-        let half = times.len() / 2;
-        let half_over = if times.is_empty() { Until(0) } else { *times.select_nth_unstable(half).1 };
-        Self { entries, starts, half_over }
+        layer
+    }
+
+    fn entries(&self) -> impl Iterator<Item = &Entry<N>> + Clone {
+        self.slots.iter().filter(|slot| slot.until != Until::NEVER)
     }
 
     fn find(&self, hash: u64, key: &[u8; N]) -> Option<&Entry<N>> {
-        let part = part(hash, self.starts.len() - 1);
-        let (start, end) = (*self.starts.get(part)?, *self.starts.get(part + 1)?);
-        self.entries.get(start as usize..end as usize)?.iter().find(|entry| entry.key == *key)
+        let bits = bits_of(hash);
+        if self.marks.get(mark_of(hash, self.marks.len()))? & bits != bits {
+            return None;
+        }
+        let slots = self.slots.get(place_of(hash, room_of(self.len))..)?;
+        slots.iter().take_while(|slot| slot.until != Until::NEVER).find(|slot| slot.key == *key)
     }
 
     /// Both, without what is over.
     fn merged(&self, other: &Self, hasher: &RandomState, now: Until) -> Self {
-        let mut merged = Vec::with_capacity(self.entries.len() + other.entries.len());
-        let mut left = hashed(&self.entries, hasher);
-        let mut right = hashed(&other.entries, hasher);
-        while let Some(entry) = next_of(&mut left, &mut right) {
-            if !entry.until.is_over(now) {
-                merged.push(entry);
-            }
-        }
-        Self::new(merged.into_boxed_slice(), hasher)
+        let entries = merge(self, other, hasher).filter(|entry| !entry.until.is_over(now));
+        // Counted first, so that nothing is in memory a third time.
+        Self::new(entries.clone(), entries.count(), hasher)
     }
 }
 
-fn hashed<'a, const N: usize>(
-    entries: &'a [Entry<N>],
+/// In the order of their hashes; of what both have, the one that is remembered longer.
+fn merge<'a, const N: usize>(
+    left: &'a Layer<N>,
+    right: &'a Layer<N>,
     hasher: &'a RandomState,
-) -> Peekable<impl Iterator<Item = (u64, Entry<N>)> + 'a> {
-    entries.iter().map(|entry| (hasher.hash_one(entry.key), *entry)).peekable()
+) -> impl Iterator<Item = Entry<N>> + Clone + 'a {
+    let hashed = |layer: &'a Layer<N>| layer.entries().map(|entry| (hasher.hash_one(entry.key), *entry)).peekable();
+    let (mut left, mut right) = (hashed(left), hashed(right));
+    std::iter::from_fn(move || {
+        let order = match (left.peek(), right.peek()) {
+            (Some((hash, entry)), Some((other, other_entry))) => hash.cmp(other).then(entry.key.cmp(&other_entry.key)),
+            (Some(_), None) => Ordering::Less,
+            (None, _) => Ordering::Greater,
+        };
+        match order {
+            Ordering::Less => left.next().map(|(_, entry)| entry),
+            Ordering::Greater => right.next().map(|(_, entry)| entry),
+            Ordering::Equal => {
+                let both = left.next().zip(right.next());
+                both.map(|((_, entry), (_, other))| if entry.until >= other.until { entry } else { other })
+            }
+        }
+    })
 }
 
-/// The first of both; of what both have, the one that is remembered longer.
-fn next_of<const N: usize>(
-    left: &mut Peekable<impl Iterator<Item = (u64, Entry<N>)>>,
-    right: &mut Peekable<impl Iterator<Item = (u64, Entry<N>)>>,
-) -> Option<Entry<N>> {
-    let order = match (left.peek(), right.peek()) {
-        (Some((hash, entry)), Some((other, other_entry))) => hash.cmp(other).then(entry.key.cmp(&other_entry.key)),
-        (Some(_), None) => Ordering::Less,
-        (None, _) => Ordering::Greater,
-    };
-    let first = match order {
-        Ordering::Less => left.next(),
-        Ordering::Greater => right.next(),
-        Ordering::Equal => left
-            .next()
-            .zip(right.next())
-            .map(|((hash, entry), (_, other))| (hash, if entry.until >= other.until { entry } else { other })),
-    };
-    first.map(|(_, entry)| entry)
+/// How many places there are for so many: a quarter more.
+fn room_of(len: usize) -> usize {
+    len + len / 4 + 1
 }
 
-/// Which of so many parts, a power of two, a hash is in.
-fn part(hash: u64, parts: usize) -> usize {
-    hash.unbounded_shr(u64::BITS - parts.trailing_zeros()) as usize
+/// Where an entry stands if nobody else does.
+fn place_of(hash: u64, room: usize) -> usize {
+    ((u128::from(hash) * room as u128) >> 64) as usize
+}
+
+/// Which of the marks is for it, and its bits there: of other bits of the hash than its place.
+fn mark_of(hash: u64, marks: usize) -> usize {
+    (hash >> 16) as usize & (marks - 1)
+}
+
+fn bits_of(hash: u64) -> u32 {
+    let bit = |from: u32| 1 << (hash >> from & 31);
+    bit(0) | bit(5) | bit(10)
+}
+
+impl<const N: usize> Entry<N> {
+    const EMPTY: Self = Self { key: [0; N], until: Until::NEVER };
 }
 
 impl Until {
+    /// Of an empty place: no time is as early.
+    const NEVER: Self = Self(0);
+
     pub(super) fn from_unix(seconds: i64) -> Self {
-        Self(u32::try_from(seconds.max(0)).unwrap_or(u32::MAX))
+        Self(u32::try_from(seconds.max(1)).unwrap_or(u32::MAX))
     }
 
     fn is_over(self, now: Self) -> bool {

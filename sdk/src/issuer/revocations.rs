@@ -46,7 +46,7 @@ pub(super) fn is_complete(held: &Snapshot, trust_domain: &TrustDomain) -> bool {
     held.revocations().get(trust_domain).is_some_and(|known| known.is_complete())
 }
 
-fn decoded(statement: &[u8]) -> Result<RevocationStatement, StatementError> {
+pub(super) fn decoded(statement: &[u8]) -> Result<RevocationStatement, StatementError> {
     let statement = v1::RevocationStatement::decode(statement).map_err(StatementError::Malformed)?;
     let serials = |of_authority: v1::RevokedSerials| RevokedSerials {
         authority_key_id: of_authority.authority_key_id,
