@@ -20,6 +20,8 @@ struct Status {
     trust_domain: String,
     version: String,
     authority: Option<Authority>,
+    /// Authorities that are ready to follow.
+    successors: u32,
     connected_clients: u32,
     live_svids: u64,
 }
@@ -49,6 +51,7 @@ impl From<GetStatusResponse> for Status {
             trust_domain: answer.trust_domain,
             version: answer.version,
             authority,
+            successors: answer.successors,
             connected_clients: answer.connected_clients,
             live_svids: answer.live_svids,
         }
@@ -67,9 +70,14 @@ impl Report for Status {
                 None => authority.key_id.clone(),
             },
         };
+        let successors = match self.successors {
+            0 => "none: have one signed in time (`signet ca csr`, `signet ca sign`, `signet ca import`)".to_owned(),
+            ready => ready.to_string(),
+        };
         vec![
             ("trust domain", self.trust_domain.clone()),
             ("authority", authority),
+            ("successors", successors),
             ("live identities", self.live_svids.to_string()),
             ("connected clients", self.connected_clients.to_string()),
             ("version", self.version.clone()),

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::{Command, Output};
 
 use signet_test_pki::{Authority, pem};
@@ -186,5 +187,30 @@ fn whatever_a_page_shows_is_for_a_program_that_is_asked_here() {
     let known = [&OF_ISSUERS[..], &OF_GATEWAYS, &OF_APPLY, &OF_OTHERS].concat();
     for fragment in pages::all().iter().flat_map(|page| pages::fragments(page)) {
         assert!(known.contains(&fragment.key.as_str()), "{}: `{}`", fragment.place, fragment.key);
+    }
+}
+
+#[test]
+fn each_test_that_the_threat_model_names_is_there() {
+    let named: Vec<_> = pages::spans("threat-model.md").into_iter().filter(|name| name.len() > 25).collect();
+    assert!(named.len() > 20, "{named:?}");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut sources = String::new();
+    for part in ["identity", "gateway", "sdk", "identity-issuer", "tests"] {
+        read_sources(&root.join(part), &mut sources);
+    }
+    for name in named {
+        assert!(sources.contains(&format!("fn {name}(")), "the threat model names `{name}`, which is no test");
+    }
+}
+
+fn read_sources(folder: &Path, sources: &mut String) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            read_sources(&path, sources);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            sources.push_str(&fs::read_to_string(&path).unwrap());
+        }
     }
 }

@@ -447,6 +447,7 @@ impl AdminApi {
             }),
             connected_clients: u32::try_from(self.distribution.client_count()).unwrap_or(u32::MAX),
             live_svids: counts.valid + counts.expiring,
+            successors: self.authorities.successors(),
         })
     }
 }
