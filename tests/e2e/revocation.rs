@@ -1,6 +1,6 @@
 //! Whoever is revoked is gone within a second, with its live connections, and nobody else notices.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::SocketAddr;
