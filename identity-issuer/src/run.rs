@@ -1,5 +1,6 @@
 //! The issuer as a whole: what is started in which order, and how it ends.
 
+mod jwt;
 mod place;
 mod web;
 
@@ -41,7 +42,7 @@ use crate::crl::{self, Crls};
 use crate::distribution::Distribution;
 use crate::federation::Federation;
 use crate::issuance::{Issuance, Issued, Parts};
-use crate::jwt::{self, JwtKeys, JwtKeysError, Tokens};
+use crate::jwt::{JwtKeys, JwtKeysError, Tokens};
 use crate::metrics::{self, Metrics};
 use crate::own_identity::OwnIdentity;
 use crate::policy::{self, KeptPolicy, Policies, PolicyLoadError};
@@ -264,7 +265,7 @@ impl Issuer {
         let federated = federation.in_force().borrow().clone();
         // Nobody else has said anything yet.
         let _ = bundles.set_own(own.chain(federated.iter().cloned()).collect());
-        let jwt_keys = open_jwt_keys(&config, passphrase, metrics.clone(), clock.clone()).await?;
+        let jwt_keys = jwt::open_keys(&config, passphrase, metrics.clone(), clock.clone()).await?;
         if let Some(keys) = &jwt_keys {
             let own = keys.public().borrow().clone();
             bundles.change_own_jwt(|jwt| drop(jwt.insert(config.trust_domain.clone(), own)));
@@ -489,7 +490,7 @@ impl Issuer {
         until(&shutdown, &mut background, self.federation.run());
         if let Some(keys) = self.jwt_keys {
             until(&shutdown, &mut background, keys.clone().follow());
-            let publish = publish_jwt_keys(keys, self.bundles.clone(), self.config.trust_domain.clone());
+            let publish = jwt::publish_keys(keys, self.bundles.clone(), self.config.trust_domain.clone());
             until(&shutdown, &mut background, publish);
         }
         let routes = IdentityApi {
@@ -673,40 +674,4 @@ async fn open_authorities(
         Ok(Authorities::open(place, bundle.as_ref(), clock)?)
     })
     .await?
-}
-
-/// None where no tokens are made.
-async fn open_jwt_keys(
-    config: &Config,
-    passphrase: Option<Passphrase>,
-    metrics: Metrics,
-    clock: SharedClock,
-) -> Result<Option<JwtKeys>, RunError> {
-    let Some(jwt) = &config.jwt else { return Ok(None) };
-    let (algorithm, schedule) = (jwt.algorithm, jwt.schedule());
-    let (folder, strength) = (config.state.join("jwt"), config.authority.seal_strength);
-    let passphrase_file = jwt.passphrase_file.clone();
-    let opening = tokio::task::spawn_blocking(move || {
-        let passphrase = match (passphrase_file, passphrase) {
-            (Some(file), _) => Passphrase::from_file(&file)?,
-            (None, Some(passphrase)) => passphrase,
-            // The configuration is refused before.
-            (None, None) => return Err(PassphraseError::Empty.into()),
-        };
-        let place = jwt::Place { folder, passphrase, strength, algorithm, schedule };
-        Ok::<_, RunError>(JwtKeys::open(place, metrics, clock)?)
-    });
-    opening.await?.map(Some)
-}
-
-/// Keeps what is trusted in step with the issuer's own keys of tokens.
-async fn publish_jwt_keys(keys: JwtKeys, bundles: Bundles, trust_domain: TrustDomain) {
-    let mut public = keys.public();
-    loop {
-        let own = public.borrow_and_update().clone();
-        bundles.change_own_jwt(|jwt| drop(jwt.insert(trust_domain.clone(), own)));
-        if public.changed().await.is_err() {
-            return;
-        }
-    }
 }

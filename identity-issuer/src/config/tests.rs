@@ -263,3 +263,91 @@ fn bundles_of_other_trust_domains_are_each_there_once_and_never_this_ones() {
         assert!(refusal.starts_with(&expected), "{refusal}");
     }
 }
+
+/// Files of a certificate for the web, and of another trust domain.
+fn with_partners(files: &Files) {
+    let partner = signet_test_pki::Authority::root("partner.example");
+    let pem = signet_test_pki::pem("CERTIFICATE", partner.certificate());
+    std::fs::write(files.0.path().join("partner.pem"), pem).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(["a.example".to_owned()]).unwrap().self_signed(&key).unwrap();
+    std::fs::write(files.0.path().join("web.pem"), certificate.pem()).unwrap();
+    std::fs::write(files.0.path().join("web.key"), key.serialize_pem()).unwrap();
+}
+
+const PUBLISHED: &str = "web:
+  listen: \"[::1]:8082\"
+  tls: { listen: 127.0.0.1:443, certificate: web.pem, key: web.key }
+  spiffe_listen: 127.0.0.1:8444
+  refresh_hint: 2m
+jwt:
+  algorithm: RS256
+  issuer: https://Oidc.example.org/prod/
+  passphrase_file: passphrase
+  access_tokens:
+    - { profile: cloud, audiences: [sts], scopes: [read], ttl: 1m }
+federation:
+  - { trust_domain: partner.example, bundle: partner.pem }
+  - { trust_domain: web.example, endpoint: { url: \"https://web.example/b\", profile: https_web, ca: web.pem } }
+  - trust_domain: other.example
+    endpoint: { url: \"https://a/\", profile: https_spiffe, spiffe_id: \"spiffe://partner.example/a\", bundle: partner.pem }";
+
+#[test]
+fn what_is_published_and_fetched_is_shown_as_it_is_configured() {
+    let files = Files::new();
+    with_partners(&files);
+    let config = files.parse(&with(PUBLISHED)).unwrap();
+    let again = files.parse(&config.redacted).unwrap_or_else(|error| panic!("{error}\n{}", config.redacted));
+    assert_eq!(again.redacted, config.redacted);
+    let jwt = again.jwt.unwrap();
+    // Four times the hint, and whatever the issuer is called.
+    assert_eq!((jwt.publish_ahead, jwt.ttl), (Duration::from_secs(480), Duration::from_secs(300)));
+    let oidc = jwt.oidc.unwrap();
+    assert_eq!((oidc.path.as_str(), &oidc.domains[..]), ("/prod", &["oidc.example.org".to_owned()][..]));
+    assert_eq!(again.federated_endpoints.len(), 2);
+    assert!(files.parse(MINIMAL).unwrap().jwt.is_none(), "no tokens are made unless somebody wants them");
+}
+
+#[test]
+fn what_could_not_be_published_or_believed_is_refused_with_its_place() {
+    let files = Files::new();
+    with_partners(&files);
+    let endpoint = |more: &str| {
+        format!("federation: [{{ trust_domain: b.example, endpoint: {{ url: \"https://a/\", {more} }} }}]")
+    };
+    let tokens =
+        |more: &str| format!("jwt: {{ issuer: \"https://a\", access_tokens: [{{ profile: cloud, {more} }}] }}");
+    for (line, expected) in [
+        ("web: { refresh_hint: 1s }".to_owned(), "`refresh_hint` is 1s"),
+        (
+            "web: { tls: { listen: 127.0.0.1:1, certificate: web.pem, key: partner.pem } }".to_owned(),
+            "partner.pem holds no private key",
+        ),
+        (
+            "web: { tls: { listen: 127.0.0.1:1, certificate: partner.pem, key: web.key } }".to_owned(),
+            "web.key is not the key of partner.pem",
+        ),
+        ("jwt: { ttl: 2h }".to_owned(), "`ttl` is 2h"),
+        ("jwt: { algorithm: HS256 }".to_owned(), "HS256"),
+        ("jwt: { key_life: 1h, publish_ahead: 16m }".to_owned(), "`key_life` is less than 4 times"),
+        ("jwt: { issuer: \"http://a\" }".to_owned(), "`http://a/` cannot be an issuer of tokens"),
+        ("jwt: { issuer: \"https://a?b\" }".to_owned(), "cannot be an issuer of tokens"),
+        ("jwt: { domains: [a] }".to_owned(), "`domains` without `issuer`"),
+        ("jwt: { access_tokens: [{ profile: a, audiences: [b] }] }".to_owned(), "`access_tokens` without `issuer`"),
+        (tokens("audiences: []"), "`audiences` names nobody"),
+        (tokens("audiences: [a], scopes: [\"a b\"]"), "`a b` is no scope"),
+        (tokens("audiences: [a]").replace("cloud", "workload"), "there is another profile `workload`"),
+        ("federation: [{ trust_domain: b.example }]".to_owned(), "b.example says not where its bundle is"),
+        (
+            endpoint("profile: https_web, spiffe_id: \"spiffe://b.example/a\""),
+            "`spiffe_id` and `bundle` are for `https_spiffe`",
+        ),
+        (endpoint("profile: https_spiffe"), "`https_spiffe` without `spiffe_id`"),
+        (endpoint("profile: https_spiffe, spiffe_id: \"spiffe://b.example/a\""), "its first bundle has to be given"),
+        (endpoint("profile: https_spiffe, spiffe_id: \"spiffe://b.example/a\", bundle: partner.pem"), "bootstrap: "),
+        (endpoint("profile: https_web").replace("https://a/", "http://a/"), "url: `http://a/` is no https URL"),
+    ] {
+        let refusal = files.refusal(&with(&line));
+        assert!(refusal.starts_with("issuer.yaml:5:") && refusal.contains(expected), "{line}: {refusal}");
+    }
+}

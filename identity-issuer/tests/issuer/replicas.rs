@@ -10,7 +10,9 @@ use sqlx::Connection as _;
 use tonic::{Code, Streaming};
 
 use crate::harness::{ID, Identity, Issuer, Place, attest, csr, eventually, hello, new_key, renew};
+use crate::publishing;
 use crate::revoking::{Following, read, revoke, serials};
+use crate::tokens;
 
 const OTHER: &str = "spiffe://example.org/other";
 
@@ -314,4 +316,36 @@ async fn any_issuer_tells_who_is_connected_to_which_and_how_far_it_has_come() {
     two.stop().await;
     assert_eq!(told().await, (false, String::new(), None));
     one.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_of_one_issuer_are_verified_by_what_the_other_tells_and_nothing_unsigned_is_told() {
+    let url = signet_test_postgres::shared().database();
+    let a = Place::with(&format!("database: {{ url: \"{url}\" }}\njwt: {{}}"));
+    let b = a.beside();
+    let (one, two) = tokio::join!(a.serve(), b.serve());
+    let workload = one.join(ID).await;
+    let token = tokens::token(&one, &workload, &["db"], None).await.unwrap().token;
+    eventually("the other has its keys", async || {
+        let keys = tokens::told(&two, &workload).await;
+        keys.keys.len() == 2 && tokens::verify(&token, &keys, "db").is_ok()
+    })
+    .await;
+    let document = async |issuer: &Issuer| {
+        let tcp = tokio::net::TcpStream::connect(issuer.started.web.plain).await.unwrap();
+        publishing::exchange(tcp, "GET /bundle.json HTTP/1.1\r\n").await.body
+    };
+    eventually("both publish the same, under one number", async || document(&one).await == document(&two).await).await;
+
+    // Whoever can write to the database puts a key of his own there.
+    sql(
+        &url,
+        "UPDATE issuer_bundles SET statement = replace(statement, '\"jwt\":{', '\"jwt\":{\"evil.example\":{\"keys\":[]},')",
+    )
+    .await;
+    two.until_metric("signet_issuer_bundles_refused{source=\"record\"} 1").await;
+    let keys = tokens::told(&two, &workload).await;
+    assert!(keys.keys.len() == 2 && tokens::verify(&token, &keys, "db").is_ok());
+    one.stop().await;
+    two.stop().await;
 }

@@ -15,24 +15,29 @@ use crate::publishing::exchange;
 
 const TOKENS: &str = "jwt: { ttl: 5m, issuer: \"https://oidc.example.org\" }";
 
-async fn token(issuer: &Issuer, holder: &Identity, audience: &[&str], ttl: Option<i64>) -> Result<JwtSvid, Status> {
+pub(crate) async fn token(
+    issuer: &Issuer,
+    holder: &Identity,
+    audience: &[&str],
+    ttl: Option<i64>,
+) -> Result<JwtSvid, Status> {
     let audience = audience.iter().map(|one| (*one).to_owned()).collect();
     let ttl = ttl.map(|seconds| prost_types::Duration { seconds, nanos: 0 });
     let answer = issuer.client_of(holder).await.issue_jwt(IssueJwtRequest { audience, ttl }).await?;
     Ok(answer.into_inner().svid.unwrap())
 }
 
-fn keys_of(bundles: &TrustBundles) -> JwkSet {
+pub(crate) fn keys_of(bundles: &TrustBundles) -> JwkSet {
     serde_json::from_slice(&bundles.bundles[0].jwt_authorities).unwrap()
 }
 
-async fn told(issuer: &Issuer, holder: &Identity) -> JwkSet {
+pub(crate) async fn told(issuer: &Issuer, holder: &Identity) -> JwkSet {
     let mut client = issuer.client_of(holder).await;
     keys_of(&renew(&mut client, csr(&new_key())).await.unwrap().into_inner().bundles.unwrap())
 }
 
 /// As somebody does who knows the key set and nothing else.
-fn verify(token: &str, keys: &JwkSet, audience: &str) -> Result<Value, String> {
+pub(crate) fn verify(token: &str, keys: &JwkSet, audience: &str) -> Result<Value, String> {
     let kid = decode_header(token).unwrap().kid.expect("a kid");
     let key: &Jwk = keys.find(&kid).ok_or("no such key")?;
     let mut validation = Validation::new(Algorithm::ES256);
