@@ -297,7 +297,7 @@ fn what_is_published_and_fetched_is_shown_as_it_is_configured() {
     let files = Files::new();
     with_partners(&files);
     let config = files.parse(&with(PUBLISHED)).unwrap();
-    let again = files.parse(&config.redacted).unwrap_or_else(|error| panic!("{error}\n{}", config.redacted));
+    let again = files.parse(&config.redacted).unwrap();
     assert_eq!(again.redacted, config.redacted);
     let jwt = again.jwt.unwrap();
     // Four times the hint, and whatever the issuer is called.
