@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use hyper::server::conn::http2;
 use hyper_util::rt::TokioTimer;
-use signet_identity::{ClientKey, LiveIdentity, ServerKey, SharedClock};
+use rustls_pki_types::CertificateDer;
+use signet_identity::{ClientKey, LiveIdentity, ServerKey, SharedClock, Snapshot};
 use signet_process::log_limit::LogLimit;
 use socket2::Socket;
 use tokio::runtime::LocalOptions;
@@ -217,13 +218,20 @@ async fn keep_time(core: Rc<Core>, listeners: Vec<Rc<Listener>>, upstreams: Vec<
 /// Judges the peers of all connections anew whenever trust has changed.
 async fn follow_trust(core: Rc<Core>, upstreams: Vec<Rc<Upstream>>) {
     let mut changed = core.worker.identity.changed();
-    let (mut judged, mut bundles) = {
+    let (mut judged, mut bundles, mut vouched) = {
         let first = core.worker.identity.load();
-        (first.trust_epoch(), first.bundles().clone())
+        (first.trust_epoch(), first.bundles().clone(), vouching(&first))
     };
     // Ends when the identity is published no more.
     while changed.changed().await.is_ok() {
         let snapshot = core.worker.identity.load_full();
+        // Another authority vouches for us: the one before may be on its way out, and upstreams would cut off what was made with it.
+        if vouching(&snapshot) != vouched {
+            vouched = vouching(&snapshot);
+            for upstream in &upstreams {
+                upstream.retire_all();
+            }
+        }
         if snapshot.trust_epoch() == judged {
             continue;
         }
@@ -241,6 +249,11 @@ async fn follow_trust(core: Rc<Core>, upstreams: Vec<Rc<Upstream>>) {
             upstream.sweep();
         }
     }
+}
+
+/// The certificates above our own.
+fn vouching(snapshot: &Snapshot) -> Vec<CertificateDer<'static>> {
+    snapshot.svid().chain().iter().skip(1).cloned().collect()
 }
 
 fn share(total: usize, workers: NonZeroUsize) -> usize {

@@ -9,11 +9,12 @@
 
 mod plan;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use signet_identity::{SharedClock, TrustBundle, TrustDomain};
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use crate::authority::{
     Authorities, AuthorityError, Kept, KeyName, Member, Publication, RootChange, Rotation, Stage, StepError,
@@ -43,6 +44,8 @@ pub(crate) struct Parts {
     pub(crate) store: Store,
     pub(crate) patience: Patience,
     pub(crate) clock: SharedClock,
+    /// Since when nobody needs the roots before any more.
+    pub(crate) unneeded: Mutex<Option<Instant>>,
 }
 
 /// How long is waited for those who do not acknowledge a successor.
@@ -112,6 +115,8 @@ const LOOK: Duration = Duration::from_millis(250);
 const RENEWAL: Duration = Duration::from_millis(2);
 const LEAST_SPREAD: Duration = Duration::from_secs(1);
 const MOST_SPREAD: Duration = Duration::from_secs(24 * 3600);
+/// Between the last renewal and the end of the root before.
+const SETTLING: Duration = Duration::from_secs(5);
 /// An authority gives way by itself when less than this part of its life is left, and nobody is waited for from half of that on.
 const LAST_PART: u32 = 4;
 
@@ -407,7 +412,12 @@ impl Parts {
                 self.renew_all_of(key_id.unwrap_or_default()).await?;
             }
         }
-        Ok(self.authorities.change(|kept, _| {
+        let is_unusable = |member: &Member| member.stage == Stage::Prepared && !self.is_under(member, to.as_ref());
+        let members = self.authorities.all();
+        let unusable: Vec<_> = members.iter().filter(|member| is_unusable(member)).map(Member::name).collect();
+        Ok(self.authorities.change(|kept, now| {
+            // Those that were to follow below the root before have signed nothing, and will not.
+            kept.give_up(&unusable, now);
             if let Some(change) = kept.rotation.as_mut().and_then(|rotation| rotation.root.as_mut()) {
                 change.tainted = true;
             }
@@ -417,7 +427,8 @@ impl Parts {
 
     /// Once nobody needs the roots before.
     async fn withdraw(&self, rotation: &Rotation, change: &RootChange) -> Result<(), AdvanceError> {
-        if rotation.overridden_by.is_none() && self.left_under(change).await? > 0 {
+        let left = self.left_under(change).await?;
+        if rotation.overridden_by.is_none() && !self.is_settled(left == 0) {
             return Ok(());
         }
         let from = change.from.clone();
@@ -432,6 +443,13 @@ impl Parts {
             outcome = "the roots are withdrawn", "administration"
         );
         Ok(())
+    }
+
+    /// What is on record as renewed is in force at its holder a little later, and connections that were made before it end after that.
+    fn is_settled(&self, is_unneeded: bool) -> bool {
+        let mut unneeded = self.unneeded.lock().unwrap_or_else(PoisonError::into_inner);
+        *unneeded = if is_unneeded { Some(unneeded.unwrap_or_else(Instant::now)) } else { None };
+        unneeded.is_some_and(|since| since.elapsed() >= SETTLING)
     }
 
     /// How many certificates, and authorities of other issuers, would be believed no more without the roots before.

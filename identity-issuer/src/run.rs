@@ -7,7 +7,7 @@ mod web;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use prometheus::Registry;
@@ -392,6 +392,7 @@ impl Issuer {
             store: self.store.clone(),
             patience: self.config.authority.patience,
             clock: self.clock.clone(),
+            unneeded: Mutex::default(),
         });
         let admin = Arc::new(AdminApi {
             trust_domain: self.config.trust_domain.clone(),

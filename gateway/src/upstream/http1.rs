@@ -39,6 +39,8 @@ pub(crate) struct Connection {
     /// Some over mTLS.
     live: Option<Live>,
     pub(super) idle_since_ms: u64,
+    /// Of the pool, when it was begun.
+    pub(super) epoch: u64,
     _counted: Counted,
     _slot: Slot,
 }
@@ -64,14 +66,17 @@ impl Connection {
             persistence: Persistence::Keep,
             live,
             idle_since_ms: 0,
+            epoch: 0,
             _counted: Counted::in_gauge(&metrics.connections),
             _slot: slot,
         })
     }
 
-    pub(super) fn over_mtls(verified: Verified, slot: Slot, upstream: &Upstream) -> Box<Self> {
+    pub(super) fn over_mtls(verified: Verified, epoch: u64, slot: Slot, upstream: &Upstream) -> Box<Self> {
         let live = Live::of(&verified, &upstream.worker);
-        Self::over(Stream::Tls(verified.stream), Some(live), slot, &upstream.metrics)
+        let mut connection = Self::over(Stream::Tls(verified.stream), Some(live), slot, &upstream.metrics);
+        connection.epoch = epoch;
+        connection
     }
 
     /// Whether it can take a request, as of its last exchange.

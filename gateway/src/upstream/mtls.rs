@@ -146,15 +146,19 @@ impl Attempt {
 async fn connect(upstream: &Rc<Upstream>) -> Result<Connection, ConnectFailure> {
     let super::Protocol::Mtls(pool) = &upstream.protocol else { return Err(ConnectFailure::OwnIdentity) };
     let slot = upstream.slot()?;
+    let epoch = pool.idle.epoch();
     let verified = connect::mtls(&upstream.config, pool, &upstream.worker).await?;
     if verified.is_http2 {
         pool.speaks.set(Speaks::Http2);
         let connection = Shared::over(verified, slot, upstream).await?;
-        pool.shared.borrow_mut().push(connection.clone());
+        // Where all were given up meanwhile, it serves those who waited for it and nobody else.
+        if epoch == pool.idle.epoch() {
+            pool.shared.borrow_mut().push(connection.clone());
+        }
         Ok(Connection::Http2(connection))
     } else {
         pool.speaks.set(Speaks::Http1);
-        Ok(Connection::Http1(http1::Connection::over_mtls(verified, slot, upstream)))
+        Ok(Connection::Http1(http1::Connection::over_mtls(verified, epoch, slot, upstream)))
     }
 }
 

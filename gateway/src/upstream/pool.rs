@@ -1,7 +1,7 @@
 //! Connections over HTTP/1.1 that wait for their next request. Nobody drives them meanwhile: whether one is still open shows
 //! when it is taken out, or at the next sweep.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -19,11 +19,19 @@ pub(super) struct Idle {
     retired: Rc<RefCell<Vec<Box<Connection>>>>,
     max: usize,
     timeout_ms: u64,
+    /// Counts how often all of them were given up: one that was in use then is not kept either.
+    epoch: Cell<u64>,
 }
 
 impl Idle {
     pub(super) fn new(max: usize, timeout: Duration) -> Self {
-        Self { connections: RefCell::default(), retired: Rc::default(), max, timeout_ms: timeout.as_millis() as u64 }
+        Self {
+            connections: RefCell::default(),
+            retired: Rc::default(),
+            max,
+            timeout_ms: timeout.as_millis() as u64,
+            epoch: Cell::new(0),
+        }
     }
 
     /// A connection that is open as far as anybody knows.
@@ -41,7 +49,7 @@ impl Idle {
     /// Keeps a connection for the next request; when there are enough of them, it is closed.
     pub(super) fn keep(&self, mut connection: Box<Connection>, deadlines: &Deadlines) {
         let mut connections = self.connections.borrow_mut();
-        if connections.len() < self.max {
+        if connections.len() < self.max && connection.epoch == self.epoch.get() {
             connection.idle_since_ms = deadlines.uptime_ms();
             connections.push(connection);
         }
@@ -67,7 +75,13 @@ impl Idle {
         any
     }
 
+    /// Of connections that are made from now on.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.get()
+    }
+
     pub(super) fn clear(&self) {
+        self.epoch.set(self.epoch.get() + 1);
         self.retire(self.connections.take());
     }
 
@@ -123,12 +137,14 @@ mod tests {
                 let connection = Connection::over(Stream::Plain(stream), None, slots.take().unwrap(), &metrics);
                 idle.keep(connection, &deadlines);
             }
+            let in_use = idle.take(&deadlines).unwrap();
             idle.clear();
+            idle.keep(in_use, &deadlines);
             assert!(idle.take(&deadlines).is_none());
             assert!(slots.take().is_none());
             assert!(idle.drop_oldest());
             let mut before = metrics.connections.get();
-            assert_eq!(before, 99);
+            assert_eq!(before, 98);
             while before > 0 {
                 tokio::task::yield_now().await;
                 let now = metrics.connections.get();

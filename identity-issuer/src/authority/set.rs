@@ -33,6 +33,8 @@ struct Inner {
     kept: Mutex<Kept>,
     /// Those that are awaited.
     requests: watch::Sender<String>,
+    /// Held by whoever makes keys.
+    making: Mutex<()>,
     place: Place,
     clock: SharedClock,
 }
@@ -147,6 +149,7 @@ impl Authorities {
             changes: watch::Sender::new(0),
             kept: Mutex::new(Kept { members, taken: journal.taken, rotation: journal.rotation, roots: journal.roots }),
             requests: watch::Sender::new(String::new()),
+            making: Mutex::default(),
             place,
             clock,
         }));
@@ -200,6 +203,8 @@ impl Authorities {
 
     /// Makes keys until so many wait for a certificate. Blocks for as long as the custody takes.
     pub(crate) fn request(&self, count: usize) -> Result<(), AuthorityError> {
+        // Of two who ask at once, one finds what the other has made.
+        let _making = self.0.making.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let (waiting, all) = {
                 let members = &self.kept().members;
@@ -446,6 +451,13 @@ impl Kept {
             }
         }
         Ok(())
+    }
+
+    /// They are to follow no more.
+    pub(crate) fn give_up(&mut self, names: &[KeyName], now: OffsetDateTime) {
+        for member in self.members.iter_mut().filter(|member| names.contains(&member.name())) {
+            member.advance(Stage::Tainted, now);
+        }
     }
 
     fn journal(&self) -> Journal {
