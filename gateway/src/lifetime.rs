@@ -77,6 +77,8 @@ pub(crate) enum Cause {
     PeerRevoked,
     /// Our own certificate expired: we cannot prove any more who we are.
     OwnIdentity,
+    /// Another authority vouches for us: whoever was shown the one before is to come again while both are believed.
+    OwnAuthority,
     /// The peer may do nothing here.
     Denied,
     Idle,
@@ -85,13 +87,14 @@ pub(crate) enum Cause {
 }
 
 impl Cause {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Done,
         Self::Broken,
         Self::PeerExpired,
         Self::PeerDistrusted,
         Self::PeerRevoked,
         Self::OwnIdentity,
+        Self::OwnAuthority,
         Self::Denied,
         Self::Idle,
         Self::HeaderTimeout,
@@ -112,6 +115,7 @@ impl Cause {
             Self::PeerRevoked => "revoked",
             Self::Denied => "denied",
             Self::OwnIdentity => "own_identity",
+            Self::OwnAuthority => "own_authority",
             Self::Idle => "idle",
             Self::HeaderTimeout => "header_timeout",
             Self::Shutdown => "shutdown",

@@ -14,10 +14,10 @@ use crate::beginnings::{Beginnings, Place};
 use crate::config::Mode;
 use crate::connection::Ready;
 use crate::handshake::{Accepted, HandshakeError, Refusal};
-use crate::lifetime::{Cause, Registered};
+use crate::lifetime::{Cause, Order, Registered};
 use crate::metrics::{Counted, ListenerMetrics};
 use crate::upstream::{ForwardError, Upstream};
-use crate::worker::Core;
+use crate::worker::{Core, vouching};
 
 #[derive(Debug)]
 pub(crate) struct Listener {
@@ -111,6 +111,9 @@ impl Listener {
                 {
                     self.refuse(remote, &Refusal { error: HandshakeError::Peer(error), kind: "full" });
                     return None;
+                }
+                if vouching(&current) != vouching(&identity) {
+                    control.give(Order::Drain(Cause::OwnAuthority));
                 }
                 let peer = authenticated.peer.clone();
                 let ready = authenticated.ready(&identity, self);

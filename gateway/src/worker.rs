@@ -225,9 +225,10 @@ async fn follow_trust(core: Rc<Core>, upstreams: Vec<Rc<Upstream>>) {
     // Ends when the identity is published no more.
     while changed.changed().await.is_ok() {
         let snapshot = core.worker.identity.load_full();
-        // Another authority vouches for us: the one before may be on its way out, and upstreams would cut off what was made with it.
+        // Another authority vouches for us: the one before may be on its way out, and then either end would cut off what was made with it.
         if vouching(&snapshot) != vouched {
             vouched = vouching(&snapshot);
+            core.callers.order_peers(Order::Drain(Cause::OwnAuthority));
             for upstream in &upstreams {
                 upstream.retire_all();
             }
@@ -252,7 +253,7 @@ async fn follow_trust(core: Rc<Core>, upstreams: Vec<Rc<Upstream>>) {
 }
 
 /// The certificates above our own.
-fn vouching(snapshot: &Snapshot) -> Vec<CertificateDer<'static>> {
+pub(crate) fn vouching(snapshot: &Snapshot) -> Vec<CertificateDer<'static>> {
     snapshot.svid().chain().iter().skip(1).cloned().collect()
 }
 

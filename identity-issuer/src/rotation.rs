@@ -7,6 +7,7 @@
 //! ```
 //! Where it stands is in the journal of the authorities, so that a process that is killed goes on where it was.
 
+mod acknowledgements;
 mod plan;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,11 +23,12 @@ use crate::authority::{
 };
 use crate::bundles::{self, Bundles, Shared};
 use crate::complaint::Complaint;
-use crate::distribution::{Acknowledgement, Distribution};
+use crate::distribution::Distribution;
 use crate::policy::Actor;
 use crate::store::{NewRenewalRequest, Store, StoreError, Whose};
 use crate::utc::{microseconds, of_microseconds};
 
+pub(crate) use acknowledgements::{Acknowledgements, Missing};
 pub(crate) use plan::{Step, StepState};
 
 /// Cheap to clone.
@@ -46,6 +48,10 @@ pub(crate) struct Parts {
     pub(crate) clock: SharedClock,
     /// Since when nobody needs the roots before any more.
     pub(crate) unneeded: Mutex<Option<Instant>>,
+    /// When this process began.
+    pub(crate) began: Instant,
+    /// Whether there was a rotation then.
+    pub(crate) resumes: bool,
 }
 
 /// How long is waited for those who do not acknowledge a successor.
@@ -83,22 +89,10 @@ enum AdvanceError {
     Keep(#[from] AuthorityError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Taint(#[from] TaintError),
     #[error("making a key broke off")]
     Task(#[from] tokio::task::JoinError),
-}
-
-/// Who of those that are connected would believe the authorities as they are now.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Acknowledgements {
-    pub(crate) connected: usize,
-    pub(crate) missing: Vec<Missing>,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct Missing {
-    pub(crate) acknowledgement: Acknowledgement,
-    /// To which other issuer it is connected.
-    pub(crate) elsewhere: Option<String>,
 }
 
 /// What an operator wants.
@@ -115,6 +109,10 @@ const LOOK: Duration = Duration::from_millis(250);
 const RENEWAL: Duration = Duration::from_millis(2);
 const LEAST_SPREAD: Duration = Duration::from_secs(1);
 const MOST_SPREAD: Duration = Duration::from_secs(24 * 3600);
+/// Between two looks for authorities that are over.
+const SWEEP: Duration = Duration::from_secs(60);
+/// For clients to come back to an issuer that was started again.
+const RECONNECTING: Duration = Duration::from_secs(10);
 /// Between the last renewal and the end of the root before.
 const SETTLING: Duration = Duration::from_secs(5);
 /// An authority gives way by itself when less than this part of its life is left, and nobody is waited for from half of that on.
@@ -132,7 +130,12 @@ impl Rotations {
     /// Until cancelled.
     pub(crate) async fn run(self) {
         let mut complaint = Complaint::default();
+        let mut swept: Option<Instant> = None;
         loop {
+            if swept.is_none_or(|swept| swept.elapsed() >= SWEEP) {
+                swept = Some(Instant::now());
+                self.0.sweep().await;
+            }
             match self.0.advance().await {
                 Ok(()) => complaint.clear(),
                 Err(error) => {
@@ -159,7 +162,16 @@ impl Rotations {
         self.0.authorities.change(|kept, now| {
             let overridden_by = hurry.then(|| actor.as_str().to_owned());
             if let Some(rotation) = &mut kept.rotation {
-                if !hurry {
+                let is_it = match wanted {
+                    Wanted::Authority(None) => rotation.root.is_none(),
+                    Wanted::Authority(Some(name)) => {
+                        rotation.root.is_none() && rotation.successor.as_deref() == Some(name.as_str())
+                    }
+                    Wanted::Root(_) => {
+                        rotation.root.as_ref().map(|root| &root.to) == change.as_ref().map(|root| &root.to)
+                    }
+                };
+                if !hurry || !is_it {
                     return Err(BeginError::UnderWay);
                 }
                 rotation.overridden_by = overridden_by;
@@ -221,8 +233,7 @@ impl Rotations {
 
     /// Has all that the authority signed renewed: how many certificates live, who was asked, and over which time they do it.
     pub(crate) async fn taint(&self, name: &KeyName) -> Result<(u64, usize, Duration), TaintError> {
-        let key_id = self.0.authorities.taint(name)?;
-        Ok(self.0.renew_all_of(key_id.unwrap_or_default()).await?)
+        self.0.taint(name).await
     }
 }
 
@@ -278,9 +289,18 @@ impl Parts {
         authority.check_is_under(roots, self.clock.now()).is_ok()
     }
 
+    /// Custody may take its time: not on a worker of the runtime.
+    async fn sweep(&self) {
+        let authorities = self.authorities.clone();
+        let swept = tokio::task::spawn_blocking(move || authorities.sweep()).await;
+        if let Ok(Err(error)) = swept {
+            let cause = signet_process::start::Report::of(&error).cause;
+            tracing::warn!(cause, "keys of authorities that are over are not destroyed yet");
+        }
+    }
+
     /// Makes the next step, if it can be made.
     async fn advance(&self) -> Result<(), AdvanceError> {
-        self.authorities.sweep()?;
         let Some(rotation) = self.authorities.rotation() else { return self.begin_in_time().await };
         let successor = match &rotation.successor {
             Some(name) => KeyName::parse(name),
@@ -305,7 +325,8 @@ impl Parts {
         let Some(change) = &rotation.root else { return Ok(()) };
         let roots = self.only(&change.to);
         let members = self.authorities.all();
-        let mut ready = members.iter().filter(|member| member.is_offered() && self.is_under(member, roots.as_ref()));
+        let is_ready = |member: &&Member| member.stage == Stage::Prepared && self.is_under(member, roots.as_ref());
+        let mut ready = members.iter().filter(is_ready);
         let Some(successor) = ready.next().map(Member::name) else { return self.keep_request().await };
         Ok(self.authorities.change(|kept, _| {
             if let Some(rotation) = &mut kept.rotation {
@@ -369,6 +390,10 @@ impl Parts {
                 Ok::<_, AuthorityError>(())
             })?);
         };
+        // Those who were waited for before a restart are not connected at once.
+        if self.resumes && self.began.elapsed() < RECONNECTING && rotation.overridden_by.is_none() {
+            return Ok(());
+        }
         let acknowledgements = self.acknowledgements().await?;
         let is_acknowledged = acknowledgements.missing.is_empty()
             || (now - told_at > self.patience.deadline && acknowledgements.reach(self.patience.quorum));
@@ -382,7 +407,8 @@ impl Parts {
         self.authorities.change(|kept, now| {
             kept.activate(name, now)?;
             match &mut kept.rotation {
-                Some(rotation) if goes_on => rotation.overridden_by.clone_from(&overridden_by),
+                // What nobody wanted but the issuer counts for this step alone.
+                Some(_) if goes_on => {}
                 rotation => *rotation = None,
             }
             Ok::<_, StepError>(())
@@ -408,8 +434,7 @@ impl Parts {
         let to = self.only(&change.to);
         for member in self.authorities.all() {
             if member.stage == Stage::Retired && !self.is_under(&member, to.as_ref()) {
-                let key_id = self.authorities.taint(&member.name())?;
-                self.renew_all_of(key_id.unwrap_or_default()).await?;
+                self.taint(&member.name()).await?;
             }
         }
         let is_unusable = |member: &Member| member.stage == Stage::Prepared && !self.is_under(member, to.as_ref());
@@ -470,6 +495,14 @@ impl Parts {
         Ok(left)
     }
 
+    /// The wish goes on record first: whoever is killed in between asks twice, and never for nothing.
+    async fn taint(&self, name: &KeyName) -> Result<(u64, usize, Duration), TaintError> {
+        let key_id = self.authorities.taintable(name)?.unwrap_or_default();
+        let asked = self.renew_all_of(key_id).await?;
+        self.authorities.taint(name)?;
+        Ok(asked)
+    }
+
     async fn renew_all_of(&self, key_id: Vec<u8>) -> Result<(u64, usize, Duration), StoreError> {
         let now = self.clock.now();
         let live = self.store.without_successor(&key_id, now).await?;
@@ -478,35 +511,5 @@ impl Parts {
         let request = NewRenewalRequest { whose: Whose::Authority(key_id), at: now, within };
         let request = self.store.record_renewal_request(request).await?;
         Ok((live, self.distribution.request_renewal(&request), within))
-    }
-
-    async fn acknowledgements(&self) -> Result<Acknowledgements, StoreError> {
-        let version = self.publication.current().version();
-        let mut acknowledgements = Acknowledgements::default();
-        for acknowledgement in self.distribution.acknowledgements(version) {
-            acknowledgements.add(acknowledgement, None);
-        }
-        if self.store.is_shared() {
-            let since = Shared::heard_of_since(self.clock.now());
-            for record in self.store.acknowledgements_elsewhere(&self.shared.issuer(), since).await? {
-                let acknowledged = record.authorities == version.to_vec();
-                let (agent, id, refused) = (record.agent, record.id, record.refused);
-                acknowledgements.add(Acknowledgement { agent, id, acknowledged, refused }, Some(record.issuer));
-            }
-        }
-        Ok(acknowledgements)
-    }
-}
-
-impl Acknowledgements {
-    fn add(&mut self, acknowledgement: Acknowledgement, elsewhere: Option<String>) {
-        self.connected += 1;
-        if !acknowledgement.acknowledged {
-            self.missing.push(Missing { acknowledgement, elsewhere });
-        }
-    }
-
-    fn reach(&self, quorum: u8) -> bool {
-        (self.connected - self.missing.len()) * 100 >= usize::from(quorum) * self.connected
     }
 }

@@ -1,20 +1,19 @@
 //! The issuer as a whole: what is started in which order, and how it ends.
 
+mod authorities;
 mod jwt;
 mod place;
+mod started;
 mod web;
 
 use std::fs::File;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use prometheus::Registry;
-use signet_identity::{
-    BundleSet, ClientAuthentication, ServerPolicy, SharedClock, TlsPolicies, TrustBundle, TrustDomain,
-};
-use signet_process::admin::{AdminBuilder, AdminError, AdminServer, Readiness, State};
+use signet_identity::{ClientAuthentication, ServerPolicy, SharedClock, TlsPolicies};
+use signet_process::admin::{AdminBuilder, AdminServer, Readiness, State};
 use signet_process::identity_metrics::IdentityMetrics;
 use signet_process::identity_slot::IdentitySlot;
 use signet_process::log_limit::LogLimit;
@@ -30,104 +29,32 @@ use crate::admission::Admission;
 use crate::agents::Agents;
 use crate::api::{AdminApi, Attestors, AuthorityCalls, IdentityApi};
 use crate::attestation::{Challenges, JoinTokens};
-use crate::authority::custody::{Custody, Device};
-use crate::authority::{
-    Authorities, AuthorityError, AuthorityState, Intake, Passphrase, PassphraseError, Place, Publication, Reach,
-    SealedFolder,
-};
+use crate::authority::{Authorities, Intake, Publication, Reach};
 use crate::bundles::{self, Bundles, Shared};
 use crate::certificate::issuer_id;
-use crate::config::{self, Config, Environment, KeyPlace, Limits};
+use crate::config::{Config, Environment, Limits};
 use crate::crl::{self, Crls};
 use crate::distribution::Distribution;
 use crate::federation::Federation;
 use crate::issuance::{Issuance, Issued, Parts};
-use crate::jwt::{JwtKeys, JwtKeysError, Tokens};
+use crate::jwt::{JwtKeys, Tokens};
 use crate::metrics::{self, Metrics};
 use crate::own_identity::OwnIdentity;
-use crate::policy::{self, KeptPolicy, Policies, PolicyLoadError};
+use crate::policy::{self, KeptPolicy, Policies};
 use crate::profile::Profiles;
 use crate::replicas::Replica;
 use crate::revocation::{Revocations, Revoker};
 use crate::rotation::{self, Rotations};
 use crate::server::Server;
 use crate::sharing::Sharing;
-use crate::store::{Location, OpenError, STORE, Store, StoreError, StoreTask};
+use crate::store::{Location, OpenError, STORE, Store, StoreTask};
 use crate::web::{BundlePage, Door, Exchange, OidcPages, Publisher, Site};
+use authorities::{first_identity, open_authorities, read_passphrase, report_authority, request_file};
 use place::{claim_state, holds_anything, listen, reserve};
 use web::WebDoors;
+
+pub use started::{Phase, RunError, Started};
 pub use web::{WebAddresses, WebError};
-
-/// What an issuer that has started tells whoever runs it.
-#[derive(Debug)]
-pub struct Started {
-    /// gRPC; the port is real where the configuration said 0. Nobody listens there before [`Phase::Serving`].
-    pub grpc: SocketAddr,
-    /// Metrics and health.
-    pub admin: SocketAddr,
-    pub web: WebAddresses,
-    pub admin_socket: PathBuf,
-    /// The issuer's request for its intermediate, PEM.
-    pub certificate_request: PathBuf,
-    /// Where the signed intermediate is awaited.
-    pub certificate: PathBuf,
-    /// The requests for certificates that are awaited, PEM: empty where none is.
-    pub requests: watch::Receiver<String>,
-    /// What this issuer has its clients trust.
-    pub trusted: watch::Receiver<BundleSet>,
-    /// Whether that is there, and fits.
-    pub authority: watch::Receiver<AuthorityState>,
-    pub phase: watch::Receiver<Phase>,
-    /// Each certificate, once it is on record. Whoever reads slowly misses some.
-    pub issued: broadcast::Receiver<Issued>,
-}
-
-#[derive(Copy, Clone, Debug, Eq, PartialEq)]
-pub enum Phase {
-    /// For somebody with the root to sign the request.
-    AwaitingIntermediate,
-    Serving,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    #[error("the state folder {} cannot be used\nset `state` to a folder that the issuer may write", path.display())]
-    State { path: PathBuf, source: std::io::Error },
-    #[error("another issuer runs on the state folder {}\nend it, or set another `state`", path.display())]
-    StateInUse { path: PathBuf },
-    #[error("the address {address} is in use\nend the process that holds it, or set another `listen` address")]
-    AddressInUse { address: SocketAddr },
-    #[error("cannot listen on {address}\nset `listen` to an address of this machine and a port that is allowed")]
-    Listen { address: SocketAddr, source: std::io::Error },
-    #[error(transparent)]
-    Admin(#[from] AdminError),
-    #[error(transparent)]
-    AdminSocket(#[from] AdminSocketError),
-    #[error(transparent)]
-    Web(#[from] WebError),
-    #[error(transparent)]
-    Passphrase(#[from] PassphraseError),
-    #[error(transparent)]
-    Authority(#[from] AuthorityError),
-    #[error(transparent)]
-    Database(#[from] OpenError),
-    #[error("{0}\nchange the configuration back, or ask for what changed in the release notes")]
-    Policy(#[from] PolicyLoadError),
-    #[error("what issuers tell each other cannot be read")]
-    Records(#[source] StoreError),
-    #[error("a metric is registered twice")]
-    Metrics(#[from] prometheus::Error),
-    #[error("the gRPC descriptors cannot be read")]
-    Reflection(#[from] tonic_reflection::server::Error),
-    #[error("{trust_domain} is too long for the issuer's own name in it")]
-    TrustDomain { trust_domain: TrustDomain },
-    #[error("no random numbers")]
-    Randomness,
-    #[error(transparent)]
-    JwtKeys(#[from] JwtKeysError),
-    #[error("opening the issuer's key broke off")]
-    KeyTask(#[from] tokio::task::JoinError),
-}
 
 const AUTHORITY: &str = "authority";
 const LISTENER: &str = "listener";
@@ -379,6 +306,7 @@ impl Issuer {
             clock: self.clock.clone(),
         };
         until(&shutdown, &mut background, self.revocations.clone().run());
+        until(&shutdown, &mut background, revoker.clone().follow_authorities());
         let limits = &self.config.limits;
         let admission =
             Admission::new(limits.renewals_per_minute, limits.attestations_per_minute, self.metrics.clone());
@@ -393,6 +321,8 @@ impl Issuer {
             patience: self.config.authority.patience,
             clock: self.clock.clone(),
             unneeded: Mutex::default(),
+            began: tokio::time::Instant::now(),
+            resumes: self.authorities.rotation().is_some(),
         });
         let admin = Arc::new(AdminApi {
             trust_domain: self.config.trust_domain.clone(),
@@ -579,46 +509,6 @@ impl Issuer {
     }
 }
 
-/// The issuer's own first SVID. What stands in its way is told by readiness, and tried again.
-async fn first_identity(
-    own: &OwnIdentity,
-    authorities: &Authorities,
-    readiness: &Readiness,
-) -> (signet_identity::IdentityPublisher, signet_identity::LiveIdentity) {
-    let mut state = authorities.state();
-    loop {
-        // The sender lives in `authorities`.
-        let _ = state.wait_for(|state| *state == AuthorityState::Active).await;
-        match own.first().await {
-            Ok(identity) => return identity,
-            Err(error) => {
-                let cause = signet_process::start::Report::of(&error).cause;
-                tracing::error!(cause, "no identity for the issuer itself");
-                readiness.set(LISTENER, State::NotReady { reason: cause });
-                tokio::time::sleep(RETRY).await;
-            }
-        }
-    }
-}
-
-/// Keeps readiness in step with the authority.
-async fn report_authority(authorities: Authorities, readiness: Readiness) {
-    let mut state = authorities.state();
-    loop {
-        let current = state.borrow_and_update().clone();
-        readiness.set(
-            AUTHORITY,
-            match current {
-                AuthorityState::Active => State::Ready,
-                AuthorityState::Awaited { reason } | AuthorityState::Refused { reason } => State::NotReady { reason },
-            },
-        );
-        if state.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
 /// Keeps the gauges of what is on record in step, and forgets what is long over.
 async fn count(store: Store, metrics: Metrics, clock: SharedClock) {
     loop {
@@ -637,42 +527,4 @@ fn until(shutdown: &CancellationToken, background: &mut JoinSet<()>, work: impl 
         // None: it was cancelled, as all work is in the end.
         let _ = shutdown.run_until_cancelled(work).await;
     });
-}
-
-/// For whoever holds the root.
-fn request_file(config: &Config) -> PathBuf {
-    config.state.join("authority.csr")
-}
-
-/// Once: a descriptor is read to its end. None where a token keeps the keys.
-async fn read_passphrase(config: &Config) -> Result<Option<Passphrase>, RunError> {
-    let KeyPlace::Sealed { passphrase } = config.authority.key.clone() else { return Ok(None) };
-    Ok(tokio::task::spawn_blocking(move || Passphrase::from_file(&passphrase)).await?.map(Some)?)
-}
-
-/// Argon2 takes memory and time: not on a worker of the runtime.
-async fn open_authorities(
-    config: &Config,
-    passphrase: Option<Passphrase>,
-    journal: PathBuf,
-    bundle: Option<TrustBundle>,
-    clock: SharedClock,
-) -> Result<Authorities, RunError> {
-    let config::Authority { key, seal_strength, path_length, .. } = config.authority.clone();
-    let (folder, request) = (config.state.join("authorities"), request_file(config));
-    let trust_domain = config.trust_domain.clone();
-    tokio::task::spawn_blocking(move || {
-        let custody: Arc<dyn Custody> = match key {
-            KeyPlace::Sealed { .. } => {
-                let passphrase = passphrase.ok_or(PassphraseError::Empty)?;
-                Arc::new(SealedFolder::new(folder, passphrase, seal_strength))
-            }
-            KeyPlace::Token(place) => {
-                Arc::new(Device::open(place).map_err(|error| AuthorityError::Custody(error.into()))?)
-            }
-        };
-        let place = Place { trust_domain, custody, journal, request, path_length };
-        Ok(Authorities::open(place, bundle.as_ref(), clock)?)
-    })
-    .await?
 }

@@ -10,6 +10,7 @@ use std::process::{Command, Output};
 use signet_test_pki::{Authority, pem};
 use signet_tests::address::Host;
 use signet_tests::issuer::signet;
+use signet_tests::wait::until;
 use signet_tests::{Admin, Curl, Mesh, Nginx, Recipe, program, secs};
 use tempfile::TempDir;
 
@@ -136,7 +137,6 @@ fn the_alerts_fire_and_stay_silent_as_their_tests_say() {
 fn every_metric_of_the_alerts_is_exported() {
     let nginx = Nginx::start();
     let mesh = Mesh::new().ttl(secs(60)).upstream(&nginx.url()).start();
-    let exported = [mesh.inbound.admin.metrics(), mesh.issuer.admin.metrics()];
     let alerts = fs::read_to_string(deploy().join("prometheus/alerts.yaml")).unwrap();
     let named: BTreeSet<&str> = alerts
         .split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_')
@@ -144,7 +144,9 @@ fn every_metric_of_the_alerts_is_exported() {
         .collect();
     assert!(named.len() >= 6, "{named:?}");
     for metric in named {
-        assert!(exported.iter().any(|metrics| metrics.has(metric)), "nobody exports {metric}");
+        // Some are there a moment after the issuer serves.
+        let is_exported = || [mesh.inbound.admin, mesh.issuer.admin].iter().any(|admin| admin.metrics().has(metric));
+        until(metric, secs(10), is_exported);
     }
 }
 

@@ -224,6 +224,26 @@ fn a_damaged_state_is_one_clear_error_and_fresh_is_the_way_out() {
 }
 
 #[test]
+fn a_mesh_goes_over_to_another_authority_and_another_root() {
+    let place = Place::new();
+    let mut dev = place.start(&[]);
+    let root = || fs::read_to_string(place.state().join("root/root.pem")).unwrap();
+    let before = root();
+    for what in ["authority", "root"] {
+        let socket = place.state().join("issuer-admin.sock");
+        let words = ["rotate", what, "--apply", "--yes", "--issuer"];
+        let rotate = Recipe::new("rotate", program::ours("signet"), place.folder.path()).args(words).arg(&socket);
+        rotate.run(secs(40)).success();
+        place.curl("/").run().expect_status(200);
+    }
+    until("the next root is the root", secs(10), || root() != before);
+    dev.signal(Signal::Interrupt);
+    assert_eq!(dev.wait(secs(5)).code(), Some(0));
+    let _dev = place.start(&[]);
+    place.curl("/").run().expect_status(200);
+}
+
+#[test]
 fn wrong_usage_is_exit_2() {
     let place = Place::new();
     for wrong in [&["--ttl", "soon"][..], &["--outbound", "nowhere"], &["--nonsense"], &["--trust-domain", "NO_UPPER"]]

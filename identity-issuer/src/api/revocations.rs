@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use tonic::Status;
 
 use super::agents::{no_agent, number_of_wire};
-use super::{bounded_text, page, store_status, timestamp};
+use super::{bounded_text, page, report, store_status, timestamp};
 use crate::administration::{Administrators, Permissions, Role, Target};
 use crate::agents::Agents;
 use crate::authority::KeyId;
@@ -70,6 +70,7 @@ impl Revoking<'_> {
         }
         let (actor, at) = (permissions.actor.clone(), self.agents.clock.now());
         let revocation = NewRevocation { target: plan.target, reason, actor, comment, at };
+        self.revoker.take_out(&revocation.target).map_err(status)?;
         let recorded = self.revoker.revoke(revocation).await.map_err(|error| store_status(&error))?;
         let agents = u32::try_from(recorded.agents).unwrap_or(u32::MAX);
         let told = RevokeResponse { epoch: recorded.epoch, certificates: recorded.certificates, agents, connected };
@@ -103,6 +104,11 @@ impl Revoking<'_> {
             Wire::KeySha256(hash) => {
                 need(permissions, Role::Administrator, Target::Everything)?;
                 let hash = KeyHash::read(&hash).ok_or_else(|| Status::invalid_argument("key_sha256: not 32 bytes"))?;
+                if self.revoker.is_of_authority(&hash).await.map_err(|error| store_status(&error))? {
+                    return Err(Status::failed_precondition(
+                        "key_sha256: it is an authority's; revoke that (`signet revoke authority`), or take a root out of the trust bundle",
+                    ));
+                }
                 Ok(RevocationTarget::Key(hash, self.revoker.end_of_trust()))
             }
             Wire::Authority(key_id) => {
@@ -195,6 +201,7 @@ fn status(error: RevokeError) -> Status {
             Status::failed_precondition(format!("authority: {error}"))
         }
         RevokeError::TooMany => Status::resource_exhausted(error.to_string()),
+        RevokeError::Stage(_) => Status::unavailable(report(&error)),
         RevokeError::Store(error) => store_status(&error),
     }
 }

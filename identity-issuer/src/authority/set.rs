@@ -13,13 +13,12 @@ use tokio::sync::watch;
 
 use super::Authority;
 use super::custody::{CaKey, Custody, CustodyError, KeyName};
-use super::hierarchy::intermediate_request;
 use super::intermediate::{self, IntermediateError};
-use super::journal::{Entry, Journal, Rotation, VERSION};
+use super::journal::{Journal, Rotation};
+use super::member::{Kept, Member, StepError, find, find_at, request_of};
 use super::stage::Stage;
-use crate::bundles::Roots;
 use crate::pem_files;
-use crate::utc::{Utc, microseconds, of_microseconds};
+use crate::utc::{Utc, of_microseconds};
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -52,29 +51,6 @@ pub(crate) struct Place {
     pub(crate) path_length: u8,
 }
 
-/// All that the journal remembers.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Kept {
-    pub(crate) members: Vec<Member>,
-    taken: Option<String>,
-    pub(crate) rotation: Option<Rotation>,
-    pub(crate) roots: Roots,
-}
-
-/// One authority, whatever has become of it.
-#[derive(Clone, Debug)]
-pub(crate) struct Member {
-    pub(crate) key: CaKey,
-    /// For its certificate, PEM, as long as it has none.
-    request: String,
-    pub(crate) stage: Stage,
-    pub(crate) since: OffsetDateTime,
-    /// Its certificate and those above it, PEM.
-    pub(crate) chain: Option<String>,
-    /// Where the chain leads to a root of the bundle now.
-    pub(crate) authority: Option<Arc<Authority>>,
-}
-
 /// Whether the issuer has an authority.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum AuthorityState {
@@ -101,17 +77,6 @@ pub enum AuthorityError {
     MakeRequest(#[source] rcgen::Error),
     #[error("there are {MOST} authorities already\nhave those signed that wait for it, or remove those that are over")]
     TooMany,
-}
-
-/// Why a step of an authority's life is not made.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum StepError {
-    #[error("there is no authority {name}")]
-    Unknown { name: KeyName },
-    #[error("authority {name} is {}, not {}", stage.label(), wanted.label())]
-    Stage { name: KeyName, stage: Stage, wanted: Stage },
-    #[error(transparent)]
-    Keep(#[from] AuthorityError),
 }
 
 /// A certificate that was taken.
@@ -245,7 +210,11 @@ impl Authorities {
             let mut imported = Vec::with_capacity(judged.len());
             for (name, pem, authority) in judged {
                 let has_active = kept.active().is_some();
+                let goes_over = kept.rotation.as_ref().is_some_and(|rotation| rotation.root.is_some());
                 let member = find(&mut kept.members, &name)?;
+                if member.stage == Stage::Active && goes_over && member.chain.as_ref() != Some(&pem) {
+                    return Err(StepError::Rotating { name });
+                }
                 match member.stage {
                     Stage::Requested if has_active => member.advance(Stage::Prepared, now),
                     Stage::Requested => member.advance(Stage::Active, now),
@@ -264,12 +233,22 @@ impl Authorities {
         Ok(imported)
     }
 
-    /// What it signed is to be replaced: the key identifier by which that is known, where there is a good one.
-    pub(crate) fn taint(&self, name: &KeyName) -> Result<Option<Vec<u8>>, StepError> {
+    /// Of a retired one, the key identifier by which what it signed is known, where there is a good certificate.
+    pub(crate) fn taintable(&self, name: &KeyName) -> Result<Option<Vec<u8>>, StepError> {
+        self.inspect(|kept| {
+            let member = kept.get(name).ok_or_else(|| StepError::Unknown { name: name.clone() })?;
+            match member.stage {
+                Stage::Retired => Ok(member.authority.as_ref().map(|authority| authority.key_id().as_bytes().to_vec())),
+                stage => Err(StepError::Stage { name: name.clone(), stage, wanted: Stage::Retired }),
+            }
+        })
+    }
+
+    /// What it signed is to be replaced.
+    pub(crate) fn taint(&self, name: &KeyName) -> Result<(), StepError> {
         self.change(|kept, now| {
-            let member = find_at(&mut kept.members, name, Stage::Retired)?;
-            member.advance(Stage::Tainted, now);
-            Ok(member.authority.as_ref().map(|authority| authority.key_id().as_bytes().to_vec()))
+            find_at(&mut kept.members, name, Stage::Retired)?.advance(Stage::Tainted, now);
+            Ok(())
         })
     }
 
@@ -295,16 +274,21 @@ impl Authorities {
     pub(crate) fn sweep(&self) -> Result<(), StepError> {
         let now = self.0.clock.now();
         let is_over = |member: &Member| {
-            matches!(member.stage, Stage::Retired | Stage::Tainted | Stage::Revoked)
-                && member.ends_at().is_some_and(|end| end < now)
+            match member.stage {
+                Stage::Retired | Stage::Tainted => member.ends_at().is_some_and(|end| end < now),
+                // One without a certificate signs nothing, and will not.
+                Stage::Revoked => member.ends_at().is_none_or(|end| end < now),
+                Stage::Requested | Stage::Prepared | Stage::Active => false,
+            }
         };
         let over: Vec<_> = self.kept().members.iter().filter(|member| is_over(member)).map(Member::name).collect();
         for name in over {
+            // It is tried again as long as it stands in the journal.
+            self.0.place.custody.destroy(&name).map_err(AuthorityError::from)?;
             self.change(|kept, _| {
                 kept.members.retain(|member| member.name() != name);
                 Ok::<_, StepError>(())
             })?;
-            self.0.place.custody.destroy(&name).map_err(AuthorityError::from)?;
             tracing::info!(authority = %name, "authority expired: its key is destroyed");
         }
         Ok(())
@@ -431,46 +415,6 @@ impl Authorities {
     }
 }
 
-impl Kept {
-    pub(crate) fn get(&self, name: &KeyName) -> Option<&Member> {
-        self.members.iter().find(|member| member.name() == *name)
-    }
-
-    pub(crate) fn active(&self) -> Option<&Member> {
-        self.members.iter().find(|member| member.stage == Stage::Active)
-    }
-
-    /// From now on it signs, and the one before it does not.
-    pub(crate) fn activate(&mut self, name: &KeyName, now: OffsetDateTime) -> Result<(), StepError> {
-        find_at(&mut self.members, name, Stage::Prepared)?;
-        for member in &mut self.members {
-            match member.stage {
-                Stage::Active => member.advance(Stage::Retired, now),
-                _ if member.name() == *name => member.advance(Stage::Active, now),
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// They are to follow no more.
-    pub(crate) fn give_up(&mut self, names: &[KeyName], now: OffsetDateTime) {
-        for member in self.members.iter_mut().filter(|member| names.contains(&member.name())) {
-            member.advance(Stage::Tainted, now);
-        }
-    }
-
-    fn journal(&self) -> Journal {
-        Journal {
-            version: VERSION,
-            authorities: self.members.iter().map(Member::entry).collect(),
-            taken: self.taken.clone(),
-            rotation: self.rotation.clone(),
-            roots: self.roots.clone(),
-        }
-    }
-}
-
 /// Why certificates are not taken.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ImportError {
@@ -482,61 +426,60 @@ pub(crate) enum ImportError {
     Keep(#[from] AuthorityError),
 }
 
-fn find<'m>(members: &'m mut [Member], name: &KeyName) -> Result<&'m mut Member, StepError> {
-    let member = members.iter_mut().find(|member| member.name() == *name);
-    member.ok_or_else(|| StepError::Unknown { name: name.clone() })
-}
-
-fn find_at<'m>(members: &'m mut [Member], name: &KeyName, wanted: Stage) -> Result<&'m mut Member, StepError> {
-    let member = find(members, name)?;
-    match member.stage == wanted {
-        true => Ok(member),
-        false => Err(StepError::Stage { name: name.clone(), stage: member.stage, wanted }),
-    }
-}
-
-fn request_of(trust_domain: &TrustDomain, key: &CaKey, stage: Stage) -> Result<String, AuthorityError> {
-    if stage != Stage::Requested {
-        return Ok(String::new());
-    }
-    let request = intermediate_request(trust_domain, key).map_err(AuthorityError::MakeRequest)?;
-    Ok(pem_files::encode(pem_files::REQUEST, &request))
-}
-
 fn fingerprint(bytes: &[u8]) -> String {
     hex::encode(digest(&SHA256, bytes))
-}
-
-impl Member {
-    pub(crate) fn name(&self) -> KeyName {
-        self.key.name()
-    }
-
-    /// Whether clients are told of it.
-    pub(crate) fn is_offered(&self) -> bool {
-        matches!(self.stage, Stage::Prepared | Stage::Active)
-    }
-
-    pub(crate) fn ends_at(&self) -> Option<OffsetDateTime> {
-        self.authority.as_ref().map(|authority| authority.not_after())
-    }
-
-    fn advance(&mut self, stage: Stage, now: OffsetDateTime) {
-        (self.stage, self.since) = (stage, now);
-    }
-
-    fn entry(&self) -> Entry {
-        Entry {
-            key: self.name().as_str().to_owned(),
-            stage: self.stage,
-            since: microseconds(self.since),
-            chain: self.chain.clone(),
-        }
-    }
 }
 
 impl fmt::Debug for Authorities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Authorities").field("active", &self.active()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
+    use signet_identity::ManualClock;
+
+    use super::super::custody::Memory;
+    use super::super::testing::Root;
+    use super::*;
+
+    #[test]
+    fn a_key_is_destroyed_once_its_certificate_has_expired_after_a_restart_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
+        let (clock, root) = (ManualClock::new(now), Root::new("example.org", now));
+        let custody = Arc::new(Memory::default());
+        let open = || {
+            let place = Place {
+                trust_domain: "example.org".parse().unwrap(),
+                custody: Arc::clone(&custody) as Arc<dyn Custody>,
+                journal: folder.path().join("authorities.json"),
+                request: folder.path().join("authority.csr"),
+                path_length: 0,
+            };
+            Authorities::open(place, Some(&root.bundle()), clock.shared()).unwrap()
+        };
+        let authorities = open();
+        authorities.request(2).unwrap();
+        let keys: Vec<_> = authorities.all().into_iter().map(|member| member.key).collect();
+        let day = Duration::from_secs(86_400);
+        authorities.import(root.sign(&keys[0], now, day).as_bytes(), &root.bundle()).unwrap();
+        authorities.import(root.sign(&keys[1], now, 10 * day).as_bytes(), &root.bundle()).unwrap();
+        authorities.change(|kept, now| kept.activate(&keys[1].name(), now)).unwrap();
+        authorities.sweep().unwrap();
+        assert_eq!(authorities.all().len(), 2, "it is good until it expires");
+        drop(authorities);
+
+        clock.set(now + 2 * day);
+        let authorities = open();
+        authorities.sweep().unwrap();
+        assert_eq!(authorities.name(), Some(keys[1].name()));
+        assert_eq!(authorities.all().len(), 1);
+        assert!(matches!(custody.open(&keys[0].name()), Err(CustodyError::Gone { .. })));
+        custody.open(&keys[1].name()).unwrap();
     }
 }

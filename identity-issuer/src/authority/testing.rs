@@ -35,13 +35,17 @@ impl Root {
         self.bundle.clone()
     }
 
+    /// A certificate for this key, PEM.
+    pub(crate) fn sign(&self, key: &CaKey, now: OffsetDateTime, life: Duration) -> String {
+        let level = Level::Intermediate { path_length: 0 };
+        let params = ca_certificate(level, self.bundle.trust_domain(), key, ca_validity(now, life, None)).unwrap();
+        pem_files::encode(pem_files::CERTIFICATE, params.signed_by(key, &self.issuer).unwrap().der())
+    }
+
     /// With a key of its own.
     pub(crate) fn authority(&self, now: OffsetDateTime) -> Authority {
         let key = CaKey::from(P256Key::generate().unwrap());
-        let level = Level::Intermediate { path_length: 0 };
-        let params = ca_certificate(level, self.bundle.trust_domain(), &key, ca_validity(now, LIFE, None)).unwrap();
-        let signed = params.signed_by(&key, &self.issuer).unwrap();
-        let pem = pem_files::encode(pem_files::CERTIFICATE, signed.der());
+        let pem = self.sign(&key, now, LIFE);
         let checked =
             intermediate::check(pem.as_bytes(), &key.subject_public_key_info(), &self.bundle, 0, now).unwrap();
         Authority::new(key, checked).unwrap()

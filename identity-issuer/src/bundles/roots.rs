@@ -50,7 +50,15 @@ impl Roots {
         trusted.retain(|root| !self.withdrawn.contains(&fingerprint(root)));
         match bounded(trust_domain.clone(), trusted) {
             Ok(bundle) if !bundle.is_empty() => bundle,
-            Ok(_) | Err(_) => file.clone(),
+            Ok(_) => file.clone(),
+            // Too much: what was withdrawn is trusted all the same no more.
+            Err(_) => {
+                let left = file.authorities().iter().filter(|root| !self.withdrawn.contains(&fingerprint(root)));
+                match bounded(trust_domain.clone(), left.cloned().collect()) {
+                    Ok(bundle) if !bundle.is_empty() => bundle,
+                    Ok(_) | Err(_) => file.clone(),
+                }
+            }
         }
     }
 }

@@ -3,13 +3,12 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use rcgen::PublicKeyData as _;
 use signet_identity::{SharedClock, TrustDomain};
 use time::OffsetDateTime;
 
-use super::{Revocations, SerialNumber};
-use rcgen::PublicKeyData as _;
-
-use crate::authority::{Authorities, CaCertificate, KeyId, KeyName};
+use super::{Revocations, SerialNumber, What};
+use crate::authority::{Authorities, CaCertificate, KeyId, Stage, StepError};
 use crate::bundles::Shared;
 use crate::csr::KeyHash;
 use crate::distribution::{Distribution, Holder};
@@ -50,6 +49,8 @@ pub(crate) enum RevokeError {
     #[error("there would be more than {MOST} revoked certificates that have not expired")]
     TooMany,
     #[error(transparent)]
+    Stage(StepError),
+    #[error(transparent)]
     Store(#[from] StoreError),
 }
 
@@ -75,8 +76,14 @@ impl Revoker {
                 return Err(RevokeError::Active(key_id));
             }
         }
-        if let Some(own) = self.authorities.all().iter().find(|member| member.name().as_str() == key_id.to_string()) {
-            return Ok(target(KeyHash::of_spki(&own.key.subject_public_key_info())));
+        if let Some(own) = self.authorities.all().into_iter().find(|member| member.is_called(&key_id)) {
+            if own.stage == Stage::Active {
+                return Err(RevokeError::Active(key_id));
+            }
+            let key = KeyHash::of_spki(&own.key.subject_public_key_info());
+            // As its certificates name it.
+            let key_id = own.authority.map_or(key_id, |authority| authority.key_id().clone());
+            return Ok(RevocationTarget::Authority(key_id, key, end));
         }
         let bundles = self.distribution.bundles();
         let roots = bundles.get(&self.trust_domain).map(|bundle| bundle.authorities()).unwrap_or_default();
@@ -84,11 +91,7 @@ impl Revoker {
         if roots.any(|root| root.key_id.as_ref() == Some(&key_id)) {
             return Err(RevokeError::Root(key_id));
         }
-        if let Some(key) = self.of_other_issuers(&key_id).await? {
-            let heard_of = Shared::heard_of_since(self.clock.now());
-            let name = hex::encode(&key.as_bytes()[..20]);
-            let mut said = self.bundles.said().into_iter();
-            let signs = said.any(|said| said.issuer == name && said.at.is_some_and(|at| at >= heard_of));
+        if let Some((key, signs)) = self.of_other_issuers(&key_id).await? {
             return if signs { Err(RevokeError::Active(key_id)) } else { Ok(target(key)) };
         }
         // A CA below this one.
@@ -98,17 +101,47 @@ impl Revoker {
         }
     }
 
-    /// The key of an authority that another issuer on this database has or had, or that is above it.
-    async fn of_other_issuers(&self, key_id: &KeyId) -> Result<Option<KeyHash>, StoreError> {
-        for published in self.store.published_bundles().await? {
-            let PublishedBundles::Said(said) = published else { continue };
-            let chain = pem_files::decode(pem_files::CERTIFICATE, said.chain.as_bytes()).unwrap_or_default();
-            let mut chain = chain.into_iter().filter_map(|der| CaCertificate::parse(der).ok());
-            if let Some(found) = chain.find(|certificate| certificate.key_id.as_ref() == Some(key_id)) {
-                return Ok(Some(KeyHash::of_spki(&found.spki)));
+    /// Whether a key is one by which somebody of this trust domain signs certificates, or could: it is revoked as an authority, with
+    /// what that takes.
+    pub(crate) async fn is_of_authority(&self, key: &KeyHash) -> Result<bool, StoreError> {
+        let own = self.authorities.all().into_iter().map(|member| member.key.subject_public_key_info());
+        let bundles = self.distribution.bundles();
+        let roots = bundles.get(&self.trust_domain).map(|bundle| bundle.authorities()).unwrap_or_default();
+        let above = self.authorities.active().map(|active| active.chain().to_vec()).unwrap_or_default();
+        let certificates = roots.iter().chain(&above).filter_map(|der| CaCertificate::parse(der.to_vec()).ok());
+        let mut known = own.chain(certificates.map(|certificate| certificate.spki));
+        if known.any(|spki| KeyHash::of_spki(&spki) == *key) {
+            return Ok(true);
+        }
+        let others = self.chains_of_other_issuers().await?;
+        Ok(others.iter().flat_map(|(_, chain)| chain).any(|one| KeyHash::of_spki(&one.spki) == *key))
+    }
+
+    /// The key of an authority that another issuer on this database has or had, or that is above it; and whether such an issuer was
+    /// heard of lately.
+    async fn of_other_issuers(&self, key_id: &KeyId) -> Result<Option<(KeyHash, bool)>, StoreError> {
+        let heard_of = Shared::heard_of_since(self.clock.now());
+        let said = self.bundles.said();
+        let is_alive =
+            |issuer: &str| said.iter().any(|said| said.issuer == issuer && said.at.is_some_and(|at| at >= heard_of));
+        let mut found: Option<(KeyHash, bool)> = None;
+        for (issuer, chain) in self.chains_of_other_issuers().await? {
+            if let Some(one) = chain.iter().find(|certificate| certificate.key_id.as_ref() == Some(key_id)) {
+                let before = found.is_some_and(|(_, is_alive)| is_alive);
+                found = Some((KeyHash::of_spki(&one.spki), before || is_alive(&issuer)));
             }
         }
-        Ok(None)
+        Ok(found)
+    }
+
+    /// With the issuers that sign by them.
+    async fn chains_of_other_issuers(&self) -> Result<Vec<(String, Vec<CaCertificate>)>, StoreError> {
+        let chain = |published| {
+            let PublishedBundles::Said(said) = published else { return None };
+            let blocks = pem_files::decode(pem_files::CERTIFICATE, said.chain.as_bytes()).unwrap_or_default();
+            Some((said.issuer, blocks.into_iter().filter_map(|der| CaCertificate::parse(der).ok()).collect()))
+        };
+        Ok(self.store.published_bundles().await?.into_iter().filter_map(chain).collect())
     }
 
     /// What it would come to now.
@@ -149,9 +182,6 @@ impl Revoker {
             };
             // Also where a later part failed: what is on record is put in force.
             this.put_in_force().await;
-            if let (RevocationTarget::Authority(key_id, ..), Ok(_)) = (&revocation.target, &recorded) {
-                this.note_authority(key_id);
-            }
             if let Some(holder) = holder.filter(|_| all.epoch > 0) {
                 this.distribution.end(&holder);
             }
@@ -160,14 +190,45 @@ impl Revoker {
         revoking.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Where it is one of this issuer's own.
+    /// Keeps the stages of this issuer's authorities in step with what is on record, whoever revoked them, until cancelled.
+    pub(crate) async fn follow_authorities(self) {
+        let mut told = self.revocations.told();
+        loop {
+            told.mark_unchanged();
+            let authority =
+                |what: &What| if let What::Authority(key_id, _) = what { Some(KeyId::clone(key_id)) } else { None };
+            let revoked: Vec<_> = self
+                .revocations
+                .inspect(|entries, _| entries.iter().filter_map(|entry| authority(&entry.what)).collect());
+            revoked.iter().for_each(|key_id| self.note_authority(key_id));
+            if told.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Of an authority of this issuer's own, before it is on record: from now on it becomes active no more.
+    pub(crate) fn take_out(&self, target: &RevocationTarget) -> Result<(), RevokeError> {
+        let RevocationTarget::Authority(key_id, ..) = target else { return Ok(()) };
+        self.write_down(key_id).map_err(|error| match error {
+            StepError::Stage { .. } => RevokeError::Active(key_id.clone()),
+            error => RevokeError::Stage(error),
+        })
+    }
+
     fn note_authority(&self, key_id: &KeyId) {
-        let Some(name) = KeyName::parse(&key_id.to_string()).filter(|name| self.authorities.has(name.as_str())) else {
-            return;
-        };
-        if let Err(error) = self.authorities.revoke(&name) {
+        if let Err(error) = self.write_down(key_id) {
             let cause = signet_process::start::Report::of(&error).cause;
-            tracing::error!(cause, authority = %name, "an authority is revoked, and its stage cannot be written down");
+            tracing::error!(cause, authority = %key_id, "an authority is revoked, and its stage cannot be written down");
+        }
+    }
+
+    /// Where it is one of this issuer's own, and not written down yet.
+    fn write_down(&self, key_id: &KeyId) -> Result<(), StepError> {
+        let member = self.authorities.all().into_iter().find(|member| member.is_called(key_id));
+        match member {
+            Some(member) if member.stage != Stage::Revoked => self.authorities.revoke(&member.name()),
+            Some(_) | None => Ok(()),
         }
     }
 

@@ -274,15 +274,16 @@ impl Store {
         Ok(rows.into_iter().map(|(key_id, count)| (key_id, u64::try_from(count).unwrap_or(0))).collect())
     }
 
-    /// How many live certificates of an authority have no successor yet, of those who were attested and not evicted.
+    /// How many live certificates of an authority have no successor yet, of those who were attested and not evicted. Below a CA there
+    /// may be others until it expires.
     pub(crate) async fn without_successor(&self, authority: &[u8], now: OffsetDateTime) -> Result<u64, StoreError> {
         let count: i64 = in_time(
             sqlx::query_scalar(
                 "SELECT count(*) FROM issued JOIN attestations ON number = attestation_number \
-                 WHERE not_after >= $1 AND authority_key_id = $2 AND evicted_at IS NULL AND NOT EXISTS \
-                 (SELECT 1 FROM issued AS later WHERE later.attestation_number = issued.attestation_number \
+                 WHERE not_after >= $1 AND authority_key_id = $2 AND evicted_at IS NULL \
+                 AND (issued.profile = 'subordinate-ca' OR NOT EXISTS (SELECT 1 FROM issued AS later WHERE later.attestation_number = issued.attestation_number \
                  AND later.position > issued.position AND later.spiffe_id = issued.spiffe_id \
-                 AND later.profile = issued.profile)",
+                 AND later.profile = issued.profile))",
             )
             .bind(now.unix_timestamp())
             .bind(authority)

@@ -341,6 +341,13 @@ async fn an_authority_is_revoked_once_another_signs_and_by_force_while_certifica
     let mut admin = issuer.admin().await;
     let status = admin.get_status(signet_proto::admin::v1::GetStatusRequest {}).await.unwrap().into_inner();
     let first = status.authority.unwrap().key_id;
+    // By its key it is not revoked either, nor is a root: nobody would be believed by anybody any more.
+    for certificate in [&cart.svid.chain()[1], &issuer.bundle.authorities()[0]] {
+        let (_, certificate) = X509Certificate::from_der(certificate).unwrap();
+        let key = digest(&SHA256, certificate.public_key().raw).as_ref().to_vec();
+        let refused = revoke(&issuer, Target::KeySha256(key)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+    }
     let request = signet_proto::admin::v1::RequestAuthoritiesRequest { count: 1 };
     let csr = admin.request_authorities(request).await.unwrap().into_inner().requests_pem;
     let life = Duration::from_secs(3600);

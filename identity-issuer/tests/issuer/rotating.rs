@@ -301,22 +301,39 @@ async fn a_root_gives_way_to_another_once_nobody_needs_it() {
     for wrong in [first.as_str(), "", "junk"] {
         assert_eq!(issuer.rotate(to_root(wrong), false).await.unwrap_err().code(), Code::InvalidArgument, "{wrong}");
     }
+    // The request that the authority in force was signed by.
+    let own = std::fs::read_to_string(place.path("state/authority.csr")).unwrap();
     let status = issuer.rotate(to_root(&next), false).await.unwrap();
+    // Whoever hurries another one hurries nothing.
+    assert_eq!(issuer.rotate(to_next(), true).await.unwrap_err().code(), Code::FailedPrecondition);
+    assert_eq!(issuer.status().await.rotation.unwrap().overridden_by, "");
+    // The authority in force does not go over to the next root unasked.
+    let refused = issuer.import(&sign(&place, "next", &own, HOUR)).await.unwrap_err();
+    assert!(
+        refused.code() == Code::FailedPrecondition && refused.message().contains("is being rotated"),
+        "{refused:?}"
+    );
     assert_eq!(status.rotation.unwrap().kind, "root");
     let bundles = watcher.until(|event| if let Event::Bundles(told) = event { Some(told) } else { None }).await;
     assert_eq!(bundles.bundles[0].x509_authorities.len(), 2);
     // The request for an authority below it is made by itself.
     eventually("a request", async || issuer.stages().await == ["active", "requested"]).await;
-    let requests = request(&issuer, 1).await;
+    let requests = request(&issuer, 2).await;
     // One below the root before is not what is waited for.
-    issuer.import(&sign(&place, "next", &requests[0], HOUR)).await.unwrap();
+    issuer.import(&sign(&place, "root", &requests[0], HOUR)).await.unwrap();
     let told = watcher.authorities().await;
-    assert_eq!(told.authorities.len(), 2);
-    tokio::time::sleep(Duration::from_millis(600)).await;
-    assert_eq!(issuer.stages().await, ["active", "prepared"]);
     watcher.say(&told.version, "").await;
-    eventually("it signs, and the one before is tainted", async || issuer.stages().await == ["tainted", "active"])
-        .await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(issuer.stages().await, ["active", "prepared", "requested"]);
+    issuer.import(&sign(&place, "next", &requests[1], HOUR)).await.unwrap();
+    let told = watcher.authorities().await;
+    assert_eq!(told.authorities.len(), 3);
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(issuer.stages().await, ["active", "prepared", "prepared"]);
+    watcher.say(&told.version, "").await;
+    // The one that was to follow below the root before is given up.
+    let is_over = async || issuer.stages().await == ["tainted", "tainted", "active"];
+    eventually("it signs, and those before are tainted", is_over).await;
     watcher.renew_now().await;
     tokio::time::sleep(Duration::from_millis(600)).await;
     assert!(issuer.status().await.rotation.is_some(), "somebody has only a certificate below the root before");

@@ -17,8 +17,6 @@ pub(crate) enum Kind {
     Request,
     /// 64 bytes 0x20, one of [`CONTEXTS`], a byte 0, and what is said: the form of RFC 8446 §4.4.3.
     Statement,
-    /// The signing input of a compact JWS (RFC 7515 §5.1).
-    Token,
 }
 
 /// Whatever is signed in an authority's name beside certificates has its own.
@@ -34,7 +32,7 @@ impl Kind {
             // A SEQUENCE: all three parse in one way only, and to their end.
             0x30 => Self::of_der(message),
             0x20 => is_statement(message).then_some(Self::Statement),
-            _ => is_token(message).then_some(Self::Token),
+            _ => None,
         }
     }
 
@@ -44,7 +42,6 @@ impl Kind {
             Self::RevocationList => "revocation list",
             Self::Request => "certificate request",
             Self::Statement => "statement",
-            Self::Token => "token",
         }
     }
 
@@ -69,16 +66,6 @@ fn is_statement(message: &[u8]) -> bool {
     CONTEXTS.iter().any(|context| rest.strip_prefix(context.as_bytes()).is_some_and(|rest| rest.first() == Some(&0)))
 }
 
-fn is_token(message: &[u8]) -> bool {
-    let mut parts = message.split(|byte| *byte == b'.');
-    let (Some(header), Some(claims), None) = (parts.next(), parts.next(), parts.next()) else { return false };
-    let is_base64url = |part: &[u8]| {
-        !part.is_empty() && part.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-    };
-    // `{"` in base64url.
-    header.starts_with(b"eyJ") && is_base64url(header) && is_base64url(claims)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -93,7 +80,7 @@ mod tests {
     use crate::key::P256Key;
 
     /// One message of each kind.
-    fn messages() -> [(Kind, Vec<u8>); 5] {
+    fn messages() -> [(Kind, Vec<u8>); 4] {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(["a.example".to_owned()]).unwrap();
         params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
@@ -115,7 +102,6 @@ mod tests {
             (Kind::RevocationList, to_be_signed(list.der())),
             (Kind::Request, to_be_signed(request.der())),
             (Kind::Statement, statement("signet revocations v1", b"...")),
-            (Kind::Token, b"eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0".to_vec()),
         ]
     }
 
@@ -137,7 +123,7 @@ mod tests {
         let key = CaKey::from(P256Key::generate().unwrap());
         for (kind, message) in messages() {
             assert_eq!(Kind::of(&message), Some(kind));
-            for other in [Kind::Certificate, Kind::RevocationList, Kind::Request, Kind::Statement, Kind::Token] {
+            for other in [Kind::Certificate, Kind::RevocationList, Kind::Request, Kind::Statement] {
                 let signed = key.sign(other, &message);
                 assert_eq!(signed.is_ok(), other == kind, "{kind:?} as {other:?}");
                 assert!(matches!(signed, Ok(_) | Err(SignError::NotOfKind { .. })));
@@ -154,17 +140,16 @@ mod tests {
             b"signet revocations v1\0...".to_vec(),
             statement("somebody else's v1", b""),
             [&PADDING[..], b"signet revocations v10"].concat(),
-            b"eyJhbGciOiJFUzI1NiJ9".to_vec(),
-            b"eyJhbGciOiJFUzI1NiJ9.e30.c2ln".to_vec(),
-            b"eyJhbGciOiJFUzI1NiJ9.\xff".to_vec(),
+            // Tokens are signed by keys of their own.
+            b"eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0".to_vec(),
         ];
-        // A statement and a token may have any end; DER has one.
-        for (_, message) in messages().into_iter().filter(|(kind, _)| !matches!(kind, Kind::Statement | Kind::Token)) {
+        // A statement may have any end; DER has one.
+        for (_, message) in messages().into_iter().filter(|(kind, _)| *kind != Kind::Statement) {
             wrong.push([&message[..], &[0]].concat());
             wrong.push(message[..message.len() / 3].to_vec());
         }
         for message in wrong {
-            for kind in [Kind::Certificate, Kind::RevocationList, Kind::Request, Kind::Statement, Kind::Token] {
+            for kind in [Kind::Certificate, Kind::RevocationList, Kind::Request, Kind::Statement] {
                 assert!(key.sign(kind, &message).is_err(), "{message:?} as {kind:?}");
             }
         }
