@@ -254,7 +254,7 @@ async fn follow_trust(core: Rc<Core>, upstreams: Vec<Rc<Upstream>>) {
 
 /// The certificates above our own.
 pub(crate) fn vouching(snapshot: &Snapshot) -> Vec<CertificateDer<'static>> {
-    snapshot.svid().chain().iter().skip(1).cloned().collect()
+    snapshot.svid().intermediates().to_vec()
 }
 
 fn share(total: usize, workers: NonZeroUsize) -> usize {

@@ -69,7 +69,7 @@ impl Snapshot {
     /// Checks that the material belongs together and is valid now, and makes a configuration for each policy.
     ///
     /// With the bundles and revocations of `previous`, its trust epoch goes on: tickets and verified chains stay good, so a
-    /// new leaf costs no full handshakes. With others a new epoch begins, without tickets, and with those chains only
+    /// new leaf of the same authority costs no full handshakes. With others a new epoch begins, without tickets, and with those chains only
     /// whose authority is still there, and of which nothing is revoked.
     ///
     /// That our own SVID is revoked keeps nothing from becoming live: what was revoked with it has to be.
@@ -251,7 +251,8 @@ fn judge_own(svid: &X509Svid, trust: &Trust, now: OffsetDateTime) -> Result<OwnC
 }
 
 /// The tickets of the same policy in the same trust epoch, else new ones. Another own ID is a new server too: whoever
-/// resumed would take it for the old one.
+/// resumed would take it for the old one. So is one that another authority vouches for: whoever resumed would go by the
+/// chain before, and hang up once the authority in it is trusted no more.
 fn tickets(
     policy: &Arc<ServerPolicy>,
     svid: &X509Svid,
@@ -259,7 +260,8 @@ fn tickets(
     previous: Option<&Snapshot>,
 ) -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
     previous
-        .filter(|previous| Arc::ptr_eq(&previous.trust, trust) && previous.svid.id() == svid.id())
+        .filter(|previous| Arc::ptr_eq(&previous.trust, trust))
+        .filter(|previous| previous.svid.id() == svid.id() && previous.svid.intermediates() == svid.intermediates())
         .and_then(|previous| previous.servers.iter().find(|server| Arc::ptr_eq(&server.policy, policy)))
         .map_or_else(Ticketer::new, |server| Ok(server.tickets.clone()))
 }

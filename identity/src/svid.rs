@@ -120,6 +120,11 @@ impl X509Svid {
         &self.chain()[0]
     }
 
+    /// Those above the leaf, the one that signed it first: with other ones, another authority vouches for us.
+    pub fn intermediates(&self) -> &[CertificateDer<'static>] {
+        &self.chain()[1..]
+    }
+
     /// The leaf's.
     pub fn serial(&self) -> &Serial {
         &self.0.serial

@@ -364,6 +364,22 @@ fn policies_that_are_built_anew_share_no_tickets_with_those_before() {
 }
 
 #[test]
+fn another_authority_of_our_own_voids_the_tickets() {
+    let mesh = Mesh::new();
+    let successor = mesh.root.intermediate();
+    let (client, server) = (mesh.snapshot(CLIENT, None), mesh.snapshot(SERVER, None));
+    connect(client.client(mesh.present), server.server(mesh.strict)).unwrap();
+    let now = mesh.clock.now();
+    let leaf = successor.leaf(SERVER).valid(now - Duration::minutes(1), now + Duration::minutes(60));
+    let next = mesh.snapshot_with(leaf, mesh.bundles(), Some(&server));
+    assert_eq!(next.trust_epoch(), server.trust_epoch());
+    let connected = connect(client.client(mesh.present), next.server(mesh.strict)).unwrap();
+    assert_eq!(connected.kind(), HandshakeKind::Full);
+    let chain = connected.client.peer_certificates().unwrap();
+    assert_eq!(chain, next.svid().chain(), "resumed, it would have been the chain before");
+}
+
+#[test]
 fn another_id_of_our_own_voids_the_tickets() {
     let mesh = Mesh::new();
     let (client, server) = (mesh.snapshot(CLIENT, None), mesh.snapshot(SERVER, None));
