@@ -204,6 +204,13 @@ fn bounded_text(text: String, field: &str, most: usize) -> Result<String, Status
     }
 }
 
+/// Why an operator did something, as they say it.
+fn comment(text: String) -> Result<String, Status> {
+    /// In bytes.
+    const MAX_COMMENT: usize = 1024;
+    bounded_text(text, "comment", MAX_COMMENT)
+}
+
 fn svid(certificate: Certificate, entitlement: &Entitlement) -> wire::X509Svid {
     wire::X509Svid {
         spiffe_id: certificate.id.as_str().to_owned(),

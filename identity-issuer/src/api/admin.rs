@@ -211,8 +211,8 @@ impl AdminService for AdminApi {
         request: Request<TaintAuthorityRequest>,
     ) -> Result<Response<TaintAuthorityResponse>, Status> {
         let call = self.admit(&request, "TaintAuthority", Role::Administrator, Target::Everything).await?;
-        let TaintAuthorityRequest { key, comment } = request.get_ref();
-        call.end(self.authorities.taint(key, comment).await)
+        let TaintAuthorityRequest { key, comment } = request.into_inner();
+        call.end(self.authorities.taint(&key, comment).await)
     }
 
     async fn request_renewal(

@@ -11,7 +11,7 @@ use signet_proto::admin::v1::{
 use time::OffsetDateTime;
 use tonic::Status;
 
-use super::{report, store_status, timestamp};
+use super::{comment, report, store_status, timestamp};
 use crate::authority::{
     Authorities, Authority, AuthorityError, ImportError, KeyName, Member, Rotation, Stage, StepError,
 };
@@ -32,8 +32,6 @@ pub(crate) struct AuthorityCalls {
 const MOST_REQUESTS: u32 = 16;
 /// Of clients that have not acknowledged.
 const MOST_MISSING: usize = 100;
-/// In bytes.
-const MAX_COMMENT: usize = 1024;
 
 impl AuthorityCalls {
     /// The one that signs now.
@@ -112,8 +110,8 @@ impl AuthorityCalls {
         actor: &Actor,
         now: OffsetDateTime,
     ) -> Result<RotationStatus, Status> {
-        let RotateRequest { what, dry_run, override_acknowledgements, comment } = request;
-        check_comment(&comment)?;
+        let RotateRequest { what, dry_run, override_acknowledgements, comment: said } = request;
+        let comment = comment(said)?;
         let wanted = self.wanted(what)?;
         if dry_run {
             self.rotations.check(&wanted).map_err(begin)?;
@@ -196,25 +194,19 @@ impl AuthorityCalls {
         }
     }
 
-    pub(super) async fn taint(&self, key: &str, comment: &str) -> Result<TaintAuthorityResponse, Status> {
-        check_comment(comment)?;
+    pub(super) async fn taint(&self, key: &str, said: String) -> Result<TaintAuthorityResponse, Status> {
+        let comment = comment(said)?;
         let name = parse_key(key, "key")?;
         let (live_certificates, clients, within) = self.rotations.taint(&name).await.map_err(|error| match error {
             TaintError::Step(error) => step(error),
             TaintError::Store(error) => store_status(&error),
         })?;
+        tracing::info!(authority = %name, comment, live_certificates, clients, ?within, "authority tainted");
         Ok(TaintAuthorityResponse {
             live_certificates,
             clients: u32::try_from(clients).unwrap_or(u32::MAX),
             within: prost_types::Duration::try_from(within).ok(),
         })
-    }
-}
-
-fn check_comment(comment: &str) -> Result<(), Status> {
-    match comment.len() <= MAX_COMMENT {
-        true => Ok(()),
-        false => Err(Status::invalid_argument(format!("comment: longer than {MAX_COMMENT} bytes"))),
     }
 }
 

@@ -10,12 +10,11 @@ use signet_proto::admin::v1::{
 };
 use tonic::{Code, Status};
 
-use super::{BUSY, bounded_text, page, store_status, timestamp, too_many};
+use super::{BUSY, bounded_text, comment, page, store_status, timestamp, too_many};
 use crate::administration::{Permissions, Role, Target};
 use crate::policy::{ChangeError, Plan, Policies, Prune, RevisionHead, Wish, path_of};
 
 /// In bytes.
-const MAX_COMMENT: usize = 1024;
 const MAX_FILE_NAME: usize = 4096;
 
 pub(super) async fn apply(
@@ -120,10 +119,6 @@ fn head(head: RevisionHead, permissions: &Permissions) -> PolicyRevision {
         comment: told(head.comment),
         rules: count(head.rules),
     }
-}
-
-fn comment(text: String) -> Result<String, Status> {
-    bounded_text(text, "comment", MAX_COMMENT)
 }
 
 fn count(number: usize) -> u32 {

@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use tonic::Status;
 
 use super::agents::{no_agent, number_of_wire};
-use super::{bounded_text, page, report, store_status, timestamp};
+use super::{comment, page, report, store_status, timestamp};
 use crate::administration::{Administrators, Permissions, Role, Target};
 use crate::agents::Agents;
 use crate::authority::KeyId;
@@ -37,8 +37,6 @@ pub(super) struct Revoked {
 }
 
 const MOST_SERIALS: usize = 16_384;
-/// In bytes.
-const MAX_COMMENT: usize = 1024;
 /// Of serial numbers that are not on record, named in an error.
 const MOST_NAMED: usize = 4;
 
@@ -52,7 +50,7 @@ impl Revoking<'_> {
         let reason = reason_of(request.reason)?;
         let reason =
             reason.ok_or_else(|| Status::invalid_argument("reason: missing; nothing is revoked without one"))?;
-        let comment = bounded_text(request.comment, "comment", MAX_COMMENT)?;
+        let comment = comment(request.comment)?;
         let target = request.target.ok_or_else(|| Status::invalid_argument("target: missing"))?;
         let target = self.target(permissions, target, grantable).await?;
         let plan = self.revoker.plan(target).await.map_err(status)?;

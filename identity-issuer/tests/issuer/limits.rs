@@ -8,7 +8,8 @@ use signet_proto::admin::v1::explain_policy_request::Subject;
 use signet_proto::admin::v1::{
     ApplyPolicyRequest, Attribute, AttributeList, BanRequest, CreateJoinTokenRequest, EvictAgentsRequest,
     ExplainPolicyRequest, ForgetIssuerRequest, GetPolicyRequest, ListAgentsRequest, ListBansRequest,
-    ListPolicyRevisionsRequest, PolicyFile, RequestRenewalRequest, RollbackPolicyRequest, UnbanRequest,
+    ListPolicyRevisionsRequest, PolicyFile, RequestRenewalRequest, RevokeRequest, RollbackPolicyRequest, RotateRequest,
+    TaintAuthorityRequest, UnbanRequest,
 };
 use signet_proto::identity::v1::attest_request::Proof;
 use signet_proto::identity::v1::{
@@ -231,6 +232,23 @@ async fn what_an_operator_says_of_identities_is_bounded() {
     let [issued, attestations, tokens, proofs, bans, revisions, renewals] = before;
     let after = [issued, attestations, tokens + 1, proofs, bans + 1, revisions, renewals + 1];
     assert_eq!(records(&place).await, after);
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_operator_says_of_authorities_and_revocations_is_bounded() {
+    let place = Place::new();
+    let issuer = place.serve().await;
+    let mut admin = issuer.admin().await;
+    for comment in ["a".repeat(1025), "\u{1b}[2J".to_owned()] {
+        let of = |comment: &str| comment.to_owned();
+        let taint = TaintAuthorityRequest { comment: of(&comment), ..Default::default() };
+        refused(admin.taint_authority(taint).await, Code::InvalidArgument, "comment: ");
+        let rotate = RotateRequest { comment: of(&comment), ..Default::default() };
+        refused(admin.rotate(rotate).await, Code::InvalidArgument, "comment: ");
+        let revoke = RevokeRequest { comment, reason: 1, ..Default::default() };
+        refused(admin.revoke(revoke).await, Code::InvalidArgument, "comment: ");
+    }
     issuer.stop().await;
 }
 
