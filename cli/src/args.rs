@@ -23,7 +23,7 @@ pub(crate) use authorities::{
     BeginOptions, CaCsrOptions, CaImportOptions, RotateAuthorityOptions, RotateCommand, RotateRootOptions,
     RotateStatusOptions, TaintOptions,
 };
-pub(crate) use ca::{CaInitOptions, CaLogOptions, CaSignOptions, CaVerifyLogOptions, UnlockOptions};
+pub(crate) use ca::{CaCrlOptions, CaInitOptions, CaLogOptions, CaSignOptions, CaVerifyLogOptions, UnlockOptions};
 pub(crate) use federation::{AddOptions, FederateCommand, PartnerOptions, ProfileName};
 pub(crate) use jwt::{FetchCommand, FetchJwtOptions};
 pub(crate) use policy::{
@@ -152,6 +152,8 @@ pub(crate) enum CaCommand {
     Csr(CaCsrOptions),
     /// Bring an issuer the certificates that were signed for it
     Import(CaImportOptions),
+    /// Revoke intermediates, and sign the list of those that are
+    Crl(CaCrlOptions),
     /// What the root signed, when and by whom
     Log(CaLogOptions),
     /// Check a root's record, on any machine

@@ -1,5 +1,6 @@
 //! `signet ca`: the offline root.
 
+mod listing;
 mod record;
 mod signing;
 
@@ -19,6 +20,7 @@ use crate::failure::Failure;
 use crate::output::{self, Format, Report};
 use crate::passphrase::Opener;
 
+pub(crate) use listing::crl;
 pub(crate) use record::{log, verify_log};
 pub(crate) use signing::sign;
 

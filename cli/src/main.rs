@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         Command::Ca(CaCommand::Show(options)) => ca::show(options, output),
         Command::Ca(CaCommand::Csr(options)) => authorities::request(options, output),
         Command::Ca(CaCommand::Import(options)) => authorities::import(options, output),
+        Command::Ca(CaCommand::Crl(options)) => ca::crl(options, output),
         Command::Ca(CaCommand::Log(options)) => ca::log(options, output),
         Command::Ca(CaCommand::VerifyLog(options)) => ca::verify_log(options, output),
         Command::Token(TokenCommand::Create(options)) => token::create(options, output),

@@ -25,7 +25,7 @@ use crate::metrics::Metrics;
 use crate::revocation::{Revocations, What};
 pub(crate) use export::{Bucket, ExportTo, run as export};
 use list::Terms;
-pub(crate) use list::{ListError, RevocationList};
+pub(crate) use list::{ListError, RevocationList, reason_code};
 pub(crate) use points::DistributionPoints;
 
 /// Cheap to clone.

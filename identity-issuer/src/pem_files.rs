@@ -1,4 +1,4 @@
-//! Certificates and requests in files, as PEM (RFC 7468).
+//! Certificates, requests and revocation lists in files, as PEM (RFC 7468).
 
 use std::io::{ErrorKind, Read};
 use std::path::Path;
@@ -8,6 +8,8 @@ pub(crate) const LINE_FEEDS: pem::EncodeConfig = pem::EncodeConfig::new().set_li
 
 pub(crate) const CERTIFICATE: &str = "CERTIFICATE";
 pub(crate) const REQUEST: &str = "CERTIFICATE REQUEST";
+/// As OpenSSL has it, and RFC 7468 §6.
+pub(crate) const REVOCATION_LIST: &str = "X509 CRL";
 
 /// More than any chain needs.
 const MAX_FILE: u64 = 256 * 1024;

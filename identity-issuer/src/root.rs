@@ -10,11 +10,13 @@
 //!   ceremonies.head     how far that record went
 //! ```
 //!
-//! [`Ceremony`] plans what is signed on which [`Terms`], and signs it once it is on [`record`].
+//! [`Ceremony`] plans what is signed on which [`Terms`], and signs it once it is on [`record`]; [`Listing`] does the same for the list of
+//! what is revoked.
 
 mod ceremony;
 mod error;
 mod key;
+mod listing;
 pub mod record;
 mod requests;
 mod terms;
@@ -33,6 +35,7 @@ use time::OffsetDateTime;
 pub use ceremony::{Ceremony, Planned};
 pub use error::RootError;
 pub use key::Unlock;
+pub use listing::{ListTerms, Listing, PlannedList};
 use record::{Record, Witness};
 pub use requests::{MAX_REQUESTS, RequestFault};
 pub use terms::{Label, Purpose, Terms, UriDomain};
@@ -42,6 +45,7 @@ use crate::authority::custody::{CaKey, Kind, TokenPlace};
 use crate::authority::hierarchy::{Level, ca_certificate, ca_validity};
 use crate::authority::{Passphrase, SealStrength};
 use crate::pem_files;
+pub use crate::revocation::{Reason, UnknownReason};
 
 /// A root or an intermediate, for people and for the commands that make one.
 #[derive(Clone, Debug)]
@@ -189,6 +193,17 @@ fn paths(folder: &Path) -> (PathBuf, PathBuf) {
 
 fn malformed(path: &Path) -> impl FnOnce(MalformedCertificate) -> RootError {
     move |_| RootError::Certificate { path: path.to_owned(), what: "it is no certificate" }
+}
+
+/// Whether it signs anything now.
+fn check_is_valid(root: &CaCertificate, now: OffsetDateTime) -> Result<(), RootError> {
+    if root.not_after <= now {
+        return Err(RootError::Expired { not_after: root.not_after });
+    }
+    if now < root.not_before {
+        return Err(RootError::NotYetValid { not_before: root.not_before, now });
+    }
+    Ok(())
 }
 
 fn check_life(life: Duration) -> Result<(), RootError> {

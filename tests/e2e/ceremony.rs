@@ -238,6 +238,58 @@ fn the_record_is_verified_on_any_machine_and_by_openssl() {
 }
 
 #[test]
+fn openssl_refuses_an_intermediate_that_the_root_revoked_and_no_other() {
+    let ceremony = Ceremony::new();
+    ceremony.init();
+    requests(&ceremony, 2);
+    let told: Value =
+        serde_json::from_str(&ceremony.signet(&[&Ceremony::SIGN[..], &["-o", "json"]].concat()).told()).unwrap();
+    let serials: Vec<_> = (0..2).map(|at| told["certificates"][at]["serial"].as_str().unwrap().to_owned()).collect();
+    let chains = fs::read_to_string(ceremony.path("authority.pem")).unwrap();
+    for (at, block) in chains.split_inclusive("-----END CERTIFICATE-----\n").enumerate() {
+        fs::write(ceremony.path(&format!("{at}.pem")), block).unwrap();
+    }
+    let verified = |list: &str, at: usize| {
+        let (root, list, one) =
+            (ceremony.path("root/root.pem"), ceremony.path(list), ceremony.path(&format!("{at}.pem")));
+        openssl(&["verify", "-x509_strict", "-crl_check_all", "-CAfile", &root, "-CRLfile", &list, &one])
+    };
+    let crl = ["ca", "crl", "--dir", "root", "--out"];
+    ceremony.signet(&[&crl[..], &["empty.crl", "--yes"]].concat()).success();
+    for at in 0..2 {
+        let (is_good, told) = verified("empty.crl", at);
+        assert!(is_good, "{told}");
+    }
+
+    let revoke = [&crl[..], &["revoked.crl", "--revoke", &serials[0], "--reason", "ca-compromise"]].concat();
+    assert!(ceremony.signet(&revoke).refused().contains("nobody to ask"));
+    assert!(!exists(&ceremony, "revoked.crl"));
+    let (code, told) = at_a_terminal(&ceremony, &revoke).answer("y");
+    assert!(code == Some(0) && told.contains(&serials[0]) && told.contains("ca-compromise"), "{told}");
+    // The next one, in which nobody names it.
+    ceremony.signet(&[&crl[..], &["next.crl", "--yes"]].concat()).success();
+    for list in ["revoked.crl", "next.crl"] {
+        let (is_good, told) = verified(list, 0);
+        assert!(!is_good && told.contains("revoked"), "{list}: {told}");
+        let (is_good, told) = verified(list, 1);
+        assert!(is_good, "{list}: {told}");
+    }
+    let acts = log(&ceremony);
+    let lists: Vec<_> = acts.iter().filter_map(|entry| entry["act"].get("list")).collect();
+    let counts: Vec<_> =
+        lists.iter().map(|list| (list["entries"].as_u64(), list["revoked"].as_array().map(Vec::len))).collect();
+    assert_eq!(counts, [(Some(0), Some(0)), (Some(1), Some(1)), (Some(1), Some(0))]);
+
+    let again = [&crl[..], &["again.crl", "--yes", "--revoke", &serials[0], "--reason", "superseded"]].concat();
+    assert!(ceremony.signet(&again).refused().contains("revoked before"));
+    let foreign = [&crl[..], &["again.crl", "--yes", "--revoke", "4711", "--reason", "superseded"]].concat();
+    assert!(ceremony.signet(&foreign).refused().contains("never signed"));
+    assert!(!exists(&ceremony, "again.crl"));
+    let unreasoned = ceremony.signet(&[&crl[..], &["again.crl", "--yes", "--revoke", &serials[1]]].concat());
+    assert_eq!(unreasoned.0.status.code(), Some(2));
+}
+
+#[test]
 fn a_record_that_was_changed_is_refused_by_whoever_reads_or_adds_to_it() {
     let ceremony = Ceremony::new();
     ceremony.init();
@@ -359,7 +411,7 @@ fn the_commands_of_the_page_work_and_the_root_stays_on_its_side() {
                 sides.carry(online, "authority.csr", offline, "authority.csr");
                 sides.carry(online, "authority.csr", offline, "successor.csr");
             }
-            "sign" => {
+            "sign" | "crl" => {
                 words.push("--yes");
                 sides.signet(offline.path(), &words);
             }
@@ -374,7 +426,7 @@ fn the_commands_of_the_page_work_and_the_root_stays_on_its_side() {
             }
         }
     }
-    assert_eq!(verbs, ["init", "csr", "sign", "verify-log", "import", "log", "verify-log", "init", "sign"]);
+    assert_eq!(verbs, ["init", "csr", "sign", "verify-log", "import", "crl", "log", "verify-log", "init", "sign"]);
     let known = sides.issuer.operate(&["get", "authorities"]);
     assert_eq!(known.matches("prepared").count(), 2, "{known}");
     assert!(!online.path().join("root/root.key").exists());

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use identity_issuer::root::{Label, Purpose, UriDomain};
+use identity_issuer::root::{Label, Purpose, Reason, UriDomain};
 
 use super::duration;
 
@@ -68,6 +68,40 @@ pub(crate) struct CaSignOptions {
     /// of them
     #[arg(long, value_name = "HOST")]
     pub(crate) permit_uri_domain: Vec<UriDomain>,
+    /// Your name, for the record [default: the user's]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) operator: Option<String>,
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) unlock: UnlockOptions,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  signet ca crl --dir root --passphrase-file passphrase --out root.crl
+  signet ca crl --dir root --passphrase-file passphrase --out root-2.crl \\
+      --revoke 4198f02b6c1ad34e5f60718293a4b5c6 --reason ca-compromise --operator 'Ada Lovelace'
+
+Shows what it is about to sign, asks, writes it down in the root's record, and signs. Whatever was revoked before is on the list again until it
+has expired. Where a list is demanded, it has to be replaced before its time is over: sign the next one while the root is out of its safe.")]
+pub(crate) struct CaCrlOptions {
+    /// Folder of the root
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// Where to write the list, PEM; never overwrites
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// Serial number of an intermediate to revoke, hexadecimal, as `signet ca log` shows it; may be given several times
+    #[arg(long, value_name = "SERIAL", requires = "reason")]
+    pub(crate) revoke: Vec<String>,
+    /// Why: key-compromise, ca-compromise, affiliation-changed, superseded, cessation-of-operation or privilege-withdrawn
+    #[arg(long, value_name = "REASON", requires = "revoke")]
+    pub(crate) reason: Option<Reason>,
+    /// How long the list is good
+    #[arg(long, value_parser = duration, default_value = "90d", value_name = "DURATION")]
+    pub(crate) life: Duration,
     /// Your name, for the record [default: the user's]
     #[arg(long, value_name = "NAME")]
     pub(crate) operator: Option<String>,

@@ -87,6 +87,11 @@ fn line(entry: &Entry) -> Vec<String> {
             let what = format!("{}, path length {}", signing.purpose, signing.path_length);
             (what, signing.subject.clone(), signing.serial.clone(), signing.not_after.clone())
         }
+        Act::List(list) => {
+            let serials: Vec<_> = list.revoked.iter().map(|revoked| revoked.serial.as_str()).collect();
+            let what = format!("revocation list, {} on it, {} new", list.entries, serials.len());
+            (what, String::new(), serials.join(" "), list.next_update.clone())
+        }
     };
     let Entry { number, time, operator, host, .. } = entry;
     vec![number.to_string(), time.clone(), operator.clone(), host.clone(), what, subject, serial, until]

@@ -28,29 +28,29 @@ pub(crate) fn sign(options: &CaSignOptions, format: Format) -> Result<(), Failur
         team: options.team.clone(),
         permitted_uri_domains: options.permit_uri_domain.clone(),
     };
-    // Taken before anything is signed: a certificate that can't be kept should not exist.
-    let mut out = create(&options.out)?;
-    let signed = Ceremony::plan(&options.dir, &requests, &terms, &SystemClock)
-        .map_err(|error| Failure::from_error(&error))
-        .and_then(|ceremony| agree(&ceremony, options, format).map(|shown| (ceremony, shown)))
-        .and_then(|(ceremony, shown)| {
-            let signed = ceremony.sign(&opener.unlock(), &witness(options), &SystemClock);
-            Ok((signed.map_err(|error| Failure::from_error(&error))?, shown))
-        })
-        .and_then(|(signed, shown)| {
-            let chains: String = signed.iter().map(CaSummary::to_pem).collect();
-            let written = out.write_all(chains.as_bytes()).and_then(|()| out.sync_all());
-            written.map_err(|error| Failure::new(format!("{}: {error}", options.out.display())))?;
-            Ok((signed, shown))
-        });
-    match signed {
-        Ok((signed, shown)) => tell(&signed, shown, &options.out, format),
-        Err(failure) => {
-            // The file is ours and empty; the failure is what the operator must hear of.
-            let _ = fs::remove_file(&options.out);
-            Err(failure)
-        }
+    let (signed, shown) = into_new_file(&options.out, || {
+        let ceremony = Ceremony::plan(&options.dir, &requests, &terms, &SystemClock);
+        let ceremony = ceremony.map_err(|error| Failure::from_error(&error))?;
+        let shown = agree(&ceremony, options, format)?;
+        let signed = ceremony.sign(&opener.unlock(), &witness(options.operator.as_deref()), &SystemClock);
+        let signed = signed.map_err(|error| Failure::from_error(&error))?;
+        Ok((signed.iter().map(CaSummary::to_pem).collect(), (signed, shown)))
+    })?;
+    tell(&signed, shown, &options.out, format)
+}
+
+/// Writes what is signed into `path`, which is taken first: what can't be kept should not exist. Where nothing is signed, it is gone again.
+pub(super) fn into_new_file<T>(path: &Path, sign: impl FnOnce() -> Result<(String, T), Failure>) -> Result<T, Failure> {
+    let mut out = create(path)?;
+    let written = sign().and_then(|(text, told)| {
+        let written = out.write_all(text.as_bytes()).and_then(|()| out.sync_all());
+        written.map(|()| told).map_err(|error| Failure::new(format!("{}: {error}", path.display())))
+    });
+    if written.is_err() {
+        // The file is ours and empty; the failure is what the operator must hear of.
+        let _ = fs::remove_file(path);
     }
+    written
 }
 
 /// Shows all of it, and asks.
@@ -71,10 +71,11 @@ fn agree(ceremony: &Ceremony, options: &CaSignOptions, format: Format) -> Result
     Ok(shown)
 }
 
-fn witness(options: &CaSignOptions) -> Witness {
+/// Of this process, under the name that was given.
+pub(super) fn witness(operator: Option<&str>) -> Witness {
     let witness = Witness::of_this_process();
-    match &options.operator {
-        Some(operator) => Witness { operator: operator.clone(), ..witness },
+    match operator {
+        Some(operator) => Witness { operator: operator.to_owned(), ..witness },
         None => witness,
     }
 }

@@ -153,17 +153,7 @@ impl Authority {
 
     /// A certificate revocation list, DER.
     pub(crate) fn sign_revocation_list(&self, list: &CertificateRevocationListParams) -> Result<Vec<u8>, SignError> {
-        let unsigned = list.signed_by(&self.template).map_err(|_| SignError::Cryptography)?;
-        let tbs = yasna::parse_der(unsigned.der(), |reader| {
-            reader.read_sequence(|reader| {
-                let tbs = reader.next().read_der()?;
-                // The algorithm, and nothing for a signature.
-                reader.next().read_der()?;
-                reader.next().read_der()?;
-                Ok(tbs)
-            })
-        });
-        let tbs = tbs.map_err(|_| SignError::Cryptography)?;
+        let tbs = tbs_of_list(list, &self.template).map_err(|_| SignError::Cryptography)?;
         Ok(with_signature(&tbs, &self.key.sign(Kind::RevocationList, &tbs)?))
     }
 
@@ -248,6 +238,24 @@ fn check_writable_subject(
         true => Ok(()),
         false => Err(IntermediateError::Subject),
     }
+}
+
+/// The bytes of a revocation list that are signed (RFC 5280 §5.1.1.1), DER.
+pub(crate) fn tbs_of_list(
+    list: &CertificateRevocationListParams,
+    issuer: &Issuer<'_, Unsigned>,
+) -> Result<Vec<u8>, rcgen::Error> {
+    let unsigned = list.signed_by(issuer)?;
+    let tbs = yasna::parse_der(unsigned.der(), |reader| {
+        reader.read_sequence(|reader| {
+            let tbs = reader.next().read_der()?;
+            // The algorithm, and nothing for a signature.
+            reader.next().read_der()?;
+            reader.next().read_der()?;
+            Ok(tbs)
+        })
+    });
+    tbs.map_err(|_| rcgen::Error::CouldNotParseCertificate)
 }
 
 /// Writes certificates with nothing for a signature: what is signed goes by the lint first.

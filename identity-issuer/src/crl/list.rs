@@ -87,16 +87,20 @@ fn revoked(entry: &Entry) -> Option<RevokedCertParams> {
     Some(RevokedCertParams {
         serial_number: SerialNumber::from_slice(serial.as_bytes()),
         revocation_time: OffsetDateTime::from_unix_timestamp(entry.revoked_at).ok()?,
-        reason_code: Some(match entry.reason {
-            Reason::KeyCompromise => RevocationReason::KeyCompromise,
-            Reason::CaCompromise => RevocationReason::CaCompromise,
-            Reason::AffiliationChanged => RevocationReason::AffiliationChanged,
-            Reason::Superseded => RevocationReason::Superseded,
-            Reason::CessationOfOperation => RevocationReason::CessationOfOperation,
-            Reason::PrivilegeWithdrawn => RevocationReason::PrivilegeWithdrawn,
-        }),
+        reason_code: Some(reason_code(entry.reason)),
         invalidity_date: None,
     })
+}
+
+pub(crate) fn reason_code(reason: Reason) -> RevocationReason {
+    match reason {
+        Reason::KeyCompromise => RevocationReason::KeyCompromise,
+        Reason::CaCompromise => RevocationReason::CaCompromise,
+        Reason::AffiliationChanged => RevocationReason::AffiliationChanged,
+        Reason::Superseded => RevocationReason::Superseded,
+        Reason::CessationOfOperation => RevocationReason::CessationOfOperation,
+        Reason::PrivilegeWithdrawn => RevocationReason::PrivilegeWithdrawn,
+    }
 }
 
 #[cfg(test)]

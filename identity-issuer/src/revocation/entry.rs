@@ -1,6 +1,7 @@
 //! One thing that is revoked.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::authority::KeyId;
@@ -38,7 +39,7 @@ pub(crate) struct SerialNumber {
 
 /// CRLReason (RFC 5280 §5.3.1). None that could be taken back.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Reason {
+pub enum Reason {
     KeyCompromise = 1,
     CaCompromise = 2,
     AffiliationChanged = 3,
@@ -113,6 +114,20 @@ impl fmt::Display for Reason {
         })
     }
 }
+
+impl FromStr for Reason {
+    type Err = UnknownReason;
+
+    fn from_str(text: &str) -> Result<Self, UnknownReason> {
+        Self::ALL.into_iter().find(|reason| reason.to_string() == text).ok_or(UnknownReason)
+    }
+}
+
+#[derive(Copy, Clone, Debug, thiserror::Error)]
+#[error(
+    "is none of key-compromise, ca-compromise, affiliation-changed, superseded, cessation-of-operation, privilege-withdrawn"
+)]
+pub struct UnknownReason;
 
 #[cfg(test)]
 mod tests {

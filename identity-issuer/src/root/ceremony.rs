@@ -13,7 +13,7 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 use super::key::{self, Unlock};
 use super::record::{Act, Record, Signing, Witness};
 use super::terms::{Purpose, Terms, UriDomain};
-use super::{CaSummary, RootError, malformed, paths, read_root, requests};
+use super::{CaSummary, RootError, check_is_valid, malformed, paths, read_root, requests};
 use crate::authority::certificate::Constraint;
 use crate::authority::custody::Kind;
 use crate::authority::hierarchy::{Level, ca_certificate, ca_validity};
@@ -62,12 +62,7 @@ impl Ceremony {
         terms.check(&trust_domain)?;
         let requests = requests::read(requested, &trust_domain, &root.spki)?;
         let now = clock.now();
-        if root.not_after <= now {
-            return Err(RootError::Expired { not_after: root.not_after });
-        }
-        if now < root.not_before {
-            return Err(RootError::NotYetValid { not_before: root.not_before, now });
-        }
+        check_is_valid(&root, now)?;
         let record = Record::open(folder, &root, now)?;
         let mut planned = Vec::new();
         for (number, request) in (record.next_number()..).zip(requests) {

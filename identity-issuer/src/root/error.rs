@@ -56,6 +56,16 @@ pub enum RootError {
     Requests { what: RequestFault },
     #[error("a life of {} s is not between a second and a hundred years", life.as_secs())]
     Life { life: Duration },
+    #[error(
+        "this root never signed an intermediate with the serial number {serial}\n`signet ca log` shows those that it signed"
+    )]
+    NeverSigned { serial: String },
+    #[error("the intermediate with the serial number {serial} has expired\nit need not be revoked")]
+    Ended { serial: String },
+    #[error(
+        "the intermediate with the serial number {serial} was revoked before, at {at}\nleave it away: it is on each list until it expires"
+    )]
+    RevokedBefore { serial: String, at: String },
     #[error("{what}")]
     Terms { what: String },
     #[error("a certificate that is not what was shown was not signed: {what}")]

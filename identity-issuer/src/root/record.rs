@@ -26,6 +26,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+pub(super) use reading::time_of;
 pub use reading::{Verified, verify};
 
 use crate::authority::CaCertificate;
@@ -58,6 +59,8 @@ pub enum Act {
     Init { trust_domain: String, certificate_sha256: String, not_after: String },
     /// An intermediate was signed, or was about to be.
     Sign(Signing),
+    /// A revocation list was signed, or was about to be.
+    List(Listed),
 }
 
 /// An intermediate, as it stands in the record.
@@ -78,6 +81,30 @@ pub struct Signing {
     pub request_sha256: String,
     /// Of the certificate's TBSCertificate (DER): the bytes that the root's key signs, known before it does.
     pub tbs_sha256: String,
+}
+
+/// A revocation list, as it stands in the record; its CRL number is that of the entry.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listed {
+    pub this_update: String,
+    pub next_update: String,
+    /// What was not on the list before it.
+    pub revoked: Vec<Revoked>,
+    /// How many are on it.
+    pub entries: usize,
+    /// Of the TBSCertList (DER).
+    pub tbs_sha256: String,
+}
+
+/// An intermediate that is not good any more.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Revoked {
+    pub serial: String,
+    /// As [`Reason`](super::Reason) displays.
+    pub reason: String,
+    pub revoked_at: String,
 }
 
 /// Who is at the keyboard, and of which machine.
@@ -162,6 +189,8 @@ pub(super) struct Record {
     path: PathBuf,
     head_path: PathBuf,
     head: Head,
+    /// Those that were there when it was opened.
+    entries: Vec<Entry>,
 }
 
 impl Witness {
@@ -208,7 +237,7 @@ impl Record {
             certificate_sha256,
             not_after: Utc(root.not_after).to_string(),
         };
-        let mut record = Self { file, path: path.clone(), head_path, head };
+        let mut record = Self { file, path: path.clone(), head_path, head, entries: Vec::new() };
         record.append(act, key, witness, now)?;
         // The name of the file as well.
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)
@@ -230,14 +259,18 @@ impl Record {
         let found = reading::read(&path, BufReader::new(&file), root)?;
         reading::check_end(&path, &found, &read_head(&head_path)?)?;
         let last = found.entries.last().map(|entry| entry.time.as_str()).unwrap_or_default();
-        if reading::time_of(last).is_none_or(|last| last > now) {
+        if time_of(last).is_none_or(|last| last > now) {
             return Err(RecordError::ClockWentBack { path, last: last.to_owned(), now });
         }
         if found.is_torn {
             file.set_len(found.bytes).and_then(|()| file.sync_all()).map_err(io)?;
         }
         file.seek(SeekFrom::End(0)).map_err(io)?;
-        Ok(Self { file, path, head_path, head: found.head })
+        Ok(Self { file, path, head_path, head: found.head, entries: found.entries })
+    }
+
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
     }
 
     pub(super) fn next_number(&self) -> u64 {

@@ -67,6 +67,7 @@ impl Verified {
         let is_it = |entry: &&Entry| match &entry.act {
             Act::Init { certificate_sha256, .. } => *certificate_sha256 == hex::encode(digest(&SHA256, certificate)),
             Act::Sign(signing) => tbs.as_ref().is_ok_and(|tbs| *tbs == signing.tbs_sha256),
+            Act::List(_) => false,
         };
         self.entries.iter().find(is_it).ok_or_else(|| RecordError::NotOnRecord {
             path: path.to_owned(),
@@ -161,6 +162,6 @@ pub(super) fn check_end(path: &Path, found: &Verified, head: &Head) -> Result<()
     }
 }
 
-pub(super) fn time_of(text: &str) -> Option<OffsetDateTime> {
+pub(in super::super) fn time_of(text: &str) -> Option<OffsetDateTime> {
     OffsetDateTime::parse(text, &Rfc3339).ok()
 }
