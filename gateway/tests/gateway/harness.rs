@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::{BodyExt as _, Full, combinators::BoxBody};
+use http_body_util::{BodyExt as _, Channel, Full, combinators::BoxBody};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -182,6 +182,23 @@ where
         }
     });
     address
+}
+
+/// `/endless` is answered with a body that never ends by itself.
+pub(crate) async fn ticking() -> SocketAddr {
+    service(|request: Request<Incoming>| async move {
+        if request.uri().path() != "/endless" {
+            return Response::new(full("ok"));
+        }
+        let (mut body, channel) = Channel::<Bytes, hyper::Error>::new(1);
+        tokio::spawn(async move {
+            while body.send_data(Bytes::from_static(b"tick\n")).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        Response::new(channel.boxed())
+    })
+    .await
 }
 
 /// A service that answers no request before it is told to.

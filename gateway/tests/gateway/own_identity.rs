@@ -1,9 +1,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
-use http_body_util::{BodyExt as _, Channel, Empty};
-use hyper::body::Incoming;
+use http::Request;
+use http_body_util::{BodyExt as _, Empty};
 use signet_test_pki::Issued;
 use time::OffsetDateTime;
 use tokio::io::AsyncReadExt as _;
@@ -25,23 +24,6 @@ fn short_lived(pki: &Pki, id: &str) -> (Issued, OffsetDateTime) {
 /// How far past its expiry, in milliseconds; negative before it.
 fn past(expires: OffsetDateTime) -> i128 {
     (OffsetDateTime::now_utc() - expires).whole_milliseconds()
-}
-
-/// `/endless` is answered with a body that never ends by itself.
-async fn ticking() -> std::net::SocketAddr {
-    service(|request: Request<Incoming>| async move {
-        if request.uri().path() != "/endless" {
-            return Response::new(full("ok"));
-        }
-        let (mut body, channel) = Channel::<Bytes, hyper::Error>::new(1);
-        tokio::spawn(async move {
-            while body.send_data(Bytes::from_static(b"tick\n")).await.is_ok() {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        });
-        Response::new(channel.boxed())
-    })
-    .await
 }
 
 #[tokio::test]

@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Channel, Empty};
-use hyper::body::Incoming;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt as _, Empty};
 use rustls::{HandshakeKind, version};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -19,23 +18,6 @@ use crate::issuer::Issuer;
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 /// From the command to the end of a connection.
 const SOON: Duration = Duration::from_secs(1);
-
-/// `/endless` is answered with a body that never ends by itself.
-async fn ticking() -> std::net::SocketAddr {
-    service(|request: Request<Incoming>| async move {
-        if request.uri().path() != "/endless" {
-            return Response::new(full("ok"));
-        }
-        let (mut body, channel) = Channel::<Bytes, hyper::Error>::new(1);
-        tokio::spawn(async move {
-            while body.send_data(Bytes::from_static(b"tick\n")).await.is_ok() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        });
-        Response::new(channel.boxed())
-    })
-    .await
-}
 
 fn to(path: &str) -> Request<Empty<Bytes>> {
     Request::get(format!("https://a/{path}")).body(Empty::new()).unwrap()
