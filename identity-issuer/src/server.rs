@@ -5,6 +5,7 @@
 //!   │ too many   │ silent       │ refused         │ refused    each with its Caller     GOAWAY, a moment, then closed
 //! ```
 
+pub(crate) mod accepting;
 mod anonymous;
 pub(crate) mod line;
 mod unfinished;
@@ -27,7 +28,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
 pub(crate) use self::anonymous::Work;
@@ -100,8 +100,6 @@ enum Refused {
 
 /// How long a connection whose peer has expired may take to finish what is under way.
 const GRACE: Duration = Duration::from_secs(1);
-/// After an accept that failed, such as for want of file descriptors.
-const PAUSE: Duration = Duration::from_millis(100);
 /// The wall clock may be set or the machine suspended: an expiry is looked at again after this long, so that a
 /// connection ends within a second all the same.
 const LOOK_AT_CLOCK: Duration = Duration::from_millis(500);
@@ -136,32 +134,10 @@ impl Server {
 
     /// Accepts until `stop`, then lets the connections end for their drain time at most.
     pub(crate) async fn serve(self, listener: TcpListener, stop: CancellationToken) {
+        let drain = self.drain;
         let server = Arc::new(self);
-        let connections = TaskTracker::new();
-        let cut = CancellationToken::new();
-        let accepting = async {
-            loop {
-                match listener.accept().await {
-                    Ok((tcp, address)) => {
-                        let serving = Arc::clone(&server).serve_connection(tcp, address, stop.clone());
-                        let cut = cut.clone();
-                        connections.spawn(async move { cut.run_until_cancelled(serving).await });
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "accept failed");
-                        tokio::time::sleep(PAUSE).await;
-                    }
-                }
-            }
-        };
-        stop.run_until_cancelled(accepting).await;
-        drop(listener);
-        connections.close();
-        if tokio::time::timeout(server.drain, connections.wait()).await.is_err() {
-            tracing::info!(connections = connections.len(), "connections cut off at shutdown");
-            cut.cancel();
-            connections.wait().await;
-        }
+        let serve = |tcp, address| Arc::clone(&server).serve_connection(tcp, address, stop.clone());
+        accepting::accept(listener, stop.clone(), drain, serve).await;
     }
 
     async fn serve_connection(self: Arc<Self>, tcp: TcpStream, address: SocketAddr, stop: CancellationToken) {

@@ -20,10 +20,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::Site;
 use super::certificate::ServedCertificate;
+use crate::server::accepting::accept;
 use crate::server::line::Line;
 
 /// Serves a site on some listeners. Cheap to clone.
@@ -67,8 +67,6 @@ const HEAD: Duration = Duration::from_secs(10);
 const LIFE: Duration = Duration::from_secs(60);
 /// For what is under way when a connection's life is over.
 const GRACE: Duration = Duration::from_secs(5);
-/// After an accept that failed, such as for want of file descriptors.
-const PAUSE: Duration = Duration::from_millis(100);
 const MAX_HEAD: usize = 16 << 10;
 const MAX_HEADERS: usize = 64;
 const STREAMS: u32 = 16;
@@ -84,35 +82,17 @@ impl Server {
 
     /// Accepts until `stop`, then lets the connections end for their drain time at most.
     pub(crate) async fn serve(self, listener: TcpListener, door: Door, stop: CancellationToken) {
-        let connections = TaskTracker::new();
-        let cut = CancellationToken::new();
-        let accepting = async {
-            loop {
-                match listener.accept().await {
-                    Ok((tcp, address)) => {
-                        let (server, door, stop, cut) = (self.clone(), door.clone(), stop.clone(), cut.clone());
-                        let place = server.places.enter();
-                        connections.spawn(async move {
-                            let gives_way = place.gives_way.clone();
-                            let serving = server.serve_connection(tcp, address, &door, stop);
-                            // None: it was cut off, or gave way.
-                            let _ = cut.run_until_cancelled(gives_way.run_until_cancelled(serving)).await;
-                        });
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "accept failed at a web address");
-                        tokio::time::sleep(PAUSE).await;
-                    }
-                }
+        let drain = self.drain;
+        let serve = |tcp, address| {
+            let (server, door, stop) = (self.clone(), door.clone(), stop.clone());
+            let place = server.places.enter();
+            async move {
+                let gives_way = place.gives_way.clone();
+                // None: it gave way.
+                let _ = gives_way.run_until_cancelled(server.serve_connection(tcp, address, &door, stop)).await;
             }
         };
-        stop.run_until_cancelled(accepting).await;
-        drop(listener);
-        connections.close();
-        if tokio::time::timeout(self.drain, connections.wait()).await.is_err() {
-            cut.cancel();
-            connections.wait().await;
-        }
+        accept(listener, stop.clone(), drain, serve).await;
     }
 
     async fn serve_connection(&self, tcp: TcpStream, address: SocketAddr, door: &Door, stop: CancellationToken) {
