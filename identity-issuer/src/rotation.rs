@@ -9,24 +9,23 @@
 
 mod acknowledgements;
 mod plan;
+mod steps;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use signet_identity::{SharedClock, TrustBundle, TrustDomain};
-use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use crate::authority::{
     Authorities, AuthorityError, Kept, KeyName, Member, Publication, RootChange, Rotation, Stage, StepError,
-    check_is_under,
 };
 use crate::bundles::{self, Bundles, Shared};
 use crate::complaint::Complaint;
 use crate::distribution::Distribution;
 use crate::policy::Actor;
-use crate::store::{NewRenewalRequest, Store, StoreError, Whose};
-use crate::utc::{microseconds, of_microseconds};
+use crate::store::{Store, StoreError};
+use crate::utc::microseconds;
 
 pub(crate) use acknowledgements::{Acknowledgements, Missing};
 pub(crate) use plan::{Step, StepState};
@@ -80,21 +79,6 @@ pub(crate) enum BeginError {
     Keep(#[from] AuthorityError),
 }
 
-/// Why a step is not made.
-#[derive(Debug, thiserror::Error)]
-enum AdvanceError {
-    #[error(transparent)]
-    Step(#[from] StepError),
-    #[error(transparent)]
-    Keep(#[from] AuthorityError),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Taint(#[from] TaintError),
-    #[error("making a key broke off")]
-    Task(#[from] tokio::task::JoinError),
-}
-
 /// What an operator wants.
 #[derive(Clone, Debug)]
 pub(crate) enum Wanted {
@@ -105,18 +89,8 @@ pub(crate) enum Wanted {
 
 /// Between two looks at what can be done next.
 const LOOK: Duration = Duration::from_millis(250);
-/// What an authority signed is renewed at most at this rate, so that there is room for others: 2 ms each.
-const RENEWAL: Duration = Duration::from_millis(2);
-const LEAST_SPREAD: Duration = Duration::from_secs(1);
-const MOST_SPREAD: Duration = Duration::from_secs(24 * 3600);
 /// Between two looks for authorities that are over.
 const SWEEP: Duration = Duration::from_secs(60);
-/// For clients to come back to an issuer that was started again.
-const RECONNECTING: Duration = Duration::from_secs(10);
-/// Between the last renewal and the end of the root before.
-const SETTLING: Duration = Duration::from_secs(5);
-/// An authority gives way by itself when less than this part of its life is left, and nobody is waited for from half of that on.
-const LAST_PART: u32 = 4;
 
 impl Rotations {
     pub(crate) fn new(parts: Parts) -> Self {
@@ -287,229 +261,5 @@ impl Parts {
     fn is_under(&self, member: &Member, roots: Option<&TrustBundle>) -> bool {
         let (Some(authority), Some(roots)) = (&member.authority, roots) else { return false };
         authority.check_is_under(roots, self.clock.now()).is_ok()
-    }
-
-    /// Custody may take its time: not on a worker of the runtime.
-    async fn sweep(&self) {
-        let authorities = self.authorities.clone();
-        let swept = tokio::task::spawn_blocking(move || authorities.sweep()).await;
-        if let Ok(Err(error)) = swept {
-            let cause = signet_process::start::Report::of(&error).cause;
-            tracing::warn!(cause, "keys of authorities that are over are not destroyed yet");
-        }
-    }
-
-    /// Makes the next step, if it can be made.
-    async fn advance(&self) -> Result<(), AdvanceError> {
-        let Some(rotation) = self.authorities.rotation() else { return self.begin_in_time().await };
-        let successor = match &rotation.successor {
-            Some(name) => KeyName::parse(name),
-            None => return self.find_successor(&rotation).await,
-        };
-        let members = self.authorities.all();
-        let stage = members.iter().find(|member| Some(member.name()) == successor).map(|member| member.stage);
-        match (stage, successor, &rotation.root) {
-            (Some(Stage::Prepared), Some(name), root) => self.activate(&rotation, &name, root.is_some()).await,
-            (Some(Stage::Active), _, Some(change)) if !change.tainted => self.taint_before(change).await,
-            (Some(Stage::Active), _, Some(change)) => self.withdraw(&rotation, change).await,
-            // Nothing is left of it.
-            _ => Ok(self.authorities.change(|kept, _| {
-                kept.rotation = None;
-                Ok::<_, AuthorityError>(())
-            })?),
-        }
-    }
-
-    /// Of a rotation of the root: the first one that is ready under the new one. Until there is one, a request for it waits.
-    async fn find_successor(&self, rotation: &Rotation) -> Result<(), AdvanceError> {
-        let Some(change) = &rotation.root else { return Ok(()) };
-        let roots = self.only(&change.to);
-        let members = self.authorities.all();
-        let is_ready = |member: &&Member| member.stage == Stage::Prepared && self.is_under(member, roots.as_ref());
-        let mut ready = members.iter().filter(is_ready);
-        let Some(successor) = ready.next().map(Member::name) else { return self.keep_request().await };
-        Ok(self.authorities.change(|kept, _| {
-            if let Some(rotation) = &mut kept.rotation {
-                rotation.successor = Some(successor.to_string());
-            }
-            Ok::<_, AuthorityError>(())
-        })?)
-    }
-
-    async fn keep_request(&self) -> Result<(), AdvanceError> {
-        if self.authorities.all().iter().any(|member| member.stage == Stage::Requested) {
-            return Ok(());
-        }
-        let authorities = self.authorities.clone();
-        Ok(tokio::task::spawn_blocking(move || authorities.request(1)).await??)
-    }
-
-    /// Begins a rotation while there is time to wait for everybody; asks for a successor long before.
-    async fn begin_in_time(&self) -> Result<(), AdvanceError> {
-        let Some(active) = self.authorities.active() else { return Ok(()) };
-        let (life, left) = (active.not_after() - active.not_before(), active.not_after() - self.clock.now());
-        let prepared = |member: &Member| member.stage == Stage::Prepared && member.authority.is_some();
-        let has_successor = self.authorities.all().iter().any(prepared);
-        match has_successor {
-            true if left * LAST_PART < life => {
-                let now = microseconds(self.clock.now());
-                let name = self.authorities.all().into_iter().find(prepared).map(|member| member.name());
-                tracing::info!(
-                    successor = name.as_ref().map(KeyName::as_str),
-                    "the authority gives way to the next one"
-                );
-                Ok(self.authorities.change(|kept, _| {
-                    kept.rotation = Some(Rotation {
-                        successor: name.map(|name| name.to_string()),
-                        root: None,
-                        begun_at: now,
-                        actor: "issuer".to_owned(),
-                        comment: "a quarter of the authority's life is left".to_owned(),
-                        overridden_by: None,
-                        told_at: None,
-                    });
-                    Ok::<_, AuthorityError>(())
-                })?)
-            }
-            false if left * 2 < life => self.keep_request().await,
-            true | false => Ok(()),
-        }
-    }
-
-    /// Once all that are connected would believe it, or enough of them and the rest have had their time.
-    async fn activate(&self, rotation: &Rotation, name: &KeyName, goes_on: bool) -> Result<(), AdvanceError> {
-        if !self.publication.current().has(name) {
-            return Ok(());
-        }
-        let now = self.clock.now();
-        let Some(told_at) = rotation.told_at.and_then(of_microseconds) else {
-            return Ok(self.authorities.change(|kept, now| {
-                if let Some(rotation) = &mut kept.rotation {
-                    rotation.told_at = Some(microseconds(now));
-                }
-                Ok::<_, AuthorityError>(())
-            })?);
-        };
-        // Those who were waited for before a restart are not connected at once.
-        if self.resumes && self.began.elapsed() < RECONNECTING && rotation.overridden_by.is_none() {
-            return Ok(());
-        }
-        let acknowledgements = self.acknowledgements().await?;
-        let is_acknowledged = acknowledgements.missing.is_empty()
-            || (now - told_at > self.patience.deadline && acknowledgements.reach(self.patience.quorum));
-        let overridden_by = match &rotation.overridden_by {
-            Some(actor) => Some(actor.clone()),
-            None if is_acknowledged => None,
-            // What it signs would live ever shorter, and end with it.
-            None if self.is_at_its_end(now) => Some("issuer: the authority in force expires soon".to_owned()),
-            None => return Ok(()),
-        };
-        self.authorities.change(|kept, now| {
-            kept.activate(name, now)?;
-            match &mut kept.rotation {
-                // What nobody wanted but the issuer counts for this step alone.
-                Some(_) if goes_on => {}
-                rotation => *rotation = None,
-            }
-            Ok::<_, StepError>(())
-        })?;
-        let (connected, missing) = (acknowledgements.connected, acknowledgements.missing.len());
-        tracing::info!(
-            target: signet_process::logging::ADMINISTRATION,
-            actor = rotation.actor, action = "Rotate", target = %name, comment = rotation.comment, overridden_by, connected, missing,
-            outcome = "the authority is active", "administration"
-        );
-        Ok(())
-    }
-
-    fn is_at_its_end(&self, now: OffsetDateTime) -> bool {
-        let active = self.authorities.active();
-        active.is_some_and(|active| {
-            (active.not_after() - now) * (2 * LAST_PART) < active.not_after() - active.not_before()
-        })
-    }
-
-    /// What was signed under the roots before is renewed.
-    async fn taint_before(&self, change: &RootChange) -> Result<(), AdvanceError> {
-        let to = self.only(&change.to);
-        for member in self.authorities.all() {
-            if member.stage == Stage::Retired && !self.is_under(&member, to.as_ref()) {
-                self.taint(&member.name()).await?;
-            }
-        }
-        let is_unusable = |member: &Member| member.stage == Stage::Prepared && !self.is_under(member, to.as_ref());
-        let members = self.authorities.all();
-        let unusable: Vec<_> = members.iter().filter(|member| is_unusable(member)).map(Member::name).collect();
-        Ok(self.authorities.change(|kept, now| {
-            // Those that were to follow below the root before have signed nothing, and will not.
-            kept.give_up(&unusable, now);
-            if let Some(change) = kept.rotation.as_mut().and_then(|rotation| rotation.root.as_mut()) {
-                change.tainted = true;
-            }
-            Ok::<_, AuthorityError>(())
-        })?)
-    }
-
-    /// Once nobody needs the roots before.
-    async fn withdraw(&self, rotation: &Rotation, change: &RootChange) -> Result<(), AdvanceError> {
-        let left = self.left_under(change).await?;
-        if rotation.overridden_by.is_none() && !self.is_settled(left == 0) {
-            return Ok(());
-        }
-        let from = change.from.clone();
-        self.authorities.change(|kept, _| {
-            kept.roots.withdraw(&from);
-            kept.rotation = None;
-            Ok::<_, AuthorityError>(())
-        })?;
-        tracing::info!(
-            target: signet_process::logging::ADMINISTRATION,
-            actor = rotation.actor, action = "Rotate", target = ?from, comment = rotation.comment, overridden_by = rotation.overridden_by,
-            outcome = "the roots are withdrawn", "administration"
-        );
-        Ok(())
-    }
-
-    /// What is on record as renewed is in force at its holder a little later, and connections that were made before it end after that.
-    fn is_settled(&self, is_unneeded: bool) -> bool {
-        let mut unneeded = self.unneeded.lock().unwrap_or_else(PoisonError::into_inner);
-        *unneeded = if is_unneeded { Some(unneeded.unwrap_or_else(Instant::now)) } else { None };
-        unneeded.is_some_and(|since| since.elapsed() >= SETTLING)
-    }
-
-    /// How many certificates, and authorities of other issuers, would be believed no more without the roots before.
-    async fn left_under(&self, change: &RootChange) -> Result<u64, StoreError> {
-        let (to, now) = (self.only(&change.to), self.clock.now());
-        let mut left = 0;
-        if let Some(to) = &to {
-            let published = self.publication.current();
-            left += published.chains().filter(|chain| check_is_under(chain, to, now).is_err()).count() as u64;
-        }
-        for member in self.authorities.all() {
-            if let Some(authority) = &member.authority
-                && !self.is_under(&member, to.as_ref())
-            {
-                left += self.store.without_successor(authority.key_id().as_bytes(), now).await?;
-            }
-        }
-        Ok(left)
-    }
-
-    /// The wish goes on record first: whoever is killed in between asks twice, and never for nothing.
-    async fn taint(&self, name: &KeyName) -> Result<(u64, usize, Duration), TaintError> {
-        let key_id = self.authorities.taintable(name)?.unwrap_or_default();
-        let asked = self.renew_all_of(key_id).await?;
-        self.authorities.taint(name)?;
-        Ok(asked)
-    }
-
-    async fn renew_all_of(&self, key_id: Vec<u8>) -> Result<(u64, usize, Duration), StoreError> {
-        let now = self.clock.now();
-        let live = self.store.without_successor(&key_id, now).await?;
-        let spread = RENEWAL * u32::try_from(live).unwrap_or(u32::MAX);
-        let within = spread.clamp(LEAST_SPREAD, MOST_SPREAD);
-        let request = NewRenewalRequest { whose: Whose::Authority(key_id), at: now, within };
-        let request = self.store.record_renewal_request(request).await?;
-        Ok((live, self.distribution.request_renewal(&request), within))
     }
 }
