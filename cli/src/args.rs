@@ -23,14 +23,16 @@ pub(crate) use authorities::{
     BeginOptions, CaCsrOptions, CaImportOptions, RotateAuthorityOptions, RotateCommand, RotateRootOptions,
     RotateStatusOptions, TaintOptions,
 };
-pub(crate) use ca::{CaCrlOptions, CaInitOptions, CaLogOptions, CaSignOptions, CaVerifyLogOptions, UnlockOptions};
+pub(crate) use ca::{
+    CaCrlOptions, CaInitOptions, CaLogOptions, CaSignOptions, CaVerifyLogOptions, CeremonyOptions, UnlockOptions,
+};
 pub(crate) use federation::{AddOptions, FederateCommand, PartnerOptions, ProfileName};
 pub(crate) use jwt::{FetchCommand, FetchJwtOptions};
 pub(crate) use policy::{
     ApplyOptions, ChangeOptions, DiffOptions, ExplainOptions, HistoryOptions, RevisionOptions, RollbackOptions,
 };
 
-pub(crate) use revocations::{Reason, RevocationsOptions, RevokeCommand, RevokeOptions};
+pub(crate) use revocations::{RevocationsOptions, RevokeCommand, RevokeOptions};
 
 /// Short-lived cryptographic identity for every workload
 #[derive(Debug, Parser)]

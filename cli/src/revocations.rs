@@ -3,18 +3,20 @@
 mod listing;
 mod progress;
 
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::io::{self, BufRead as _};
 use std::path::Path;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use identity_issuer::root::Reason;
 use serde::Serialize;
 use signet_proto::admin::v1::revoke_request::Target;
-use signet_proto::admin::v1::{RevocationReason, RevokeRequest, RevokeResponse, Serials};
+use signet_proto::admin::v1::{RevokeRequest, RevokeResponse, Serials};
 
 pub(crate) use listing::list;
 
 use crate::admin;
-use crate::args::{Reason, RevokeCommand, RevokeOptions};
+use crate::args::{RevokeCommand, RevokeOptions};
+use crate::asking::confirm;
 use crate::failure::Failure;
 use crate::output::{self, Format, Report};
 use progress::Progress;
@@ -69,7 +71,11 @@ fn carry_out(what: &str, requests: &[RevokeRequest], options: &RevokeOptions, fo
         if options.dry_run {
             return output::print(format, &Revoked::planned(plan));
         }
-        confirm(what, plan)?;
+        let RevokeResponse { certificates, connected, .. } = plan;
+        let what = output::harmless(what);
+        confirm(&format!(
+            "{what}: {certificates} valid certificates, {connected} connected clients. Nothing of it can be taken back.\nrevoke?"
+        ))?;
     }
     let done = ask_all(requests, options, false)?;
     let progress = if options.no_wait { None } else { Some(progress::wait(options, done.epoch)?) };
@@ -83,8 +89,13 @@ fn carry_out(what: &str, requests: &[RevokeRequest], options: &RevokeOptions, fo
 }
 
 fn request(target: Target, options: &RevokeOptions, force: bool) -> RevokeRequest {
-    let reason = RevocationReason::from(options.reason).into();
-    RevokeRequest { target: Some(target), reason, comment: options.comment.clone(), dry_run: false, force }
+    let (reason, comment) = (wire_reason(options.reason), options.message.clone());
+    RevokeRequest { target: Some(target), reason, comment, dry_run: false, force }
+}
+
+/// As `RevocationReason` numbers it, which is as RFC 5280 does.
+fn wire_reason(reason: Reason) -> i32 {
+    i32::try_from(reason.number()).unwrap_or_default()
 }
 
 /// One after the other; the sum of all.
@@ -102,35 +113,13 @@ fn ask_all(requests: &[RevokeRequest], options: &RevokeOptions, dry_run: bool) -
     })
 }
 
-/// Asks a person. Where there is none, the answer is no.
-fn confirm(what: &str, plan: RevokeResponse) -> Result<(), Failure> {
-    if !io::stdin().is_terminal() {
-        return Err(
-            Failure::new("nothing was revoked: there is nobody to ask").remedy("add --yes to do it without a question")
-        );
-    }
-    let RevokeResponse { certificates, connected, .. } = plan;
-    let what = output::harmless(what);
-    let question = format!(
-        "{what}: {certificates} valid certificates, {connected} connected clients. Nothing of it can be taken back.\nrevoke? [y/N] "
-    );
-    let asked = write!(io::stderr(), "{question}").and_then(|()| io::stderr().flush());
-    asked.map_err(|error| Failure::from_error(&error))?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer).map_err(|error| Failure::from_error(&error))?;
-    match answer.trim() {
-        "y" | "Y" | "yes" => Ok(()),
-        _ => Err(Failure::new("nothing was revoked").remedy("answer y, or add --yes, to do it")),
-    }
-}
-
-fn no_serial(text: &str) -> Failure {
+pub(crate) fn no_serial(text: &str) -> Failure {
     Failure::new(format!("{}: no serial number", output::harmless(text)))
         .remedy("write it in hexadecimal, as `signet get agents -o json` shows it")
 }
 
 /// As this command and others show it: colons, spaces and a prefix do no harm.
-fn read_serial(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn read_serial(text: &str) -> Option<Vec<u8>> {
     let digits: String = text.trim().trim_start_matches("0x").chars().filter(|character| *character != ':').collect();
     let even = if digits.len() % 2 == 1 { format!("0{digits}") } else { digits };
     hex::decode(even).ok().filter(|bytes| (1..=20).contains(&bytes.len()))
@@ -180,19 +169,6 @@ fn read_key(text: &str) -> Result<Vec<u8>, Failure> {
 }
 
 const MAX_KEY: u64 = 64 << 10;
-
-impl From<Reason> for RevocationReason {
-    fn from(reason: Reason) -> Self {
-        match reason {
-            Reason::KeyCompromise => Self::KeyCompromise,
-            Reason::CaCompromise => Self::CaCompromise,
-            Reason::AffiliationChanged => Self::AffiliationChanged,
-            Reason::Superseded => Self::Superseded,
-            Reason::CessationOfOperation => Self::CessationOfOperation,
-            Reason::PrivilegeWithdrawn => Self::PrivilegeWithdrawn,
-        }
-    }
-}
 
 /// What a revocation has come to, or would.
 #[derive(Serialize)]

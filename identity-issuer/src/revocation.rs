@@ -14,8 +14,8 @@ mod statement;
 
 use std::time::Duration;
 
+pub use entry::Reason;
 pub(crate) use entry::{Entry, SerialNumber, What};
-pub use entry::{Reason, UnknownReason};
 pub(crate) use live::{Revocations, Told};
 pub(crate) use revoker::{Plan, RevokeError, Revoker};
 pub(crate) use statement::Lineage;

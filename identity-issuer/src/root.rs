@@ -45,7 +45,7 @@ use crate::authority::custody::{CaKey, Kind, TokenPlace};
 use crate::authority::hierarchy::{Level, ca_certificate, ca_validity};
 use crate::authority::{Passphrase, SealStrength};
 use crate::pem_files;
-pub use crate::revocation::{Reason, UnknownReason};
+pub use crate::revocation::Reason;
 
 /// A root or an intermediate, for people and for the commands that make one.
 #[derive(Clone, Debug)]

@@ -7,6 +7,7 @@ use clap::Args;
 use identity_issuer::root::{Label, Purpose, Reason, UriDomain};
 
 use super::duration;
+use super::revocations::reason;
 
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
@@ -68,14 +69,8 @@ pub(crate) struct CaSignOptions {
     /// of them
     #[arg(long, value_name = "HOST")]
     pub(crate) permit_uri_domain: Vec<UriDomain>,
-    /// Your name, for the record [default: the user's]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) operator: Option<String>,
-    /// Do not ask
-    #[arg(long)]
-    pub(crate) yes: bool,
     #[command(flatten)]
-    pub(crate) unlock: UnlockOptions,
+    pub(crate) ceremony: CeremonyOptions,
 }
 
 #[derive(Args, Debug)]
@@ -96,12 +91,19 @@ pub(crate) struct CaCrlOptions {
     /// Serial number of an intermediate to revoke, hexadecimal, as `signet ca log` shows it; may be given several times
     #[arg(long, value_name = "SERIAL", requires = "reason")]
     pub(crate) revoke: Vec<String>,
-    /// Why: key-compromise, ca-compromise, affiliation-changed, superseded, cessation-of-operation or privilege-withdrawn
-    #[arg(long, value_name = "REASON", requires = "revoke")]
+    /// Why: it stands in the list, too
+    #[arg(long, value_parser = reason(), value_name = "REASON", requires = "revoke")]
     pub(crate) reason: Option<Reason>,
     /// How long the list is good
     #[arg(long, value_parser = duration, default_value = "90d", value_name = "DURATION")]
     pub(crate) life: Duration,
+    #[command(flatten)]
+    pub(crate) ceremony: CeremonyOptions,
+}
+
+/// How the root's key is used.
+#[derive(Args, Debug)]
+pub(crate) struct CeremonyOptions {
     /// Your name, for the record [default: the user's]
     #[arg(long, value_name = "NAME")]
     pub(crate) operator: Option<String>,

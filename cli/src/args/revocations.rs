@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Args, Subcommand};
+use identity_issuer::root::Reason;
 use signet_identity::WorkloadId;
 
 use super::{IssuerOptions, duration};
@@ -17,7 +19,7 @@ pub(crate) enum RevokeCommand {
     Serial(RevokeSerialOptions),
     /// All that an identity has, and what was given beside it; what was attested for it is evicted
     #[command(
-        after_help = "Example:\n  signet revoke id spiffe://example.org/shop/cart --reason key-compromise --comment 'ticket 4711'"
+        after_help = "Example:\n  signet revoke id spiffe://example.org/shop/cart --reason key-compromise -m 'ticket 4711'"
     )]
     Id(RevokeIdOptions),
     /// A key: no certificate for it is good, whoever signed it, and none is issued any more
@@ -105,11 +107,11 @@ pub(crate) struct RevokeRuleOptions {
 #[derive(Args, Debug)]
 pub(crate) struct RevokeOptions {
     /// Why: it stands in the CRL, too
-    #[arg(long, short, value_enum)]
+    #[arg(long, short, value_parser = reason(), value_name = "REASON")]
     pub(crate) reason: Reason,
     /// The same in words, for those who read the list
-    #[arg(long, short, default_value = "", hide_default_value = true, value_name = "TEXT")]
-    pub(crate) comment: String,
+    #[arg(long, short, alias = "comment", default_value = "", hide_default_value = true, value_name = "TEXT")]
+    pub(crate) message: String,
     /// Show what it would come to, and revoke nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -126,27 +128,28 @@ pub(crate) struct RevokeOptions {
     pub(crate) issuer: IssuerOptions,
 }
 
-/// CRLReason (RFC 5280 §5.3.1).
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub(crate) enum Reason {
-    /// Somebody else has the key, or may have it
-    KeyCompromise,
-    /// Of a CA: somebody else has its key, or may have it
-    CaCompromise,
-    /// Its name is not right any more
-    AffiliationChanged,
-    /// There is another one instead
-    Superseded,
-    /// It is needed no more
-    CessationOfOperation,
-    /// It was allowed something that it is allowed no more
-    PrivilegeWithdrawn,
+/// A CRLReason by its name.
+pub(super) fn reason() -> impl TypedValueParser<Value = Reason> {
+    let values = Reason::ALL.map(|reason| PossibleValue::new(reason.as_str()).help(meaning(reason)));
+    let named = |name: String| Reason::ALL.into_iter().find(|reason| reason.as_str() == name);
+    PossibleValuesParser::new(values).try_map(move |name| named(name).ok_or("no reason"))
+}
+
+fn meaning(reason: Reason) -> &'static str {
+    match reason {
+        Reason::KeyCompromise => "Somebody else has the key, or may have it",
+        Reason::CaCompromise => "Of a CA: somebody else has its key, or may have it",
+        Reason::AffiliationChanged => "Its name is not right any more",
+        Reason::Superseded => "There is another one instead",
+        Reason::CessationOfOperation => "It is needed no more",
+        Reason::PrivilegeWithdrawn => "It was allowed something that it is allowed no more",
+    }
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct RevocationsOptions {
     /// Only those for this reason
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = reason(), value_name = "REASON")]
     pub(crate) reason: Option<Reason>,
     /// Only those of the last 10m, 24h, 7d …
     #[arg(long, value_parser = duration, value_name = "DURATION")]

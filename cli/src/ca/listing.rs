@@ -1,30 +1,30 @@
 //! `signet ca crl`: the list of the intermediates that a root revoked, in a ceremony like any other.
 
-use std::io::{self, Write as _};
-
 use identity_issuer::root::record::Revoked;
 use identity_issuer::root::{ListTerms, Listing, PlannedList};
 use serde::Serialize;
 use signet_identity::SystemClock;
 use time::OffsetDateTime;
 
-use super::signing::{into_new_file, witness};
+use super::signing::{agree, into_new_file, witness};
 use crate::args::CaCrlOptions;
-use crate::asking::confirm;
 use crate::failure::Failure;
 use crate::output::{self, Format, Report};
 use crate::passphrase::Opener;
+use crate::revocations::{no_serial, read_serial};
 
 pub(crate) fn crl(options: &CaCrlOptions, format: Format) -> Result<(), Failure> {
-    let opener = Opener::read(&options.unlock)?;
-    let reason = options.reason;
-    let revoke = options.revoke.iter().filter_map(|serial| Some((serial.clone(), reason?))).collect();
-    let terms = ListTerms { revoke, life: options.life };
+    let opener = Opener::read(&options.ceremony.unlock)?;
+    let mut terms = ListTerms { revoke: Vec::new(), life: options.life };
+    // clap demands a reason wherever there is a serial number.
+    for (serial, reason) in options.revoke.iter().zip(options.reason.into_iter().cycle()) {
+        terms.revoke.push((read_serial(serial).ok_or_else(|| no_serial(serial))?, reason));
+    }
     let shown = into_new_file(&options.out, || {
         let listing = Listing::plan(&options.dir, &terms, &SystemClock).map_err(|error| Failure::from_error(&error))?;
         let shown = Shown::of(listing.planned());
-        agree(&shown, options.yes, format)?;
-        let signed = listing.sign(&opener.unlock(), &witness(options.operator.as_deref()), &SystemClock);
+        agree(&output::rendered(&shown), &options.ceremony, format)?;
+        let signed = listing.sign(&opener.unlock(), &witness(&options.ceremony), &SystemClock);
         Ok((signed.map_err(|error| Failure::from_error(&error))?, shown))
     })?;
     match format {
@@ -34,18 +34,6 @@ pub(crate) fn crl(options: &CaCrlOptions, format: Format) -> Result<(), Failure>
             output::print_text(&output::serialized(format, &told)?)
         }
     }
-}
-
-/// Shows what is on the list, and asks.
-fn agree(shown: &Shown, yes: bool, format: Format) -> Result<(), Failure> {
-    match format {
-        Format::Table => output::print_text(&output::rendered(shown))?,
-        Format::Json | Format::Yaml if !yes => {
-            write!(io::stderr(), "{}", output::rendered(shown)).map_err(|error| Failure::from_error(&error))?;
-        }
-        Format::Json | Format::Yaml => {}
-    }
-    if yes { Ok(()) } else { confirm("sign this?") }
 }
 
 #[derive(Serialize)]

@@ -11,14 +11,14 @@ use signet_identity::SystemClock;
 use time::OffsetDateTime;
 
 use super::{create, read_requests};
-use crate::args::CaSignOptions;
+use crate::args::{CaSignOptions, CeremonyOptions};
 use crate::asking::confirm;
 use crate::failure::Failure;
 use crate::output::{self, Format, Report};
 use crate::passphrase::Opener;
 
 pub(crate) fn sign(options: &CaSignOptions, format: Format) -> Result<(), Failure> {
-    let opener = Opener::read(&options.unlock)?;
+    let opener = Opener::read(&options.ceremony.unlock)?;
     let requests = read_requests(&options.csr, MAX_REQUESTS, "the issuer writes its request when it starts")?;
     let terms = Terms {
         purpose: options.purpose,
@@ -31,8 +31,10 @@ pub(crate) fn sign(options: &CaSignOptions, format: Format) -> Result<(), Failur
     let (signed, shown) = into_new_file(&options.out, || {
         let ceremony = Ceremony::plan(&options.dir, &requests, &terms, &SystemClock);
         let ceremony = ceremony.map_err(|error| Failure::from_error(&error))?;
-        let shown = agree(&ceremony, options, format)?;
-        let signed = ceremony.sign(&opener.unlock(), &witness(options.operator.as_deref()), &SystemClock);
+        let shown: Vec<Shown> = ceremony.planned().iter().map(Shown::of).collect();
+        let text = shown.iter().map(output::rendered).collect::<Vec<_>>().join("\n");
+        agree(&format!("{text}\n"), &options.ceremony, format)?;
+        let signed = ceremony.sign(&opener.unlock(), &witness(&options.ceremony), &SystemClock);
         let signed = signed.map_err(|error| Failure::from_error(&error))?;
         Ok((signed.iter().map(CaSummary::to_pem).collect(), (signed, shown)))
     })?;
@@ -53,29 +55,24 @@ pub(super) fn into_new_file<T>(path: &Path, sign: impl FnOnce() -> Result<(Strin
     written
 }
 
-/// Shows all of it, and asks.
-fn agree(ceremony: &Ceremony, options: &CaSignOptions, format: Format) -> Result<Vec<Shown>, Failure> {
-    let shown: Vec<Shown> = ceremony.planned().iter().map(Shown::of).collect();
-    let text = shown.iter().map(output::rendered).collect::<Vec<_>>().join("\n");
+/// Shows what is about to be signed, and asks.
+pub(super) fn agree(shown: &str, options: &CeremonyOptions, format: Format) -> Result<(), Failure> {
     match format {
-        Format::Table => output::print_text(&format!("{text}\n"))?,
+        Format::Table => output::print_text(shown)?,
         // A person who is asked sees it; what a program reads is told at the end.
         Format::Json | Format::Yaml if !options.yes => {
-            writeln!(io::stderr(), "{text}").map_err(|error| Failure::from_error(&error))?;
+            write!(io::stderr(), "{shown}").map_err(|error| Failure::from_error(&error))?;
         }
         Format::Json | Format::Yaml => {}
     }
-    if !options.yes {
-        confirm("sign this?")?;
-    }
-    Ok(shown)
+    if options.yes { Ok(()) } else { confirm("sign this?") }
 }
 
 /// Of this process, under the name that was given.
-pub(super) fn witness(operator: Option<&str>) -> Witness {
+pub(super) fn witness(options: &CeremonyOptions) -> Witness {
     let witness = Witness::of_this_process();
-    match operator {
-        Some(operator) => Witness { operator: operator.to_owned(), ..witness },
+    match &options.operator {
+        Some(operator) => Witness { operator: operator.clone(), ..witness },
         None => witness,
     }
 }

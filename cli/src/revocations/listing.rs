@@ -1,9 +1,11 @@
 //! What is revoked.
 
+use identity_issuer::root::Reason;
 use serde::Serialize;
-use signet_proto::admin::v1::{ListRevocationsRequest, Revocation, RevocationReason};
+use signet_proto::admin::v1::{ListRevocationsRequest, Revocation};
 use time::OffsetDateTime;
 
+use super::wire_reason;
 use crate::admin;
 use crate::args::RevocationsOptions;
 use crate::failure::Failure;
@@ -15,7 +17,7 @@ const PAGE: u32 = 1000;
 pub(crate) fn list(options: &RevocationsOptions, format: Format) -> Result<(), Failure> {
     let since = options.within.map(|within| (OffsetDateTime::now_utc() - within).unix_timestamp());
     let since = since.map(|seconds| prost_types::Timestamp { seconds, nanos: 0 });
-    let reason = options.reason.map_or(RevocationReason::Unspecified, RevocationReason::from).into();
+    let reason = options.reason.map(wire_reason).unwrap_or_default();
     let revocations = admin::call(&options.issuer, async |mut client| {
         let mut all: Vec<Revocation> = Vec::new();
         loop {
@@ -46,7 +48,7 @@ struct Line {
     authority: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     spiffe_id: String,
-    reason: &'static str,
+    reason: String,
     revoked_at: Option<String>,
     not_after: Option<String>,
     actor: String,
@@ -59,7 +61,7 @@ struct Line {
 impl From<Revocation> for Line {
     fn from(revocation: Revocation) -> Self {
         Self {
-            reason: name(revocation.reason()),
+            reason: name(revocation.reason),
             epoch: revocation.epoch,
             kind: revocation.kind,
             value: revocation.value,
@@ -75,16 +77,9 @@ impl From<Revocation> for Line {
     }
 }
 
-fn name(reason: RevocationReason) -> &'static str {
-    match reason {
-        RevocationReason::Unspecified => "unspecified",
-        RevocationReason::KeyCompromise => "key-compromise",
-        RevocationReason::CaCompromise => "ca-compromise",
-        RevocationReason::AffiliationChanged => "affiliation-changed",
-        RevocationReason::Superseded => "superseded",
-        RevocationReason::CessationOfOperation => "cessation-of-operation",
-        RevocationReason::PrivilegeWithdrawn => "privilege-withdrawn",
-    }
+/// That of a later issuer may be unknown here.
+fn name(number: i32) -> String {
+    Reason::of_number(number.into()).map_or_else(|| "unspecified".to_owned(), |reason| reason.to_string())
 }
 
 impl List for RevocationList {
@@ -99,7 +94,7 @@ impl List for RevocationList {
                 line.kind.clone(),
                 line.value.clone(),
                 line.spiffe_id.clone(),
-                line.reason.to_owned(),
+                line.reason.clone(),
                 line.revoked_at.clone().unwrap_or_default(),
                 line.actor.clone(),
                 line.comment.lines().next().unwrap_or_default().to_owned(),

@@ -1,7 +1,6 @@
 //! One thing that is revoked.
 
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::authority::KeyId;
@@ -83,7 +82,7 @@ impl fmt::Debug for SerialNumber {
 }
 
 impl Reason {
-    pub(crate) const ALL: [Self; 6] = [
+    pub const ALL: [Self; 6] = [
         Self::KeyCompromise,
         Self::CaCompromise,
         Self::AffiliationChanged,
@@ -93,41 +92,36 @@ impl Reason {
     ];
 
     /// None for a number that is of none of these.
-    pub(crate) fn of_number(number: i64) -> Option<Self> {
+    pub fn of_number(number: i64) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.number() == number)
     }
 
-    pub(crate) fn number(self) -> i64 {
+    /// None for what is the name of none.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == name)
+    }
+
+    pub fn number(self) -> i64 {
         self as i64
     }
-}
 
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::KeyCompromise => "key-compromise",
             Self::CaCompromise => "ca-compromise",
             Self::AffiliationChanged => "affiliation-changed",
             Self::Superseded => "superseded",
             Self::CessationOfOperation => "cessation-of-operation",
             Self::PrivilegeWithdrawn => "privilege-withdrawn",
-        })
+        }
     }
 }
 
-impl FromStr for Reason {
-    type Err = UnknownReason;
-
-    fn from_str(text: &str) -> Result<Self, UnknownReason> {
-        Self::ALL.into_iter().find(|reason| reason.to_string() == text).ok_or(UnknownReason)
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
-
-#[derive(Copy, Clone, Debug, thiserror::Error)]
-#[error(
-    "is none of key-compromise, ca-compromise, affiliation-changed, superseded, cessation-of-operation, privilege-withdrawn"
-)]
-pub struct UnknownReason;
 
 #[cfg(test)]
 mod tests {
