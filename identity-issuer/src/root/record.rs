@@ -145,10 +145,10 @@ pub enum RecordError {
     )]
     CutOff { path: PathBuf, found: u64, expected: u64 },
     #[error(
-        "the last entry of the record {} is of {last}, and this machine's clock is at {}\nset the clock of this machine",
-        path.display(), Utc(*now)
+        "the last entry of the record {} is of {}, and this machine's clock is at {}\nset the clock of this machine",
+        path.display(), Utc(*last), Utc(*now)
     )]
-    ClockWentBack { path: PathBuf, last: String, now: OffsetDateTime },
+    ClockWentBack { path: PathBuf, last: OffsetDateTime, now: OffsetDateTime },
     #[error("{} is not the head of a record: a number and a SHA-256\nrestore it from a copy", path.display())]
     BadHead { path: PathBuf },
     #[error("no entry of the record {} has the SHA-256 {sha256}\nthe record was changed since that was noted, or it is another root's", path.display())]
@@ -189,6 +189,8 @@ pub(super) struct Record {
     path: PathBuf,
     head_path: PathBuf,
     head: Head,
+    /// Of its last entry; none is earlier than the one before it.
+    last: OffsetDateTime,
     /// Those that were there when it was opened.
     entries: Vec<Entry>,
 }
@@ -237,7 +239,7 @@ impl Record {
             certificate_sha256,
             not_after: Utc(root.not_after).to_string(),
         };
-        let mut record = Self { file, path: path.clone(), head_path, head, entries: Vec::new() };
+        let mut record = Self { file, path: path.clone(), head_path, head, last: now, entries: Vec::new() };
         record.append(act, key, witness, now)?;
         // The name of the file as well.
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)
@@ -258,15 +260,15 @@ impl Record {
         })?;
         let found = reading::read(&path, BufReader::new(&file), root)?;
         reading::check_end(&path, &found, &read_head(&head_path)?)?;
-        let last = found.entries.last().map(|entry| entry.time.as_str()).unwrap_or_default();
-        if time_of(last).is_none_or(|last| last > now) {
-            return Err(RecordError::ClockWentBack { path, last: last.to_owned(), now });
+        let last = found.entries.last().and_then(|entry| time_of(&entry.time)).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        if last > now {
+            return Err(RecordError::ClockWentBack { path, last, now });
         }
         if found.is_torn {
             file.set_len(found.bytes).and_then(|()| file.sync_all()).map_err(io)?;
         }
         file.seek(SeekFrom::End(0)).map_err(io)?;
-        Ok(Self { file, path, head_path, head: found.head, entries: found.entries })
+        Ok(Self { file, path, head_path, head: found.head, last, entries: found.entries })
     }
 
     pub(super) fn entries(&self) -> &[Entry] {
@@ -286,10 +288,15 @@ impl Record {
         now: OffsetDateTime,
     ) -> Result<(), RecordError> {
         witness.check()?;
+        let time = now.replace_nanosecond(0).unwrap_or(now);
+        // It may have been set since the record was opened: a person was asked in between.
+        if time < self.last.replace_nanosecond(0).unwrap_or(self.last) {
+            return Err(RecordError::ClockWentBack { path: self.path.clone(), last: self.last, now });
+        }
         let entry = Entry {
             number: self.next_number(),
             previous: self.head.sha256.clone(),
-            time: Utc(now.replace_nanosecond(0).unwrap_or(now)).to_string(),
+            time: Utc(time).to_string(),
             operator: witness.operator.clone(),
             host: witness.host.clone(),
             act,
@@ -298,6 +305,7 @@ impl Record {
         let io = |source| RecordError::Io { path: self.path.clone(), source };
         let mut file = &self.file;
         file.write_all(format!("{line}\n").as_bytes()).and_then(|()| file.sync_all()).map_err(io)?;
+        self.last = time;
         self.head = Head { number: entry.number, sha256: hex::encode(digest(&SHA256, line.as_bytes())) };
         let text = format!("{} {}\n", self.head.number, self.head.sha256);
         pem_files::write_whole(&self.head_path, text.as_bytes())

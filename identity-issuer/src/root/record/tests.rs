@@ -215,6 +215,16 @@ fn nothing_is_signed_while_the_clock_is_behind_the_record() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_during_a_ceremony_does_not_spoil_the_record() {
+    let place = Place::new(1);
+    let ceremony = Ceremony::plan(place.0.path(), request().as_bytes(), &Terms::of(DAY), &SystemClock).unwrap();
+    let error = ceremony.sign(&Unlock::Passphrase(&passphrase()), &witness(), &Shifted(-60)).unwrap_err();
+    assert!(matches!(error, RootError::Record(RecordError::ClockWentBack { .. })), "{error}");
+    assert_eq!(verify(place.0.path()).unwrap().head.number, 2);
+    place.sign(1).unwrap();
+}
+
+#[test]
 fn two_ceremonies_at_once_are_one_too_many() {
     let place = Place::new(0);
     let first = Ceremony::plan(place.0.path(), request().as_bytes(), &Terms::of(DAY), &SystemClock).unwrap();
