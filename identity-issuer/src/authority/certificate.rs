@@ -1,12 +1,15 @@
 //! What a CA certificate says, read once.
 
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
+use rcgen::Issuer;
 use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::oid_registry::OID_X509_EXT_EXTENDED_KEY_USAGE;
 use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::x509::SubjectPublicKeyInfo;
 
-use super::KeyId;
+use super::{KeyId, Unsigned};
 
 /// A CA certificate, parsed. Nothing is verified yet.
 #[derive(Clone, Debug)]
@@ -85,12 +88,24 @@ impl CaCertificate {
 
     /// Whether the key of `above` made this certificate's signature, and its name is the issuer named here.
     pub(crate) fn is_signed_by(&self, above: &Self) -> bool {
-        let (Ok(this), Ok((_, key))) =
-            (parse_whole(&self.der), x509_parser::x509::SubjectPublicKeyInfo::from_der(&above.spki))
-        else {
+        let (Ok(this), Ok((_, key))) = (parse_whole(&self.der), SubjectPublicKeyInfo::from_der(&above.spki)) else {
             return false;
         };
         self.issuer_der == above.subject_der && this.verify_signature(Some(&key)).is_ok()
+    }
+
+    /// Whether its key, on P-256, made this signature (ECDSA with SHA-256, ASN.1).
+    pub(crate) fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
+        let Ok((_, spki)) = SubjectPublicKeyInfo::from_der(&self.spki) else { return false };
+        let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &spki.subject_public_key.data);
+        key.verify(message, signature).is_ok()
+    }
+
+    /// In whose name something is written that its key signs afterwards.
+    pub(crate) fn unsigned_issuer(&self) -> Result<Issuer<'static, Unsigned>, rcgen::Error> {
+        let (_, spki) =
+            SubjectPublicKeyInfo::from_der(&self.spki).map_err(|_| rcgen::Error::CouldNotParseCertificate)?;
+        Issuer::from_ca_cert_der(&self.der, Unsigned::of(&spki.subject_public_key.data))
     }
 }
 

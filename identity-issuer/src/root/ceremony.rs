@@ -3,21 +3,20 @@
 use std::path::Path;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use rcgen::{CertificateParams, Issuer, PublicKeyData as _};
+use rcgen::PublicKeyData as _;
 use signet_identity::{Clock, TrustDomain};
 use time::OffsetDateTime;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
-use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::key::{self, Unlock};
 use super::record::{Act, Record, Signing, Witness};
 use super::terms::{Purpose, Terms, UriDomain};
 use super::{CaSummary, RootError, check_is_valid, malformed, paths, read_root, requests};
+use crate::authority::CaCertificate;
 use crate::authority::certificate::Constraint;
 use crate::authority::custody::Kind;
 use crate::authority::hierarchy::{Level, ca_certificate, ca_validity};
-use crate::authority::{CaCertificate, Unsigned};
 use crate::csr::ProvenKey;
 use crate::profile::lint::with_signature;
 use crate::utc::Utc;
@@ -111,7 +110,8 @@ impl Planned {
             .map_err(RootError::Certify)?;
         let key_id = params.key_identifier(&key);
         terms.write_into(&mut params, &key_id);
-        let unsigned = unsigned(&params, &key, root).map_err(RootError::Certify)?;
+        let unsigned = root.unsigned_issuer().and_then(|issuer| params.signed_by(&key, &issuer));
+        let unsigned = unsigned.map_err(RootError::Certify)?.der().to_vec();
         let certificate = read_unsigned(&unsigned)?;
         Ok(Self {
             number,
@@ -170,12 +170,6 @@ impl Planned {
             tbs_sha256: hex::encode(digest(&SHA256, tbs)),
         }
     }
-}
-
-fn unsigned(params: &CertificateParams, key: &ProvenKey, root: &CaCertificate) -> Result<Vec<u8>, rcgen::Error> {
-    let (_, spki) = SubjectPublicKeyInfo::from_der(&root.spki).map_err(|_| rcgen::Error::CouldNotParseCertificate)?;
-    let issuer = Issuer::from_ca_cert_der(&root.der, Unsigned::of(&spki.subject_public_key.data))?;
-    Ok(params.signed_by(key, &issuer)?.der().to_vec())
 }
 
 fn read_unsigned(unsigned: &[u8]) -> Result<CaCertificate, RootError> {

@@ -5,18 +5,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use rcgen::{CertificateRevocationListParams, Issuer, KeyIdMethod, RevokedCertParams, SerialNumber};
+use rcgen::{CertificateRevocationListParams, KeyIdMethod, RevokedCertParams, SerialNumber};
 use signet_identity::{Clock, TrustDomain};
 use time::OffsetDateTime;
 use x509_parser::prelude::FromDer as _;
 use x509_parser::revocation_list::TbsCertList;
-use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::key::{self, Unlock};
 use super::record::{Act, Entry, Listed, Record, Revoked, Witness, time_of};
 use super::{Reason, RootError, check_is_valid, check_life, read_root};
 use crate::authority::custody::Kind;
-use crate::authority::{CaCertificate, Unsigned, tbs_of_list};
+use crate::authority::{CaCertificate, tbs_of_list};
 use crate::crl::reason_code;
 use crate::pem_files;
 use crate::profile::lint::with_signature;
@@ -123,7 +122,8 @@ impl PlannedList {
             revoked_certs: revoked.ok_or(NOT_AS_PLANNED)?,
             key_identifier_method: KeyIdMethod::PreSpecified(key_id),
         };
-        let tbs = unsigned(&params, root).map_err(RootError::Certify)?;
+        let tbs =
+            root.unsigned_issuer().and_then(|issuer| tbs_of_list(&params, &issuer)).map_err(RootError::Certify)?;
         let (_, parsed) = TbsCertList::from_der(&tbs).map_err(|_| NOT_AS_PLANNED)?;
         let serials = parsed.revoked_certificates.iter().map(|revoked| hex::encode(revoked.raw_serial()));
         let holds = serials.eq(self.revoked.iter().map(|revoked| revoked.serial.clone()))
@@ -135,11 +135,6 @@ impl PlannedList {
 }
 
 const NOT_AS_PLANNED: RootError = RootError::NotAsPlanned { what: "the revocation list" };
-
-fn unsigned(params: &CertificateRevocationListParams, root: &CaCertificate) -> Result<Vec<u8>, rcgen::Error> {
-    let (_, spki) = SubjectPublicKeyInfo::from_der(&root.spki).map_err(|_| rcgen::Error::CouldNotParseCertificate)?;
-    tbs_of_list(params, &Issuer::from_ca_cert_der(&root.der, Unsigned::of(&spki.subject_public_key.data))?)
-}
 
 fn listed(revoked: &Revoked) -> Option<RevokedCertParams> {
     Some(RevokedCertParams {

@@ -5,11 +5,9 @@ use std::io::{BufRead, BufReader, Read as _};
 use std::path::Path;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
-use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::super::{RootError, read_certificate};
 use super::{Act, Break, CONTEXT, Entry, Head, RecordError, SIGNATURE, paths, read_head};
@@ -131,7 +129,7 @@ fn follow(
     let line = std::str::from_utf8(line).map_err(|_| Break::NotAnEntry)?;
     let (open, rest) = line.rsplit_once(SIGNATURE).ok_or(Break::NotAnEntry)?;
     let signature = rest.strip_suffix("\"}").and_then(|text| hex::decode(text).ok()).ok_or(Break::NotAnEntry)?;
-    if !is_signed_by(root, &statement(CONTEXT, open.as_bytes()), &signature) {
+    if !root.has_signed(&statement(CONTEXT, open.as_bytes()), &signature) {
         return Err(Break::Signature);
     }
     let entry: Entry = serde_json::from_str(&format!("{open}}}")).map_err(|_| Break::NotAnEntry)?;
@@ -146,11 +144,6 @@ fn follow(
         return Err(Break::Time);
     }
     Ok((entry, time))
-}
-
-fn is_signed_by(root: &CaCertificate, message: &[u8], signature: &[u8]) -> bool {
-    let Ok((_, spki)) = SubjectPublicKeyInfo::from_der(&root.spki) else { return false };
-    UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &spki.subject_public_key.data).verify(message, signature).is_ok()
 }
 
 /// Whether the record goes as far as its head says it went. It may go further: a ceremony that was cut short wrote the entry, and no head.
