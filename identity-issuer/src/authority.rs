@@ -27,6 +27,6 @@ pub(crate) use journal::{RootChange, Rotation};
 pub(crate) use member::{Kept, Member, StepError};
 pub(crate) use publication::{Publication, Published};
 pub(crate) use reach::Reach;
-pub(crate) use set::{Authorities, ImportError, Place};
+pub(crate) use set::{Authorities, ImportError, MOST as MOST_AUTHORITIES, Place};
 pub use set::{AuthorityError, AuthorityState};
 pub(crate) use stage::Stage;

@@ -12,7 +12,7 @@ pub(crate) const REQUEST: &str = "CERTIFICATE REQUEST";
 pub(crate) const REVOCATION_LIST: &str = "X509 CRL";
 
 /// More than any chain needs.
-const MAX_FILE: u64 = 256 * 1024;
+pub(crate) const MAX_FILE: u64 = 256 * 1024;
 
 /// One PEM block of `label`.
 pub(crate) fn encode(label: &str, der: &[u8]) -> String {

@@ -92,6 +92,10 @@ impl Journal {
     pub(super) fn write(&self, path: &Path) -> Result<(), AuthorityError> {
         let wrong = |source| AuthorityError::Write { path: path.to_owned(), source };
         let text = serde_json::to_vec_pretty(self).map_err(|error| wrong(error.into()))?;
+        // What could not be read again is not written: the step that made it so is not made.
+        if text.len() as u64 > pem_files::MAX_FILE {
+            return Err(wrong(ErrorKind::FileTooLarge.into()));
+        }
         pem_files::write_whole(path, &text).map_err(wrong)
     }
 }

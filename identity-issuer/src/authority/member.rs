@@ -110,10 +110,9 @@ impl Member {
         matches!(self.stage, Stage::Prepared | Stage::Active)
     }
 
-    /// By its own certificate, whatever the chain is worth now. None for one that has none.
-    pub(crate) fn ends_at(&self) -> Option<OffsetDateTime> {
-        let chain = read_chain(self.chain.as_deref()?.as_bytes()).ok()?;
-        CaCertificate::parse(chain.first()?.to_vec()).ok().map(|own| own.not_after)
+    /// Whether its key has nothing to sign any more.
+    pub(super) fn is_over(&self, now: OffsetDateTime) -> bool {
+        is_over(self.stage, self.chain.as_deref(), now)
     }
 
     pub(super) fn advance(&mut self, stage: Stage, now: OffsetDateTime) {
@@ -154,3 +153,28 @@ pub(super) fn request_of(trust_domain: &TrustDomain, key: &CaKey, stage: Stage) 
     let request = intermediate_request(trust_domain, key).map_err(AuthorityError::MakeRequest)?;
     Ok(pem_files::encode(pem_files::REQUEST, &request))
 }
+
+impl Entry {
+    /// As [`Member::is_over`].
+    pub(super) fn is_over(&self, now: OffsetDateTime) -> bool {
+        is_over(self.stage, self.chain.as_deref(), now)
+    }
+}
+
+fn is_over(stage: Stage, chain: Option<&str>, now: OffsetDateTime) -> bool {
+    let has_ended = |chain| ends_at(chain).is_some_and(|end| end + LINGERING < now);
+    match stage {
+        Stage::Retired | Stage::Tainted => chain.is_some_and(has_ended),
+        // One without a certificate signs nothing, and will not.
+        Stage::Revoked => chain.is_none_or(has_ended),
+        Stage::Requested | Stage::Prepared | Stage::Active => false,
+    }
+}
+
+fn ends_at(chain: &str) -> Option<OffsetDateTime> {
+    let chain = read_chain(chain.as_bytes()).ok()?;
+    CaCertificate::parse(chain.first()?.to_vec()).ok().map(|own| own.not_after)
+}
+
+/// A clock that was ahead for a moment destroys no key: as long as records of certificates are kept that have expired.
+const LINGERING: time::Duration = time::Duration::days(7);

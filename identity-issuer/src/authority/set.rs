@@ -87,7 +87,7 @@ pub(crate) struct Imported {
 }
 
 /// Certificates of an issuer are a few; what is beyond that is a mistake.
-const MOST: usize = 32;
+pub(crate) const MOST: usize = 32;
 
 impl Authorities {
     /// Opens all keys, and makes one where there is none yet. What the chains are worth is judged under the bundle as it is now.
@@ -97,7 +97,12 @@ impl Authorities {
         for entry in &journal.authorities {
             let damaged = |what: &str| AuthorityError::Journal { path: place.journal.clone(), what: what.to_owned() };
             let name = KeyName::parse(&entry.key).ok_or_else(|| damaged("it names a key as no key is named"))?;
-            let key = place.custody.open(&name)?;
+            let key = match place.custody.open(&name) {
+                Ok(key) => key,
+                // It was destroyed when it was over, and then the journal could not be written.
+                Err(CustodyError::Gone { .. }) if entry.is_over(clock.now()) => continue,
+                Err(error) => return Err(error.into()),
+            };
             members.push(Member {
                 request: request_of(&place.trust_domain, &key, entry.stage)?,
                 key,
@@ -254,7 +259,7 @@ impl Authorities {
 
     /// It is on record as revoked: nothing that it has signed is good any more.
     pub(crate) fn revoke(&self, name: &KeyName) -> Result<(), StepError> {
-        self.change(|kept, now| {
+        self.change::<_, StepError>(|kept, now| {
             let member = find(&mut kept.members, name)?;
             match member.stage {
                 stage @ Stage::Active => Err(StepError::Stage { name: name.clone(), stage, wanted: Stage::Tainted }),
@@ -263,27 +268,21 @@ impl Authorities {
                     Ok(())
                 }
             }
-        })
+        })?;
+        // Where it waited for a certificate, it does no more.
+        Ok(self.write_requests()?)
     }
 
     pub(crate) fn inspect<T>(&self, look: impl FnOnce(&Kept) -> T) -> T {
         look(&self.kept())
     }
 
-    /// Forgets those whose certificates are over, and destroys their keys.
+    /// Forgets those whose certificates have long been over, and destroys their keys.
     pub(crate) fn sweep(&self) -> Result<(), StepError> {
         let now = self.0.clock.now();
-        let is_over = |member: &Member| {
-            match member.stage {
-                Stage::Retired | Stage::Tainted => member.ends_at().is_some_and(|end| end < now),
-                // One without a certificate signs nothing, and will not.
-                Stage::Revoked => member.ends_at().is_none_or(|end| end < now),
-                Stage::Requested | Stage::Prepared | Stage::Active => false,
-            }
-        };
-        let over: Vec<_> = self.kept().members.iter().filter(|member| is_over(member)).map(Member::name).collect();
+        let over: Vec<_> = self.kept().members.iter().filter(|member| member.is_over(now)).map(Member::name).collect();
         for name in over {
-            // It is tried again as long as it stands in the journal.
+            // It is tried again as long as it stands in the journal, also after a restart.
             self.0.place.custody.destroy(&name).map_err(AuthorityError::from)?;
             self.change(|kept, _| {
                 kept.members.retain(|member| member.name() != name);
@@ -306,8 +305,12 @@ impl Authorities {
                 Err(error) => {
                     let reason = format!("the certificate of authority {} {error}", member.name());
                     tracing::warn!(reason, stage = member.stage.label(), "authority not usable");
-                    if member.stage == Stage::Active {
-                        self.keep_waiting(AuthorityState::Refused { reason });
+                    match member.stage {
+                        Stage::Active => self.keep_waiting(AuthorityState::Refused { reason }),
+                        // It is not ready to follow any more.
+                        Stage::Prepared => member.authority = None,
+                        // They sign their lists as before.
+                        Stage::Requested | Stage::Retired | Stage::Tainted | Stage::Revoked => {}
                     }
                 }
             }
@@ -474,12 +477,55 @@ mod tests {
         assert_eq!(authorities.all().len(), 2, "it is good until it expires");
         drop(authorities);
 
+        // Nor at once: a clock may be ahead for a moment.
         clock.set(now + 2 * day);
+        let authorities = open();
+        authorities.sweep().unwrap();
+        assert_eq!(authorities.all().len(), 2);
+        drop(authorities);
+
+        clock.set(now + 9 * day);
         let authorities = open();
         authorities.sweep().unwrap();
         assert_eq!(authorities.name(), Some(keys[1].name()));
         assert_eq!(authorities.all().len(), 1);
         assert!(matches!(custody.open(&keys[0].name()), Err(CustodyError::Gone { .. })));
         custody.open(&keys[1].name()).unwrap();
+    }
+
+    #[test]
+    fn an_issuer_that_stopped_between_a_keys_end_and_the_journal_starts_and_one_whose_key_is_lost_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
+        let (clock, root) = (ManualClock::new(now), Root::new("example.org", now));
+        let custody = Arc::new(Memory::default());
+        let open = || {
+            let place = Place {
+                trust_domain: "example.org".parse().unwrap(),
+                custody: Arc::clone(&custody) as Arc<dyn Custody>,
+                journal: folder.path().join("authorities.json"),
+                request: folder.path().join("authority.csr"),
+                path_length: 0,
+            };
+            Authorities::open(place, Some(&root.bundle()), clock.shared())
+        };
+        let authorities = open().unwrap();
+        authorities.request(2).unwrap();
+        let keys: Vec<_> = authorities.all().into_iter().map(|member| member.key).collect();
+        let day = Duration::from_secs(86_400);
+        for key in &keys {
+            authorities.import(root.sign(key, now, day).as_bytes(), &root.bundle()).unwrap();
+        }
+        authorities.change(|kept, now| kept.activate(&keys[1].name(), now)).unwrap();
+        drop(authorities);
+        custody.destroy(&keys[0].name()).unwrap();
+        let gone = |opened: Result<Authorities, AuthorityError>| {
+            matches!(opened, Err(AuthorityError::Custody(CustodyError::Gone { .. })))
+        };
+        assert!(gone(open()), "it still signs its lists");
+        clock.set(now + 9 * day);
+        assert_eq!(open().unwrap().all().len(), 1);
+        custody.destroy(&keys[1].name()).unwrap();
+        assert!(gone(open()), "it is the one that signs");
     }
 }

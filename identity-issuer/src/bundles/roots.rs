@@ -6,12 +6,13 @@ use serde::{Deserialize, Serialize};
 use signet_identity::TrustBundle;
 
 use super::{bounded, read};
+use crate::pem_files;
 
 /// Kept in the issuer's state folder.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Roots {
-    /// PEM, a certificate each.
+    /// PEM, a bundle each.
     added: Vec<String>,
     /// As [`fingerprint`] names them.
     withdrawn: Vec<String>,
@@ -36,6 +37,12 @@ impl Roots {
     pub(crate) fn withdraw(&mut self, names: &[String]) {
         let new: Vec<_> = names.iter().filter(|name| !self.withdrawn.contains(name)).cloned().collect();
         self.withdrawn.extend(new);
+        // What adds nothing any more need not be kept.
+        let Self { added, withdrawn } = self;
+        added.retain(|pem| {
+            let roots = pem_files::decode(pem_files::CERTIFICATE, pem.as_bytes()).unwrap_or_default();
+            roots.into_iter().any(|root| !withdrawn.contains(&fingerprint(&root.into())))
+        });
     }
 
     /// What is trusted by the file and by what was changed since. Where that would be nothing, or too much, it is the file alone.

@@ -6,17 +6,14 @@
 
 use std::collections::BTreeMap;
 
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use signet_identity::{BundleSet, TrustBundle};
 use time::OffsetDateTime;
-use x509_parser::prelude::FromDer as _;
-use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::read;
 use crate::authority::custody;
-use crate::authority::{Authority, CaCertificate, IntermediateError, KeyName, check_peer, read_chain};
+use crate::authority::{Authority, IntermediateError, KeyName, MOST_AUTHORITIES, check_peer, read_chain};
 use crate::jwt::{JwksError, JwtAuthorities, JwtBundles};
 use crate::store::{SignedBundles, StoreError};
 use crate::utc::{microseconds, of_microseconds};
@@ -67,9 +64,6 @@ struct Written {
     jwt: BTreeMap<String, serde_json::Value>,
 }
 
-/// Of one issuer.
-const MOST_AUTHORITIES: usize = 16;
-
 /// What is signed in the end: the form of RFC 8446 §4.4.3, so that no signature of a certificate passes for it, nor the other way.
 fn to_be_signed(text: &str) -> Vec<u8> {
     custody::statement("signet issuer bundles v1", text.as_bytes())
@@ -106,7 +100,9 @@ impl Statement {
         if KeyName::of(&signer.spki).as_str() != *issuer {
             return Err(StatementError::OtherIssuer);
         }
-        verify_signature(&signer, &to_be_signed(statement), signature)?;
+        if !signer.has_signed(&to_be_signed(statement), signature) {
+            return Err(StatementError::Signature);
+        }
         let written: Written = serde_json::from_str(statement).map_err(|_| StatementError::Malformed)?;
         if written.issuer != *issuer {
             return Err(StatementError::OtherIssuer);
@@ -146,12 +142,6 @@ impl Statement {
     pub(crate) fn is_believed(&self, own: &TrustBundle, now: OffsetDateTime) -> bool {
         check_peer(self.signed.chain.as_bytes(), own, now).is_ok()
     }
-}
-
-fn verify_signature(signer: &CaCertificate, message: &[u8], signature: &[u8]) -> Result<(), StatementError> {
-    let (_, spki) = SubjectPublicKeyInfo::from_der(&signer.spki).map_err(|_| StatementError::Signature)?;
-    let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &spki.subject_public_key.data);
-    key.verify(message, signature).map_err(|_| StatementError::Signature)
 }
 
 #[cfg(test)]
