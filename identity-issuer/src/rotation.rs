@@ -133,6 +133,7 @@ impl Rotations {
     /// Begins it, unless only the plan is wanted; or has one that is under way wait for nobody.
     pub(crate) fn begin(&self, wanted: &Wanted, actor: &Actor, comment: &str, hurry: bool) -> Result<(), BeginError> {
         let change = self.0.root_change(wanted)?;
+        let ready = self.0.ready();
         self.0.authorities.change(|kept, now| {
             let overridden_by = hurry.then(|| actor.as_str().to_owned());
             if let Some(rotation) = &mut kept.rotation {
@@ -151,7 +152,7 @@ impl Rotations {
                 rotation.overridden_by = overridden_by;
                 return Ok(());
             }
-            let successor = successor(kept, wanted)?;
+            let successor = successor(kept, &ready, wanted)?;
             if let Wanted::Root(roots) = wanted {
                 kept.roots.add(roots);
             }
@@ -171,9 +172,10 @@ impl Rotations {
     /// Whether it could begin.
     pub(crate) fn check(&self, wanted: &Wanted) -> Result<(), BeginError> {
         self.0.root_change(wanted)?;
+        let ready = self.0.ready();
         self.0.authorities.inspect(|kept| match kept.rotation {
             Some(_) => Err(BeginError::UnderWay),
-            None => match successor(kept, wanted) {
+            None => match successor(kept, &ready, wanted) {
                 // A plan says how there comes to be one.
                 Ok(_) | Err(BeginError::NoSuccessor) => Ok(()),
                 Err(error) => Err(error),
@@ -188,13 +190,17 @@ impl Rotations {
 
     /// The authority that comes next, by the rotation that is under way or that could be.
     pub(crate) fn successor(&self) -> Option<Member> {
-        let rotation = self.under_way();
-        let members = self.0.authorities.all();
-        match rotation.as_ref().map(|rotation| &rotation.successor) {
-            Some(Some(name)) => members.into_iter().find(|member| member.name().as_str() == name),
-            Some(None) => None,
-            None => members.into_iter().find(|member| member.stage == Stage::Prepared),
+        match self.under_way() {
+            Some(Rotation { successor, .. }) => {
+                self.0.authorities.all().into_iter().find(|member| successor.as_deref() == Some(member.name().as_str()))
+            }
+            None => self.ready().into_iter().next(),
         }
+    }
+
+    /// Those that could follow the one that signs, in the order in which their keys were made.
+    pub(crate) fn ready(&self) -> Vec<Member> {
+        self.0.ready()
     }
 
     pub(crate) async fn acknowledgements(&self) -> Result<Acknowledgements, StoreError> {
@@ -219,14 +225,14 @@ pub(crate) enum TaintError {
     Store(#[from] StoreError),
 }
 
-fn successor(kept: &Kept, wanted: &Wanted) -> Result<Option<KeyName>, BeginError> {
+fn successor(kept: &Kept, ready: &[Member], wanted: &Wanted) -> Result<Option<KeyName>, BeginError> {
     kept.active().ok_or(BeginError::NoAuthority)?;
-    let prepared = |member: &&Member| member.stage == Stage::Prepared && member.authority.is_some();
-    let mut prepared = kept.members.iter().filter(prepared);
+    let is_ready = |member: &&Member| kept.get(&member.name()).is_some_and(|kept| kept.stage == Stage::Prepared);
+    let mut ready = ready.iter().filter(is_ready);
     match wanted {
-        Wanted::Authority(None) => prepared.next().map(Member::name).map(Some).ok_or(BeginError::NoSuccessor),
+        Wanted::Authority(None) => ready.next().map(Member::name).map(Some).ok_or(BeginError::NoSuccessor),
         Wanted::Authority(Some(name)) => {
-            let found = prepared.find(|member| member.name() == *name).map(Member::name).map(Some);
+            let found = ready.find(|member| member.name() == *name).map(Member::name).map(Some);
             found.ok_or_else(|| BeginError::NotPrepared(name.to_string()))
         }
         // Nothing is signed by it yet.
@@ -244,7 +250,18 @@ impl Parts {
         if from.is_empty() {
             return Err(BeginError::Root("it is the only root already".to_owned()));
         }
+        // Both at once are what is trusted for a while.
+        let others = roots.authorities().iter().filter(|root| !trusted.authorities().contains(root));
+        let both = trusted.authorities().iter().chain(others).cloned().collect();
+        bundles::bounded(self.trust_domain.clone(), both).map_err(BeginError::Root)?;
         Ok(Some(RootChange { to, from, tainted: false }))
+    }
+
+    /// Prepared, and believed by whoever trusts our own bundle now.
+    fn ready(&self) -> Vec<Member> {
+        let bundle = self.own_bundle();
+        let is_ready = |member: &Member| member.stage == Stage::Prepared && self.is_under(member, bundle.as_ref());
+        self.authorities.all().into_iter().filter(is_ready).collect()
     }
 
     fn own_bundle(&self) -> Option<TrustBundle> {

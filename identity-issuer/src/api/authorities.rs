@@ -12,9 +12,7 @@ use time::OffsetDateTime;
 use tonic::Status;
 
 use super::{comment, report, store_status, timestamp};
-use crate::authority::{
-    Authorities, Authority, AuthorityError, ImportError, KeyName, Member, Rotation, Stage, StepError,
-};
+use crate::authority::{Authorities, Authority, AuthorityError, ImportError, KeyName, Member, Rotation, StepError};
 use crate::policy::Actor;
 use crate::rotation::{BeginError, Missing, Rotations, StepState, TaintError, Wanted};
 use crate::store::Store;
@@ -41,9 +39,7 @@ impl AuthorityCalls {
 
     /// How many are ready to follow it.
     pub(super) fn successors(&self) -> u32 {
-        let ready = |member: &&Member| member.stage == Stage::Prepared && member.authority.is_some();
-        let ready = self.authorities().inspect(|kept| kept.members.iter().filter(ready).count());
-        u32::try_from(ready).unwrap_or(u32::MAX)
+        u32::try_from(self.rotations.ready().len()).unwrap_or(u32::MAX)
     }
 
     fn authorities(&self) -> &Authorities {

@@ -41,7 +41,7 @@ pub(super) async fn steps(parts: &Parts, wanted: Option<&Wanted>) -> Result<Vec<
         };
         all.push((format!("an authority is signed by it{waits}"), successor.is_some()));
     }
-    if change.is_none() && !parts.authorities.all().iter().any(|member| member.stage == Stage::Prepared) && !is_active {
+    if change.is_none() && parts.ready().is_empty() && !is_active {
         all.push(("a successor is signed (`signet ca csr`, `signet ca sign`, `signet ca import`)".to_owned(), false));
     }
     let connected = acknowledgements.connected;

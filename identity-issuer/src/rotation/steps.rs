@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::{Parts, TaintError};
-use crate::authority::{AuthorityError, KeyName, Member, RootChange, Rotation, Stage, StepError, check_is_under};
+use crate::authority::{AuthorityError, Kept, KeyName, Member, RootChange, Rotation, Stage, StepError, check_is_under};
 use crate::store::{NewRenewalRequest, StoreError, Whose};
 use crate::utc::{microseconds, of_microseconds};
 
@@ -50,39 +50,72 @@ impl Parts {
 
     /// Makes the next step, if it can be made.
     pub(super) async fn advance(&self) -> Result<(), AdvanceError> {
+        // As an issuer starts, nothing can be judged for a moment.
+        if self.own_bundle().is_none() {
+            return Ok(());
+        }
         let Some(rotation) = self.authorities.rotation() else { return self.begin_in_time().await };
         let successor = match &rotation.successor {
             Some(name) => KeyName::parse(name),
             None => return self.find_successor(&rotation).await,
         };
-        let members = self.authorities.all();
-        let stage = members.iter().find(|member| Some(member.name()) == successor).map(|member| member.stage);
-        match (stage, successor, &rotation.root) {
-            (Some(Stage::Prepared), Some(name), root) => self.activate(&rotation, &name, root.is_some()).await,
-            (Some(Stage::Active), _, Some(change)) if !change.tainted => self.taint_before(change).await,
-            (Some(Stage::Active), _, Some(change)) => self.withdraw(&rotation, change).await,
-            // Nothing is left of it.
-            _ => Ok(self.authorities.change(|kept, _| {
-                kept.rotation = None;
-                Ok::<_, AuthorityError>(())
-            })?),
+        let is_it = |member: &Member| Some(member.name()) == successor;
+        let active = self.authorities.active().map(|active| active.name());
+        match (&successor, &rotation.root) {
+            (Some(name), root) if self.ready().iter().any(is_it) => {
+                self.activate(&rotation, name, root.is_some()).await
+            }
+            (Some(_), Some(change)) if active == successor => match change.tainted {
+                false => self.taint_before(&rotation, change).await,
+                true => self.withdraw(&rotation, change).await,
+            },
+            _ => self.give_up_successor(&rotation),
         }
+    }
+
+    /// Changes what is kept as a step of this rotation; false where it was given up, hurried or replaced meanwhile: the next look sees to that.
+    fn step<E: From<AuthorityError>>(
+        &self,
+        rotation: &Rotation,
+        act: impl FnOnce(&mut Kept, OffsetDateTime) -> Result<(), E>,
+    ) -> Result<bool, E> {
+        self.authorities.change(|kept, now| match kept.rotation.as_ref() == Some(rotation) {
+            true => act(kept, now).map(|()| true),
+            false => Ok(false),
+        })
+    }
+
+    /// It was revoked, or has expired while it waited. Of a rotation of the root, another one may follow.
+    fn give_up_successor(&self, rotation: &Rotation) -> Result<(), AdvanceError> {
+        let is_given_up = self.step(rotation, |kept, _| {
+            match &mut kept.rotation {
+                Some(rotation) if rotation.root.as_ref().is_some_and(|change| !change.tainted) => {
+                    (rotation.successor, rotation.told_at) = (None, None);
+                }
+                rotation => *rotation = None,
+            }
+            Ok::<_, AuthorityError>(())
+        })?;
+        if is_given_up {
+            let successor = rotation.successor.as_deref();
+            tracing::warn!(successor, "the authority that was to follow cannot sign: it is given up");
+        }
+        Ok(())
     }
 
     /// Of a rotation of the root: the first one that is ready under the new one. Until there is one, a request for it waits.
     async fn find_successor(&self, rotation: &Rotation) -> Result<(), AdvanceError> {
         let Some(change) = &rotation.root else { return Ok(()) };
         let roots = self.only(&change.to);
-        let members = self.authorities.all();
-        let is_ready = |member: &&Member| member.stage == Stage::Prepared && self.is_under(member, roots.as_ref());
-        let mut ready = members.iter().filter(is_ready);
-        let Some(successor) = ready.next().map(Member::name) else { return self.keep_request().await };
-        Ok(self.authorities.change(|kept, _| {
+        let mut ready = self.ready().into_iter().filter(|member| self.is_under(member, roots.as_ref()));
+        let Some(successor) = ready.next() else { return self.keep_request().await };
+        self.step(rotation, |kept, _| {
             if let Some(rotation) = &mut kept.rotation {
-                rotation.successor = Some(successor.to_string());
+                rotation.successor = Some(successor.name().to_string());
             }
             Ok::<_, AuthorityError>(())
-        })?)
+        })?;
+        Ok(())
     }
 
     async fn keep_request(&self) -> Result<(), AdvanceError> {
@@ -97,31 +130,35 @@ impl Parts {
     async fn begin_in_time(&self) -> Result<(), AdvanceError> {
         let Some(active) = self.authorities.active() else { return Ok(()) };
         let (life, left) = (active.not_after() - active.not_before(), active.not_after() - self.clock.now());
-        let prepared = |member: &Member| member.stage == Stage::Prepared && member.authority.is_some();
-        let has_successor = self.authorities.all().iter().any(prepared);
-        match has_successor {
-            true if left * LAST_PART < life => {
-                let now = microseconds(self.clock.now());
-                let name = self.authorities.all().into_iter().find(prepared).map(|member| member.name());
-                tracing::info!(
-                    successor = name.as_ref().map(KeyName::as_str),
-                    "the authority gives way to the next one"
-                );
-                Ok(self.authorities.change(|kept, _| {
+        // One that ends with it, or before, is no way out.
+        let outlives =
+            |member: &Member| member.authority.as_ref().is_some_and(|next| next.not_after() > active.not_after());
+        match self.ready().into_iter().find(outlives) {
+            Some(next) if left * LAST_PART < life => {
+                let name = next.name();
+                let has_begun = self.authorities.change(|kept, now| {
+                    // An operator may have been quicker.
+                    if kept.rotation.is_some() {
+                        return Ok(false);
+                    }
                     kept.rotation = Some(Rotation {
-                        successor: name.map(|name| name.to_string()),
+                        successor: Some(name.to_string()),
                         root: None,
-                        begun_at: now,
+                        begun_at: microseconds(now),
                         actor: "issuer".to_owned(),
                         comment: "a quarter of the authority's life is left".to_owned(),
                         overridden_by: None,
                         told_at: None,
                     });
-                    Ok::<_, AuthorityError>(())
-                })?)
+                    Ok::<_, AuthorityError>(true)
+                })?;
+                if has_begun {
+                    tracing::info!(successor = name.as_str(), "the authority gives way to the next one");
+                }
+                Ok(())
             }
-            false if left * 2 < life => self.keep_request().await,
-            true | false => Ok(()),
+            None if left * 2 < life => self.keep_request().await,
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -132,12 +169,13 @@ impl Parts {
         }
         let now = self.clock.now();
         let Some(told_at) = rotation.told_at.and_then(of_microseconds) else {
-            return Ok(self.authorities.change(|kept, now| {
+            self.step(rotation, |kept, now| {
                 if let Some(rotation) = &mut kept.rotation {
                     rotation.told_at = Some(microseconds(now));
                 }
                 Ok::<_, AuthorityError>(())
-            })?);
+            })?;
+            return Ok(());
         };
         // Those who were waited for before a restart are not connected at once.
         if self.resumes && self.began.elapsed() < RECONNECTING && rotation.overridden_by.is_none() {
@@ -153,21 +191,22 @@ impl Parts {
             None if self.is_at_its_end(now) => Some("issuer: the authority in force expires soon".to_owned()),
             None => return Ok(()),
         };
-        self.authorities.change(|kept, now| {
+        let is_made = self.step(rotation, |kept, now| {
             kept.activate(name, now)?;
-            match &mut kept.rotation {
-                // What nobody wanted but the issuer counts for this step alone.
-                Some(_) if goes_on => {}
-                rotation => *rotation = None,
+            // What nobody wanted but the issuer counts for this step alone.
+            if !goes_on {
+                kept.rotation = None;
             }
             Ok::<_, StepError>(())
         })?;
-        let (connected, missing) = (acknowledgements.connected, acknowledgements.missing.len());
-        tracing::info!(
-            target: signet_process::logging::ADMINISTRATION,
-            actor = rotation.actor, action = "Rotate", target = %name, comment = rotation.comment, overridden_by, connected, missing,
-            outcome = "the authority is active", "administration"
-        );
+        if is_made {
+            let (connected, missing) = (acknowledgements.connected, acknowledgements.missing.len());
+            tracing::info!(
+                target: signet_process::logging::ADMINISTRATION,
+                actor = rotation.actor, action = "Rotate", target = %name, comment = rotation.comment, overridden_by, connected, missing,
+                outcome = "the authority is active", "administration"
+            );
+        }
         Ok(())
     }
 
@@ -179,7 +218,8 @@ impl Parts {
     }
 
     /// What was signed under the roots before is renewed.
-    async fn taint_before(&self, change: &RootChange) -> Result<(), AdvanceError> {
+    async fn taint_before(&self, rotation: &Rotation, change: &RootChange) -> Result<(), AdvanceError> {
+        *self.unneeded.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let to = self.only(&change.to);
         for member in self.authorities.all() {
             if member.stage == Stage::Retired && !self.is_under(&member, to.as_ref()) {
@@ -189,14 +229,15 @@ impl Parts {
         let is_unusable = |member: &Member| member.stage == Stage::Prepared && !self.is_under(member, to.as_ref());
         let members = self.authorities.all();
         let unusable: Vec<_> = members.iter().filter(|member| is_unusable(member)).map(Member::name).collect();
-        Ok(self.authorities.change(|kept, now| {
+        self.step(rotation, |kept, now| {
             // Those that were to follow below the root before have signed nothing, and will not.
             kept.give_up(&unusable, now);
             if let Some(change) = kept.rotation.as_mut().and_then(|rotation| rotation.root.as_mut()) {
                 change.tainted = true;
             }
             Ok::<_, AuthorityError>(())
-        })?)
+        })?;
+        Ok(())
     }
 
     /// Once nobody needs the roots before.
@@ -206,16 +247,18 @@ impl Parts {
             return Ok(());
         }
         let from = change.from.clone();
-        self.authorities.change(|kept, _| {
+        let is_made = self.step(rotation, |kept, _| {
             kept.roots.withdraw(&from);
             kept.rotation = None;
             Ok::<_, AuthorityError>(())
         })?;
-        tracing::info!(
-            target: signet_process::logging::ADMINISTRATION,
-            actor = rotation.actor, action = "Rotate", target = ?from, comment = rotation.comment, overridden_by = rotation.overridden_by,
-            outcome = "the roots are withdrawn", "administration"
-        );
+        if is_made {
+            tracing::info!(
+                target: signet_process::logging::ADMINISTRATION,
+                actor = rotation.actor, action = "Rotate", target = ?from, comment = rotation.comment, overridden_by = rotation.overridden_by,
+                outcome = "the roots are withdrawn", "administration"
+            );
+        }
         Ok(())
     }
 

@@ -165,6 +165,11 @@ async fn the_bundle_is_served_by_the_issuers_own_identity() {
     issuer.stop().await;
 }
 
+/// Nothing is to happen, although the issuer looks at the files in this time.
+async fn looked_at() {
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+}
+
 #[tokio::test]
 async fn a_web_certificate_is_taken_up_as_it_is_renewed_and_a_wrong_one_is_not() {
     let place =
@@ -198,12 +203,12 @@ async fn a_web_certificate_is_taken_up_as_it_is_renewed_and_a_wrong_one_is_not()
     assert!(is_served(&first).await);
     // Its key is not there yet.
     let (second, key) = make(&place);
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    looked_at().await;
     assert!(is_served(&first).await && !is_served(&second).await);
     write(&place.path("web.key"), &key);
     eventually("the next certificate", async || is_served(&second).await).await;
     write(&place.path("web.key"), "junk");
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    looked_at().await;
     assert!(is_served(&second).await);
     issuer.stop().await;
 }

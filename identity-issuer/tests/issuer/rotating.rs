@@ -100,6 +100,11 @@ fn to_next() -> What {
     What::Authority(AuthorityRotation::default())
 }
 
+/// As long as the issuer looks twice at what can be done next.
+async fn nothing_happens() {
+    tokio::time::sleep(Duration::from_millis(600)).await;
+}
+
 async fn request(issuer: &Issuer, count: u32) -> Vec<String> {
     let answer = issuer.admin().await.request_authorities(RequestAuthoritiesRequest { count }).await.unwrap();
     let requests = answer.into_inner().requests_pem;
@@ -155,7 +160,7 @@ async fn a_successor_signs_once_all_that_are_connected_would_believe_it() {
         acknowledgements.missing.iter().any(|missing| missing.refused.contains("by this clock"))
     };
     eventually("the refusal", refused).await;
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    nothing_happens().await;
     assert_eq!(issuer.stages().await, ["active", "prepared"]);
     assert_eq!(authority_of(&issuer.join("spiffe://example.org/shop/new").await), authority_of(&one));
 
@@ -200,7 +205,7 @@ async fn a_restart_goes_on_with_a_rotation_and_an_override_is_a_persons() {
     let _silent = Watcher::new(&issuer, &renewed(&issuer, &holder).await).await;
     eventually("somebody to wait for", async || issuer.status().await.acknowledgements.unwrap().connected == 1).await;
     issuer.rotate(to_next(), false).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    nothing_happens().await;
     assert_eq!(issuer.stages().await, ["retired", "prepared", "active"]);
     issuer.rotate(to_next(), true).await.unwrap();
     eventually("it did not wait", async || issuer.stages().await == ["retired", "active", "retired"]).await;
@@ -242,6 +247,46 @@ async fn whoever_says_nothing_is_waited_for_until_the_deadline_and_a_rotation_ca
     issuer.rotate(to_next(), false).await.unwrap();
     eventually("half of them do", async || issuer.stages().await == ["retired", "active"]).await;
     drop(silent);
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_successor_that_expires_while_it_waits_is_given_up_and_another_may_follow() {
+    let place = Place::new();
+    let issuer = place.serve().await;
+    let holder = issuer.join(ID).await;
+    let requests = request(&issuer, 2).await;
+    let short = sign(&place, "root", &requests[0], Duration::from_secs(5));
+    issuer.import(&(short + &sign(&place, "root", &requests[1], HOUR))).await.unwrap();
+    let keys: Vec<_> = issuer.authorities().await.into_iter().map(|authority| authority.key).collect();
+    let _silent = Watcher::new(&issuer, &holder).await;
+    eventually("somebody to wait for", async || issuer.status().await.acknowledgements.unwrap().connected == 1).await;
+    issuer.rotate(to_next(), false).await.unwrap();
+    assert_eq!(issuer.status().await.successor.unwrap().key, keys[1]);
+    eventually("it is given up", async || issuer.status().await.rotation.is_none()).await;
+    assert_eq!(issuer.stages().await, ["active", "prepared", "prepared"]);
+    assert_eq!(issuer.status().await.successor.unwrap().key, keys[2]);
+    let expired = What::Authority(AuthorityRotation { successor: keys[1].clone() });
+    assert_eq!(issuer.rotate(expired, true).await.unwrap_err().code(), Code::NotFound);
+    issuer.rotate(to_next(), true).await.unwrap();
+    eventually("the other one", async || issuer.stages().await == ["retired", "prepared", "active"]).await;
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authority_gives_way_by_itself_in_the_last_quarter_of_its_life_to_one_that_outlives_it() {
+    let place = Place::new();
+    let mut issuer = place.start_with(place.config()).await.unwrap();
+    place.sign_with("root", Duration::from_secs(24));
+    issuer.serving().await;
+    let requests = request(&issuer, 1).await;
+    // A spare that is of no use by then.
+    issuer.import(&sign(&place, "root", &requests[0], Duration::from_secs(16))).await.unwrap();
+    let asks = async || issuer.stages().await == ["active", "prepared", "requested"];
+    eventually("a request for another one", asks).await;
+    let requests = request(&issuer, 1).await;
+    issuer.import(&sign(&place, "root", &requests[0], HOUR)).await.unwrap();
+    eventually("it follows", async || issuer.stages().await == ["retired", "prepared", "active"]).await;
     issuer.stop().await;
 }
 
@@ -323,19 +368,19 @@ async fn a_root_gives_way_to_another_once_nobody_needs_it() {
     issuer.import(&sign(&place, "root", &requests[0], HOUR)).await.unwrap();
     let told = watcher.authorities().await;
     watcher.say(&told.version, "").await;
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    nothing_happens().await;
     assert_eq!(issuer.stages().await, ["active", "prepared", "requested"]);
     issuer.import(&sign(&place, "next", &requests[1], HOUR)).await.unwrap();
     let told = watcher.authorities().await;
     assert_eq!(told.authorities.len(), 3);
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    nothing_happens().await;
     assert_eq!(issuer.stages().await, ["active", "prepared", "prepared"]);
     watcher.say(&told.version, "").await;
     // The one that was to follow below the root before is given up.
     let is_over = async || issuer.stages().await == ["tainted", "tainted", "active"];
     eventually("it signs, and those before are tainted", is_over).await;
     watcher.renew_now().await;
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    nothing_happens().await;
     assert!(issuer.status().await.rotation.is_some(), "somebody has only a certificate below the root before");
     issuer.bundle = TrustBundle::from_pem("example.org".parse().unwrap(), (first + &next).as_bytes()).unwrap();
     let holder = renewed(&issuer, &holder).await;
