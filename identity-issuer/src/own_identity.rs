@@ -71,28 +71,29 @@ impl OwnIdentity {
     pub(crate) async fn keep_fresh(mut self, mut publisher: IdentityPublisher) {
         let mut authority = self.issuance.authorities().state();
         let (mut revoked, mut looked) = (self.revocations.told(), 0);
+        // Whether it is to be replaced though its time has not come: until it is.
+        let mut is_due = false;
         loop {
             let renew_at = publisher.current().svid().renew_at();
-            while self.clock.now() < renew_at {
+            while !is_due && self.clock.now() < renew_at {
                 let left = Duration::try_from(renew_at - self.clock.now()).unwrap_or_default();
                 tokio::select! {
                     () = tokio::time::sleep(left.min(ATTEMPT)) => {}
                     // Neither sender ends before what serves.
-                    Ok(()) = self.bundles.changed() => if !self.follow_bundle(&mut publisher) { break },
-                    Ok(()) = authority.changed() => if !self.is_of_authority(&publisher) { break },
+                    Ok(()) = self.bundles.changed() => is_due = !self.follow_bundle(&mut publisher),
+                    Ok(()) = authority.changed() => is_due = !self.is_of_authority(&publisher),
                     // With one that is revoked, no client would come to hear of anything.
                     Ok(()) = revoked.changed() => {
                         let serial = publisher.current().svid().serial().as_bytes().to_vec();
-                        let (is_revoked, epoch) = self.revocations.revokes(&serial, looked);
-                        looked = epoch;
-                        if is_revoked {
-                            break;
-                        }
+                        (is_due, looked) = self.revocations.revokes(&serial, looked);
                     }
                 }
             }
             match self.renew(&mut publisher).await {
-                Ok(()) => self.metrics.rotation(Rotation::Rotated),
+                Ok(()) => {
+                    is_due = false;
+                    self.metrics.rotation(Rotation::Rotated);
+                }
                 Err(error) => {
                     self.metrics.rotation(match error {
                         OwnIdentityError::Svid(_) | OwnIdentityError::Snapshot(_) => Rotation::Refused,

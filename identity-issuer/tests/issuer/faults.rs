@@ -1,6 +1,9 @@
+use signet_proto::admin::v1::Serials;
+use signet_proto::admin::v1::revoke_request::Target;
 use tonic::Code;
 
 use crate::harness::{ID, Place, attest, csr, eventually, new_key, renew};
+use crate::revoking::revoke;
 
 /// A row that points nowhere, which SQLite finds out at the commit, after all statements succeeded.
 const COMMITS_FAIL: &str = "CREATE TABLE nowhere (id INTEGER PRIMARY KEY);
@@ -29,6 +32,22 @@ async fn nothing_leaves_when_the_commit_fails() {
     place.sql("DROP TRIGGER fail_commit").await;
     attest(&mut issuer.stranger().await, &token, csr(&key)).await.unwrap();
     eventually("ready again", async || issuer.page("/ready").await.0 == 200).await;
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_own_svid_that_is_revoked_is_replaced_as_soon_as_another_can_be_had() {
+    let place = Place::new();
+    let issuer = place.serve().await;
+    let serial = place.bytes("SELECT serial FROM issued WHERE spiffe_id LIKE '%/signet/issuer'").await;
+    place.sql(COMMITS_FAIL).await;
+    revoke(&issuer, Target::Serials(Serials { serials: vec![serial] })).await.unwrap();
+    let none_failed = "signet_svid_rotations_total{result=\"failed\"} 0";
+    eventually("a renewal failed", async || !issuer.has_metric(none_failed).await).await;
+    place.sql("DROP TRIGGER fail_commit").await;
+    issuer.until_metric("signet_svid_rotations_total{result=\"rotated\"} 2").await;
+    // Those who refuse the one before follow it again.
+    issuer.join(ID).await;
     issuer.stop().await;
 }
 
