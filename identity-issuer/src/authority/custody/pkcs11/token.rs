@@ -12,6 +12,7 @@ use cryptoki::object::ObjectHandle;
 use cryptoki::session::{Session, SessionState, UserType};
 use cryptoki::slot::Slot;
 use cryptoki::types::AuthPin;
+use zeroize::Zeroizing;
 
 use super::super::KeyName;
 use super::error::{Remedy, pin_fault};
@@ -25,6 +26,8 @@ pub(super) struct Token {
     module: Arc<Module>,
     pool: Mutex<Pool>,
     returned: Condvar,
+    /// Held while the token is asked, which may hang: no other lock is taken meanwhile.
+    refused_pin: Mutex<Option<RefusedPin>>,
 }
 
 #[derive(Debug, Default)]
@@ -33,12 +36,11 @@ struct Pool {
     /// Since when those work with the token who do now, by the number that each has.
     working: BTreeMap<u64, Instant>,
     next: u64,
-    refused_pin: Option<RefusedPin>,
 }
 
 /// A PIN that the token did not take. Its `Debug` shows nothing of it: a PIN is short, and so is its digest's way back.
 struct RefusedPin {
-    sha256: Vec<u8>,
+    sha256: Zeroizing<Vec<u8>>,
     reason: &'static str,
 }
 
@@ -66,7 +68,7 @@ enum Access {
 impl Token {
     pub(super) fn new(place: TokenPlace) -> Result<Self, TokenError> {
         let module = Module::load(&place.module)?;
-        Ok(Self { place, module, pool: Mutex::default(), returned: Condvar::new() })
+        Ok(Self { place, module, pool: Mutex::default(), returned: Condvar::new(), refused_pin: Mutex::default() })
     }
 
     /// Does it in a session. When that is lost, in a new one; when that does not help, with the module begun anew.
@@ -176,8 +178,8 @@ impl Token {
         let (pin, sha256) = read_pin(path)?;
         let refused = |reason: &str| TokenError::Pin { path: path.clone(), reason: reason.to_owned() };
         // Held, so that several sessions do not try a wrong one at once.
-        let mut pool = self.lock();
-        if let Some(before) = &pool.refused_pin
+        let mut refused_pin = self.refused_pin.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = &*refused_pin
             && before.sha256 == sha256
         {
             return Err(refused(before.reason));
@@ -185,13 +187,13 @@ impl Token {
         match session.login(UserType::User, Some(&pin)) {
             // Another thread was quicker.
             Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {
-                pool.refused_pin = None;
+                *refused_pin = None;
                 Ok(())
             }
             Err(error) => Err(match pin_fault(&error) {
                 Some(reason) => {
                     tracing::error!(token = %self.place.token, reason, "the token refused the PIN");
-                    pool.refused_pin = Some(RefusedPin { sha256, reason });
+                    *refused_pin = Some(RefusedPin { sha256, reason });
                     refused(reason)
                 }
                 None => error.into(),
@@ -253,12 +255,12 @@ impl LoggedIn {
 }
 
 /// The PIN, and its SHA-256.
-fn read_pin(path: &Path) -> Result<(AuthPin, Vec<u8>), TokenError> {
+fn read_pin(path: &Path) -> Result<(AuthPin, Zeroizing<Vec<u8>>), TokenError> {
     let unreadable = |source| TokenError::PinFile { path: path.to_owned(), source };
     let text = secret_file::read(path, MAX_PIN_BYTES).map_err(unreadable)?;
     match text.lines().next().map(str::trim_end) {
         Some(pin) if !pin.is_empty() => {
-            Ok((AuthPin::new(pin.into()), digest(&SHA256, pin.as_bytes()).as_ref().to_vec()))
+            Ok((AuthPin::new(pin.into()), digest(&SHA256, pin.as_bytes()).as_ref().to_vec().into()))
         }
         _ => Err(TokenError::NoPin { path: path.to_owned() }),
     }
