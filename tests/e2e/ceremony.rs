@@ -213,6 +213,11 @@ fn the_record_is_verified_on_any_machine_and_by_openssl() {
     assert_eq!((&told["entries"], &told["certificates"]), (&3.into(), &serde_json::json!([2, 3])));
     let head = told["head"].as_str().unwrap();
     assert!(elsewhere.run(&[&verify[..], &["--head", head]].concat()).status.success());
+    // What cannot be read is not passed over.
+    let whole = fs::read_to_string(elsewhere.path("authority.pem")).unwrap();
+    fs::write(elsewhere.path("damaged.pem"), format!("{whole}{}", &whole[..200])).unwrap();
+    let damaged = elsewhere.run(&[&verify[..], &["--certificate", "damaged.pem"]].concat());
+    assert_eq!(damaged.status.code(), Some(1), "{}", String::from_utf8_lossy(&damaged.stdout));
 
     // As the page says.
     let record = fs::read_to_string(elsewhere.path("ceremonies.jsonl")).unwrap();

@@ -55,8 +55,15 @@ fn read_certificates(path: &Path) -> Result<Vec<Vec<u8>>, Failure> {
     };
     let mut text = Vec::new();
     let file = std::fs::File::open(path).map_err(|error| failure(&error))?;
-    file.take(MAX_CERTIFICATES_BYTES).read_to_end(&mut text).map_err(|error| failure(&error))?;
-    let blocks = pem::parse_many(text).map_err(|error| failure(&error))?;
+    file.take(MAX_CERTIFICATES_BYTES + 1).read_to_end(&mut text).map_err(|error| failure(&error))?;
+    if text.len() as u64 > MAX_CERTIFICATES_BYTES {
+        return Err(failure(&"is larger than what one ceremony signs"));
+    }
+    let blocks = pem::parse_many(&text).map_err(|error| failure(&error))?;
+    // One that is damaged is left out by the parser; here it would count as looked at.
+    if blocks.len() != String::from_utf8_lossy(&text).matches("-----BEGIN ").count() {
+        return Err(failure(&"holds a block that is no PEM"));
+    }
     let certificates: Vec<_> =
         blocks.into_iter().filter(|block| block.tag() == "CERTIFICATE").map(pem::Pem::into_contents).collect();
     if certificates.is_empty() { Err(failure(&"holds no certificate")) } else { Ok(certificates) }
