@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use signet_proto::admin::v1::rotate_request::What;
 use signet_proto::admin::v1::{
-    AuthorityRotation, CancelRotationRequest, GetRotationRequest, ListAuthoritiesRequest, RequestAuthoritiesRequest,
-    RootRotation, RotateRequest, RotationStatus,
+    AuthorityDetail, AuthorityRotation, CancelRotationRequest, GetRotationRequest, ListAuthoritiesRequest,
+    RequestAuthoritiesRequest, RootRotation, RotateRequest, RotationStatus, RotationStep,
 };
 use time::OffsetDateTime;
 
@@ -100,9 +100,16 @@ fn carry_out(options: &BeginOptions, what: &What, format: Format) -> Result<(), 
 fn follow(options: &IssuerOptions, format: Format) -> Result<(), Failure> {
     let is_for_people = format == Format::Table;
     let mut told = String::new();
+    let mut before = RotationStatus::default();
     loop {
         let status = get(options)?;
         if status.rotation.is_none() {
+            if before.rotation.is_some() && !is_done(&before, &status) {
+                return Err(Failure::new(
+                    "the rotation was given up: it was cancelled, or the authority that was to follow cannot sign",
+                )
+                .remedy("look at `signet get authorities` and at the log of the issuer"));
+            }
             return match is_for_people {
                 true => output::print_text(&format!("done\n{}", overview(&status))),
                 false => print(&status, format),
@@ -115,7 +122,22 @@ fn follow(options: &IssuerOptions, format: Format) -> Result<(), Failure> {
             }
             told = now;
         }
+        before = status;
         sleep(LOOK);
+    }
+}
+
+/// Whether a rotation that is no more came to its end, by how it stood when it was last seen.
+fn is_done(before: &RotationStatus, after: &RotationStatus) -> bool {
+    let key = |authority: &Option<AuthorityDetail>| authority.as_ref().map(|authority| authority.key.clone());
+    let followed = key(&before.successor).is_some() && key(&before.successor) == key(&after.active);
+    let is_last = |step: &RotationStep| step.state == "now";
+    match &before.rotation {
+        // Its last step takes seconds, unless nobody is waited for.
+        Some(rotation) if rotation.kind == "root" && rotation.overridden_by.is_empty() => {
+            followed && before.steps.last().is_some_and(is_last)
+        }
+        Some(_) | None => followed,
     }
 }
 
@@ -275,9 +297,26 @@ fn overview(status: &RotationStatus) -> String {
 
 #[cfg(test)]
 mod tests {
-    use signet_proto::admin::v1::{Acknowledgements, RotationStep, Unacknowledged};
+    use signet_proto::admin::v1::{Acknowledgements, Unacknowledged};
 
     use super::*;
+
+    #[test]
+    fn a_rotation_that_was_given_up_is_not_told_as_done() {
+        let authority = |key: &str| Some(AuthorityDetail { key: key.to_owned(), ..Default::default() });
+        let before = |kind: &str, last: &str| RotationStatus {
+            rotation: Some(signet_proto::admin::v1::Rotation { kind: kind.to_owned(), ..Default::default() }),
+            successor: authority("b"),
+            steps: vec![RotationStep { description: String::new(), state: last.to_owned() }],
+            ..Default::default()
+        };
+        let after = |active: &str| RotationStatus { active: authority(active), ..Default::default() };
+        assert!(is_done(&before("authority", "now"), &after("b")));
+        assert!(!is_done(&before("authority", "now"), &after("a")));
+        assert!(is_done(&before("root", "now"), &after("b")));
+        assert!(!is_done(&before("root", "to come"), &after("b")));
+        assert!(!is_done(&RotationStatus { successor: None, ..before("root", "now") }, &RotationStatus::default()));
+    }
 
     #[test]
     fn a_person_sees_who_is_waited_for_and_nothing_that_drives_a_terminal() {
