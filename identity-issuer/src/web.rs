@@ -14,6 +14,7 @@
 //! Whoever asks may be anybody: each route answers from memory what was made ahead, so that a request costs no signature and no query.
 
 mod answer;
+mod body;
 mod bundle;
 mod certificate;
 mod crl;
@@ -27,7 +28,6 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use http_body_util::Full;
-use hyper::body::Incoming;
 use signet_identity::PeerIdentity;
 
 pub(crate) use bundle::{BundlePage, Publisher};
@@ -41,6 +41,7 @@ use crate::crl::{Crls, Place};
 use crate::metrics::Metrics;
 pub(crate) use answer::{Document, Freshness};
 use answer::{not_allowed, text};
+use body::Unread;
 use oidc::OidcPage;
 
 pub(crate) type Answer = Response<Full<Bytes>>;
@@ -92,7 +93,7 @@ impl Site {
         }
     }
 
-    async fn answer(&self, request: &Parts, body: Incoming, peer: Option<&Arc<PeerIdentity>>) -> Answer {
+    async fn answer(&self, request: &Parts, body: Result<Bytes, Unread>, peer: Option<&Arc<PeerIdentity>>) -> Answer {
         let route = self.route(request.uri.path());
         let is_read = matches!(request.method, Method::GET | Method::HEAD);
         let answer = match (&route, &self.oidc) {

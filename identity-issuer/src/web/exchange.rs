@@ -13,17 +13,17 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::request::Parts;
 use http::{Method, StatusCode};
-use http_body_util::{BodyExt as _, Limited};
-use hyper::body::Incoming;
 use serde_json::{Map, json};
 use signet_identity::{PeerIdentity, SharedClock, TrustDomain, WorkloadId};
 use tokio::sync::watch;
 
 use super::Answer;
 use super::answer::{JSON, not_allowed, typed};
+use super::body::Unread;
 use crate::admission::{Admission, Refused};
 use crate::agents::{Agents, NoStanding};
 use crate::config::AccessTokens;
@@ -48,8 +48,6 @@ pub(crate) struct Exchange {
     pub(crate) clock: SharedClock,
 }
 
-const MAX_BODY: usize = 16 << 10;
-const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_PARAMETERS: usize = 32;
 
 const CLIENT_CREDENTIALS: &str = "client_credentials";
@@ -89,19 +87,29 @@ struct Chosen<'a> {
 }
 
 impl Exchange {
-    pub(super) async fn answer(&self, head: &Parts, body: Incoming, peer: Option<&Arc<PeerIdentity>>) -> Answer {
+    pub(super) async fn answer(
+        &self,
+        head: &Parts,
+        body: Result<Bytes, Unread>,
+        peer: Option<&Arc<PeerIdentity>>,
+    ) -> Answer {
         if head.method != Method::POST {
             return not_allowed("POST");
         }
         self.exchange(head, body, peer).await.unwrap_or_else(|error| error.answer())
     }
 
-    async fn exchange(&self, head: &Parts, body: Incoming, peer: Option<&Arc<PeerIdentity>>) -> Result<Answer, Error> {
+    async fn exchange(
+        &self,
+        head: &Parts,
+        body: Result<Bytes, Unread>,
+        peer: Option<&Arc<PeerIdentity>>,
+    ) -> Result<Answer, Error> {
         let peer = peer.filter(|peer| self.clock.now() <= peer.expires_at());
         let peer = peer.ok_or(Error::InvalidClient("a valid client certificate is needed".into()))?;
         let serial = peer.serial().as_bytes().to_vec();
         self.admission.certificate(&serial)?;
-        let asked = Asked::read(head, body, peer.id()).await?;
+        let asked = Asked::read(head, body, peer.id())?;
         let origin = self.agents.standing(peer).await?;
         if origin.attested != *peer.id() {
             return Err(Error::InvalidClient(format!("ask as {}, which was attested", origin.attested).into()));
@@ -190,16 +198,14 @@ impl Exchange {
 }
 
 impl Asked {
-    async fn read(head: &Parts, body: Incoming, caller: &WorkloadId) -> Result<Self, Error> {
+    fn read(head: &Parts, body: Result<Bytes, Unread>, caller: &WorkloadId) -> Result<Self, Error> {
         let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let media_type = content_type.split(';').next().unwrap_or_default().trim();
         if !media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
             return Err(Error::InvalidRequest("its body is not application/x-www-form-urlencoded".into()));
         }
-        let body = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await;
-        let body = body.ok().and_then(Result::ok);
-        let body = body.ok_or(Error::InvalidRequest("its body is too long, or did not come in time".into()))?;
-        Self::parse(&body.to_bytes(), caller)
+        let body = body.map_err(|unread| Error::InvalidRequest(unread.to_string().into()))?;
+        Self::parse(&body, caller)
     }
 
     fn parse(body: &[u8], caller: &WorkloadId) -> Result<Self, Error> {

@@ -22,6 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::Site;
+use super::body;
 use super::certificate::ServedCertificate;
 use crate::server::accepting::accept;
 use crate::server::line::Line;
@@ -169,6 +170,7 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
+    let body = body::read(body).await;
     Ok(site.answer(&head, body, peer.as_ref()).await)
 }
 

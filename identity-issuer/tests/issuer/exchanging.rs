@@ -1,10 +1,17 @@
 //! Access tokens for whoever holds an X.509-SVID: by policy, bound to the certificate, and refused as OAuth says.
 
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use http::Request;
+use http_body_util::StreamBody;
+use hyper::body::Frame;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 use rustls_pki_types::ServerName;
@@ -170,5 +177,27 @@ async fn nobody_gets_what_policy_does_not_give() {
 
     issuer.admin().await.ban(BanRequest { spiffe_id: ID.to_owned(), reason: String::new() }).await.unwrap();
     assert_eq!(error(&post(&issuer, Some(&cart), ask).await), (401, "invalid_client".to_owned()));
+    issuer.stop().await;
+}
+
+/// Over HTTP/2, an answer ahead of the body would reset the stream: curl tells of that and of nothing else.
+#[tokio::test]
+async fn who_is_refused_is_told_so_once_its_request_has_come_whole() {
+    let place = Place::with(CONFIGURATION);
+    let issuer = place.serve().await;
+    let tcp = TokioIo::new(TcpStream::connect(issuer.started.web.plain).await.unwrap());
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), tcp).await.unwrap();
+    tokio::spawn(connection);
+    let (say, said) = tokio::sync::mpsc::channel::<Result<Frame<Bytes>, Infallible>>(1);
+    let body = StreamBody::new(tokio_stream::wrappers::ReceiverStream::new(said));
+    let request = Request::post("http://oidc.example.org/oauth2/token").body(body).unwrap();
+    let answer = tokio::spawn(sender.send_request(request));
+    for _ in 0..20 {
+        say.send(Ok(Frame::data("scope=read&".into()))).await.expect("the server reads on");
+        // Time for an answer that comes too early; none has to come.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    drop(say);
+    assert_eq!(answer.await.unwrap().unwrap().status(), 401);
     issuer.stop().await;
 }
