@@ -10,6 +10,7 @@
 mod entry;
 mod live;
 mod revoker;
+mod signers;
 mod statement;
 
 use std::time::Duration;
@@ -18,6 +19,7 @@ pub use entry::Reason;
 pub(crate) use entry::{Entry, SerialNumber, What};
 pub(crate) use live::{Revocations, Told};
 pub(crate) use revoker::{Plan, RevokeError, Revoker};
+pub(crate) use signers::Signers;
 pub(crate) use statement::Lineage;
 
 /// How long what has expired is kept in memory: until it stood in a CRL past its end (RFC 5280 §3.3), of which there is a new one at

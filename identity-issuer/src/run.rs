@@ -208,16 +208,6 @@ impl Issuer {
             announce: announce.clone(),
         });
         let publication = Publication::new();
-        let shared_bundles = Shared::new(
-            bundles.clone(),
-            config.trust_domain.clone(),
-            store.clone(),
-            (authorities.clone(), publication.clone()),
-            metrics.clone(),
-            clock.clone(),
-        );
-        // Without them, whoever is served by this issuer would refuse those who are served by the others.
-        shared_bundles.catch_up().await.map_err(RunError::Records)?;
         let Limits { watchers, watchers_per_identity, .. } = config.limits;
         let distribution = Distribution::new((bundles.clone(), publication.clone()), watchers, watchers_per_identity);
         let distribution = if store.is_shared() { distribution.shared() } else { distribution };
@@ -233,6 +223,17 @@ impl Issuer {
             clock.clone(),
         );
         let revocations = revocations.await.map_err(RunError::Records)?;
+        let shared_bundles = Shared::new(
+            bundles.clone(),
+            config.trust_domain.clone(),
+            store.clone(),
+            (authorities.clone(), publication.clone()),
+            revocations.clone(),
+            metrics.clone(),
+            clock.clone(),
+        );
+        // Without them, whoever is served by this issuer would refuse those who are served by the others.
+        shared_bundles.catch_up().await.map_err(RunError::Records)?;
         Ok(Self {
             config,
             clock,

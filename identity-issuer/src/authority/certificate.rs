@@ -23,6 +23,10 @@ pub(crate) struct CaCertificate {
     /// SubjectPublicKeyInfo, DER.
     pub(crate) spki: Vec<u8>,
     pub(crate) key_id: Option<KeyId>,
+    /// Big endian.
+    pub(crate) serial: Vec<u8>,
+    /// Of the key that signed it, where it says so.
+    pub(crate) authority_key_id: Option<KeyId>,
     pub(crate) not_before: OffsetDateTime,
     pub(crate) not_after: OffsetDateTime,
     pub(crate) constraint: Constraint,
@@ -69,6 +73,11 @@ impl CaCertificate {
             spki: certificate.public_key().raw.to_vec(),
             key_id: certificate.iter_extensions().find_map(|extension| match extension.parsed_extension() {
                 ParsedExtension::SubjectKeyIdentifier(id) => Some(KeyId::new(id.0)),
+                _ => None,
+            }),
+            serial: certificate.raw_serial().to_vec(),
+            authority_key_id: certificate.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+                ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref().map(|id| KeyId::new(id.0)),
                 _ => None,
             }),
             not_before: certificate.validity().not_before.to_datetime(),

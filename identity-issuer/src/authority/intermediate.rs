@@ -144,17 +144,17 @@ fn check_trust_domain(certificate: &CaCertificate, expected: &TrustDomain) -> Re
     }
 }
 
-/// The authority of another issuer: its own certificate, of a chain (PEM) that leads to a root of the bundle.
+/// The chain (PEM) of another issuer's authority, its own certificate first, where it leads to a root of the bundle.
 pub(crate) fn check_peer(
     pem: &[u8],
     bundle: &TrustBundle,
     now: OffsetDateTime,
-) -> Result<CaCertificate, IntermediateError> {
-    let mut chain = parse_chain(pem)?;
-    let own = chain.remove(0);
-    check_trust_domain(&own, bundle.trust_domain())?;
-    check_path(&own, &chain, bundle, now)?;
-    Ok(own)
+) -> Result<Vec<CaCertificate>, IntermediateError> {
+    let chain = parse_chain(pem)?;
+    let (own, above) = chain.split_first().ok_or(IntermediateError::NoCertificate)?;
+    check_trust_domain(own, bundle.trust_domain())?;
+    check_path(own, above, bundle, now)?;
+    Ok(chain)
 }
 
 /// An authority's certificate and those above it, of which nothing is verified yet.

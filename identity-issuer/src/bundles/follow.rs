@@ -69,13 +69,16 @@ impl Follower {
         let mut said: Option<((BundleSet, JwtBundles), Instant)> = None;
         let mut authorities = self.authorities.changes();
         let mut jwt = self.bundles.own_jwt();
+        let mut revoked = self.shared.revoked();
         let mut complaint = Complaint::default();
         loop {
             let is_other_authority = authorities.has_changed().is_ok_and(|changed| changed);
             authorities.mark_unchanged();
             // Others may be believed by what is new in the files, or not any more; or the roots are others.
             let is_other_federated = self.federated.has_changed().is_ok_and(|changed| changed);
-            if self.look() || is_other_authority || is_other_federated {
+            let is_more_revoked = revoked.has_changed().is_ok_and(|changed| changed);
+            revoked.mark_unchanged();
+            if self.look() || is_other_authority || is_other_federated || is_more_revoked {
                 self.federated.mark_unchanged();
                 // What others say of the same trust domain may not go with it: that is told where they are united.
                 let _ = self.bundles.set_own(self.own());
@@ -106,6 +109,7 @@ impl Follower {
                 // The sender lives in `self`.
                 _ = authorities.changed() => authorities.mark_changed(),
                 _ = jwt.changed() => {}
+                _ = revoked.changed() => revoked.mark_changed(),
                 _ = self.federated.changed() => self.federated.mark_changed(),
             }
         }

@@ -12,6 +12,7 @@ use super::statement::{Statement, sign};
 use crate::authority::{Authorities, CaCertificate, KeyName, Member, Publication, check_is_under, sign_with};
 use crate::jwt::JwtBundles;
 use crate::metrics::Metrics;
+use crate::revocation::{Revocations, Told};
 use crate::store::{BundlesChange, PublishedBundles, SignedBundles, Store, StoreError};
 use crate::utc::Utc;
 
@@ -24,6 +25,8 @@ pub(crate) struct Shared {
     /// By whose keys the others know this issuer.
     authorities: Authorities,
     publication: Publication,
+    /// What says which of them are believed no more.
+    revocations: Revocations,
     /// What each of them said last. One that is on record no more has said it all the same: only `signet forget` takes it back.
     believed: Arc<Mutex<BTreeMap<String, Statement>>>,
     metrics: Metrics,
@@ -63,10 +66,12 @@ impl Shared {
         trust_domain: TrustDomain,
         store: Store,
         (authorities, publication): (Authorities, Publication),
+        revocations: Revocations,
         metrics: Metrics,
         clock: SharedClock,
     ) -> Self {
-        Self { bundles, trust_domain, store, authorities, publication, believed: Arc::default(), metrics, clock }
+        let believed = Arc::default();
+        Self { bundles, trust_domain, store, authorities, publication, revocations, believed, metrics, clock }
     }
 
     /// By which the others know this issuer.
@@ -166,10 +171,17 @@ impl Shared {
 
     fn believe(&self, record: &SignedBundles) -> Result<(), String> {
         let mut believed = self.believed();
-        let known = believed.get(&record.issuer);
-        if known.is_some_and(|known| known.is(record)) {
-            return Ok(());
+        let known = believed.get_mut(&record.issuer);
+        let is_of_revoked = |said: &mut Statement| match said.is_of_revoked(&self.revocations) {
+            true => Err("the authority that signed it, or one above it, is revoked".to_owned()),
+            false => Ok(()),
+        };
+        if let Some(known) = known
+            && known.is(record)
+        {
+            return is_of_revoked(known);
         }
+        let known = believed.get(&record.issuer);
         let own = self.bundles.own().borrow().get(&self.trust_domain).cloned();
         let own = own.ok_or_else(|| "no trust bundle".to_owned())?;
         let statement = Statement::verify(record, &own, self.clock.now());
@@ -179,30 +191,39 @@ impl Shared {
                 "what it says is older than what it said before: was the database restored from a backup?".to_owned()
             );
         }
+        let mut statement = statement.following(known);
+        let judged = is_of_revoked(&mut statement);
+        // An operator has it forgotten by its name.
         believed.insert(record.issuer.clone(), statement);
-        Ok(())
+        judged
     }
 
     /// Puts in force what is said by those who are believed now.
     pub(super) fn unite(&self) {
         let own = self.bundles.own().borrow().get(&self.trust_domain).cloned();
         let now = self.clock.now();
-        let believed = self.believed();
-        let others = believed.values().filter(|said| own.as_ref().is_some_and(|own| said.is_believed(own, now)));
-        self.bundles.set_other_jwt(others.clone().map(|said| said.jwt.clone()).collect());
-        let others = others.flat_map(|said| said.bundles.iter().cloned()).collect();
+        let mut said = self.believed();
+        let mut believed: Vec<&Statement> = Vec::new();
+        for said in said.values_mut() {
+            let is_under = own.as_ref().is_some_and(|own| said.is_believed(own, now));
+            if is_under && !said.is_of_revoked(&self.revocations) {
+                believed.push(said);
+            }
+        }
+        self.bundles.set_other_jwt(believed.iter().map(|said| said.jwt.clone()).collect());
+        let others = believed.iter().flat_map(|said| said.bundles.iter().cloned()).collect();
         let united = self.bundles.set_others(others);
         self.refused(UNION, united.err().map(|error| error.to_string()));
         self.publish_authorities(&believed, now);
     }
 
     /// Tells the clients of the authorities of all issuers, as far as they lead to a root of what is in force.
-    fn publish_authorities(&self, believed: &BTreeMap<String, Statement>, now: OffsetDateTime) {
+    fn publish_authorities(&self, believed: &[&Statement], now: OffsetDateTime) {
         let in_force = self.bundles.in_force().borrow().get(&self.trust_domain).cloned();
         let Some(in_force) = in_force else { return };
         let own = self.authorities.all().into_iter().filter(Member::is_offered);
         let own = own.filter_map(|member| member.authority.map(|authority| authority.chain().to_vec()));
-        let others = believed.values().flat_map(|said| said.authorities.iter().cloned());
+        let others = believed.iter().flat_map(|said| said.authorities.iter().cloned());
         let good = own.chain(others).filter(|chain| check_is_under(chain, &in_force, now).is_ok());
         let named = good.filter_map(|chain| {
             let own = CaCertificate::parse(chain.first()?.to_vec()).ok()?;
@@ -218,6 +239,11 @@ impl Shared {
         {
             tracing::error!(cause, source, "trust bundles are not put in force; the last good ones stay");
         }
+    }
+
+    /// Changes when there may be one that is believed no more.
+    pub(super) fn revoked(&self) -> tokio::sync::watch::Receiver<Told> {
+        self.revocations.told()
     }
 
     /// Nothing panics while it is held.

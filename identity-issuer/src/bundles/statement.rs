@@ -15,6 +15,7 @@ use super::read;
 use crate::authority::custody;
 use crate::authority::{Authority, IntermediateError, KeyName, MOST_AUTHORITIES, check_peer, read_chain};
 use crate::jwt::{JwksError, JwtAuthorities, JwtBundles};
+use crate::revocation::{Revocations, Signers};
 use crate::store::{SignedBundles, StoreError};
 use crate::utc::{microseconds, of_microseconds};
 
@@ -29,6 +30,8 @@ pub(crate) struct Statement {
     pub(crate) authorities: Vec<Vec<CertificateDer<'static>>>,
     /// The keys of JWT-SVIDs.
     pub(crate) jwt: JwtBundles,
+    /// By whose word.
+    signers: Signers,
     /// As it is on record.
     signed: SignedBundles,
 }
@@ -96,7 +99,8 @@ impl Statement {
         now: OffsetDateTime,
     ) -> Result<Self, StatementError> {
         let SignedBundles { issuer, statement, signature, chain } = record;
-        let signer = check_peer(chain.as_bytes(), own, now)?;
+        let path = check_peer(chain.as_bytes(), own, now)?;
+        let signer = path.first().ok_or(IntermediateError::NoCertificate)?;
         if KeyName::of(&signer.spki).as_str() != *issuer {
             return Err(StatementError::OtherIssuer);
         }
@@ -129,8 +133,24 @@ impl Statement {
             at: of_microseconds(written.at).ok_or(StatementError::Malformed)?,
             bundles: written.bundles.into_iter().map(bundle).collect::<Result<_, _>>()?,
             authorities,
+            signers: Signers::of(&path),
             signed: record.clone(),
         })
+    }
+
+    /// Whether its authority, or one above it, is revoked.
+    pub(crate) fn is_of_revoked(&mut self, revocations: &Revocations) -> bool {
+        self.signers.are_revoked(revocations)
+    }
+
+    /// What is known of its authority by what the same issuer said before.
+    pub(crate) fn following(self, before: Option<&Self>) -> Self {
+        match before {
+            Some(before) if before.signed.chain == self.signed.chain => {
+                Self { signers: before.signers.clone(), ..self }
+            }
+            Some(_) | None => self,
+        }
     }
 
     /// Whether it is the very one on record.

@@ -231,6 +231,61 @@ async fn whoever_writes_to_the_database_has_nobody_trust_anything() {
     one.stop().await;
 }
 
+/// As an issuer does that has heard nothing of the other for long.
+async fn revoke_authority_of(url: &str, issuer: &str) {
+    let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
+    let chain: String = sqlx::query_scalar("SELECT chain FROM issuer_bundles WHERE issuer = $1")
+        .bind(issuer)
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    let (_, pem) = x509_parser::pem::parse_x509_pem(chain.as_bytes()).unwrap();
+    let key = signet_identity::KeySha256::of(pem.parse_x509().unwrap().public_key().raw);
+    sqlx::raw_sql(
+        "INSERT INTO revocations (revoked_at, reason, actor, comment, kind, target) \
+         VALUES (0, 2, 'an administrator', '', 'authority', ''); UPDATE revocation_epoch SET epoch = epoch + 1",
+    )
+    .execute(&mut connection)
+    .await
+    .unwrap();
+    sqlx::query(
+        "INSERT INTO revoked SELECT epoch, (SELECT max(number) FROM revocations), 2, 'an id', $1, 4102444800 \
+         FROM revocation_epoch",
+    )
+    .bind(key.as_bytes().to_vec())
+    .execute(&mut connection)
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_issuer_says_whose_authority_is_revoked_is_believed_no_more() {
+    let (url, [(here, one), (there, two)]) = two().await;
+    let of_one = one.join(ID).await;
+    let has = async |issuer: &Issuer, roots| summary(&watch(issuer, &of_one).await.1) == [("example.org", roots)];
+    replace(&there.path("root/root.pem"), &(root_of(&there) + &pem_of("example.org")));
+    eventually("the first trusts what both say", async || has(&one, 3).await).await;
+    let other = published(&one).await.into_iter().find(|bundle| !bundle.own).unwrap().issuer;
+    revoke_authority_of(&url, &other).await;
+    eventually("what it said is trusted no more", async || has(&one, 2).await).await;
+    one.until_metric("signet_issuer_bundles_refused{source=\"record\"} 1").await;
+
+    // Whoever has its key goes on.
+    let more = root_of(&there) + &pem_of("example.org");
+    replace(&there.path("root/root.pem"), &more);
+    let says_so = async || published(&two).await.iter().any(|said| said.own && said.x509_authorities == 3);
+    eventually("it says more", says_so).await;
+    let is_heard = async || published(&one).await.iter().any(|said| !said.own && said.x509_authorities == 3);
+    eventually("the first has heard it", is_heard).await;
+    assert!(has(&one, 2).await);
+    one.stop().await;
+    // Nor is it believed from the first moment on of one that starts.
+    let one = here.serve().await;
+    one.until_metric("signet_issuer_bundles_refused{source=\"record\"} 1").await;
+    assert!(has(&one, 2).await);
+    tokio::join!(one.stop(), two.stop());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_is_to_renew_is_told_so_by_another_issuer_and_after_a_restart() {
     let url = signet_test_postgres::shared().database();
