@@ -101,7 +101,6 @@ impl RevocationSet {
         self.0.iter()
     }
 
-    /// Without what has expired, where that is worth the effort.
     /// Whether an authority's chain, its own certificate first, leads to a root of its trust domain's bundle, and none of it is revoked.
     pub(crate) fn check_authority(
         &self,
@@ -115,6 +114,7 @@ impl RevocationSet {
         chain::signer_key(chain, bundle, self.get(trust_domain), now).map(drop)
     }
 
+    /// Without what has expired, where that is worth the effort.
     pub(crate) fn forgetting(self, now: OffsetDateTime) -> Self {
         let forgetful = |(domain, known): (&TrustDomain, &Revocations)| Some((domain.clone(), known.forgetting(now)?));
         let changed: Vec<_> = self.0.iter().filter_map(forgetful).collect();

@@ -23,6 +23,8 @@ const MAX_SIGNATURE_BYTES: usize = 80;
 const MAX_ENTRIES_OF_A_STATEMENT: usize = 16_384;
 /// Of one trust domain: 250 MB of serial numbers.
 const MAX_ENTRIES: usize = 10_000_000;
+/// No row of numbers is longer: it is kept in a database, as 64 bits with a sign.
+const MAX_EPOCH: u64 = i64::MAX as u64;
 /// Whose certificates are revoked one by one.
 const MAX_AUTHORITIES: usize = 4_096;
 const MAX_KEY_ID_BYTES: usize = 64;
@@ -122,6 +124,8 @@ pub enum RevocationError {
     GoesBack { epoch: u64, known: u64 },
     #[error("the statement begins after {after}, so that what is between {known} and that would be missed")]
     WouldMiss { after: u64, known: u64 },
+    #[error("the statement leaps from {from} to {epoch}; no statement is of more than 16,777,216 revocations")]
+    Leaps { from: u64, epoch: u64 },
     #[error("the statement is of another database and does not begin at its beginning, but after {after}")]
     OtherLineage { after: u64 },
 }
@@ -193,12 +197,16 @@ impl RevocationSet {
 }
 
 impl RevocationStatement {
+    /// How many numbers one statement goes on at most, of which most may have expired: none uses up those that there are, so that
+    /// nothing could come after it.
+    pub const MAX_EPOCHS: u64 = 1 << 24;
+
     /// How far all is known with this statement, if nothing is missed and nothing forgotten with it.
     fn position(&self, known: Option<&Revocations>) -> Result<Position, RevocationError> {
         let Self { after, epoch, latest, .. } = *self;
         let malformed = |what| RevocationError::Malformed { what };
         let lineage = self.lineage[..].try_into().map_err(|_| malformed("lineage"))?;
-        if !(after <= epoch && epoch <= latest) {
+        if !(after <= epoch && epoch <= latest && latest <= MAX_EPOCH) {
             return Err(malformed("row of numbers"));
         }
         match known.map(|known| known.position) {
@@ -214,6 +222,9 @@ impl RevocationStatement {
             Some(_) if after > 0 => return Err(RevocationError::OtherLineage { after }),
             None if after > 0 => return Err(RevocationError::WouldMiss { after, known: 0 }),
             Some(_) | None => {}
+        }
+        if epoch - after > Self::MAX_EPOCHS {
+            return Err(RevocationError::Leaps { from: after, epoch });
         }
         Ok(Position { lineage, epoch })
     }

@@ -152,10 +152,31 @@ fn what_goes_back_or_leaves_a_gap_is_refused() {
     assert_eq!(with(&known, statement(10, 12, 12)).unwrap_err(), RevocationError::WouldMiss { after: 10, known: 9 });
     let nothing = RevocationSet::default();
     assert_eq!(with(&nothing, statement(1, 1, 1)).unwrap_err(), RevocationError::WouldMiss { after: 1, known: 0 });
-    for (after, epoch, latest) in [(2, 1, 9), (0, 9, 8), (u64::MAX, 0, 0)] {
+    for (after, epoch, latest) in [(2, 1, 9), (0, 9, 8), (u64::MAX, 0, 0), (0, 1, u64::MAX), (0, 1, 1 << 63)] {
         let malformed = RevocationError::Malformed { what: "row of numbers" };
         assert_eq!(with(&nothing, statement(after, epoch, latest)).unwrap_err(), malformed);
     }
+}
+
+#[test]
+fn no_statement_uses_up_the_numbers_that_there_are() {
+    let most = RevocationStatement::MAX_EPOCHS;
+    let known = with(&RevocationSet::default(), statement(0, 9, 9)).unwrap();
+    for last in [i64::MAX as u64, 10 + most] {
+        let refused = with(&known, statement(9, last, last)).unwrap_err();
+        assert_eq!(refused, RevocationError::Leaps { from: 9, epoch: last });
+    }
+    // Nor by another database.
+    let other = RevocationStatement { lineage: b"lineage2".to_vec(), ..statement(0, most + 1, most + 1) };
+    assert_eq!(with(&known, other).unwrap_err(), RevocationError::Leaps { from: 0, epoch: most + 1 });
+    let refused = with(&known, statement(9, u64::MAX, u64::MAX)).unwrap_err();
+    assert_eq!(refused, RevocationError::Malformed { what: "row of numbers" });
+    // A long row of which most has expired is told in parts.
+    let part = with(&known, statement(9, 9 + most, i64::MAX as u64)).unwrap();
+    assert_eq!(
+        with(&part, statement(9 + most, 10 + most, 10 + most)).unwrap().get(&domain()).unwrap().epoch(),
+        10 + most
+    );
 }
 
 #[test]
