@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{GaugeVec, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 use time::OffsetDateTime;
 
 use crate::admission::Limit;
@@ -28,6 +30,7 @@ pub(crate) struct Metrics {
     keys_out_of_reach: IntGauge,
     bundles_refused: IntGaugeVec,
     shed: IntCounterVec,
+    revocations_lost: IntCounter,
     crl_next_update: IntGaugeVec,
     crl_failures: IntCounterVec,
     web_requests: IntCounterVec,
@@ -137,6 +140,11 @@ impl Metrics {
             &["limit"],
         )?;
         Limit::ALL.iter().for_each(|limit| drop(shed.with_label_values(&[limit.label()])));
+        let revocations_lost = IntCounter::new(
+            "signet_issuer_revocations_lost_total",
+            "Streams of clients that know of revocations which are not on record any more.",
+        )?;
+        registry.register(Box::new(revocations_lost.clone()))?;
         Ok(Self {
             issued,
             issue_duration,
@@ -164,6 +172,7 @@ impl Metrics {
             )?,
             bundles_refused,
             shed,
+            revocations_lost,
             bundle_refreshed_at,
             federation_refused,
             crl_next_update,
@@ -199,6 +208,11 @@ impl Metrics {
     /// When the key that signs tokens ends.
     pub(crate) fn jwt_key(&self, ends: Option<OffsetDateTime>) {
         self.jwt_key_expires_at.set(ends.map_or(0, OffsetDateTime::unix_timestamp));
+    }
+
+    /// A client knows more than the record does.
+    pub(crate) fn revocations_lost(&self) {
+        self.revocations_lost.inc();
     }
 
     pub(crate) fn federation_refreshed(&self, trust_domain: &str, at: OffsetDateTime) {

@@ -17,10 +17,10 @@ use std::time::Duration;
 
 pub use entry::Reason;
 pub(crate) use entry::{Entry, SerialNumber, What};
-pub(crate) use live::{Revocations, Told};
+pub(crate) use live::{Revocations, StatementError, Told};
 pub(crate) use revoker::{Plan, RevokeError, Revoker};
 pub(crate) use signers::Signers;
-pub(crate) use statement::Lineage;
+pub(crate) use statement::{Lineage, SignedStatement};
 
 /// How long what has expired is kept in memory: until it stood in a CRL past its end (RFC 5280 §3.3), of which there is a new one at
 /// least as often.

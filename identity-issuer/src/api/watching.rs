@@ -4,6 +4,7 @@
 //! else, and nothing has to be remembered of it.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message as _;
@@ -13,6 +14,7 @@ use signet_proto::identity::v1::{
     watch_response,
 };
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
@@ -20,9 +22,9 @@ use super::{BUSY, too_many, written};
 use crate::bundles::{jwt_told_to, told_to};
 use crate::distribution::{Event, Resource, Subscription, Version};
 use crate::entitlement::{self, Entitlement, Grounds, Wanted, entitle};
-use crate::metrics::Counted;
+use crate::metrics::{Counted, Metrics};
 use crate::policy::Policies;
-use crate::revocation::{Revocations, Told};
+use crate::revocation::{Revocations, SignedStatement, StatementError, Told};
 
 /// Who watches.
 #[derive(Debug)]
@@ -31,6 +33,7 @@ pub(super) struct Holder {
     pub(super) grounds: Grounds,
     pub(super) policies: Policies,
     pub(super) revocations: Revocations,
+    pub(super) metrics: Metrics,
     pub(super) clock: SharedClock,
 }
 
@@ -60,6 +63,10 @@ pub(super) struct Watching {
     wants_revocations: bool,
     /// What could not be said a moment ago.
     owes_revocations: bool,
+    /// It has heard of more than there is on record, and is yet to be told how far that goes.
+    is_ahead: bool,
+    /// What it is to be told next of them, as long as that is yet to be signed.
+    signing: JoinSet<Signing>,
     ready: VecDeque<WatchResponse>,
     has_greeted: bool,
     _counted: Counted,
@@ -78,11 +85,14 @@ const MOST_OFFERS: usize = 256;
 /// In characters.
 const MOST_REASON: usize = 256;
 
+type Signing = Result<Option<Arc<SignedStatement>>, StatementError>;
+
 /// What comes next for a stream.
 enum Next {
     Event(Event),
     Policy,
     Revoked,
+    Signed(Signing),
     Said(WatchRequest),
     NothingMoreSaid,
     /// What was said is no message, or one that is too long.
@@ -115,6 +125,8 @@ impl Watching {
             wants_entitlements: false,
             wants_revocations: false,
             owes_revocations: false,
+            is_ahead: false,
+            signing: JoinSet::new(),
             ready: VecDeque::new(),
             has_greeted: false,
             _counted: counted,
@@ -133,11 +145,9 @@ impl Watching {
                 watching.said = 0;
                 return Some((Ok(response), Some(watching)));
             }
-            // One after the other, as fast as the client reads them: none is held in memory for it.
-            if let Some(revocations) = watching.next_revocations().await {
-                watching.send(watch_response::Event::Revocations(revocations));
-                continue;
-            }
+            // One after the other, as fast as the client reads them: none is held in memory for it. A key that takes its time to sign
+            // them holds up nothing else.
+            watching.ask_for_revocations();
             match watching.wait().await {
                 Next::Event(Event::Bundles) => {
                     let entitled = watching.entitled();
@@ -153,7 +163,8 @@ impl Watching {
                 }
                 Next::Policy => watching.offer_all(),
                 // What is next is asked for above.
-                Next::Revoked => {}
+                Next::Revoked => watching.owes_revocations = false,
+                Next::Signed(signed) => watching.offer_revocations(signed),
                 Next::Said(request) => {
                     watching.said += 1;
                     if watching.said > MOST_WORDS {
@@ -182,7 +193,10 @@ impl Watching {
         self.has_greeted = true;
         let first = tokio::time::timeout(PATIENCE, next_of(&mut self.saying));
         match self.ending.run_until_cancelled(first).await {
-            Some(Ok(Ok(Some(request)))) => self.has(&request)?,
+            Some(Ok(Ok(Some(request)))) => {
+                self.has(&request)?;
+                self.note_revocations().await;
+            }
             Some(Ok(Ok(None))) => self.saying = None,
             Some(Ok(Err(status))) => return Err(status),
             Some(Err(_)) | None => {}
@@ -205,6 +219,7 @@ impl Watching {
                 Ok(()) => Next::Revoked,
                 Err(_) => Next::End,
             },
+            Some(signed) = self.signing.join_next() => Next::Signed(signed.unwrap_or(Err(StatementError::Ended))),
             () = tokio::time::sleep(RETRY), if self.owes_revocations => Next::Revoked,
             said = next_of(&mut self.saying) => match said {
                 Ok(said) => said.map_or(Next::NothingMoreSaid, Next::Said),
@@ -287,25 +302,34 @@ impl Watching {
         }
     }
 
-    /// The next that it lacks of what is revoked. What cannot be said now is said once it can.
-    async fn next_revocations(&mut self) -> Option<wire::Revocations> {
-        if !self.wants_revocations {
-            return None;
+    /// The next that it lacks of what is revoked.
+    fn ask_for_revocations(&mut self) {
+        if !self.wants_revocations || self.owes_revocations || !self.signing.is_empty() {
+            return;
         }
         self.revoked.mark_unchanged();
-        self.owes_revocations = false;
+        let (revocations, has) = (self.holder.revocations.clone(), self.revocations);
+        if self.is_ahead {
+            self.signing.spawn(async move { revocations.end().await.map(Some) });
+        } else if revocations.lacks(has) {
+            self.signing.spawn(async move { revocations.next_for(has).await });
+        }
+    }
+
+    /// What cannot be said now is said once it can.
+    fn offer_revocations(&mut self, signed: Signing) {
         let revocations = &self.holder.revocations;
-        match revocations.next_for(self.revocations).await {
-            Ok(next) => {
-                let next = next?;
+        match signed {
+            Ok(Some(next)) => {
+                self.is_ahead = false;
                 self.revocations = Some(next.epoch());
                 self.note_sent(Resource::Revocations, Some(revocations.lineage().version(next.epoch())));
-                Some(next.told.clone())
+                self.send(watch_response::Event::Revocations(next.told.clone()));
             }
+            Ok(None) => {}
             Err(error) => {
                 self.owes_revocations = true;
                 revocations.complain(&error);
-                None
             }
         }
     }
@@ -339,15 +363,34 @@ impl Watching {
             }
         }
         self.wants_revocations = request.also.contains(&WireResource::Revocations.into());
-        if self.wants_revocations {
-            self.subscription.has_revocations(self.revocations.unwrap_or_default());
-        }
         self.wants_entitlements = request.also.contains(&WireResource::Entitlements.into());
         self.wants_authorities = request.also.contains(&WireResource::Authorities.into());
         if self.wants_authorities {
             self.subscription.asks_for_authorities(self.authorities);
         }
         Ok(())
+    }
+
+    /// How far it says that it has come, where that can be.
+    async fn note_revocations(&mut self) {
+        if !self.wants_revocations {
+            return;
+        }
+        let has = self.revocations.unwrap_or_default();
+        match self.holder.revocations.is_behind(has).await {
+            Ok(false) => self.subscription.has_revocations(has),
+            Ok(true) => {
+                // What is revoked next it will not have in force: it refuses to go back.
+                self.is_ahead = true;
+                self.holder.metrics.revocations_lost();
+                self.subscription.has_revocations(0);
+            }
+            // Whoever can read the record knows better.
+            Err(error) => {
+                self.subscription.has_revocations(0);
+                self.holder.revocations.complain(&error.into());
+            }
+        }
     }
 
     /// It has put in force what it was sent up to here; of what it was not sent, it may say what it likes.

@@ -4,10 +4,11 @@
 //! once cost one signature for each statement, not a thousand.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use signet_identity::{SharedClock, TrustDomain};
+use signet_identity::{RevocationStatement, SharedClock, TrustDomain};
 use time::OffsetDateTime;
 use tokio::sync::{Notify, watch};
 
@@ -34,11 +35,13 @@ struct Inner {
     live: Mutex<Live>,
     /// Held by who reads the record.
     reading: tokio::sync::Mutex<()>,
-    signed: tokio::sync::Mutex<Signed>,
+    signed: Arc<tokio::sync::Mutex<Signed>>,
     /// There is something to be told.
     arrived: Notify,
     told: watch::Sender<Told>,
     complaint: Mutex<Complaint>,
+    /// The most that a client has heard of, where there was one that had heard of more than there is.
+    most_heard: AtomicU64,
 }
 
 /// In the order of their epochs.
@@ -78,6 +81,8 @@ pub(crate) enum StatementError {
     Signing(#[from] SignError),
     #[error("the issuer ends")]
     Ended,
+    #[error("what is on record cannot be read")]
+    Store(#[from] StoreError),
 }
 
 /// Epochs in one statement, and entries at most: about 200 KiB.
@@ -111,10 +116,11 @@ impl Revocations {
             clock,
             live: Mutex::default(),
             reading: tokio::sync::Mutex::default(),
-            signed: tokio::sync::Mutex::default(),
+            signed: Arc::default(),
             arrived: Notify::new(),
             told: watch::Sender::default(),
             complaint: Mutex::default(),
+            most_heard: AtomicU64::new(0),
         }));
         revocations.catch_up().await?;
         revocations.tell();
@@ -206,27 +212,69 @@ impl Revocations {
         });
     }
 
+    /// Whether a client that has come so far has heard of more than there is on record. What this issuer knows may be a moment older.
+    pub(crate) async fn is_behind(&self, has: u64) -> Result<bool, StoreError> {
+        if has > self.epoch() {
+            self.catch_up().await?;
+        }
+        let on_record = self.epoch();
+        let is_behind = has > on_record;
+        // Once, until the record has come as far.
+        if is_behind && self.0.most_heard.fetch_max(has, Ordering::Relaxed) <= on_record {
+            tracing::error!(
+                known = has,
+                on_record,
+                "a client knows of revocations that are not on record, and refuses what comes until they are passed: was the \
+                 database restored from a backup? revoke again what is lost, and draw another lineage"
+            );
+        }
+        Ok(is_behind)
+    }
+
+    /// How far the record goes, and nothing else, for those who know more: they refuse it, and say so.
+    pub(crate) async fn end(&self) -> Result<Arc<SignedStatement>, StatementError> {
+        let epoch = self.epoch();
+        self.signed(|_, _| Span { after: epoch, epoch }).await
+    }
+
+    /// Whether there is anything that a client lacks which has come so far.
+    pub(crate) fn lacks(&self, has: Option<u64>) -> bool {
+        has.is_none_or(|has| has < self.epoch())
+    }
+
     /// What a client lacks next that has come so far; nothing where it lacks nothing. One that has nothing yet gets something in any case.
     pub(crate) async fn next_for(&self, has: Option<u64>) -> Result<Option<Arc<SignedStatement>>, StatementError> {
-        if has.is_some_and(|has| has >= self.epoch()) {
+        if !self.lacks(has) {
             return Ok(None);
         }
+        let previous = self.0.told.borrow().previous;
+        self.signed(|live, now| live.span(has.unwrap_or(0), previous, now)).await.map(Some)
+    }
+
+    async fn signed(
+        &self,
+        span: impl FnOnce(&Live, OffsetDateTime) -> Span,
+    ) -> Result<Arc<SignedStatement>, StatementError> {
         let Inner { trust_domain, lineage, authorities, clock, .. } = &*self.0;
         let authority = authorities.active().ok_or(StatementError::NoAuthority)?;
-        let mut signed = self.0.signed.lock().await;
-        let (now, previous) = (clock.now(), self.0.told.borrow().previous);
+        let mut signed = Arc::clone(&self.0.signed).lock_owned().await;
+        let now = clock.now();
         let unsigned = {
             let live = self.live();
-            let span = live.span(has.unwrap_or(0), previous, now);
+            let span = span(&live, now);
             if let Some(statement) = signed.get(span, live.latest, &authority) {
-                return Ok(Some(statement));
+                return Ok(statement);
             }
             let entries = live.of(span).iter().filter(|entry| entry.not_after >= now.unix_timestamp());
             Unsigned::new((trust_domain, *lineage), (span, live.latest), entries, now)
         };
-        // Whoever else wants one waits: most often it is the same.
-        let statement = sign_with(authority, move |authority| unsigned.sign(authority)).await;
-        Ok(Some(signed.keep(statement.ok_or(StatementError::Ended)??)))
+        // Whoever else wants one waits: most often it is the same. So does the next where this one is wanted no more: a key that
+        // hangs is asked for one at a time.
+        let signing = tokio::spawn(async move {
+            let statement = sign_with(authority, move |authority| unsigned.sign(authority)).await;
+            Ok(signed.keep(statement.ok_or(StatementError::Ended)??))
+        });
+        signing.await.map_err(|_| StatementError::Ended)?
     }
 
     /// Once for each cause.
@@ -299,7 +347,7 @@ impl Live {
         while span.epoch < self.read {
             let next = Span { after: span.epoch, epoch: (span.epoch + CHUNK).min(self.read) };
             live += live_in(next);
-            if live > CHUNK {
+            if live > CHUNK || next.epoch - span.after > RevocationStatement::MAX_EPOCHS {
                 break;
             }
             span.epoch = next.epoch;

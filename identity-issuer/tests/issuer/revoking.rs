@@ -319,6 +319,40 @@ async fn thousands_that_are_revoked_at_once_are_told_in_several_statements() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_knows_more_than_the_record_hears_of_that_and_so_does_the_operator() {
+    let place = Place::new();
+    let issuer = place.serve().await;
+    let (cart, till) = (issuer.join(ID).await, issuer.join(OTHER).await);
+    let lineage = read(&issuer, &Following::new(&issuer, &till, None).await.next().await).lineage;
+    let version = |epoch: u64| Some([&lineage[..], &epoch.to_be_bytes()].concat());
+    // As one does that was connected before a backup came back.
+    let mut ahead = Following::new(&issuer, &till, version(7)).await;
+    let told = ahead.next().await;
+    let statement = read(&issuer, &told);
+    assert_eq!((statement.after, statement.epoch, statement.latest), (0, 0, 0));
+    issuer.until_metric("signet_issuer_revocations_lost_total 1").await;
+    let refused = Applied { refused: "it goes back".to_owned(), ..applied(&told.version) };
+    ahead.say.send(WatchRequest { applied: vec![refused], ..WatchRequest::default() }).await.unwrap();
+    eventually("the operator sees it", async || {
+        let agents = issuer.admin().await.list_agents(ListAgentsRequest::default()).await.unwrap().into_inner().agents;
+        agents.iter().any(|agent| format!("{agent:?}").contains("it goes back"))
+    })
+    .await;
+    // What is revoked next it is told of, and is not counted among those that have it in force.
+    revoke(&issuer, serials(&[&cart])).await.unwrap();
+    let statement = read(&issuer, &ahead.next().await);
+    assert_eq!((statement.after, statement.epoch), (0, 1));
+    let request = GetRevocationProgressRequest { epoch: 1 };
+    let told = issuer.admin().await.get_revocation_progress(request).await.unwrap().into_inner();
+    assert_eq!((told.following, told.applied), (1, 0));
+    // Whoever knows as much as there is, or less, is none of those.
+    let _level = Following::new(&issuer, &till, version(1)).await;
+    Following::new(&issuer, &till, version(0)).await.next().await;
+    issuer.until_metric("signet_issuer_revocations_lost_total 1").await;
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_issuer_whose_own_certificate_is_revoked_has_another_at_once() {
     let place = Place::new();
     let issuer = place.serve().await;

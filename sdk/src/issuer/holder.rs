@@ -261,8 +261,13 @@ impl Holder {
         let known = match revocations::added(&sent, self.endpoint.trust_domain(), &held, self.clock.now()) {
             Ok(known) => known,
             Err(why) => {
-                following.applied(Resource::Revocations, sent_version, Err(cause::whole(&why).to_string()));
-                following.give_up(why);
+                let cause = cause::whole(&why);
+                following.applied(Resource::Revocations, sent_version, Err(cause.to_string()));
+                match why.leaves_a_gap() {
+                    true => following.give_up(why),
+                    // What comes later is refused too, or goes on from what is known.
+                    false => delivery.monitor().refused(cause),
+                }
                 return Own::Good;
             }
         };

@@ -20,6 +20,13 @@ pub(super) enum StatementError {
     NotTold { seconds: f64 },
 }
 
+impl StatementError {
+    /// Whether what is told next could not be put in force without what this was about. More is known already than what goes back.
+    pub(super) fn leaves_a_gap(&self) -> bool {
+        !matches!(self, Self::Refused(RevocationError::GoesBack { .. }))
+    }
+}
+
 /// What is known with a statement of an authority of `trust_domain`, of which `held` says whom to believe.
 pub(super) fn added(
     sent: &v1::Revocations,

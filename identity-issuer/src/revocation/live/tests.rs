@@ -40,6 +40,11 @@ fn from_wherever_somebody_comes_nothing_is_left_out_and_each_statement_has_an_en
             }
         }
     }
+    // No client takes a longer one.
+    let most = RevocationStatement::MAX_EPOCHS;
+    let nearly_all_over = Live { read: 3 * most, latest: 3 * most, ..live(20, u64::MAX) };
+    let first = nearly_all_over.span(0, 0, at(0));
+    assert!(first.after == 0 && (most - CHUNK..=most).contains(&first.epoch), "{first:?}");
     // What has expired costs no statements.
     assert_eq!(live(100_000, 1).span(0, 0, at(0)), Span { after: 0, epoch: 100_000 });
     let one_more = live(20_001, u64::MAX).span(20_000, 20_000, at(0));

@@ -157,7 +157,6 @@ async fn a_statement_that_is_not_to_be_believed_is_refused_with_the_reason_and_w
     let mut many = next();
     (many.serials[0].serials, many.serials[0].not_after) = (vec![vec![1]; 16_385], vec![0; 16_385]);
     let cases = [
-        (issuer.signed(&issuer.statement(&record, 0, 2)), "goes back to 2; 3 is known"),
         (issuer.signed(&gap), "would be missed"),
         (altered, "signature is not that of its signer"),
         (fake::signed_by(&stranger, &next()), "no root of trust domain `example.org` vouches"),
@@ -178,6 +177,33 @@ async fn a_statement_that_is_not_to_be_believed_is_refused_with_the_reason_and_w
     }
     issuer.revoke(&[4]);
     in_force(&running, 4).await;
+}
+
+#[tokio::test]
+async fn whoever_knows_more_than_its_issuer_says_so_and_goes_on() {
+    let issuer = FakeIssuer::new(LONG);
+    let serving = issuer.serve().await;
+    let (running, mut events) = joined(&issuer, &serving).await;
+    for number in 1..=3 {
+        issuer.revoke(&[number]);
+    }
+    in_force(&running, 3).await;
+    let record = issuer.record.lock().unwrap().clone();
+    let (generation, streams) = (running.live.load().generation(), issuer.watched.load(SeqCst));
+    let refusals = running.monitor.rotations(crate::RotationResult::Refused);
+    let back = issuer.signed(&issuer.statement(&record, 2, 2));
+    issuer.tell(back.clone());
+    issuer.tell(back);
+    let told = "goes back to 2; 3 is known";
+    until(&mut events, |event| refused(event).filter(|reason| reason.contains(told))).await;
+    so(|| issuer.said.lock().unwrap().iter().filter(|said| said.refused.contains(told)).count() == 2).await;
+    so(|| running.monitor.rotations(crate::RotationResult::Refused) == refusals + 2).await;
+    assert_eq!((running.live.load().generation(), known(&running).epoch()), (generation, 3));
+    // Nothing is missed for it, so that the stream goes on.
+    issuer.revoke(&[4]);
+    in_force(&running, 4).await;
+    assert_eq!(issuer.watched.load(SeqCst), streams);
+    assert!(events.try_recv().is_ok_and(|event| matches!(event, Event::RevocationsChanged { .. })), "told once");
 }
 
 #[tokio::test]
