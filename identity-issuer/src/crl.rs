@@ -5,6 +5,9 @@
 //!                      ▲ after a revocation,             └─► export: a folder, or a bucket
 //!                        and each quarter of its life
 //! ```
+//! That of an authority which is itself revoked is its last: all that it has signed stands in it, until all of that has expired. Without
+//! it, whoever looks for a list at the address that a certificate names would find none, and some believe the certificate then.
+//!
 //! Nothing waits for a list: where none can be signed, the last one stays, and metrics say until when it is good.
 
 mod export;
@@ -19,10 +22,11 @@ use signet_identity::SharedClock;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-use crate::authority::{Authorities, Authority, KeyId, Stage};
+use crate::authority::{Authorities, Authority, KeyId, Member, Stage};
 use crate::complaint::Complaint;
 use crate::metrics::Metrics;
-use crate::revocation::{Revocations, What};
+use crate::revocation::{Entry, MOST, Revocations, What};
+use crate::store::Store;
 pub(crate) use export::{Bucket, ExportTo, run as export};
 use list::Terms;
 pub(crate) use list::{ListError, RevocationList, reason_code};
@@ -36,6 +40,7 @@ pub(crate) struct Crls(Arc<Inner>);
 pub(crate) struct Parts {
     pub(crate) revocations: Revocations,
     pub(crate) authorities: Authorities,
+    pub(crate) store: Store,
     pub(crate) points: DistributionPoints,
     /// From thisUpdate to nextUpdate.
     pub(crate) life: Duration,
@@ -64,6 +69,22 @@ struct Kept {
     list: Arc<RevocationList>,
     /// All that belongs there up to this epoch is in it.
     covers: u64,
+    /// Whether all stands in it that its authority has signed.
+    is_last: bool,
+}
+
+/// Who signs a list, and what belongs there.
+#[derive(Clone, Debug)]
+struct Signer {
+    authority: Arc<Authority>,
+    is_revoked: bool,
+}
+
+fn serial_of(entry: &Entry) -> Option<Vec<u8>> {
+    match &entry.what {
+        What::Serial(_, serial) => Some(serial.as_bytes().to_vec()),
+        What::Key(_) | What::Authority(..) => None,
+    }
 }
 
 /// After a list was signed, before another is.
@@ -137,20 +158,23 @@ impl Crls {
     /// Signs those that are due.
     pub(crate) async fn refresh(&self) -> Result<(), ListError> {
         let Parts { authorities, points, metrics, .. } = &self.0.parts;
-        let signers: Vec<Arc<Authority>> = authorities
-            .all()
-            .into_iter()
-            .filter(|member| matches!(member.stage, Stage::Active | Stage::Retired | Stage::Tainted))
-            .filter_map(|member| member.authority)
+        let signer = |member: Member| {
+            let is_revoked = match member.stage {
+                Stage::Active | Stage::Retired | Stage::Tainted => false,
+                Stage::Revoked => true,
+                Stage::Requested | Stage::Prepared => return None,
+            };
             // Of one that is over, nothing is good anyway.
-            .filter(|authority| authority.not_after() > self.now())
-            .collect();
-        let of = |authority: &Arc<Authority>| {
-            let name = authority.key_id().to_string();
+            let authority = member.authority.filter(|authority| authority.not_after() > self.now())?;
+            Some(Signer { authority, is_revoked })
+        };
+        let signers: Vec<Signer> = authorities.all().into_iter().filter_map(signer).collect();
+        let of = |signer: &Signer| {
+            let name = signer.authority.key_id().to_string();
             (0..points.shards()).map(move |shard| Place { authority: name.clone(), shard })
         };
-        let places: BTreeMap<Place, Arc<Authority>> =
-            signers.iter().flat_map(|authority| of(authority).map(|place| (place, Arc::clone(authority)))).collect();
+        let places: BTreeMap<Place, Signer> =
+            signers.iter().flat_map(|signer| of(signer).map(|place| (place, signer.clone()))).collect();
         self.kept().retain(|place, _| {
             let stays = places.contains_key(place);
             if !stays {
@@ -159,9 +183,9 @@ impl Crls {
             stays
         });
         let mut outcome = Ok(());
-        for (place, authority) in self.due(places) {
+        for (place, signer) in self.due(places) {
             // One that is not signed holds up no other.
-            if let Err(error) = self.sign(place, authority).await {
+            if let Err(error) = self.sign(place, signer).await {
                 outcome = Err(error);
             }
         }
@@ -169,7 +193,7 @@ impl Crls {
     }
 
     /// Those that are not there, are a quarter of their life old, or lack something.
-    fn due(&self, places: BTreeMap<Place, Arc<Authority>>) -> Vec<(Place, Arc<Authority>)> {
+    fn due(&self, places: BTreeMap<Place, Signer>) -> Vec<(Place, Signer)> {
         let Parts { revocations, points, life, clock, .. } = &self.0.parts;
         let now = clock.now();
         let mut kept = self.kept();
@@ -189,24 +213,38 @@ impl Crls {
         for (_, kept) in kept.iter_mut().filter(|(place, _)| !lacking.contains(place)) {
             kept.covers = epoch;
         }
-        let is_due = |place: &Place| {
-            let fresh = |list: &RevocationList| list.this_update <= now && now < list.this_update + *life / 4;
-            lacking.contains(place) || kept.get(place).is_none_or(|kept| !fresh(&kept.list))
+        let is_due = |place: &Place, signer: &Signer| {
+            let is_fresh = |list: &RevocationList| list.this_update <= now && now < list.this_update + *life / 4;
+            match kept.get(place) {
+                Some(kept) if signer.is_revoked => !kept.is_last,
+                Some(kept) => lacking.contains(place) || !is_fresh(&kept.list),
+                None => true,
+            }
         };
-        places.into_iter().filter(|(place, _)| is_due(place)).collect()
+        places.into_iter().filter(|(place, signer)| is_due(place, signer)).collect()
     }
 
-    async fn sign(&self, place: Place, authority: Arc<Authority>) -> Result<(), ListError> {
+    async fn sign(&self, place: Place, signer: Signer) -> Result<(), ListError> {
+        let Signer { authority, is_revoked } = signer;
         let Parts { revocations, points, life, metrics, clock, .. } = &self.0.parts;
         let now = clock.now();
         let this_update = now.replace_nanosecond(0).unwrap_or(now);
-        let next_update = (this_update + *life).min(authority.not_after());
-        let before = self.kept().get(&place).cloned();
         let key_id = KeyId::new(authority.key_id().as_bytes());
+        let is_its = |entry: &&Entry| matches!(&entry.what, What::Authority(of, _) if **of == key_id);
+        // It may be on record in a moment only.
+        let revoked = match is_revoked {
+            true => revocations.inspect(|entries, _| entries.iter().find(is_its).cloned()),
+            false => None,
+        };
+        let next_update = match revoked.is_some() {
+            true => authority.not_after(),
+            false => (this_update + *life).min(authority.not_after()),
+        };
+        let before = self.kept().get(&place).cloned();
         // Whatever had not ended when the last list was signed stands in this one, for the last time (RFC 5280 §3.3).
         let since = before.as_ref().map_or(this_update - *life, |before| before.list.this_update).min(this_update);
-        let (entries, epoch) = revocations.inspect(|entries, epoch| {
-            let belongs = |entry: &&crate::revocation::Entry| match &entry.what {
+        let (mut entries, epoch) = revocations.inspect(|entries, epoch| {
+            let belongs = |entry: &&Entry| match &entry.what {
                 What::Serial(authority, serial) => {
                     **authority == key_id
                         && entry.not_after >= since.unix_timestamp()
@@ -216,6 +254,12 @@ impl Crls {
             };
             (entries.iter().filter(belongs).cloned().collect::<Vec<_>>(), epoch)
         });
+        if let Some(revoked) = &revoked {
+            let all = self.all_signed_by((&key_id, revoked), place.shard, this_update).await?;
+            let known: BTreeSet<Vec<u8>> = entries.iter().filter_map(serial_of).collect();
+            entries
+                .extend(all.into_iter().filter(|entry| serial_of(entry).is_none_or(|serial| !known.contains(&serial))));
+        }
         let terms = Terms {
             this_update,
             next_update,
@@ -230,9 +274,31 @@ impl Crls {
         let list = signing.await.map_err(|_| ListError::Task)??;
         tracing::debug!(authority = place.authority, shard = place.shard, entries = count, number = %list.number, "CRL signed");
         metrics.crl_next_update(&place.authority, place.shard, list.next_update);
-        self.kept().insert(place, Kept { list: Arc::new(list), covers: epoch });
+        self.kept().insert(place, Kept { list: Arc::new(list), covers: epoch, is_last: revoked.is_some() });
         self.0.changes.send_modify(|changes| *changes += 1);
         Ok(())
+    }
+
+    /// As if each certificate of an authority that is revoked was revoked with it.
+    async fn all_signed_by(
+        &self,
+        (key_id, revoked): (&KeyId, &Entry),
+        shard: u32,
+        now: OffsetDateTime,
+    ) -> Result<Vec<Entry>, ListError> {
+        let Parts { points, store, .. } = &self.0.parts;
+        let of = Arc::new(KeyId::new(key_id.as_bytes()));
+        let Entry { epoch, revoked_at, reason, .. } = *revoked;
+        let signed = store.signed_by(key_id, now, MOST).await?;
+        let here = signed.into_iter().filter(|(serial, _)| points.shard_of(serial.as_bytes()) == shard);
+        let entry = |(serial, not_after)| Entry {
+            epoch,
+            what: What::Serial(Arc::clone(&of), serial),
+            not_after,
+            revoked_at,
+            reason,
+        };
+        Ok(here.map(entry).collect())
     }
 
     /// Nothing panics while it is held.

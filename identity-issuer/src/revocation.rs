@@ -18,7 +18,7 @@ use std::time::Duration;
 pub use entry::Reason;
 pub(crate) use entry::{Entry, SerialNumber, What};
 pub(crate) use live::{Revocations, StatementError, Told};
-pub(crate) use revoker::{Plan, RevokeError, Revoker};
+pub(crate) use revoker::{MOST, Plan, RevokeError, Revoker};
 pub(crate) use signers::Signers;
 pub(crate) use statement::{Lineage, SignedStatement};
 

@@ -405,6 +405,7 @@ impl Issuer {
         let crls = Crls::new(crl::Parts {
             revocations: self.revocations.clone(),
             authorities: self.authorities.clone(),
+            store: self.store.clone(),
             points: self.config.crl.points.clone(),
             life: self.config.crl.life,
             metrics: self.metrics.clone(),

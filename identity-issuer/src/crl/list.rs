@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 
 use crate::authority::{Authority, SignError};
 use crate::revocation::{Entry, Reason, What};
+use crate::store::StoreError;
 use crate::web::{Document, Freshness};
 
 /// DER, with what is said of it.
@@ -42,6 +43,8 @@ pub(super) struct Terms {
 pub(crate) enum ListError {
     #[error("the authority does not sign it")]
     Signing(#[from] SignError),
+    #[error("what its authority has signed cannot be read")]
+    Store(#[from] StoreError),
     #[error("its authority ends now")]
     AuthorityEnds,
     #[error("signing it broke off")]

@@ -55,7 +55,7 @@ pub(crate) enum RevokeError {
 }
 
 /// All clients hold them all: as many as are sure to fit.
-const MOST: usize = 2_000_000;
+pub(crate) const MOST: usize = 2_000_000;
 const RETRY: Duration = Duration::from_secs(1);
 
 impl Revoker {

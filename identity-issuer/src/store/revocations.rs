@@ -219,6 +219,36 @@ impl Store {
         in_time(reading).await?.finish()
     }
 
+    /// The serial numbers that an authority has given to what has not expired, with their ends in Unix seconds; `most` of them.
+    pub(crate) async fn signed_by(
+        &self,
+        key_id: &KeyId,
+        now: OffsetDateTime,
+        most: usize,
+    ) -> Result<Vec<(SerialNumber, i64)>, StoreError> {
+        let query = sqlx::query(
+            "SELECT serial, not_after FROM issued WHERE authority_key_id = $1 AND not_after >= $2 LIMIT $3",
+        )
+        .bind(key_id.as_bytes().to_vec())
+        .bind(now.unix_timestamp())
+        .bind(i64::try_from(most).unwrap_or(i64::MAX));
+        let reading = async {
+            let mut found = Vec::new();
+            let mut rows = query.fetch(&self.database.lists);
+            while let Some(row) = rows.try_next().await? {
+                found.push(sqlx::FromRow::from_row(&row)?);
+            }
+            Ok(found)
+        };
+        let found: Vec<(Vec<u8>, i64)> = in_time(reading).await?;
+        let serial = |(serial, not_after): (Vec<u8>, i64)| {
+            let serial =
+                SerialNumber::from_be_bytes(&serial).ok_or(StoreError::Record { what: "not a serial number" })?;
+            Ok((serial, not_after))
+        };
+        found.into_iter().map(serial).collect()
+    }
+
     /// Those of them that are on record and have not expired; also those that are revoked already.
     async fn concerned_serials(
         &self,

@@ -58,12 +58,13 @@ fn path_of(uri: &str) -> String {
 }
 
 /// What a list says, with its signature verified.
-struct Listed {
+pub struct Listed {
     /// Big endian.
     number: Vec<u8>,
-    serials: Vec<(Vec<u8>, u8)>,
+    /// With the reason of each.
+    pub serials: Vec<(Vec<u8>, u8)>,
     is_part: bool,
-    next_update: i64,
+    pub next_update: i64,
 }
 
 fn read(der: &[u8], signer: &[u8]) -> Listed {
@@ -91,7 +92,7 @@ fn read(der: &[u8], signer: &[u8]) -> Listed {
 }
 
 /// The list of a leaf, once there is one.
-async fn list_of(issuer: &Issuer, identity: &Identity) -> Listed {
+pub async fn list_of(issuer: &Issuer, identity: &Identity) -> Listed {
     let chain = identity.svid.chain();
     let [uri] = &points(&chain[0])[..] else { panic!("not one distribution point") };
     let mut found = None;

@@ -16,6 +16,7 @@ use tonic::{Code, Status, Streaming};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::harness::{ID, Identity, Issuer, Place, attest, csr, eventually, new_key, renew};
+use crate::listing::list_of;
 
 const OTHER: &str = "spiffe://example.org/shop/till";
 
@@ -369,9 +370,10 @@ async fn an_issuer_whose_own_certificate_is_revoked_has_another_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_authority_is_revoked_once_another_signs_and_by_force_while_certificates_hang_on_it() {
-    let place = Place::with("profiles: []");
+    let place = Place::with("profiles: []\ncrl: { url: 'http://crl.example.org/crl' }");
     let issuer = place.serve().await;
     let cart = issuer.join(ID).await;
+    assert_eq!(list_of(&issuer, &cart).await.serials, []);
     let mut admin = issuer.admin().await;
     let status = admin.get_status(signet_proto::admin::v1::GetStatusRequest {}).await.unwrap().into_inner();
     let first = status.authority.unwrap().key_id;
@@ -419,5 +421,17 @@ async fn an_authority_is_revoked_once_another_signs_and_by_force_while_certifica
     let refused = renew(&mut issuer.client_of(&cart).await, crate::harness::csr(&new_key())).await.unwrap_err();
     assert_eq!((refused.code(), refused.message()), (Code::PermissionDenied, NO_STANDING));
     renew(&mut issuer.client_of(&till).await, crate::harness::csr(&new_key())).await.unwrap();
+    // Whoever goes by lists finds its last one, with all that it has signed on it, also after a restart.
+    let cart_is_listed = async |issuer: &Issuer| {
+        let listed = list_of(issuer, &cart).await;
+        let is_there = listed.serials.contains(&(cart.svid.serial().as_bytes().to_vec(), 2));
+        let end = X509Certificate::from_der(&cart.svid.chain()[1]).unwrap().1.validity().not_after.timestamp();
+        is_there && listed.next_update == end
+    };
+    eventually("its last list", async || cart_is_listed(&issuer).await).await;
+    assert!(!list_of(&issuer, &till).await.serials.contains(&(till.svid.serial().as_bytes().to_vec(), 2)));
+    issuer.stop().await;
+    let issuer = place.serve().await;
+    eventually("its last list again", async || cart_is_listed(&issuer).await).await;
     issuer.stop().await;
 }
