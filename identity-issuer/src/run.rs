@@ -375,6 +375,7 @@ impl Issuer {
             keys,
             issuer: jwt.oidc.as_ref().map(|oidc| oidc.issuer.clone()),
             longest: jwt.ttl,
+            access_audiences: Arc::new(jwt.access_tokens.iter().flat_map(|tokens| tokens.audiences.clone()).collect()),
             store: self.store.clone(),
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),

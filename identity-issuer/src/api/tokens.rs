@@ -26,6 +26,7 @@ impl IdentityApi {
         self.admission.certificate(&serial)?;
         let IssueJwtRequest { audience, ttl } = request.into_inner();
         check_audience(&audience)?;
+        check_is_free(&audience, &tokens.access_audiences)?;
         let ttl = ttl.map(|ttl| shorter(ttl, tokens.longest)).transpose()?.unwrap_or(tokens.longest);
         let origin = self.agents.standing(&peer).await?;
         self.admission.token(origin.number)?;
@@ -70,6 +71,16 @@ fn check_audience(audience: &[String]) -> Result<(), Status> {
         }
     }
     Ok(())
+}
+
+/// Who takes access tokens may not look at `typ`, by which the two kinds are told apart (RFC 8725 §3.11).
+fn check_is_free(audience: &[String], access_audiences: &HashSet<String>) -> Result<(), Status> {
+    match audience.iter().position(|one| access_audiences.contains(one)) {
+        None => Ok(()),
+        Some(index) => Err(Status::permission_denied(format!(
+            "audience[{index}]: it takes access tokens alone, which the policy gives by profile; ask POST /oauth2/token for one"
+        ))),
+    }
 }
 
 fn shorter(ttl: prost_types::Duration, longest: Duration) -> Result<Duration, Status> {

@@ -1,6 +1,8 @@
 //! How a token is issued: claims, signature, record, and only then it leaves.
 
+use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -20,6 +22,8 @@ pub(crate) struct Tokens {
     /// `iss`, where there is one.
     pub(crate) issuer: Option<String>,
     pub(crate) longest: Duration,
+    /// Whose tokens the policy gives one by one: no JWT-SVID is for them, which whoever has an identity gets.
+    pub(crate) access_audiences: Arc<HashSet<String>>,
     pub(crate) store: Store,
     pub(crate) metrics: Metrics,
     pub(crate) clock: SharedClock,

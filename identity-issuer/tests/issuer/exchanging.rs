@@ -111,6 +111,12 @@ async fn a_token_is_bound_to_the_certificate_that_it_was_asked_for_by() {
     assert_eq!(claims["cnf"]["x5t#S256"], thumbprint);
     assert_eq!(place.count("SELECT count(*) FROM issued_jwts WHERE kind = 'access_token'").await, 1);
 
+    // Whatever the policy says of access tokens, a JWT-SVID gets nobody in where they are taken.
+    let audience = vec!["db".to_owned(), "https://warehouse.example".to_owned()];
+    let asked = IssueJwtRequest { audience, ttl: None };
+    let refused = issuer.client_of(&cart).await.issue_jwt(asked).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+    assert!(refused.message().starts_with("audience[1]: it takes access tokens alone"), "{}", refused.message());
     // By a token of its own, made for this issuer.
     let own = async |audience: &str, holder: &Identity| {
         let request = IssueJwtRequest { audience: vec![audience.to_owned()], ttl: None };
