@@ -29,7 +29,7 @@ pub struct Web {
     pub spiffe_listen: Option<SocketAddr>,
     /// After which those who federate are to fetch the bundle again.
     pub(crate) refresh_hint: Duration,
-    /// Of all its listeners together. When there are more, the oldest give way.
+    /// Of each of its listeners. When there are more, the oldest give way.
     pub(crate) connections: usize,
 }
 

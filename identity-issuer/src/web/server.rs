@@ -1,7 +1,8 @@
 //! Connections to the web addresses, from accepting them to their end.
 //!
-//! Each is short: a document or two. So what bounds them is one number for all listeners, of which the oldest gives way; a life; and a
-//! time for each step. Whoever holds connections open keeps nobody out.
+//! Each is short: a document or two. So what bounds them is one number for each listener, of which the oldest gives way; a life; and a
+//! time for each step. Whoever holds connections open keeps nobody out, least of all at another listener: anybody reaches the public
+//! ones, and who asks for tokens comes by that for SVIDs.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -31,7 +32,8 @@ use crate::server::line::Line;
 #[derive(Clone, Debug)]
 pub(crate) struct Server {
     site: Arc<Site>,
-    places: Places,
+    /// At once, to each listener.
+    connections: usize,
     /// How long answers may take to be sent at shutdown.
     drain: Duration,
 }
@@ -47,7 +49,7 @@ pub(crate) enum Door {
     Svid { live: LiveIdentity, key: ServerKey },
 }
 
-/// The connections that there are. Cheap to clone.
+/// The connections that there are to one listener. Cheap to clone.
 #[derive(Clone, Debug)]
 struct Places {
     line: Arc<Mutex<Line<()>>>,
@@ -75,18 +77,18 @@ const STREAMS: u32 = 16;
 const WINDOW: u32 = 64 << 10;
 
 impl Server {
-    /// At most so many connections at once.
+    /// At most so many connections at once to each listener.
     pub(crate) fn new(site: Site, connections: usize, drain: Duration) -> Self {
-        let places = Places { line: Arc::new(Mutex::new(Line::new())), most: connections };
-        Self { site: Arc::new(site), places, drain }
+        Self { site: Arc::new(site), connections, drain }
     }
 
     /// Accepts until `stop`, then lets the connections end for their drain time at most.
     pub(crate) async fn serve(self, listener: TcpListener, door: Door, stop: CancellationToken) {
         let drain = self.drain;
+        let places = Places::new(self.connections);
         let serve = |tcp, address| {
             let (server, door, stop) = (self.clone(), door.clone(), stop.clone());
-            let place = server.places.enter();
+            let place = places.enter();
             async move {
                 let gives_way = place.gives_way.clone();
                 // None: it gave way.
@@ -175,6 +177,10 @@ async fn answer(
 }
 
 impl Places {
+    fn new(most: usize) -> Self {
+        Self { line: Arc::new(Mutex::new(Line::new())), most }
+    }
+
     /// For one connection. Where there is none left, the oldest gives way.
     fn enter(&self) -> Place {
         let mut line = self.line();
@@ -203,7 +209,7 @@ mod tests {
 
     #[test]
     fn the_oldest_connection_gives_way_to_one_too_many() {
-        let places = Places { line: Arc::new(Mutex::new(Line::new())), most: 2 };
+        let places = Places::new(2);
         let (one, two) = (places.enter(), places.enter());
         assert!(!one.gives_way.is_cancelled());
         drop(places.enter());

@@ -215,9 +215,11 @@ async fn a_web_certificate_is_taken_up_as_it_is_renewed_and_a_wrong_one_is_not()
 
 #[tokio::test]
 async fn whoever_holds_connections_open_keeps_nobody_out() {
-    let place = Place::with("web: { listen: 127.0.0.1:0, connections: 8 }");
+    let place = Place::with("web: { listen: 127.0.0.1:0, spiffe_listen: 127.0.0.1:0, connections: 8 }");
     let issuer = place.serve().await;
     bundle(&issuer).await;
+    // Older than all that follow, and at the address to which not everybody has a way.
+    let elsewhere = TcpStream::connect(issuer.started.web.spiffe.unwrap()).await.unwrap();
     let mut held = Vec::new();
     for _ in 0..20 {
         held.push(TcpStream::connect(issuer.started.web.plain).await.unwrap());
@@ -226,5 +228,7 @@ async fn whoever_holds_connections_open_keeps_nobody_out() {
     let mut rest = [0; 1];
     let closed = tokio::time::timeout(Duration::from_secs(5), held[0].read(&mut rest)).await;
     assert!(matches!(closed, Ok(Ok(0) | Err(_))), "{closed:?}");
+    let other = elsewhere.try_read(&mut rest).map_err(|error| error.kind());
+    assert_eq!(other, Err(std::io::ErrorKind::WouldBlock), "who floods one address throws nobody out at another");
     issuer.stop().await;
 }
