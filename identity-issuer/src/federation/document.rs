@@ -39,12 +39,16 @@ pub(crate) enum DocumentError {
     Bundle { trust_domain: TrustDomain, what: String },
     #[error(transparent)]
     Jwt(#[from] JwksError),
+    #[error("its sequence {found} is one that no other could follow for long")]
+    LastSequence { found: u64 },
     #[error("its sequence {found} is before {known}, which was taken already")]
     GoesBack { found: u64, known: u64 },
 }
 
 pub(crate) const MAX_BYTES: usize = 256 << 10;
 const MAX_KEYS: usize = 256;
+/// Far beyond the nanoseconds of Unix time that some count by.
+const MAX_SEQUENCE: u64 = i64::MAX as u64;
 
 #[derive(Deserialize)]
 struct Read {
@@ -62,6 +66,9 @@ impl Document {
         let read: Read = serde_json::from_slice(json).map_err(|error| DocumentError::Malformed(error.to_string()))?;
         if read.keys.len() > MAX_KEYS {
             return Err(DocumentError::Malformed(format!("it has more than {MAX_KEYS} keys")));
+        }
+        if let Some(found) = read.spiffe_sequence.filter(|found| *found > MAX_SEQUENCE) {
+            return Err(DocumentError::LastSequence { found });
         }
         let (mut certificates, mut jwt) = (Vec::new(), Vec::new());
         for key in read.keys {
@@ -174,6 +181,9 @@ mod tests {
             sequence.into_iter().for_each(|sequence| document["spiffe_sequence"] = json!(sequence));
             parse(&document).unwrap()
         };
+        // Nor is one that nothing could come after: it would be the bundle for ever.
+        let last = parse(&json!({"spiffe_sequence": u64::MAX, "keys": [key(&one)]})).unwrap_err();
+        assert_eq!(last, DocumentError::LastSequence { found: u64::MAX });
         let known = of(Some(7), &[key(&one), key(&two)]);
         let before = of(Some(6), &[key(&one)]);
         assert_eq!(before.check_follows(&known), Err(DocumentError::GoesBack { found: 6, known: 7 }));
