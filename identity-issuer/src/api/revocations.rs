@@ -237,7 +237,8 @@ pub(super) async fn list(
     };
     let mut filter = RevocationFilter {
         after: request.after,
-        limit,
+        // However small a page is, and however little of the record is the caller's to see.
+        limit: READ_AT_ONCE,
         reason: reason_of(request.reason)?,
         since: time(request.since, "since", OffsetDateTime::UNIX_EPOCH)?,
         before: time(request.before, "before", LATEST)?,
@@ -247,7 +248,7 @@ pub(super) async fn list(
     loop {
         let found = revoker.store.revocations(&filter, revoker.clock.now()).await;
         let found = found.map_err(|error| store_status(&error))?;
-        let is_last = found.len() < limit as usize;
+        let is_last = found.len() < READ_AT_ONCE as usize;
         filter.after = found.last().map_or(filter.after, |record| record.revoked.epoch);
         seen.extend(found.into_iter().filter(|record| sees(permissions, record)));
         if is_last || seen.len() >= limit as usize {
@@ -257,6 +258,9 @@ pub(super) async fn list(
         }
     }
 }
+
+/// Of the record.
+const READ_AT_ONCE: u32 = 1000;
 
 const LATEST: OffsetDateTime = time::macros::datetime!(9999-12-31 23:59:59 UTC);
 
