@@ -3,6 +3,8 @@
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
+use tokio::runtime::{Handle, RuntimeFlavor};
+
 /// `\n` line ends on every platform.
 pub(crate) const LINE_FEEDS: pem::EncodeConfig = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
 
@@ -36,7 +38,16 @@ pub(crate) fn read(path: &Path) -> std::io::Result<Vec<u8>> {
 }
 
 /// Writes `text` to `path` so that a reader sees the old contents or the new ones, never a part.
+///
+/// A disk may take its time: where this is a worker of a runtime that has others, they take over what waits for it.
 pub(crate) fn write_whole(path: &Path, text: &[u8]) -> std::io::Result<()> {
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(|| write(path, text)),
+        Ok(_) | Err(_) => write(path, text),
+    }
+}
+
+fn write(path: &Path, text: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().unwrap_or_default();
     let mut temporary = std::ffi::OsString::from(".");

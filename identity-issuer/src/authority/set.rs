@@ -29,7 +29,10 @@ struct Inner {
     state: watch::Sender<AuthorityState>,
     /// Counts the changes of what is in `kept`.
     changes: watch::Sender<u64>,
+    /// Held for moments only: it is looked into on workers of the runtime.
     kept: Mutex<Kept>,
+    /// Held by whoever changes it, until the change is on disk.
+    changing: Mutex<()>,
     /// Those that are awaited.
     requests: watch::Sender<String>,
     /// Held by whoever makes keys.
@@ -118,6 +121,7 @@ impl Authorities {
             state: watch::Sender::new(starting),
             changes: watch::Sender::new(0),
             kept: Mutex::new(Kept { members, taken: journal.taken, rotation: journal.rotation, roots: journal.roots }),
+            changing: Mutex::default(),
             requests: watch::Sender::new(String::new()),
             making: Mutex::default(),
             place,
@@ -297,6 +301,7 @@ impl Authorities {
     /// nowhere any more: nothing better is there.
     pub(crate) fn judge_again(&self, bundle: Option<&TrustBundle>) {
         let Some(bundle) = bundle else { return };
+        let _changing = self.changing();
         let mut kept = self.kept();
         for member in &mut kept.members {
             let Some(chain) = &member.chain else { continue };
@@ -371,12 +376,14 @@ impl Authorities {
         &self,
         step: impl FnOnce(&mut Kept, OffsetDateTime) -> Result<T, E>,
     ) -> Result<T, E> {
-        let mut kept = self.kept();
-        let mut next = kept.clone();
+        // One change after the other; whoever looks meanwhile does not wait for the disk.
+        let _changing = self.changing();
+        let mut next = self.kept().clone();
         let outcome = step(&mut next, self.0.clock.now())?;
         next.journal().write(&self.0.place.journal)?;
-        self.publish(&next);
+        let mut kept = self.kept();
         *kept = next;
+        self.publish(&kept);
         Ok(outcome)
     }
 
@@ -410,6 +417,10 @@ impl Authorities {
             is_other
         });
         Ok(())
+    }
+
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        self.0.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Nothing panics while it is held.
@@ -491,6 +502,26 @@ mod tests {
         assert_eq!(authorities.all().len(), 1);
         assert!(matches!(custody.open(&keys[0].name()), Err(CustodyError::Gone { .. })));
         custody.open(&keys[1].name()).unwrap();
+    }
+
+    #[test]
+    fn whoever_looks_waits_for_no_change_that_is_under_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
+        let place = Place {
+            trust_domain: "example.org".parse().unwrap(),
+            custody: Arc::new(Memory::default()),
+            journal: folder.path().join("authorities.json"),
+            request: folder.path().join("authority.csr"),
+            path_length: 0,
+        };
+        let authorities = Authorities::open(place, None, ManualClock::new(now).shared()).unwrap();
+        let seen = authorities.change(|_, _| {
+            let (looking, (tell, told)) = (authorities.clone(), std::sync::mpsc::channel());
+            std::thread::spawn(move || tell.send(looking.all().len()));
+            Ok::<_, AuthorityError>(told.recv_timeout(Duration::from_secs(10)))
+        });
+        assert_eq!(seen.unwrap(), Ok(1));
     }
 
     #[test]
