@@ -120,8 +120,8 @@ impl<F: Future<Output = server::Ended>> Serving for Http1<'_, F> {
     fn drain(&mut self, cause: Cause, activity: &Activity) -> Poll<()> {
         // A caller that pauses between two requests is told with the next answer: if it was closed now, the next request
         // could already be on its way. Its certificate's end is the last moment for that.
-        let at_rest = if cause == Cause::PeerExpired { Ending::WithNextAnswer } else { Ending::AtRest };
-        activity.ending.set(at_rest);
+        let ending = if cause.waits_for_the_caller() { Ending::WithNextAnswer } else { Ending::AtRest };
+        activity.ending.set(ending);
         Poll::Pending
     }
 
@@ -140,9 +140,9 @@ where
         Pin::new(self).poll(cx).map(|result| if result.is_ok() { server::Ended::Done } else { server::Ended::Broken })
     }
 
-    fn drain(&mut self, _: Cause, activity: &Activity) -> Poll<()> {
+    fn drain(&mut self, cause: Cause, activity: &Activity) -> Poll<()> {
         // hyper would wait for the preface before it says goodbye.
-        if activity.heads.get().ended == 0 {
+        if activity.heads.get().ended == 0 && !cause.waits_for_the_caller() {
             return Poll::Ready(());
         }
         Pin::new(self).graceful_shutdown();

@@ -106,6 +106,22 @@ impl Cause {
         if let PeerError::Revoked(_) = error { Self::PeerRevoked } else { Self::PeerDistrusted }
     }
 
+    /// Whether there is time until its next request, to be told with the answer.
+    pub(crate) fn waits_for_the_caller(self) -> bool {
+        match self {
+            Self::PeerExpired | Self::OwnAuthority => true,
+            Self::Done
+            | Self::Broken
+            | Self::PeerDistrusted
+            | Self::PeerRevoked
+            | Self::OwnIdentity
+            | Self::Denied
+            | Self::Idle
+            | Self::HeaderTimeout
+            | Self::Shutdown => false,
+        }
+    }
+
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Done => "done",

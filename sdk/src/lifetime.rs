@@ -1,6 +1,10 @@
 //! No connection outlives its identity: when one ends, and why.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Arc,
+    time::Duration,
+};
 
 use signet_identity::{LiveIdentity, PeerError, PeerIdentity, SharedClock, Snapshot, TrustEpoch};
 use time::OffsetDateTime;
@@ -23,6 +27,10 @@ pub enum Ended {
         /// When.
         not_after: OffsetDateTime,
     },
+    /// Another authority vouches for us: the one before may be on its way out, and the peer is to come again while it
+    /// believes both.
+    #[error("another authority vouches for us")]
+    OwnAuthority,
     /// The trust bundles changed, and the peer's authority is no longer in them.
     #[error("the peer is trusted no more: {reason}")]
     Distrusted {
@@ -38,6 +46,8 @@ pub struct Lifetime {
     clock: SharedClock,
     peer: Option<Arc<PeerIdentity>>,
     own_not_after: OffsetDateTime,
+    /// Of the certificates above our own when it was made.
+    vouched: u64,
     judged: TrustEpoch,
     changed: watch::Receiver<signet_identity::Generation>,
 }
@@ -47,7 +57,8 @@ impl Lifetime {
     pub fn new(live: LiveIdentity, made_with: &Snapshot, peer: Option<Arc<PeerIdentity>>, clock: SharedClock) -> Self {
         let changed = live.changed();
         let own_not_after = made_with.expires_at();
-        Self { live, clock, peer, own_not_after, judged: made_with.trust_epoch(), changed }
+        let (vouched, judged) = (vouching(made_with), made_with.trust_epoch());
+        Self { live, clock, peer, own_not_after, vouched, judged, changed }
     }
 
     /// When it is over at the latest.
@@ -62,12 +73,17 @@ impl Lifetime {
 
     /// Returns when the connection has to be closed. May be dropped and called again.
     pub async fn ended(&mut self) -> Ended {
-        self.ends_within(Duration::ZERO).await
+        self.over(Duration::ZERO, |_| None).await
     }
 
-    /// Returns when it has to be closed within `lead`, and at once when the peer is trusted no more: the time to
-    /// finish what is under way and to take nothing new.
+    /// Returns when it has to be closed within `lead`, and at once when the peer is trusted no more, or another authority
+    /// vouches for us: the time to finish what is under way and to take nothing new.
     pub async fn ends_within(&mut self, lead: Duration) -> Ended {
+        let vouched = self.vouched;
+        self.over(lead, |live| (vouching(live) != vouched).then_some(Ended::OwnAuthority)).await
+    }
+
+    async fn over(&mut self, lead: Duration, sooner: impl Fn(&Snapshot) -> Option<Ended>) -> Ended {
         let (end, ended) = self.end();
         let clock = self.clock.clone();
         let expiry = wall_clock::until(&*clock, end - lead);
@@ -75,6 +91,9 @@ impl Lifetime {
         loop {
             if let Err(error) = self.judge() {
                 return Ended::Distrusted { reason: error.reason() };
+            }
+            if let Some(ended) = sooner(&self.live.load()) {
+                return ended;
             }
             tokio::select! {
                 () = &mut expiry => return ended,
@@ -107,4 +126,11 @@ impl Lifetime {
         }
         Ok(())
     }
+}
+
+/// Tells one set of certificates above our own from another.
+fn vouching(snapshot: &Snapshot) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    snapshot.svid().intermediates().iter().for_each(|certificate| certificate.as_ref().hash(&mut hasher));
+    hasher.finish()
 }

@@ -136,6 +136,27 @@ async fn a_new_identity_of_the_gateway_closes_nothing() {
 }
 
 #[tokio::test]
+async fn a_caller_that_pauses_is_told_with_its_next_answer_that_another_authority_vouches_for_the_gateway() {
+    let pki = Pki::new();
+    let gateway = inbound(&pki, mirror().await).await;
+    let mut stream = connect(gateway.address(), Some(&pki.client()), &[b"http/1.1"]).await.unwrap();
+    let (answer, ended) = exchange(&mut stream, GET).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && ended == Ended::Open, "{answer}");
+    let next = pki.root.intermediate().leaf("spiffe://example.org/gateway/inbound").issue();
+    pki.write(gateway.dir.path(), &next);
+    gateway.counts("signet_svid_rotations_total{result=\"rotated\"} 2").await;
+    // It may be on its way while the connection is told to end: it is answered.
+    loop {
+        let (answer, _) = exchange(&mut stream, GET).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "closed without a word: {answer}");
+        if answer.contains("connection: close") {
+            break;
+        }
+    }
+    gateway.counts("signet_gateway_connections_closed_total{reason=\"own_authority\"} 1").await;
+}
+
+#[tokio::test]
 async fn an_idle_connection_is_closed_after_its_time() {
     let pki = Pki::new();
     let gateway = inbound_with(&pki, mirror().await, "limits: { idle_timeout: 1s }").await;

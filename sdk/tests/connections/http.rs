@@ -10,10 +10,18 @@ use signet_sdk::{
     server::{peer_identity, serve},
 };
 use signet_test_pki::Authority;
-use tokio::task::JoinHandle;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    sync::{Notify, mpsc},
+    task::JoinHandle,
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
-use crate::mesh::{CLIENT, LONG, SERVER, Workload};
+use crate::{
+    SOON,
+    mesh::{CLIENT, LONG, SERVER, Workload},
+};
 
 /// Answers with the serial of the caller's certificate, after `pause`.
 async fn server(workload: &Workload, pause: Duration, shutdown: CancellationToken) -> (SocketAddr, JoinHandle<()>) {
@@ -92,6 +100,49 @@ async fn no_request_fails_in_rotation(key: fn(&Workload) -> ClientKey) {
 }
 
 #[tokio::test]
+async fn a_connection_is_drained_once_another_authority_vouches_for_the_server() {
+    let root = Authority::root("example.org");
+    let (before, next) = (root.intermediate(), root.intermediate());
+    let (workload, caller) = (Workload::start(&before, SERVER, LONG).await, Workload::start(&root, CLIENT, LONG).await);
+    let (begun, mut begins) = mpsc::channel(1);
+    let go = Arc::new(Notify::new());
+    let listener = workload.identity.listen("127.0.0.1:0", workload.server).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let held = go.clone();
+    let service = service_fn(move |_: Request<hyper::body::Incoming>| {
+        let (begun, held) = (begun.clone(), held.clone());
+        async move {
+            begun.send(()).await.unwrap();
+            held.notified().await;
+            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"whole"))))
+        }
+    });
+    tokio::spawn(serve(listener, service, CancellationToken::new(), Duration::from_secs(3)));
+    let connector = caller.identity.connector(caller.http1_client);
+    let mut stream = connector.connect(&format!("https://{address}/").parse().unwrap()).await.unwrap();
+    let mut answers = String::new();
+    for authority in [&before, &next] {
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        begins.recv().await.unwrap();
+        // Another certificate of the same authority ends nothing.
+        workload.rotate(authority, LONG).await;
+        go.notify_one();
+        let mut read = 1;
+        while read > 0 && answers.matches("whole").count() < 1 {
+            let mut buffer = [0; 1024];
+            read = timeout(SOON, stream.read(&mut buffer)).await.expect("an answer in time").unwrap();
+            answers += &String::from_utf8_lossy(&buffer[..read]);
+        }
+        assert!(answers.starts_with("HTTP/1.1 200") && answers.ends_with("whole"), "{answers}");
+        if std::ptr::eq(authority, &before) {
+            answers.clear();
+        }
+    }
+    let end = timeout(SOON, stream.read(&mut [0; 1])).await.expect("an end in time");
+    assert_eq!(end.unwrap_or(0), 0);
+}
+
+#[tokio::test]
 async fn shutdown_answers_what_is_under_way_and_takes_nothing_new() {
     let root = Authority::root("example.org");
     let (workload, caller) = (Workload::start(&root, SERVER, LONG).await, Workload::start(&root, CLIENT, LONG).await);
@@ -105,6 +156,6 @@ async fn shutdown_answers_what_is_under_way_and_takes_nothing_new() {
     tokio::time::sleep(Duration::from_millis(150)).await;
     shutdown.cancel();
     assert!(under_way.await.unwrap().unwrap().status().is_success());
-    tokio::time::timeout(Duration::from_secs(2), serving).await.expect("an end in time").unwrap();
+    timeout(Duration::from_secs(2), serving).await.expect("an end in time").unwrap();
     assert!(client.request(get(address, Version::HTTP_11)).await.is_err());
 }
