@@ -103,7 +103,7 @@ mod tests {
             assert!(signer.are_revoked);
         }
         // The same number of another authority is another certificate.
-        let mut signer = Signers::of(&[one.clone()]);
+        let mut signer = Signers::of(std::slice::from_ref(&one));
         signer.look(&[entry(1, What::Serial(Arc::new(KeyId::new(&[9; 20])), number))], 1);
         assert!(!signer.are_revoked);
     }

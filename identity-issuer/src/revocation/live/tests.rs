@@ -1,10 +1,18 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashSet;
+use std::sync::Condvar;
+
+use signet_identity::{BundleSet, ManualClock};
+use signet_process::admin::Readiness;
 
 use super::*;
-use crate::authority::testing;
+use crate::authority::custody::{CaKey, Custody, CustodyError, KeyName, Pace, Signs};
+use crate::authority::{Place, Publication, testing};
+use crate::bundles::Bundles;
+use crate::key::P256Key;
 use crate::revocation::Reason;
+use crate::store::Location;
 
 fn at(seconds: i64) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(1_800_000_000 + seconds).unwrap()
@@ -90,4 +98,103 @@ fn a_statement_is_sent_again_as_long_as_it_is_true_and_by_the_authority_that_sig
     signed.keep(sign(Span { after: 19_968, epoch: 20_000 }, 20_001));
     assert_eq!(signed.statements.len(), 2, "what nobody asks for any more is not kept");
     assert!(signed.get(first, 20_001, &other).is_none(), "by an authority that signs no more");
+}
+
+/// Keys in a device that answers when it is let.
+#[derive(Clone, Debug, Default)]
+struct Device(Arc<(Mutex<Asked>, Condvar)>);
+
+#[derive(Debug, Default)]
+struct Asked {
+    times: usize,
+    hangs: bool,
+}
+
+struct DeviceKey(Device, P256Key);
+
+impl Device {
+    fn hang(&self, hangs: bool) {
+        self.0.0.lock().unwrap().hangs = hangs;
+        self.0.1.notify_all();
+    }
+
+    fn asked(&self) -> usize {
+        self.0.0.lock().unwrap().times
+    }
+}
+
+impl Signs for DeviceKey {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignError> {
+        let (asked, changed) = &*self.0.0;
+        let mut asked = asked.lock().unwrap();
+        asked.times += 1;
+        drop(changed.wait_while(asked, |asked| asked.hangs).unwrap());
+        Signs::sign(&self.1, message)
+    }
+
+    fn pace(&self) -> Pace {
+        Pace::Blocks
+    }
+}
+
+impl Custody for Device {
+    fn make(&self) -> Result<CaKey, CustodyError> {
+        let key = P256Key::generate().unwrap();
+        Ok(CaKey::new(rcgen::PublicKeyData::der_bytes(&key).to_vec(), DeviceKey(self.clone(), key)))
+    }
+
+    fn open(&self, name: &KeyName) -> Result<CaKey, CustodyError> {
+        Err(CustodyError::Gone { name: name.clone() })
+    }
+
+    fn destroy(&self, _: &KeyName) -> Result<(), CustodyError> {
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), CustodyError> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_hangs_is_asked_once_however_many_give_up_waiting() {
+    let folder = tempfile::tempdir().unwrap();
+    let (root, device, domain) =
+        (testing::Root::new("example.org", at(0)), Device::default(), "example.org".parse().unwrap());
+    let clock = ManualClock::new(at(0)).shared();
+    let place = Place {
+        trust_domain: TrustDomain::clone(&domain),
+        custody: Arc::new(device.clone()),
+        journal: folder.path().join("authorities.json"),
+        request: folder.path().join("authority.csr"),
+        path_length: 0,
+    };
+    let authorities = Authorities::open(place, None, clock.clone()).unwrap();
+    let certificate = root.sign(&authorities.all()[0].key, at(0), Duration::from_secs(86_400));
+    authorities.import(certificate.as_bytes(), &root.bundle()).unwrap();
+    let location = Location::File(folder.path().join("issuer.db"));
+    let (store, task) = Store::open(&location, &domain, 10, clock.clone(), Readiness::default()).await.unwrap();
+    let distribution = Distribution::new((Bundles::new(BundleSet::default()), Publication::new()), 10, 10);
+    let revocations = Revocations::load(domain, store, authorities, distribution, clock).await.unwrap();
+
+    let before = device.asked();
+    device.hang(true);
+    for _ in 0..3 {
+        let revocations = revocations.clone();
+        let waiting = tokio::spawn(async move { revocations.next_for(None).await.map(drop) });
+        let asked = async {
+            while device.asked() == before {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), asked).await.unwrap();
+        // As when its stream ends.
+        waiting.abort();
+        assert!(waiting.await.unwrap_err().is_cancelled());
+    }
+    device.hang(false);
+    let told = revocations.next_for(None).await.unwrap().unwrap();
+    assert_eq!((told.epoch(), device.asked()), (0, before + 1));
+    drop(revocations);
+    task.finish().await;
 }

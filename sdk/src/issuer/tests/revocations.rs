@@ -190,14 +190,14 @@ async fn whoever_knows_more_than_its_issuer_says_so_and_goes_on() {
     in_force(&running, 3).await;
     let record = issuer.record.lock().unwrap().clone();
     let (generation, streams) = (running.live.load().generation(), issuer.watched.load(SeqCst));
-    let refusals = running.monitor.rotations(crate::RotationResult::Refused);
+    let refusals = running.monitor.rotations(RotationResult::Refused);
     let back = issuer.signed(&issuer.statement(&record, 2, 2));
     issuer.tell(back.clone());
     issuer.tell(back);
     let told = "goes back to 2; 3 is known";
     until(&mut events, |event| refused(event).filter(|reason| reason.contains(told))).await;
     so(|| issuer.said.lock().unwrap().iter().filter(|said| said.refused.contains(told)).count() == 2).await;
-    so(|| running.monitor.rotations(crate::RotationResult::Refused) == refusals + 2).await;
+    so(|| running.monitor.rotations(RotationResult::Refused) == refusals + 2).await;
     assert_eq!((running.live.load().generation(), known(&running).epoch()), (generation, 3));
     // Nothing is missed for it, so that the stream goes on.
     issuer.revoke(&[4]);
