@@ -16,9 +16,8 @@ use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
-
-use crate::load::{AsyncWork, closed};
-use crate::place::free_address;
+use signet_benches::issuer::place::free_address;
+use signet_benches::issuer::work::{AsyncWork, closed};
 
 #[derive(Debug)]
 pub(crate) struct Bao {

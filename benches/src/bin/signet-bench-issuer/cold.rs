@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use signet_proto::identity::v1::AttestRequest;
 
-use crate::caller::{attestation, requests};
-use crate::load::{AsyncWork, closed};
-use crate::place::Place;
-use crate::rate::{Batches, RULES, UNLIMITED};
-use crate::table::{Table, thousands};
+use signet_benches::issuer::caller::{attestation, requests};
+use signet_benches::issuer::place::Place;
+use signet_benches::issuer::renewals::{Batches, RULES, UNLIMITED};
+use signet_benches::issuer::table::{Table, thousands};
+use signet_benches::issuer::work::{AsyncWork, closed};
 
 const AT_ONCE: usize = 64;
 const PER_AGENT: usize = 100;

@@ -6,11 +6,11 @@ use signet_proto::identity::v1::AttestRequest;
 use signet_proto::identity::v1::identity_service_client::IdentityServiceClient;
 use tonic::transport::Channel;
 
-use crate::caller::{attestation, requests};
-use crate::load::{AsyncWork, closed};
-use crate::place::Place;
-use crate::rate::{RULES, UNLIMITED};
-use crate::table::{Table, thousands};
+use signet_benches::issuer::caller::{attestation, requests};
+use signet_benches::issuer::place::Place;
+use signet_benches::issuer::renewals::{RULES, UNLIMITED};
+use signet_benches::issuer::table::{Table, thousands};
+use signet_benches::issuer::work::{AsyncWork, closed};
 
 const AT_ONCE: usize = 16;
 /// By one of those who bring them, on one connection: it lives a minute at most.

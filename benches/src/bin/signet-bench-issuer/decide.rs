@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use signet_policy::{Attributes, DEFAULT_PROFILE, Document, Policy, ProfileTerms, Surroundings};
 use time::OffsetDateTime;
 
-use crate::table::{Table, median, percentile};
+use signet_benches::issuer::table::{Table, median, percentile};
 
 const RULES: usize = 10_000;
 const DECISIONS: usize = 20_000;

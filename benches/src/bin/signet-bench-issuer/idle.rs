@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::place::Place;
 use crate::push::watchers;
-use crate::rate::RULES;
-use crate::table::Table;
+use signet_benches::issuer::place::Place;
+use signet_benches::issuer::renewals::RULES;
+use signet_benches::issuer::table::Table;
 
 const STREAMS: usize = 5_000;
 const QUIET: Duration = Duration::from_secs(20);

@@ -11,25 +11,19 @@
 #![allow(clippy::expect_used)]
 
 mod bao;
-mod caller;
 mod cold;
 mod crowd;
 mod decide;
 mod idle;
-mod load;
 mod overload;
-mod place;
 mod push;
 mod rate;
-mod table;
-mod tokens;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-
-use table::Table;
+use signet_benches::issuer::table::Table;
 
 /// Measures an issuer, and OpenBao beside it
 #[derive(Debug, Parser)]

@@ -6,11 +6,11 @@ use signet_proto::identity::v1::AttestRequest;
 use signet_proto::identity::v1::identity_service_client::IdentityServiceClient;
 use tonic::transport::Channel;
 
-use crate::caller::{attestation, requests};
-use crate::load::{AsyncWork, Done, closed, open};
-use crate::place::Place;
-use crate::rate::{BATCH, Batches, RULES, Renewing, UNLIMITED};
-use crate::table::{Table, median, percentile, thousands};
+use signet_benches::issuer::caller::{attestation, requests};
+use signet_benches::issuer::place::Place;
+use signet_benches::issuer::renewals::{BATCH, Batches, RULES, Renewing, UNLIMITED};
+use signet_benches::issuer::table::{Table, median, percentile, thousands};
+use signet_benches::issuer::work::{AsyncWork, Done, closed, open};
 
 /// Who renew, each as often as anybody may.
 const HOLDERS: usize = 200;

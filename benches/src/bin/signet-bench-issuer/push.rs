@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use signet_proto::identity::v1::{WatchRequest, WatchResponse};
 use tonic::Streaming;
 
-use crate::caller::{attestation, new_request};
-use crate::place::Place;
-use crate::rate::RULES;
-use crate::table::{Table, median, percentile};
+use signet_benches::issuer::caller::{attestation, new_request};
+use signet_benches::issuer::place::Place;
+use signet_benches::issuer::renewals::RULES;
+use signet_benches::issuer::table::{Table, median, percentile};
 
 const CHANGES: usize = 200;
 const WAIT: Duration = Duration::from_secs(8);

@@ -8,17 +8,17 @@ use tokio::task::JoinSet;
 
 /// What came of it.
 #[derive(Debug, Default)]
-pub(crate) struct Done {
+pub struct Done {
     /// Milliseconds, of each that succeeded.
-    pub(crate) latencies: Vec<f64>,
-    pub(crate) failed: usize,
+    pub latencies: Vec<f64>,
+    pub failed: usize,
     /// What the first of them was told.
-    pub(crate) why: Option<String>,
-    pub(crate) elapsed: Duration,
+    pub why: Option<String>,
+    pub elapsed: Duration,
 }
 
 impl Done {
-    pub(crate) fn rate(&self) -> f64 {
+    pub fn rate(&self) -> f64 {
         self.latencies.len() as f64 / self.elapsed.as_secs_f64()
     }
 
@@ -36,7 +36,7 @@ impl Done {
 
     /// # Errors
     /// Some of it failed.
-    pub(crate) fn all_done(&self, what: &str) -> anyhow::Result<()> {
+    pub fn all_done(&self, what: &str) -> anyhow::Result<()> {
         let why = self.why.as_deref().unwrap_or_default();
         anyhow::ensure!(self.failed == 0, "{} {what} failed: {why}", self.failed);
         Ok(())
@@ -44,7 +44,7 @@ impl Done {
 }
 
 /// Each of the workers does one piece of work after the other until the time is over, or there is no more.
-pub(crate) async fn closed<W, T>(workers: Vec<W>, work: Vec<T>, time: Duration) -> Done
+pub async fn closed<W, T>(workers: Vec<W>, work: Vec<T>, time: Duration) -> Done
 where
     W: AsyncWork<T> + Send + 'static,
     T: Send + Sync + Clone + 'static,
@@ -87,7 +87,7 @@ where
 }
 
 /// Pieces of work at a steady rate, whether those before are done or not. Counted from when each was due.
-pub(crate) async fn open<W, T>(workers: Vec<W>, work: Vec<T>, rate: f64) -> Done
+pub async fn open<W, T>(workers: Vec<W>, work: Vec<T>, rate: f64) -> Done
 where
     W: AsyncWork<T> + Clone + Send + 'static,
     T: Send + 'static,
@@ -116,6 +116,6 @@ where
 }
 
 /// Something that does work.
-pub(crate) trait AsyncWork<T> {
+pub trait AsyncWork<T> {
     fn run(&mut self, piece: T) -> impl Future<Output = anyhow::Result<()>> + Send;
 }

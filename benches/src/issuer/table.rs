@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 #[derive(Debug, Default)]
-pub(crate) struct Table(Vec<Row>);
+pub struct Table(Vec<Row>);
 
 #[derive(Debug)]
 struct Row {
@@ -14,13 +14,13 @@ struct Row {
 }
 
 impl Table {
-    pub(crate) fn row(&mut self, figure: impl Into<String>, value: impl Into<String>, bar: &'static str, met: bool) {
+    pub fn row(&mut self, figure: impl Into<String>, value: impl Into<String>, bar: &'static str, met: bool) {
         let row = Row { figure: figure.into(), value: value.into(), bar, met };
         eprintln!("{}: {} ({})", row.figure, row.value, row.verdict());
         self.0.push(row);
     }
 
-    pub(crate) fn to_markdown(&self) -> String {
+    pub fn to_markdown(&self) -> String {
         let mut text = "| figure | measured | bar |\n|---|---|---|\n".to_owned();
         for row in &self.0 {
             // Writing to a String cannot fail.
@@ -41,18 +41,18 @@ impl Row {
 }
 
 /// The value that this share of them does not exceed. They are sorted by this.
-pub(crate) fn percentile(values: &mut [f64], share: f64) -> f64 {
+pub fn percentile(values: &mut [f64], share: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     let at = (values.len() as f64 * share).ceil() as usize;
     values.get(at.saturating_sub(1)).copied().unwrap_or_default()
 }
 
-pub(crate) fn median(values: &mut [f64]) -> f64 {
+pub fn median(values: &mut [f64]) -> f64 {
     percentile(values, 0.5)
 }
 
 /// `12,345`
-pub(crate) fn thousands(number: f64) -> String {
+pub fn thousands(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {

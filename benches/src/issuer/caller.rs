@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use hyper_util::rt::TokioIo;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::ClientConfig;
@@ -14,24 +15,24 @@ use signet_proto::identity::v1::{AttestRequest, KubernetesToken, X509Svid, attes
 use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::place::Place;
+use super::place::Place;
 
 /// An SVID with its key.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub struct Held {
     chain: Vec<CertificateDer<'static>>,
     key: Vec<u8>,
 }
 
 /// A key, and a request for it.
-pub(crate) fn new_request() -> anyhow::Result<(KeyPair, Vec<u8>)> {
+pub fn new_request() -> anyhow::Result<(KeyPair, Vec<u8>)> {
     let key = KeyPair::generate()?;
     let csr = CertificateParams::default().serialize_request(&key)?.der().to_vec();
     Ok((key, csr))
 }
 
 /// So many requests for keys that nobody needs afterwards.
-pub(crate) fn requests(count: usize) -> anyhow::Result<Vec<Vec<u8>>> {
+pub fn requests(count: usize) -> anyhow::Result<Vec<Vec<u8>>> {
     let half = std::thread::spawn(move || {
         (0..count / 2).map(|_| new_request().map(|(_, csr)| csr)).collect::<anyhow::Result<Vec<_>>>()
     });
@@ -41,39 +42,42 @@ pub(crate) fn requests(count: usize) -> anyhow::Result<Vec<Vec<u8>>> {
 }
 
 /// For a token that is good for whatever identity there is.
-pub(crate) fn attestation(token: String, csr: Vec<u8>, wait: Option<Duration>) -> AttestRequest {
+pub fn attestation(token: String, csr: Vec<u8>, wait: Option<Duration>) -> AttestRequest {
     let proof = Proof::K8sSaToken(KubernetesToken { cluster: String::new(), token });
     let wait = wait.and_then(|wait| prost_types::Duration::try_from(wait).ok());
     AttestRequest { proof: Some(proof), csr, wait, ..AttestRequest::default() }
 }
 
-/// Of whoever has no certificate yet.
-pub(crate) fn strangers_config(bundle: TrustBundle) -> anyhow::Result<Arc<ClientConfig>> {
+/// The serial number of a certificate, big endian.
+pub fn serial_of(certificate: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate)?;
+    let serial = certificate.raw_serial();
+    let zeros = serial.iter().take_while(|byte| **byte == 0).count();
+    Ok(serial[zeros..].to_vec())
+}
+
+/// Of whoever has no certificate yet, towards the issuer.
+pub fn strangers_config(bundle: TrustBundle) -> anyhow::Result<Arc<ClientConfig>> {
+    strangers_of(bundle, "spiffe://example.org/signet/issuer", b"h2")
+}
+
+/// Of whoever has no certificate, towards servers whose SPIFFE ID is one of a pattern. No session is resumed.
+pub fn strangers_of(bundle: TrustBundle, servers: &str, protocol: &[u8]) -> anyhow::Result<Arc<ClientConfig>> {
     let bundles = BundleSet::from_iter([bundle]);
-    let servers = SpiffeIdPatterns::from_iter(["spiffe://example.org/signet/issuer".parse()?]);
-    Ok(bootstrap_client_config(
-        &bundles,
-        &RevocationSet::default(),
-        &servers,
-        vec![b"h2".to_vec()],
-        Arc::new(SystemClock),
-    ))
+    let servers = SpiffeIdPatterns::from_iter([servers.parse()?]);
+    let protocols = vec![protocol.to_vec()];
+    Ok(bootstrap_client_config(&bundles, &RevocationSet::default(), &servers, protocols, Arc::new(SystemClock)))
 }
 
 impl Place {
     /// A connection without a certificate.
-    pub(crate) async fn stranger(&self) -> anyhow::Result<IdentityServiceClient<Channel>> {
+    pub async fn stranger(&self) -> anyhow::Result<IdentityServiceClient<Channel>> {
         self.connect(Arc::clone(&self.strangers)).await
     }
 
     /// A connection of the holder of an SVID.
-    pub(crate) async fn client_of(&self, held: &Held) -> anyhow::Result<IdentityServiceClient<Channel>> {
-        let key = PrivatePkcs8KeyDer::from(held.key.clone()).into();
-        let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key)?;
-        let mut config = self.strangers.as_ref().clone();
-        let shown = CertifiedKey::new(held.chain.clone(), key);
-        config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(shown));
-        self.connect(Arc::new(config)).await
+    pub async fn client_of(&self, held: &Held) -> anyhow::Result<IdentityServiceClient<Channel>> {
+        self.connect(held.shown_by(&self.strangers)?).await
     }
 
     async fn connect(&self, config: Arc<ClientConfig>) -> anyhow::Result<IdentityServiceClient<Channel>> {
@@ -92,7 +96,7 @@ impl Place {
     }
 
     /// The identity of a service account.
-    pub(crate) async fn attest(
+    pub async fn attest(
         &self,
         client: &mut IdentityServiceClient<Channel>,
         namespace: &str,
@@ -106,7 +110,22 @@ impl Place {
 }
 
 impl Held {
-    pub(crate) fn of(svid: X509Svid, key: &KeyPair) -> Self {
+    pub fn of(svid: X509Svid, key: &KeyPair) -> Self {
         Self { chain: svid.chain.into_iter().map(CertificateDer::from).collect(), key: key.serialize_der() }
+    }
+
+    /// What a connection is made with that shows this SVID, and for the rest is like one of `strangers`.
+    pub fn shown_by(&self, strangers: &ClientConfig) -> anyhow::Result<Arc<ClientConfig>> {
+        let key = PrivatePkcs8KeyDer::from(self.key.clone()).into();
+        let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key)?;
+        let mut config = strangers.clone();
+        let shown = CertifiedKey::new(self.chain.clone(), key);
+        config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(shown));
+        Ok(Arc::new(config))
+    }
+
+    /// Its serial number, big endian.
+    pub fn serial(&self) -> anyhow::Result<Vec<u8>> {
+        serial_of(self.chain.first().context("a chain without a certificate")?)
     }
 }

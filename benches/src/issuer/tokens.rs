@@ -10,16 +10,16 @@ use serde_json::json;
 
 /// The cluster.
 #[derive(Debug)]
-pub(crate) struct TokenMaker {
+pub struct TokenMaker {
     key: EcdsaKeyPair,
 }
 
 /// For the issuer's configuration.
-pub(crate) const CONFIGURATION: &str = "attestation: { k8s_sa_token: [{ cluster: bench, issuer: https://k8s.example, audience: signet, jwks: { file: keys.json } }] }\n";
+pub const CONFIGURATION: &str = "attestation: { k8s_sa_token: [{ cluster: bench, issuer: https://k8s.example, audience: signet, jwks: { file: keys.json } }] }\n";
 
 impl TokenMaker {
     /// Puts its key set into the folder.
-    pub(crate) fn at(folder: &Path) -> anyhow::Result<Self> {
+    pub fn at(folder: &Path) -> anyhow::Result<Self> {
         let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)?;
         let (x, y) = key.public_key().as_ref()[1..].split_at(32);
         let part = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
@@ -29,7 +29,7 @@ impl TokenMaker {
     }
 
     /// Of the pod of a service account; good once.
-    pub(crate) fn token(&self, namespace: &str, account: &str) -> anyhow::Result<String> {
+    pub fn token(&self, namespace: &str, account: &str) -> anyhow::Result<String> {
         let now = time::OffsetDateTime::now_utc();
         let claims = json!({
             "iss": "https://k8s.example", "aud": ["signet"], "sub": format!("system:serviceaccount:{namespace}:{account}"),
