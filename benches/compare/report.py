@@ -3,7 +3,7 @@
     report.py table FILE             one run
     report.py short FILE             the gateway and the best peer alone, for the README
     report.py results FILE...        benches/RESULTS.md of several runs, with benches/compare/findings.md and what
-                                     benches/issuer/run wrote
+                                     benches/issuer/run and benches/authorities/run wrote
 """
 
 import json
@@ -288,13 +288,14 @@ def markdown(heads, rows):
 
 
 def results_page(runs, files):
-    lines = ["# Results", "", "Made by `benches/compare/report.py results`; do not edit. What was found is in `benches/compare/findings.md`; the issuer's table is by `benches/issuer/run`.", ""]
+    lines = ["# Results", "", "Made by `benches/compare/report.py results`; do not edit. What was found is in `benches/compare/findings.md`; the issuer's tables are by `benches/issuer/run` and `benches/authorities/run`.", ""]
     findings = HERE / "findings.md"
     if findings.exists():
         lines += [findings.read_text().rstrip(), ""]
-    issuer = HERE.parent / "results" / "issuer.md"
-    if issuer.exists():
-        lines += ["## The issuer", "", issuer.read_text().rstrip(), ""]
+    for title, name in (("The issuer", "issuer.md"), ("Revocation and rotation", "authorities.md")):
+        written = HERE.parent / "results" / name
+        if written.exists():
+            lines += [f"## {title}", "", written.read_text().rstrip(), ""]
     for number, (results, file) in enumerate(zip(runs, files), 1):
         machine, settings = results["machine"], results["settings"]
         lines += [
