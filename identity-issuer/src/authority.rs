@@ -16,7 +16,7 @@ mod stage;
 pub(crate) mod testing;
 
 pub(crate) use certificate::CaCertificate;
-pub(crate) use custody::{CaKey, KeyName, SealedFolder};
+pub(crate) use custody::{CaKey, KeyName};
 pub use custody::{
     CustodyError, KeyFileError, Passphrase, PassphraseError, SealStrength, SignError, TokenError, TokenName, TokenPlace,
 };

@@ -7,6 +7,7 @@
 //! A key is published well before it signs, so that whoever is shown a token knows the key already. Tokens are bearer tokens: what they
 //! say of their holder is what an X.509-SVID proved a moment before, and they live for minutes.
 
+mod journal;
 mod jwk;
 mod key;
 mod keys;
@@ -15,7 +16,6 @@ mod tokens;
 mod verify;
 
 pub(crate) use jwk::{JwksError, JwtAuthorities, JwtBundles, key_parameters};
-pub(crate) use key::Algorithm;
 pub use keys::JwtKeysError;
 pub(crate) use keys::{JwtKeys, Place};
 pub(crate) use plan::Schedule;

@@ -1,6 +1,7 @@
 //! The issuer as a whole: what is started in which order, and how it ends.
 
 mod authorities;
+mod custody;
 mod jwt;
 mod place;
 mod started;
@@ -49,7 +50,8 @@ use crate::server::Server;
 use crate::sharing::Sharing;
 use crate::store::{Location, OpenError, STORE, Store, StoreTask};
 use crate::web::{BundlePage, Door, Exchange, OidcPages, Publisher, Site};
-use authorities::{first_identity, open_authorities, read_passphrase, report_authority, request_file};
+use authorities::{first_identity, open_authorities, report_authority, request_file};
+use custody::open_custodies;
 use place::{claim_state, holds_anything, listen, reserve};
 use web::WebDoors;
 
@@ -173,8 +175,8 @@ impl Issuer {
             metrics.policy_refused(true);
         }
         let own_bundle = bundles.own().borrow().get(&config.trust_domain).cloned();
-        let passphrase = read_passphrase(&config).await?;
-        let authorities = open_authorities(&config, passphrase.clone(), journal, own_bundle, clock.clone()).await?;
+        let custodies = open_custodies(&config).await?;
+        let authorities = open_authorities(&config, custodies.authorities, journal, own_bundle, clock.clone()).await?;
         metrics::register_authorities(&registry, authorities.clone())?;
         let own = config.bundle_files().enumerate().map(|(index, file)| match index {
             0 => authorities.trusted(&file.bundle),
@@ -192,7 +194,7 @@ impl Issuer {
         let federated = federation.in_force().borrow().clone();
         // Nobody else has said anything yet.
         let _ = bundles.set_own(own.chain(federated.iter().cloned()).collect());
-        let jwt_keys = jwt::open_keys(&config, passphrase, metrics.clone(), clock.clone()).await?;
+        let jwt_keys = jwt::open_keys(&config, custodies.tokens, metrics.clone(), clock.clone()).await?;
         if let Some(keys) = &jwt_keys {
             let own = keys.public().borrow().clone();
             bundles.change_own_jwt(|jwt| drop(jwt.insert(config.trust_domain.clone(), own)));

@@ -74,6 +74,65 @@ fn an_issuers_keys_are_made_in_its_token_and_nobody_gets_them_out() {
     assert_eq!(told, "keys 1\n");
 }
 
+/// As whoever takes a token has it, who knows the key set and nothing else.
+const PYJWT: &str = "
+import json, sys, jwt
+keys, token, audience = sys.argv[1:4]
+key = jwt.PyJWKSet.from_dict(json.loads(keys))[jwt.get_unverified_header(token)['kid']]
+print(json.dumps(jwt.decode(token, key, algorithms=[key.algorithm_name], audience=audience)))
+";
+
+#[test]
+fn tokens_are_signed_in_the_hsm_by_keys_that_nobody_gets_out_and_that_outlive_a_restart() {
+    for algorithm in ["ES256", "RS256"] {
+        let folder = TempDir::new().unwrap();
+        let hsm = SoftHsm::new(folder.path(), "issuing");
+        let configuration = format!("jwt: {{ algorithm: {algorithm}, issuer: 'https://oidc.example.org' }}\n");
+        let issuer = Issuer::start_in_token(folder.path(), "example.org", secs(3600), &configuration, &hsm);
+        let mut place = Place { issuer, hsm, folder };
+        let identity = place.folder.path().join("identity");
+        let workload = place.workload();
+        fs::create_dir(&identity).unwrap();
+        fs::write(identity.join("svid.pem"), workload.svid().chain_pem()).unwrap();
+        fs::write(identity.join("svid.key"), workload.svid().key_pem()).unwrap();
+        fs::copy(&place.issuer.bundle, identity.join("bundle.pem")).unwrap();
+        let token = |place: &Place| {
+            let mut command = std::process::Command::new(program::ours("signet"));
+            command.args(["fetch", "jwt", "--audience", "db", "--issuer", &place.issuer.address.to_string()]);
+            let output = command.arg("--identity").arg(&identity).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8(output.stdout).unwrap().trim().to_owned()
+        };
+        let keys = |place: &Place| {
+            let url = format!("http://{}/keys", place.issuer.web);
+            Curl::get(&url).arg("--header").arg("Host: oidc.example.org").run().expect_status(200).text()
+        };
+        let before = keys(&place);
+        let subject = |keys: &str, token: &str| {
+            let output = std::process::Command::new(program::python()).args(["-c", PYJWT, keys, token, "db"]).output();
+            let output = output.unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            let claims: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+            claims["sub"].as_str().unwrap().to_owned()
+        };
+        let first = token(&place);
+        assert_eq!(subject(&before, &first), WORKLOAD);
+
+        place.issuer.process.kill();
+        place.issuer.process.start_again();
+        place.issuer.wait_until_ready();
+        until("the key set", secs(20), || keys(&place) == before);
+        assert_eq!(subject(&before, &token(&place)), WORKLOAD);
+        assert!(subject(&keys(&place), &first) == WORKLOAD, "{algorithm}: its key is another after a restart");
+
+        let state = place.issuer.database.parent().unwrap();
+        assert_eq!(walk(state).into_iter().filter(|text| text.contains("KEY-----")).count(), 0);
+        let words = [SoftHsm::MODULE, place.hsm.label, SoftHsm::PIN];
+        // The authority's, and the tokens'.
+        assert_eq!(place.hsm.run(program::ours("signet-test-thief"), &words), "keys 2\n");
+    }
+}
+
 /// All files below a folder, as text.
 fn walk(folder: &std::path::Path) -> Vec<String> {
     let mut found = Vec::new();

@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status};
 
 use super::identity::{IdentityApi, serial_of};
 use super::{report, span, store_status, timestamp};
+use crate::authority::SignError;
 use crate::entitlement::{Grounds, Wanted, entitle};
 use crate::jwt::{self, Kind, NotIssued};
 
@@ -96,7 +97,11 @@ impl From<NotIssued> for Status {
                 Self::permission_denied(error.to_string())
             }
             NotIssued::NoKey => Self::unavailable(error.to_string()),
-            NotIssued::Cryptography => {
+            NotIssued::Key(SignError::Token(_)) => {
+                tracing::error!(cause = report(&error), "no token issued");
+                Self::unavailable(error.to_string())
+            }
+            NotIssued::Randomness | NotIssued::Key(_) | NotIssued::BrokenOff => {
                 tracing::error!(cause = report(&error), "no token issued");
                 Self::internal("the token could not be made")
             }

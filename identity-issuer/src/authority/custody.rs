@@ -1,5 +1,6 @@
-//! Where CA keys rest, and from where they sign.
+//! Where the issuer's keys rest, those of its authorities and those of its tokens, and from where they sign.
 
+mod jwt_key;
 mod kind;
 #[cfg(test)]
 mod memory;
@@ -14,6 +15,8 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{SHA256, digest};
 use rcgen::{PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm, SigningKey};
 
+use jwt_key::JwtPair;
+pub(crate) use jwt_key::{Algorithm, JwtKey};
 pub(crate) use kind::{Kind, statement};
 #[cfg(test)]
 pub(crate) use memory::Memory;
@@ -24,18 +27,33 @@ pub use sealed_file::{KeyFileError, SealStrength};
 pub(crate) use sealed_file::{open, seal_new};
 pub(crate) use sealed_folder::SealedFolder;
 
-/// Keeps an issuer's CA keys, each under its [`KeyName`]. Each call may take seconds, and blocks.
+/// Keeps an issuer's keys, each under its [`KeyName`] and for one [`Purpose`]: under another one it is not found. Each call may take
+/// seconds, and blocks.
 pub(crate) trait Custody: fmt::Debug + Send + Sync {
-    /// A new key, which rests here when this returns.
+    /// A new key for certificates, which rests here when this returns.
     fn make(&self) -> Result<CaKey, CustodyError>;
 
     fn open(&self, name: &KeyName) -> Result<CaKey, CustodyError>;
 
+    /// A new key for tokens, which rests here when this returns.
+    fn make_for_tokens(&self, algorithm: Algorithm) -> Result<JwtKey, CustodyError>;
+
+    fn open_for_tokens(&self, name: &KeyName, algorithm: Algorithm) -> Result<JwtKey, CustodyError>;
+
     /// That there is none of this name is no error.
-    fn destroy(&self, name: &KeyName) -> Result<(), CustodyError>;
+    fn destroy(&self, name: &KeyName, purpose: Purpose) -> Result<(), CustodyError>;
 
     /// Whether what keeps the keys answers now.
     fn check(&self) -> Result<(), CustodyError>;
+}
+
+/// What a key is for. None is for both.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Purpose {
+    /// Certificates, and what is said in an authority's name.
+    Authority,
+    /// JSON Web Tokens.
+    Tokens(Algorithm),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -45,15 +63,15 @@ pub enum CustodyError {
     #[error(transparent)]
     Token(#[from] TokenError),
     #[error(
-        "the key {name} is not where the issuer's keys are kept\nrestore it from a backup, or remove the authority"
+        "the key {name} is not where the issuer's keys are kept\nrestore it from a backup, or remove what is signed with it"
     )]
     Gone { name: KeyName },
     #[error("no key can be made: no random numbers")]
     Randomness,
 }
 
-/// By which an authority's key is known: the first 20 bytes of the SHA-256 of its SubjectPublicKeyInfo, which is the subject key
-/// identifier that `signet ca sign` gives it (RFC 7093 §2, method 1). Displays as lower-case hexadecimal.
+/// By which a key is known: the first 20 bytes of the SHA-256 of its SubjectPublicKeyInfo. Of an authority's, that is the subject key
+/// identifier that `signet ca sign` gives it (RFC 7093 §2, method 1); of a token's, the `kid`. Displays as lower-case hexadecimal.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct KeyName(String);
 
@@ -67,7 +85,7 @@ pub(crate) struct CaKey {
 
 /// What a key does, here or in a device.
 pub(crate) trait Signs: Send + Sync {
-    /// ECDSA with SHA-256, ASN.1.
+    /// A CA's: ECDSA with SHA-256, ASN.1. One for tokens: as a JSON Web Signature has it.
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignError>;
 
     fn pace(&self) -> Pace;
@@ -82,7 +100,7 @@ pub(crate) enum Pace {
     Blocks,
 }
 
-/// Why a CA's key signed nothing.
+/// Why a key signed nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum SignError {
     #[error("what was to be signed as a {wanted} is none")]
@@ -134,7 +152,7 @@ impl CaKey {
 
     /// ECDSA with SHA-256, ASN.1, of a message that has to be of this kind. There is no other way to have something signed.
     pub(crate) fn sign(&self, kind: Kind, message: &[u8]) -> Result<Vec<u8>, SignError> {
-        match Kind::of(message) == Some(kind) {
+        match kind.is_for_authorities() && Kind::of(message) == Some(kind) {
             true => self.signs.sign(message),
             false => Err(SignError::NotOfKind { wanted: kind.as_str() }),
         }
@@ -204,19 +222,57 @@ mod tests {
         assert_ne!(made.name(), other.name());
         let opened = custody.open(&made.name()).unwrap();
         assert_eq!((made.der_bytes(), made.name()), (opened.der_bytes(), opened.name()));
-        custody.destroy(&made.name()).unwrap();
-        custody.destroy(&made.name()).unwrap();
+        custody.destroy(&made.name(), Purpose::Authority).unwrap();
+        custody.destroy(&made.name(), Purpose::Authority).unwrap();
         assert!(matches!(custody.open(&made.name()), Err(CustodyError::Gone { name }) if name == made.name()));
         custody.open(&other.name()).unwrap();
         assert_eq!(format!("{made:?}"), format!("CaKey(KeyName({:?}))", made.name().as_str()));
     }
 
+    fn opens_again_for_tokens(custody: &dyn Custody) {
+        for algorithm in [Algorithm::Es256, Algorithm::Rs256] {
+            let made = custody.make_for_tokens(algorithm).unwrap();
+            let other = custody.make_for_tokens(algorithm).unwrap();
+            assert_ne!(made.name(), other.name());
+            let opened = custody.open_for_tokens(made.name(), algorithm).unwrap();
+            assert_eq!((made.spki(), made.algorithm()), (opened.spki(), opened.algorithm()));
+            custody.destroy(made.name(), Purpose::Tokens(algorithm)).unwrap();
+            custody.destroy(made.name(), Purpose::Tokens(algorithm)).unwrap();
+            let gone = custody.open_for_tokens(made.name(), algorithm);
+            assert!(matches!(gone, Err(CustodyError::Gone { name }) if name == *made.name()));
+            custody.open_for_tokens(other.name(), algorithm).unwrap();
+            assert_eq!(format!("{made:?}"), format!("JwtKey(KeyName({:?}))", made.name().as_str()));
+        }
+    }
+
+    fn sealed(folder: &std::path::Path) -> SealedFolder {
+        let passphrase = Passphrase::read(&b"open sesame"[..]).unwrap();
+        SealedFolder::new(folder.to_owned(), passphrase, SealStrength::MINIMAL)
+    }
+
     #[test]
     fn what_is_kept_opens_again_until_it_is_destroyed() {
-        opens_again(&Memory::default());
         let folder = tempfile::tempdir().unwrap();
-        let passphrase = Passphrase::read(&b"open sesame"[..]).unwrap();
-        opens_again(&SealedFolder::new(folder.path().join("authorities"), passphrase, SealStrength::MINIMAL));
+        let sealed = sealed(&folder.path().join("keys"));
+        for custody in [&Memory::default() as &dyn Custody, &sealed] {
+            opens_again(custody);
+            opens_again_for_tokens(custody);
+        }
+    }
+
+    #[test]
+    fn a_key_does_not_open_for_another_purpose() {
+        let folder = tempfile::tempdir().unwrap();
+        let sealed = sealed(folder.path());
+        for custody in [&Memory::default() as &dyn Custody, &sealed] {
+            let authority = custody.make().unwrap().name();
+            let tokens = custody.make_for_tokens(Algorithm::Es256).unwrap().name().clone();
+            custody.open_for_tokens(&authority, Algorithm::Es256).unwrap_err();
+            custody.open(&tokens).unwrap_err();
+            custody.open_for_tokens(&tokens, Algorithm::Rs256).unwrap_err();
+            custody.open(&authority).unwrap();
+            custody.open_for_tokens(&tokens, Algorithm::Es256).unwrap();
+        }
     }
 
     #[test]

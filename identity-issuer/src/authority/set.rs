@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use super::Authority;
-use super::custody::{CaKey, Custody, CustodyError, KeyName};
+use super::custody::{CaKey, Custody, CustodyError, KeyName, Purpose};
 use super::intermediate::{self, IntermediateError};
 use super::journal::{Journal, Rotation};
 use super::member::{Kept, Member, StepError, find, find_at, request_of};
@@ -287,7 +287,7 @@ impl Authorities {
         let over: Vec<_> = self.kept().members.iter().filter(|member| member.is_over(now)).map(Member::name).collect();
         for name in over {
             // It is tried again as long as it stands in the journal, also after a restart.
-            self.0.place.custody.destroy(&name).map_err(AuthorityError::from)?;
+            self.0.place.custody.destroy(&name, Purpose::Authority).map_err(AuthorityError::from)?;
             self.change(|kept, _| {
                 kept.members.retain(|member| member.name() != name);
                 Ok::<_, StepError>(())
@@ -549,14 +549,14 @@ mod tests {
         }
         authorities.change(|kept, now| kept.activate(&keys[1].name(), now)).unwrap();
         drop(authorities);
-        custody.destroy(&keys[0].name()).unwrap();
+        custody.destroy(&keys[0].name(), Purpose::Authority).unwrap();
         let gone = |opened: Result<Authorities, AuthorityError>| {
             matches!(opened, Err(AuthorityError::Custody(CustodyError::Gone { .. })))
         };
         assert!(gone(open()), "it still signs its lists");
         clock.set(now + 9 * day);
         assert_eq!(open().unwrap().all().len(), 1);
-        custody.destroy(&keys[1].name()).unwrap();
+        custody.destroy(&keys[1].name(), Purpose::Authority).unwrap();
         assert!(gone(open()), "it is the one that signs");
     }
 }

@@ -200,7 +200,7 @@ impl File {
         let authority = resolve_authority(path, &self.authority)?;
         let profiles = profiles::resolve(path, self.profiles, (svid.ttl, svid.backdate))?;
         let is_taken = |name: &str| BUILTIN.contains(&name) || profiles.iter().any(|profile| *profile.name == *name);
-        let jwt = self.jwt.map(|jwt| jwt.resolve(path, web.refresh_hint, &authority.key, is_taken)).transpose()?;
+        let jwt = self.jwt.map(|jwt| jwt.resolve(path, web.refresh_hint, is_taken)).transpose()?;
         let (federation, federated_endpoints) = bundles::resolve(path, self.federation, &trust_domain)?;
         let mut config = Config {
             database,

@@ -6,7 +6,7 @@
 //!   ttl: 5m                              # life of each token, at most
 //!   key_life: 7d
 //!   publish_ahead: 20m                   # how long a key is published before it signs; default: 4 times `web.refresh_hint`
-//!   passphrase_file: jwt-passphrase      # seals the keys, which rest in the state folder; default: the authority's
+//!   passphrase_file: jwt-passphrase      # seals the keys in the state folder; default: they rest where the authority's do
 //!   issuer: https://oidc.example.org     # `iss` of each token, and where OIDC discovery is found
 //!   domains: [oidc.example.org]          # names by which discovery is asked for; default: the issuer's
 //!   access_tokens:                       # what `POST /oauth2/token` gives out; a rule's `profile` names one
@@ -22,9 +22,9 @@ use http::Uri;
 use serde::Deserialize;
 use signet_process::config::{self, ConfigError, Located, Parsed};
 
-use super::KeyPlace;
 use super::file::{seconds, within};
-use crate::jwt::{Algorithm, Schedule};
+use crate::authority::custody::Algorithm;
+use crate::jwt::Schedule;
 
 /// How tokens are made.
 #[derive(Clone, Debug)]
@@ -33,7 +33,7 @@ pub(crate) struct Jwt {
     pub(crate) ttl: Duration,
     pub(crate) key_life: Duration,
     pub(crate) publish_ahead: Duration,
-    /// The authority's passphrase where there is none.
+    /// Where there is none, keys rest where the authority's do: in files with its passphrase, or in its token.
     pub(crate) passphrase_file: Option<PathBuf>,
     pub(crate) oidc: Option<Oidc>,
     pub(crate) access_tokens: Vec<AccessTokens>,
@@ -116,7 +116,6 @@ impl JwtFile {
         self,
         path: &Path,
         refresh_hint: Duration,
-        keys: &KeyPlace,
         is_taken: impl Fn(&str) -> bool,
     ) -> Result<Jwt, ConfigError> {
         let ttl = within(path, &self.ttl, "ttl", SECOND..=HOUR)?;
@@ -139,10 +138,6 @@ impl JwtFile {
             }
         };
         let passphrase_file = self.passphrase_file.as_ref().map(|file| config::beside(path, file));
-        if passphrase_file.is_none() && !matches!(keys, KeyPlace::Sealed { .. }) {
-            let fix = "name a file whose first line seals the keys of tokens, `passphrase_file`";
-            return Err(self.key_life.error(path, "`jwt` without a passphrase: the authority has none", fix));
-        }
         let mut access_tokens: Vec<AccessTokens> = Vec::with_capacity(self.access_tokens.len());
         for tokens in self.access_tokens {
             let name = &tokens.profile;

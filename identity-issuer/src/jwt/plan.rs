@@ -47,12 +47,14 @@ impl Times {
 }
 
 impl Schedule {
+    /// Whether nothing that it signed is good any more.
+    pub(super) fn is_over(&self, times: &Times, now: OffsetDateTime) -> bool {
+        let retired = times.retired_at.map(|at| at + self.longest_token + MARGIN);
+        now > times.not_after || retired.is_some_and(|end| now > end)
+    }
+
     pub(super) fn next_step(&self, keys: &[Times], now: OffsetDateTime) -> Step {
-        let is_over = |times: &Times| {
-            let retired = times.retired_at.map(|at| at + self.longest_token + MARGIN);
-            now > times.not_after || retired.is_some_and(|end| now > end)
-        };
-        if let Some(index) = keys.iter().position(is_over) {
+        if let Some(index) = keys.iter().position(|times| self.is_over(times, now)) {
             return Step::Remove(index);
         }
         let prepared = keys.iter().position(Times::is_prepared);

@@ -11,7 +11,10 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::JwtKeys;
+use super::keys::Signer;
 use crate::attestation::AttestationNumber;
+use crate::authority::SignError;
+use crate::authority::custody::Pace;
 use crate::metrics::{IssueResult, Metrics};
 use crate::store::{LogError, Logged, Store, StoreError};
 
@@ -82,8 +85,12 @@ pub(crate) enum NotIssued {
     Evicted,
     #[error("its certificate is revoked: it has to attest itself again")]
     Revoked,
-    #[error("the cryptographic library refused to sign")]
-    Cryptography,
+    #[error("no random numbers")]
+    Randomness,
+    #[error(transparent)]
+    Key(#[from] SignError),
+    #[error("signing broke off")]
+    BrokenOff,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -92,7 +99,7 @@ impl Tokens {
     /// A token of this life, or as much of it as its key and its entitlement have left; on record when this returns.
     pub(crate) async fn issue(&self, wanted: Wanted) -> Result<Logged<Jwt>, NotIssued> {
         let kind = wanted.kind;
-        let outcome = match self.sign(wanted) {
+        let outcome = match self.sign_at_its_pace(wanted).await {
             Ok(jwt) => self.store.log_jwt(jwt).await.map_err(NotIssued::from),
             Err(error) => Err(error),
         };
@@ -100,19 +107,30 @@ impl Tokens {
         outcome
     }
 
-    fn sign(&self, wanted: Wanted) -> Result<Jwt, NotIssued> {
+    async fn sign_at_its_pace(&self, wanted: Wanted) -> Result<Jwt, NotIssued> {
+        let signer = self.keys.signer(self.clock.now()).ok_or(NotIssued::NoKey)?;
+        match signer.key.pace() {
+            Pace::Quick => self.sign(&signer, wanted),
+            Pace::Blocks => {
+                let tokens = self.clone();
+                let signing = tokio::task::spawn_blocking(move || tokens.sign(&signer, wanted));
+                signing.await.unwrap_or(Err(NotIssued::BrokenOff))
+            }
+        }
+    }
+
+    fn sign(&self, signer: &Signer, wanted: Wanted) -> Result<Jwt, NotIssued> {
         let Wanted { kind, id, audience, ttl, until, more, serial, attestation } = wanted;
         // Whole seconds: there are those who take no others.
         let now = self.clock.now();
         let issued_at = now.replace_nanosecond(0).unwrap_or(now);
-        let signer = self.keys.signer(now).ok_or(NotIssued::NoKey)?;
         let end = (issued_at + ttl.min(self.longest)).min(signer.not_after);
         let end = until.map_or(end, |until| end.min(until));
         let expires_at = end.replace_nanosecond(0).unwrap_or(end);
         if expires_at <= now {
             return Err(NotIssued::Expired);
         }
-        let jti = crate::serial::new_serial(now).map_err(|_| NotIssued::Cryptography)?;
+        let jti = crate::serial::new_serial(now).map_err(|_| NotIssued::Randomness)?;
         let mut claims = more;
         claims.insert("sub".to_owned(), json!(id.as_str()));
         claims.insert("aud".to_owned(), json!(audience));
@@ -122,7 +140,7 @@ impl Tokens {
         if let Some(issuer) = &self.issuer {
             claims.insert("iss".to_owned(), json!(issuer));
         }
-        let token = signer.key.sign(kind.header(), &Value::Object(claims)).map_err(|_| NotIssued::Cryptography)?;
+        let token = signer.key.sign(kind.header(), &Value::Object(claims))?;
         let kid = signer.key.kid().to_owned();
         Ok(Jwt { token, kind, jti, kid, id, audience, issued_at, expires_at, serial, attestation })
     }
@@ -164,7 +182,13 @@ impl IssueResult {
             Ok(_) => Self::Issued,
             Err(NotIssued::Expired | NotIssued::Banned | NotIssued::Evicted | NotIssued::Revoked) => Self::Refused,
             Err(NotIssued::Store(StoreError::Busy)) => Self::Shed,
-            Err(NotIssued::NoKey | NotIssued::Cryptography | NotIssued::Store(_)) => Self::Failed,
+            Err(
+                NotIssued::NoKey
+                | NotIssued::Randomness
+                | NotIssued::Key(_)
+                | NotIssued::BrokenOff
+                | NotIssued::Store(_),
+            ) => Self::Failed,
         }
     }
 }

@@ -7,9 +7,9 @@ use signet_identity::{IdentityPublisher, LiveIdentity, SharedClock, TrustBundle}
 use signet_process::admin::{Readiness, State};
 
 use super::{AUTHORITY, LISTENER, RETRY, RunError};
-use crate::authority::custody::{Custody, Device};
-use crate::authority::{Authorities, AuthorityError, AuthorityState, Passphrase, PassphraseError, Place, SealedFolder};
-use crate::config::{self, Config, KeyPlace};
+use crate::authority::custody::Custody;
+use crate::authority::{Authorities, AuthorityState, Place};
+use crate::config::Config;
 use crate::own_identity::OwnIdentity;
 
 /// For whoever holds the root.
@@ -17,33 +17,17 @@ pub(super) fn request_file(config: &Config) -> PathBuf {
     config.state.join("authority.csr")
 }
 
-/// Once: a descriptor is read to its end. None where a token keeps the keys.
-pub(super) async fn read_passphrase(config: &Config) -> Result<Option<Passphrase>, RunError> {
-    let KeyPlace::Sealed { passphrase } = config.authority.key.clone() else { return Ok(None) };
-    Ok(tokio::task::spawn_blocking(move || Passphrase::from_file(&passphrase)).await?.map(Some)?)
-}
-
 /// Argon2 takes memory and time: not on a worker of the runtime.
 pub(super) async fn open_authorities(
     config: &Config,
-    passphrase: Option<Passphrase>,
+    custody: Arc<dyn Custody>,
     journal: PathBuf,
     bundle: Option<TrustBundle>,
     clock: SharedClock,
 ) -> Result<Authorities, RunError> {
-    let config::Authority { key, seal_strength, path_length, .. } = config.authority.clone();
-    let (folder, request) = (config.state.join("authorities"), request_file(config));
+    let (request, path_length) = (request_file(config), config.authority.path_length);
     let trust_domain = config.trust_domain.clone();
     tokio::task::spawn_blocking(move || {
-        let custody: Arc<dyn Custody> = match key {
-            KeyPlace::Sealed { .. } => {
-                let passphrase = passphrase.ok_or(PassphraseError::Empty)?;
-                Arc::new(SealedFolder::new(folder, passphrase, seal_strength))
-            }
-            KeyPlace::Token(place) => {
-                Arc::new(Device::open(place).map_err(|error| AuthorityError::Custody(error.into()))?)
-            }
-        };
         let place = Place { trust_domain, custody, journal, request, path_length };
         Ok(Authorities::open(place, bundle.as_ref(), clock)?)
     })

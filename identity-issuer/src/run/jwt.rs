@@ -1,9 +1,11 @@
 //! The keys of an issuer's tokens: opened at its start, and published as they change.
 
+use std::sync::Arc;
+
 use signet_identity::{SharedClock, TrustDomain};
 
 use super::RunError;
-use crate::authority::{Passphrase, PassphraseError};
+use crate::authority::custody::Custody;
 use crate::bundles::Bundles;
 use crate::config::Config;
 use crate::jwt::{JwtKeys, Place};
@@ -12,25 +14,16 @@ use crate::metrics::Metrics;
 /// None where no tokens are made.
 pub(super) async fn open_keys(
     config: &Config,
-    passphrase: Option<Passphrase>,
+    custody: Option<Arc<dyn Custody>>,
     metrics: Metrics,
     clock: SharedClock,
 ) -> Result<Option<JwtKeys>, RunError> {
-    let Some(jwt) = &config.jwt else { return Ok(None) };
+    let Some((jwt, custody)) = config.jwt.as_ref().zip(custody) else { return Ok(None) };
     let (algorithm, schedule) = (jwt.algorithm, jwt.schedule());
-    let (folder, strength) = (config.state.join("jwt"), config.authority.seal_strength);
-    let passphrase_file = jwt.passphrase_file.clone();
-    let opening = tokio::task::spawn_blocking(move || {
-        let passphrase = match (passphrase_file, passphrase) {
-            (Some(file), _) => Passphrase::from_file(&file)?,
-            (None, Some(passphrase)) => passphrase,
-            // The configuration is refused before.
-            (None, None) => return Err(PassphraseError::Empty.into()),
-        };
-        let place = Place { folder, passphrase, strength, algorithm, schedule };
-        Ok::<_, RunError>(JwtKeys::open(place, metrics, clock)?)
-    });
-    opening.await?.map(Some)
+    let journal = config.state.join("jwt-keys.json");
+    let place = Place { custody, journal, algorithm, schedule };
+    let opening = tokio::task::spawn_blocking(move || JwtKeys::open(place, metrics, clock));
+    Ok(opening.await?.map(Some)?)
 }
 
 /// Keeps what is trusted in step with the issuer's own keys of tokens.

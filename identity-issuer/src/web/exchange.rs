@@ -314,7 +314,11 @@ impl From<NotIssued> for Error {
             }
             NotIssued::Expired => Self::UnauthorizedClient(error.to_string().into()),
             NotIssued::Store(StoreError::Busy) => Self::TooMany(Duration::from_secs(1)),
-            NotIssued::NoKey | NotIssued::Cryptography | NotIssued::Store(_) => {
+            NotIssued::NoKey
+            | NotIssued::Randomness
+            | NotIssued::Key(_)
+            | NotIssued::BrokenOff
+            | NotIssued::Store(_) => {
                 let cause = signet_process::start::Report::of(&error).cause;
                 tracing::error!(cause, "no access token issued");
                 Self::Unavailable

@@ -1,11 +1,17 @@
-//! What a CA's key signs, and nothing else: each kind is told from all others by its form, so that what was signed as one passes for no
-//! other.
+//! What a key signs, and nothing else: each kind is told from all others by its form, so that what was signed as one passes for no
+//! other. Tokens have keys of their own, which sign nothing else.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use serde_json::{Map, Value};
 use x509_parser::certificate::TbsCertificate;
 use x509_parser::certification_request::X509CertificationRequestInfo;
 use x509_parser::prelude::FromDer as _;
 use x509_parser::revocation_list::TbsCertList;
 use x509_parser::x509::X509Version;
+
+use super::{Algorithm, KeyName};
 
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Kind {
@@ -17,6 +23,26 @@ pub(crate) enum Kind {
     Request,
     /// 64 bytes 0x20, one of [`CONTEXTS`], a byte 0, and what is said: the form of RFC 8446 §4.4.3.
     Statement,
+    /// The signing input of a token (RFC 7515 §5.1): `base64url(header).base64url(claims)`, with a header of ours.
+    Jwt,
+}
+
+/// Of a token: these three parameters, and no other (RFC 7515 §4.1).
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct JwsHeader {
+    alg: Algorithm,
+    kid: String,
+    typ: Type,
+}
+
+/// A JWT-SVID's, or an access token's (RFC 9068 §2.1).
+#[derive(Debug, Deserialize)]
+enum Type {
+    #[serde(rename = "JWT")]
+    Svid,
+    #[serde(rename = "at+jwt")]
+    Access,
 }
 
 /// Whatever is signed in an authority's name beside certificates has its own.
@@ -26,12 +52,14 @@ const CONTEXTS: [&str; 4] =
 const PADDING: [u8; 64] = [0x20; 64];
 
 impl Kind {
-    /// That of a message, if a CA's key may sign it at all.
+    /// That of a message, if a key may sign it at all.
     pub(super) fn of(message: &[u8]) -> Option<Self> {
         match message.first()? {
             // A SEQUENCE: all three parse in one way only, and to their end.
             0x30 => Self::of_der(message),
             0x20 => is_statement(message).then_some(Self::Statement),
+            // What `{"` begins with in base64url.
+            b'e' => jws_header(message).map(|_| Self::Jwt),
             _ => None,
         }
     }
@@ -42,6 +70,15 @@ impl Kind {
             Self::RevocationList => "revocation list",
             Self::Request => "certificate request",
             Self::Statement => "statement",
+            Self::Jwt => "token",
+        }
+    }
+
+    /// Whether a CA's key signs it.
+    pub(super) fn is_for_authorities(self) -> bool {
+        match self {
+            Self::Certificate | Self::RevocationList | Self::Request | Self::Statement => true,
+            Self::Jwt => false,
         }
     }
 
@@ -54,6 +91,23 @@ impl Kind {
         }
         matches!(X509CertificationRequestInfo::from_der(message), Ok(([], _))).then_some(Self::Request)
     }
+}
+
+impl JwsHeader {
+    pub(super) fn is_of(&self, name: &KeyName, algorithm: Algorithm) -> bool {
+        // Which of the two it is, the token's own user says.
+        match self.typ {
+            Type::Svid | Type::Access => self.kid == name.as_str() && self.alg == algorithm,
+        }
+    }
+}
+
+/// None where it is no signing input of a token of ours.
+pub(super) fn jws_header(message: &[u8]) -> Option<JwsHeader> {
+    let (header, claims) = std::str::from_utf8(message).ok()?.split_once('.')?;
+    let [header, claims] = [header, claims].map(|part| URL_SAFE_NO_PAD.decode(part).ok());
+    serde_json::from_slice::<Map<String, Value>>(&claims?).ok()?;
+    serde_json::from_slice(&header?).ok()
 }
 
 /// What is signed for a statement.
@@ -73,14 +127,28 @@ mod tests {
         CertificateParams, CertificateRevocationListParams, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
         SerialNumber,
     };
+    use serde_json::json;
     use time::OffsetDateTime;
 
-    use super::super::{CaKey, SignError};
+    use super::super::{CaKey, JwtKey, JwtPair, SignError};
     use super::*;
     use crate::key::P256Key;
 
+    const KINDS: [Kind; 5] = [Kind::Certificate, Kind::RevocationList, Kind::Request, Kind::Statement, Kind::Jwt];
+
+    fn input(header: &Value, claims: &Value) -> Vec<u8> {
+        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        format!("{}.{}", part(header), part(claims)).into_bytes()
+    }
+
+    /// As this key is to sign it.
+    fn token(key: &JwtKey) -> Vec<u8> {
+        let header = json!({"alg": key.algorithm().as_str(), "kid": key.name().as_str(), "typ": "JWT"});
+        input(&header, &json!({"sub": "a"}))
+    }
+
     /// One message of each kind.
-    fn messages() -> [(Kind, Vec<u8>); 4] {
+    fn messages(jwt: &JwtKey) -> [(Kind, Vec<u8>); 5] {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(["a.example".to_owned()]).unwrap();
         params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
@@ -102,6 +170,7 @@ mod tests {
             (Kind::RevocationList, to_be_signed(list.der())),
             (Kind::Request, to_be_signed(request.der())),
             (Kind::Statement, statement("signet revocations v1", b"...")),
+            (Kind::Jwt, token(jwt)),
         ]
     }
 
@@ -121,37 +190,93 @@ mod tests {
     #[test]
     fn a_certificate_cannot_be_signed_by_way_of_another_kind_nor_any_other_by_way_of_a_certificate() {
         let key = CaKey::from(P256Key::generate().unwrap());
-        for (kind, message) in messages() {
+        let (jwt, _) = JwtPair::generate(Algorithm::Es256).unwrap();
+        for (kind, message) in messages(&jwt) {
             assert_eq!(Kind::of(&message), Some(kind));
-            for other in [Kind::Certificate, Kind::RevocationList, Kind::Request, Kind::Statement] {
+            for other in KINDS {
                 let signed = key.sign(other, &message);
-                assert_eq!(signed.is_ok(), other == kind, "{kind:?} as {other:?}");
+                assert_eq!(signed.is_ok(), other == kind && kind != Kind::Jwt, "{kind:?} as {other:?}");
                 assert!(matches!(signed, Ok(_) | Err(SignError::NotOfKind { .. })));
             }
         }
     }
 
     #[test]
+    fn a_key_for_tokens_signs_nothing_else_and_an_authoritys_key_signs_no_token() {
+        let authority = P256Key::generate().unwrap();
+        let ca = CaKey::from(authority.clone());
+        for algorithm in [Algorithm::Es256, Algorithm::Rs256] {
+            let (key, _) = JwtPair::generate(algorithm).unwrap();
+            for (kind, message) in messages(&key) {
+                assert_eq!(key.sign(&message).is_ok(), kind == Kind::Jwt, "{kind:?}");
+            }
+            assert!(ca.sign(Kind::Jwt, &token(&key)).is_err());
+        }
+        // Nor one that names it.
+        let header = json!({"alg": "ES256", "kid": ca.name().as_str(), "typ": "JWT"});
+        for kind in KINDS {
+            assert!(ca.sign(kind, &input(&header, &json!({}))).is_err());
+        }
+    }
+
+    #[test]
+    fn a_token_names_the_key_that_signs_it_and_has_a_header_of_ours() {
+        let (key, _) = JwtPair::generate(Algorithm::Es256).unwrap();
+        let (other, _) = JwtPair::generate(Algorithm::Es256).unwrap();
+        let header = json!({"alg": "ES256", "kid": key.name().as_str(), "typ": "at+jwt"});
+        key.sign(&input(&header, &json!({}))).unwrap();
+        let with = |name: &str, value: Value| {
+            let mut header = header.clone();
+            header[name] = value;
+            header
+        };
+        for wrong in [
+            with("alg", json!("RS256")),
+            with("alg", json!("none")),
+            with("kid", json!(other.name().as_str())),
+            with("typ", json!("JOSE")),
+            with("crit", json!(["exp"])),
+            with("jwk", json!({})),
+            json!({"alg": "ES256", "kid": key.name().as_str()}),
+            json!([]),
+        ] {
+            assert!(key.sign(&input(&wrong, &json!({}))).is_err(), "{wrong}");
+        }
+        let whole = token(&key);
+        for wrong in [
+            input(&header, &json!("claims")),
+            [&whole[..], b"."].concat(),
+            [&whole[..], b".e30"].concat(),
+            [&whole[..], b"="].concat(),
+            whole[..whole.len() - 1].to_vec(),
+            b"eyJ".to_vec(),
+        ] {
+            assert!(key.sign(&wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
     fn what_is_of_no_kind_is_not_signed() {
         let key = CaKey::from(P256Key::generate().unwrap());
+        let (jwt, _) = JwtPair::generate(Algorithm::Es256).unwrap();
         let mut wrong: Vec<Vec<u8>> = vec![
             Vec::new(),
             vec![0; 32],
             b"signet revocations v1\0...".to_vec(),
             statement("somebody else's v1", b""),
             [&PADDING[..], b"signet revocations v10"].concat(),
-            // Tokens are signed by keys of their own.
             b"eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0".to_vec(),
         ];
         // A statement may have any end; DER has one.
-        for (_, message) in messages().into_iter().filter(|(kind, _)| *kind != Kind::Statement) {
+        for (_, message) in messages(&jwt).into_iter().filter(|(kind, _)| *kind != Kind::Statement) {
             wrong.push([&message[..], &[0]].concat());
             wrong.push(message[..message.len() / 3].to_vec());
         }
         for message in wrong {
-            for kind in [Kind::Certificate, Kind::RevocationList, Kind::Request, Kind::Statement] {
+            for kind in KINDS {
                 assert!(key.sign(kind, &message).is_err(), "{message:?} as {kind:?}");
             }
+            assert!(jwt.sign(&message).is_err(), "{message:?}");
         }
     }
 }

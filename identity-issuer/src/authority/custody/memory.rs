@@ -3,15 +3,21 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{CaKey, Custody, CustodyError, KeyName};
+use super::{Algorithm, CaKey, Custody, CustodyError, JwtKey, JwtPair, KeyName, Purpose};
 use crate::key::P256Key;
 
 #[derive(Debug, Default)]
-pub(crate) struct Memory(Mutex<HashMap<KeyName, CaKey>>);
+pub(crate) struct Memory(Mutex<Keys>);
+
+#[derive(Debug, Default)]
+struct Keys {
+    authorities: HashMap<KeyName, CaKey>,
+    tokens: HashMap<KeyName, JwtKey>,
+}
 
 impl Memory {
     /// Nothing panics while it is held.
-    fn keys(&self) -> MutexGuard<'_, HashMap<KeyName, CaKey>> {
+    fn keys(&self) -> MutexGuard<'_, Keys> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -19,16 +25,30 @@ impl Memory {
 impl Custody for Memory {
     fn make(&self) -> Result<CaKey, CustodyError> {
         let key = CaKey::from(P256Key::generate().map_err(|_| CustodyError::Randomness)?);
-        self.keys().insert(key.name(), key.clone());
+        self.keys().authorities.insert(key.name(), key.clone());
         Ok(key)
     }
 
     fn open(&self, name: &KeyName) -> Result<CaKey, CustodyError> {
-        self.keys().get(name).cloned().ok_or_else(|| CustodyError::Gone { name: name.clone() })
+        self.keys().authorities.get(name).cloned().ok_or_else(|| CustodyError::Gone { name: name.clone() })
     }
 
-    fn destroy(&self, name: &KeyName) -> Result<(), CustodyError> {
-        self.keys().remove(name);
+    fn make_for_tokens(&self, algorithm: Algorithm) -> Result<JwtKey, CustodyError> {
+        let (key, _) = JwtPair::generate(algorithm).map_err(|_| CustodyError::Randomness)?;
+        self.keys().tokens.insert(key.name().clone(), key.clone());
+        Ok(key)
+    }
+
+    fn open_for_tokens(&self, name: &KeyName, algorithm: Algorithm) -> Result<JwtKey, CustodyError> {
+        let key = self.keys().tokens.get(name).filter(|key| key.algorithm() == algorithm).cloned();
+        key.ok_or_else(|| CustodyError::Gone { name: name.clone() })
+    }
+
+    fn destroy(&self, name: &KeyName, purpose: Purpose) -> Result<(), CustodyError> {
+        match purpose {
+            Purpose::Authority => drop(self.keys().authorities.remove(name)),
+            Purpose::Tokens(_) => drop(self.keys().tokens.remove(name)),
+        }
         Ok(())
     }
 

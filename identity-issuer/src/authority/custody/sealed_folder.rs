@@ -5,8 +5,17 @@ use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 
-use super::{CaKey, Custody, CustodyError, KeyFileError, KeyName, Passphrase, SealStrength};
+use zeroize::Zeroizing;
+
+use super::{
+    Algorithm, CaKey, Custody, CustodyError, JwtKey, JwtPair, KeyFileError, KeyName, Passphrase, Purpose, SealStrength,
+    open, seal_new,
+};
 use crate::key::P256Key;
+
+/// Stands before the PKCS#8 of a key for tokens, under the seal: whoever can write files, and knows no passphrase, makes no such key of an
+/// authority's, nor the other way.
+const FOR_TOKENS: &[u8] = b"signet jwt key v1\0";
 
 #[derive(Debug)]
 pub(crate) struct SealedFolder {
@@ -25,15 +34,16 @@ impl SealedFolder {
     fn path(&self, name: &KeyName) -> PathBuf {
         self.folder.join(format!("{name}.key"))
     }
+
+    fn make_folder(&self) -> Result<(), KeyFileError> {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.folder);
+        made.map_err(|source| KeyFileError::Write { path: self.folder.clone(), source })
+    }
 }
 
 impl Custody for SealedFolder {
     fn make(&self) -> Result<CaKey, CustodyError> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.folder)
-            .map_err(|source| KeyFileError::Write { path: self.folder.clone(), source })?;
+        self.make_folder()?;
         let key = P256Key::generate().map_err(|_| CustodyError::Randomness)?;
         key.seal(&self.path(&CaKey::from(key.clone()).name()), &self.passphrase, self.strength)?;
         Ok(key.into())
@@ -52,7 +62,27 @@ impl Custody for SealedFolder {
         Ok(key)
     }
 
-    fn destroy(&self, name: &KeyName) -> Result<(), CustodyError> {
+    fn make_for_tokens(&self, algorithm: Algorithm) -> Result<JwtKey, CustodyError> {
+        self.make_folder()?;
+        let (key, pkcs8) = JwtPair::generate(algorithm).map_err(|_| CustodyError::Randomness)?;
+        let marked = Zeroizing::new([FOR_TOKENS, &pkcs8].concat());
+        seal_new(&self.path(key.name()), &marked, &self.passphrase, self.strength)?;
+        Ok(key)
+    }
+
+    fn open_for_tokens(&self, name: &KeyName, algorithm: Algorithm) -> Result<JwtKey, CustodyError> {
+        let path = self.path(name);
+        let marked = match open(&path, &self.passphrase) {
+            Err(KeyFileError::Missing { .. }) => return Err(CustodyError::Gone { name: name.clone() }),
+            opened => opened?,
+        };
+        let pkcs8 = marked.strip_prefix(FOR_TOKENS);
+        let key = pkcs8.and_then(|pkcs8| JwtPair::open(algorithm, pkcs8).ok()).filter(|key| key.name() == name);
+        key.ok_or_else(|| KeyFileError::Damaged { path }.into())
+    }
+
+    /// Whatever it is for: a file is known by its name.
+    fn destroy(&self, name: &KeyName, _purpose: Purpose) -> Result<(), CustodyError> {
         let path = self.path(name);
         match std::fs::remove_file(&path) {
             Err(source) if source.kind() != ErrorKind::NotFound => Err(KeyFileError::Write { path, source }.into()),

@@ -7,7 +7,7 @@ use signet_identity::{BundleSet, ManualClock};
 use signet_process::admin::Readiness;
 
 use super::*;
-use crate::authority::custody::{CaKey, Custody, CustodyError, KeyName, Pace, Signs};
+use crate::authority::custody::{Algorithm, CaKey, Custody, CustodyError, JwtKey, KeyName, Pace, Purpose, Signs};
 use crate::authority::{Place, Publication, testing};
 use crate::bundles::Bundles;
 use crate::key::P256Key;
@@ -147,7 +147,15 @@ impl Custody for Device {
         Err(CustodyError::Gone { name: name.clone() })
     }
 
-    fn destroy(&self, _: &KeyName) -> Result<(), CustodyError> {
+    fn make_for_tokens(&self, _: Algorithm) -> Result<JwtKey, CustodyError> {
+        Err(CustodyError::Randomness)
+    }
+
+    fn open_for_tokens(&self, name: &KeyName, _: Algorithm) -> Result<JwtKey, CustodyError> {
+        Err(CustodyError::Gone { name: name.clone() })
+    }
+
+    fn destroy(&self, _: &KeyName, _: Purpose) -> Result<(), CustodyError> {
         Ok(())
     }
 

@@ -43,6 +43,8 @@ pub enum TokenError {
     Exportable,
     #[error("the key is none on P-256")]
     NotP256,
+    #[error("the key is none of RSA with 2,048 bits")]
+    NotRsa,
     #[error("the token made a signature that is none by its key\nhave the HSM examined before you use it again")]
     BadSignature,
 }
@@ -77,6 +79,7 @@ impl TokenError {
             | Self::OtherKey { .. }
             | Self::Exportable
             | Self::NotP256
+            | Self::NotRsa
             | Self::BadSignature => Remedy::None,
         }
     }

@@ -1,7 +1,5 @@
 //! Signatures as PKCS#11 has them, r and s one after the other, and as X.509 has them.
 
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
-
 /// ECDSA-Sig-Value (RFC 3279 §2.2.3) of a signature on P-256 in the form of PKCS#11 (v3.0, §2.3.1). None for what is none.
 pub(super) fn in_der(raw: &[u8]) -> Option<Vec<u8>> {
     let (r, s) = (raw.len() == 64).then(|| raw.split_at(32))?;
@@ -16,30 +14,29 @@ pub(super) fn in_der(raw: &[u8]) -> Option<Vec<u8>> {
     }))
 }
 
-/// Whether the key of this point signed this message.
-pub(super) fn is_by(point: &[u8], message: &[u8], signature: &[u8]) -> bool {
-    UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point).verify(message, signature).is_ok()
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use aws_lc_rs::rand::SystemRandom;
     use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 
+    use super::super::Public;
     use super::*;
 
     #[test]
     fn a_raw_signature_becomes_one_that_x509_takes() {
         let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
-        let point = key.public_key().as_ref();
+        let public = Public::Point(key.public_key().as_ref().to_vec());
         // Numbers with leading zeros and with the top bit set come up among so many.
         for number in 0_u32..600 {
             let message = number.to_be_bytes();
             let raw = key.sign(&SystemRandom::new(), &message).unwrap();
             let signature = in_der(raw.as_ref()).unwrap();
-            assert!(is_by(point, &message, &signature));
-            assert!(!is_by(point, b"another", &signature));
+            assert!(public.has_signed_for_x509(&message, &signature));
+            assert!(!public.has_signed_for_x509(b"another", &signature));
+            assert!(
+                public.has_signed_for_jws(&message, raw.as_ref()) && !public.has_signed_for_jws(&message, &signature)
+            );
         }
     }
 

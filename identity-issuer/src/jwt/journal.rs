@@ -1,0 +1,100 @@
+//! What an issuer has to remember of its keys for tokens, in one file that is replaced whole: a process that is killed at any moment has
+//! either made a step or not.
+
+use std::io::ErrorKind;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use super::JwtKeysError;
+use super::plan::Times;
+use crate::authority::KeyName;
+use crate::authority::custody::Algorithm;
+use crate::pem_files;
+
+/// The file's contents.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Journal {
+    version: u32,
+    pub(super) keys: Vec<Entry>,
+}
+
+/// Times are Unix seconds.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Entry {
+    kid: String,
+    pub(super) algorithm: Algorithm,
+    made_at: i64,
+    not_after: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    activated_at: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retired_at: Option<i64>,
+}
+
+const VERSION: u32 = 1;
+/// No journal has more.
+const MAX_KEYS: usize = 16;
+
+impl Journal {
+    pub(super) fn of(keys: Vec<Entry>) -> Self {
+        Self { version: VERSION, keys }
+    }
+
+    /// Empty where there is no file yet.
+    pub(super) fn read(path: &Path) -> Result<Self, JwtKeysError> {
+        let wrong = |what: String| JwtKeysError::Journal { path: path.to_owned(), what };
+        let text = match pem_files::read(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::of(Vec::new())),
+            Err(error) => return Err(wrong(error.to_string())),
+        };
+        let journal: Self = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
+        if journal.version != VERSION {
+            return Err(wrong(format!("it is of version {}, and this program knows {VERSION}", journal.version)));
+        }
+        if journal.keys.len() > MAX_KEYS {
+            return Err(wrong(format!("it names more than {MAX_KEYS} keys")));
+        }
+        Ok(journal)
+    }
+
+    /// Durable when this returns.
+    pub(super) fn write(&self, path: &Path) -> Result<(), JwtKeysError> {
+        let wrong = |source| JwtKeysError::Write { path: path.to_owned(), source };
+        let text = serde_json::to_vec_pretty(self).map_err(|error| wrong(error.into()))?;
+        pem_files::write_whole(path, &text).map_err(wrong)
+    }
+}
+
+impl Entry {
+    pub(super) fn of(kid: &KeyName, algorithm: Algorithm, times: &Times) -> Self {
+        Self {
+            kid: kid.to_string(),
+            algorithm,
+            made_at: times.made_at.unix_timestamp(),
+            not_after: times.not_after.unix_timestamp(),
+            activated_at: times.activated_at.map(OffsetDateTime::unix_timestamp),
+            retired_at: times.retired_at.map(OffsetDateTime::unix_timestamp),
+        }
+    }
+
+    /// None of one that names no key, or no times.
+    pub(super) fn parsed(&self) -> Option<(KeyName, Times)> {
+        let time = |seconds| OffsetDateTime::from_unix_timestamp(seconds).ok();
+        let optional = |seconds: Option<i64>| match seconds {
+            Some(seconds) => time(seconds).map(Some),
+            None => Some(None),
+        };
+        let times = Times {
+            made_at: time(self.made_at)?,
+            not_after: time(self.not_after)?,
+            activated_at: optional(self.activated_at)?,
+            retired_at: optional(self.retired_at)?,
+        };
+        Some((KeyName::parse(&self.kid)?, times))
+    }
+}
