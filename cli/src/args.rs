@@ -5,6 +5,7 @@ mod authorities;
 mod ca;
 mod federation;
 mod jwt;
+mod jwt_keys;
 mod policy;
 mod revocations;
 
@@ -28,6 +29,7 @@ pub(crate) use ca::{
 };
 pub(crate) use federation::{AddOptions, FederateCommand, PartnerOptions, ProfileName};
 pub(crate) use jwt::{FetchCommand, FetchJwtOptions};
+pub(crate) use jwt_keys::{RevokeJwtKeyOptions, RotateJwtKeyOptions};
 pub(crate) use policy::{
     ApplyOptions, ChangeOptions, DiffOptions, ExplainOptions, HistoryOptions, RevisionOptions, RollbackOptions,
 };
@@ -82,9 +84,9 @@ pub(crate) enum Command {
     /// Have the next authority, or the next root, take over: nobody is cut off
     #[command(subcommand)]
     Rotate(RotateCommand),
-    /// Have all that an authority signed renewed
+    /// Have all that an authority signed renewed; or have a key of tokens sign no more
     Taint(TaintOptions),
-    /// Revoke certificates before their time: whoever relies on them is told at once. Nothing of it can be taken back
+    /// Revoke certificates, or a key of tokens, before their time: whoever relies on them is told at once. Nothing of it can be taken back
     #[command(subcommand)]
     Revoke(RevokeCommand),
     /// Take back what an issuer that is gone for good had its clients trust
@@ -118,6 +120,9 @@ pub(crate) enum GetCommand {
     /// The issuer's authorities, and at which stage of their life they are
     #[command(after_help = "Example:\n  signet get authorities")]
     Authorities(IssuerOptions),
+    /// The keys that sign tokens, and at which stage of their life they are; those of other issuers, too
+    #[command(after_help = "Examples:\n  signet get jwt-keys\n  signet get jwt-keys -o json")]
+    JwtKeys(IssuerOptions),
     /// What is revoked and has not expired by itself: when, why and by whom
     #[command(
         after_help = "Examples:\n  signet get revocations\n  signet get revocations --reason key-compromise --within 24h -o json"

@@ -11,6 +11,7 @@ use crate::admin;
 use crate::args::{CaCsrOptions, CaImportOptions, IssuerOptions, TaintOptions};
 use crate::ca;
 use crate::failure::Failure;
+use crate::jwt_keys;
 use crate::output::{self, Format, List, Report};
 
 pub(crate) fn list(options: &IssuerOptions, format: Format) -> Result<(), Failure> {
@@ -53,6 +54,10 @@ pub(crate) fn import(options: &CaImportOptions, format: Format) -> Result<(), Fa
 }
 
 pub(crate) fn taint(options: &TaintOptions, format: Format) -> Result<(), Failure> {
+    // Both kinds of keys are named alike, and no two keys have one name.
+    if jwt_keys::has(&options.issuer, &options.key)? {
+        return jwt_keys::taint(options, format);
+    }
     let request = TaintAuthorityRequest { key: options.key.clone(), comment: options.message.clone() };
     let answer =
         admin::call(&options.issuer, async |mut client| Ok(client.taint_authority(request).await?.into_inner()))?;

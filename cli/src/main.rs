@@ -16,6 +16,7 @@ mod failure;
 mod federation;
 mod issue;
 mod jwt;
+mod jwt_keys;
 mod network;
 mod output;
 mod passphrase;
@@ -57,6 +58,8 @@ fn main() -> ExitCode {
         Command::Get(GetCommand::Authorities(options)) => authorities::list(options, output),
         Command::Rotate(RotateCommand::Authority(options)) => rotate::authority(options, output),
         Command::Rotate(RotateCommand::Root(options)) => rotate::root(options, output),
+        Command::Get(GetCommand::JwtKeys(options)) => jwt_keys::list(options, output),
+        Command::Rotate(RotateCommand::JwtKey(options)) => jwt_keys::rotate(options, output),
         Command::Rotate(RotateCommand::Status(options)) => rotate::status(options, output),
         Command::Rotate(RotateCommand::Cancel(options)) => rotate::cancel(options, output),
         Command::Taint(options) => authorities::taint(options, output),

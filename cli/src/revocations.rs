@@ -18,6 +18,7 @@ use crate::admin;
 use crate::args::{RevokeCommand, RevokeOptions};
 use crate::asking::confirm;
 use crate::failure::Failure;
+use crate::jwt_keys;
 use crate::output::{self, Format, Report};
 use progress::Progress;
 
@@ -55,6 +56,8 @@ pub(crate) fn revoke(command: &RevokeCommand, format: Format) -> Result<(), Fail
         RevokeCommand::Authority(options) => {
             (format!("authority {}", options.key_id), vec![Target::Authority(options.key_id.clone())], &options.revoke)
         }
+        // No certificate, and no epoch: it leaves the bundle.
+        RevokeCommand::JwtKey(options) => return jwt_keys::revoke(options, format),
         RevokeCommand::Rule(options) => {
             (format!("rule {}", options.rule), vec![Target::Rule(options.rule.clone())], &options.revoke)
         }
@@ -94,8 +97,13 @@ fn request(target: Target, options: &RevokeOptions, force: bool) -> RevokeReques
 }
 
 /// As `RevocationReason` numbers it, which is as RFC 5280 does.
-fn wire_reason(reason: Reason) -> i32 {
+pub(crate) fn wire_reason(reason: Reason) -> i32 {
     i32::try_from(reason.number()).unwrap_or_default()
+}
+
+/// None where there is none.
+pub(crate) fn reason_name(number: i32) -> Option<String> {
+    Reason::of_number(number.into()).map(|reason| reason.to_string())
 }
 
 /// One after the other; the sum of all.

@@ -11,6 +11,7 @@ mod explanation;
 mod federation;
 mod identity;
 mod issuing;
+mod jwt_keys;
 mod naming;
 mod policy;
 mod revocations;
@@ -44,6 +45,7 @@ pub(crate) use admin::AdminApi;
 pub(crate) use attestors::Attestors;
 pub(crate) use authorities::AuthorityCalls;
 pub(crate) use identity::IdentityApi;
+pub(crate) use jwt_keys::JwtKeyCalls;
 
 /// Health and reflection to stand beside `S`; they tell of it alone: whoever asks may be anybody.
 async fn companions<S: NamedService>()

@@ -12,7 +12,7 @@ mod roots;
 mod shared;
 mod statement;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,7 +20,8 @@ use rustls_pki_types::CertificateDer;
 use signet_identity::{BundleSet, TrustBundle, TrustDomain};
 use tokio::sync::watch;
 
-use crate::jwt::JwtBundles;
+use crate::authority::KeyName;
+use crate::jwt::{JwtBundles, JwtTrust};
 
 pub(crate) use follow::Follower;
 pub(crate) use roots::{Roots, fingerprint};
@@ -43,8 +44,10 @@ struct Inner {
     own: watch::Sender<BundleSet>,
     in_force: watch::Sender<BundleSet>,
     /// The keys of JWT-SVIDs.
-    own_jwt: watch::Sender<JwtBundles>,
+    own_jwt: watch::Sender<JwtTrust>,
     jwt_in_force: watch::Sender<JwtBundles>,
+    /// Those of them that any issuer has revoked.
+    jwt_revoked: watch::Sender<BTreeSet<KeyName>>,
 }
 
 #[derive(Debug)]
@@ -52,7 +55,7 @@ struct Sources {
     own: BundleSet,
     /// Of the other issuers; several of one trust domain.
     others: Vec<TrustBundle>,
-    other_jwt: Vec<JwtBundles>,
+    other_jwt: Vec<JwtTrust>,
 }
 
 /// Why what there is to be trusted is no good.
@@ -72,6 +75,7 @@ impl Bundles {
             in_force: watch::Sender::new(own),
             own_jwt: watch::Sender::default(),
             jwt_in_force: watch::Sender::default(),
+            jwt_revoked: watch::Sender::default(),
         }))
     }
 
@@ -90,12 +94,17 @@ impl Bundles {
         self.0.jwt_in_force.subscribe()
     }
 
+    /// Those that are revoked, by whichever issuer.
+    pub(crate) fn jwt_revoked(&self) -> watch::Receiver<BTreeSet<KeyName>> {
+        self.0.jwt_revoked.subscribe()
+    }
+
     /// Those of this issuer, and what it has of other trust domains.
-    pub(crate) fn own_jwt(&self) -> watch::Receiver<JwtBundles> {
+    pub(crate) fn own_jwt(&self) -> watch::Receiver<JwtTrust> {
         self.0.own_jwt.subscribe()
     }
 
-    pub(crate) fn change_own_jwt(&self, change: impl FnOnce(&mut JwtBundles)) {
+    pub(crate) fn change_own_jwt(&self, change: impl FnOnce(&mut JwtTrust)) {
         let sources = self.sources();
         let mut own = self.0.own_jwt.borrow().clone();
         change(&mut own);
@@ -103,20 +112,24 @@ impl Bundles {
         self.put_jwt_in_force(&sources);
     }
 
-    pub(crate) fn set_other_jwt(&self, others: Vec<JwtBundles>) {
+    pub(crate) fn set_other_jwt(&self, others: Vec<JwtTrust>) {
         let mut sources = self.sources();
         sources.other_jwt = others;
         self.put_jwt_in_force(&sources);
     }
 
     fn put_jwt_in_force(&self, sources: &Sources) {
-        let mut union = self.0.own_jwt.borrow().clone();
-        for (trust_domain, keys) in sources.other_jwt.iter().flatten() {
+        let JwtTrust { keys: mut union, mut revoked } = self.0.own_jwt.borrow().clone();
+        for (trust_domain, keys) in sources.other_jwt.iter().flat_map(|other| &other.keys) {
             let known = union.entry(trust_domain.clone()).or_default();
             *known = known.united(keys);
         }
+        revoked.extend(sources.other_jwt.iter().flat_map(|other| other.revoked.iter().cloned()));
+        // One issuer's word is enough, whoever else publishes the key.
+        union.values_mut().for_each(|keys| *keys = keys.without(&revoked));
         union.retain(|_, keys| !keys.is_empty());
         replace(&self.0.jwt_in_force, union);
+        replace(&self.0.jwt_revoked, revoked);
     }
 
     pub(crate) fn set_own(&self, own: BundleSet) -> Result<(), UnionError> {
@@ -267,6 +280,35 @@ mod tests {
         assert_eq!(count(&in_force.borrow_and_update(), "example.org"), 4);
         bundles.set_others(Vec::new()).unwrap();
         assert_eq!(count(&in_force.borrow_and_update(), "example.org"), 1);
+    }
+
+    #[test]
+    fn a_key_of_tokens_that_one_issuer_has_revoked_is_in_no_union_whoever_publishes_it() {
+        // RFC 7517, Appendix A.1.
+        let key = |kid: &KeyName| {
+            serde_json::json!({
+                "kty": "EC", "crv": "P-256", "kid": kid.as_str(), "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
+                "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM",
+            })
+        };
+        let [one, two] = ["one", "two"].map(|name| KeyName::of(name.as_bytes()));
+        let keys = crate::jwt::JwtAuthorities::read([key(&one), key(&two)]).unwrap();
+        let trust = |revoked: &[&KeyName]| JwtTrust {
+            keys: JwtBundles::from([(domain("example.org"), keys.clone())]),
+            revoked: revoked.iter().map(|kid| (*kid).clone()).collect(),
+        };
+        let bundles = Bundles::new(BundleSet::default());
+        let in_force = || {
+            let all = bundles.jwt_in_force().borrow().clone();
+            all.values().flat_map(|keys| keys.named().map(|(kid, _)| kid).collect::<Vec<_>>()).collect::<BTreeSet<_>>()
+        };
+        bundles.change_own_jwt(|own| *own = trust(&[]));
+        assert_eq!(in_force(), BTreeSet::from([one.clone(), two.clone()]));
+        bundles.set_other_jwt(vec![trust(&[&one]), trust(&[])]);
+        assert_eq!(in_force(), BTreeSet::from([two.clone()]));
+        assert_eq!(*bundles.jwt_revoked().borrow(), BTreeSet::from([one.clone()]));
+        bundles.change_own_jwt(|own| *own = trust(&[&two]));
+        assert_eq!(in_force(), BTreeSet::new());
     }
 
     #[test]

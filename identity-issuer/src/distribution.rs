@@ -315,6 +315,21 @@ impl Distribution {
         clients.by_number.values().filter_map(acknowledgement).collect()
     }
 
+    /// Who has this version of the keys of tokens in force, and who has not said so.
+    pub(crate) fn jwt_acknowledgements(&self, version: Version) -> Vec<Acknowledgement> {
+        let clients = lock(&self.clients);
+        let acknowledgement = |client: &Client| {
+            let progress = lock(&client.progress);
+            Acknowledgement {
+                agent: client.watcher.attestation,
+                id: client.watcher.attested.clone(),
+                acknowledged: progress.jwt() == Some(version),
+                refused: progress.refused(),
+            }
+        };
+        clients.by_number.values().filter(|client| !client.ended.is_cancelled()).map(acknowledgement).collect()
+    }
+
     pub(crate) fn client_count(&self) -> usize {
         lock(&self.clients).by_number.len()
     }
@@ -324,6 +339,12 @@ impl Subscription {
     /// Something was sent.
     pub(crate) fn sent(&self, resource: Resource, version: Version, now: OffsetDateTime) {
         lock(&self.progress).sent(resource, version, now);
+    }
+
+    /// The bundles that it has, or was sent last, have this version of the keys of tokens of its trust domain.
+    pub(crate) fn sent_jwt(&self, version: Version) {
+        lock(&self.progress).sent_jwt(version);
+        self.changed.note(self.attestation);
     }
 
     /// All was sent that the client lacks of this revision of the policy.

@@ -38,6 +38,7 @@ pub(crate) struct Metrics {
     federation_refused: IntGaugeVec,
     jwts: IntCounterVec,
     jwt_key_expires_at: IntGauge,
+    jwt_keys: IntGaugeVec,
 }
 
 /// How one request for a certificate ended.
@@ -134,6 +135,14 @@ impl Metrics {
             &["step"],
         )?;
         CRL_STEPS.iter().for_each(|step| drop(crl_failures.with_label_values(&[step])));
+        let jwt_keys = IntGaugeVec::new(
+            Opts::new(
+                "signet_issuer_jwt_keys",
+                "Keys that sign tokens, by state: prepared, active, retired, tainted, revoked.",
+            ),
+            &["state"],
+        )?;
+        registry.register(Box::new(jwt_keys.clone()))?;
         let shed = counters(
             "signet_issuer_shed_total",
             "Requests that were refused because there were too many, and told when to come again, by whose share was used up.",
@@ -182,6 +191,7 @@ impl Metrics {
                 "Requests for tokens, by kind (jwt_svid, access_token) and by how they ended.",
                 &["kind", "result"],
             )?,
+            jwt_keys,
             jwt_key_expires_at: gauge(
                 "signet_issuer_jwt_key_expiration_timestamp_seconds",
                 "When the key that signs tokens now ends, in Unix time; 0 where there is none.",
@@ -206,6 +216,10 @@ impl Metrics {
     }
 
     /// When the key that signs tokens ends.
+    pub(crate) fn jwt_keys(&self, state: &str, count: usize) {
+        self.jwt_keys.with_label_values(&[state]).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
     pub(crate) fn jwt_key(&self, ends: Option<OffsetDateTime>) {
         self.jwt_key_expires_at.set(ends.map_or(0, OffsetDateTime::unix_timestamp));
     }

@@ -28,7 +28,7 @@ use crate::admin_socket::{AdminSocket, AdminSocketError, own_user};
 use crate::administration::Administrators;
 use crate::admission::Admission;
 use crate::agents::Agents;
-use crate::api::{AdminApi, Attestors, AuthorityCalls, IdentityApi};
+use crate::api::{AdminApi, Attestors, AuthorityCalls, IdentityApi, JwtKeyCalls};
 use crate::attestation::{Challenges, JoinTokens};
 use crate::authority::{Authorities, Intake, Publication, Reach};
 use crate::bundles::{self, Bundles, Shared};
@@ -38,7 +38,7 @@ use crate::crl::{self, Crls};
 use crate::distribution::Distribution;
 use crate::federation::Federation;
 use crate::issuance::{Issuance, Issued, Parts};
-use crate::jwt::{JwtKeys, Tokens};
+use crate::jwt::{JwtKeys, Readers, Tokens};
 use crate::metrics::{self, Metrics};
 use crate::own_identity::OwnIdentity;
 use crate::policy::{self, KeptPolicy, Policies};
@@ -196,8 +196,7 @@ impl Issuer {
         let _ = bundles.set_own(own.chain(federated.iter().cloned()).collect());
         let jwt_keys = jwt::open_keys(&config, custodies.tokens, metrics.clone(), clock.clone()).await?;
         if let Some(keys) = &jwt_keys {
-            let own = keys.public().borrow().clone();
-            bundles.change_own_jwt(|jwt| drop(jwt.insert(config.trust_domain.clone(), own)));
+            keys.tell(&bundles, &config.trust_domain);
         }
         let announce = broadcast::Sender::new(ANNOUNCEMENTS);
         let issuance = Issuance::new(Parts {
@@ -327,6 +326,15 @@ impl Issuer {
             began: tokio::time::Instant::now(),
             resumes: self.authorities.rotation().is_some(),
         });
+        let readers = Readers {
+            trust_domain: self.config.trust_domain.clone(),
+            distribution: self.distribution.clone(),
+            store: self.store.clone(),
+            shared: self.shared_bundles.clone(),
+            patience: self.config.authority.patience,
+            began: (tokio::time::Instant::now(), self.clock.now()),
+            clock: self.clock.clone(),
+        };
         let admin = Arc::new(AdminApi {
             trust_domain: self.config.trust_domain.clone(),
             administrators: self.administrators.clone(),
@@ -335,6 +343,11 @@ impl Issuer {
                 rotations: rotations.clone(),
                 store: self.store.clone(),
                 trust_domain: self.config.trust_domain.clone(),
+            },
+            jwt_keys: JwtKeyCalls {
+                keys: self.jwt_keys.clone(),
+                bundles: self.bundles.clone(),
+                readers: readers.clone(),
             },
             distribution: self.distribution.clone(),
             policies: self.policies.clone(),
@@ -425,7 +438,8 @@ impl Issuer {
         until(&shutdown, &mut background, following.run());
         until(&shutdown, &mut background, self.federation.run());
         if let Some(keys) = self.jwt_keys {
-            until(&shutdown, &mut background, keys.clone().follow());
+            until(&shutdown, &mut background, keys.clone().follow(readers));
+            until(&shutdown, &mut background, jwt::heed(keys.clone(), self.bundles.clone()));
             let publish = jwt::publish_keys(keys, self.bundles.clone(), self.config.trust_domain.clone());
             until(&shutdown, &mut background, publish);
         }

@@ -102,6 +102,7 @@ fn record(issuer: &str, number: AttestationNumber, progress: &Progress) -> Progr
         since: progress.since(),
         refused: progress.refused(),
         revocations: progress.revocations(),
+        jwt: progress.jwt().map(Version::to_vec),
         authorities: progress.authorities().map(|Acknowledged(known)| known.map(Version::to_vec).unwrap_or_default()),
     }
 }

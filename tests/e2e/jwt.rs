@@ -9,6 +9,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 use signet_tests::address::Host;
+use signet_tests::ceremony::Ended;
 use signet_tests::{Curl, Issuer, Workload, foreign_ca, pages, program, secs};
 use tempfile::TempDir;
 
@@ -68,6 +69,22 @@ impl Web {
         let output = self.signet(&[&["fetch", "jwt"], words].concat());
         assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// What an operator is told whose command is refused.
+    #[track_caller]
+    fn refused(&self, words: &[&str]) -> String {
+        let mut command = Command::new(program::ours("signet"));
+        Ended(command.args(words).arg("--issuer").arg(&self.issuer.socket).output().unwrap()).refused()
+    }
+
+    /// The one key of tokens at this stage.
+    #[track_caller]
+    fn key(&self, stage: &str) -> String {
+        let told = self.issuer.operate_json(&["get", "jwt-keys"]);
+        let keys = told["keys"].as_array().unwrap().iter().filter(|key| key["stage"] == stage);
+        let [key] = &keys.collect::<Vec<_>>()[..] else { panic!("not one key is {stage}: {told}") };
+        key["kid"].as_str().unwrap().to_owned()
     }
 
     /// What a program of Python says that is given the issuer's URL and these words. The web's CA is the system's there.
@@ -184,11 +201,55 @@ fn a_machine_gets_an_access_token_by_its_certificate_as_the_page_says() {
 }
 
 #[test]
+fn a_key_that_is_tainted_gives_way_and_one_that_is_revoked_verifies_nothing_any_more() {
+    for algorithm in ["ES256", "RS256"] {
+        let mut web = Web::new(algorithm);
+        let (old, first) = (web.token(&["--audience", "db"]), web.key("active"));
+        web.issuer.operate(&["taint", &first, "-m", "its host was broken into"]);
+        let (new, second) = (web.token(&["--audience", "db"]), web.key("active"));
+        assert_eq!((web.key("tainted"), second != first), (first.clone(), true), "{algorithm}");
+        // Whoever fetches the keys anew knows both.
+        for token in [&old, &new] {
+            assert_eq!(web.python(PYJWT, &[token, "db"]).unwrap()["sub"], ID, "{algorithm}");
+        }
+        let by = ["--reason", "key-compromise", "--yes"];
+        web.issuer.operate(&[&["revoke", "jwt-key", &first], &by[..]].concat());
+        for _ in 0..2 {
+            let refused = web.python(PYJWT, &[&old, "db"]).unwrap_err();
+            assert!(refused.contains("Unable to find a signing key"), "{algorithm}: {refused}");
+            assert_eq!(web.python(PYJWT, &[&new, "db"]).unwrap()["sub"], ID, "{algorithm}");
+            // The same after a restart.
+            web.issuer.process.kill();
+            web.issuer.process.start_again();
+            web.issuer.wait_until_ready();
+        }
+        assert_eq!((web.key("revoked"), web.key("active")), (first, second.clone()), "{algorithm}");
+        let careful = web.refused(&[&["revoke", "jwt-key", &second], &by[..]].concat());
+        assert!(careful.contains("signs tokens now"), "{careful}");
+        web.issuer.operate(&[&["revoke", "jwt-key", &second, "--force"], &by[..]].concat());
+        assert!(web.python(PYJWT, &[&new, "db"]).is_err());
+        let token = web.token(&["--audience", "db"]);
+        assert_eq!(web.python(PYJWT, &[&token, "db"]).unwrap()["sub"], ID, "{algorithm}");
+    }
+}
+
+#[test]
 fn the_commands_of_the_page_work() {
     let web = Web::new("ES256");
     let commands = pages::commands("jwt.md");
-    assert_eq!(commands.len(), 2);
-    for words in commands {
+    assert_eq!(commands.len(), 7);
+    let mut signed = web.key("active");
+    for mut words in commands {
+        if words[0] != "fetch" {
+            // The page has a key that nobody has.
+            let key = words.iter_mut().find(|word| word.len() == 40);
+            key.into_iter().for_each(|key| key.clone_from(&signed));
+            web.issuer.operate(&words.iter().map(String::as_str).collect::<Vec<_>>());
+            if words[0] == "revoke" {
+                signed = web.key("active");
+            }
+            continue;
+        }
         let output = web.signet(&words.iter().map(String::as_str).collect::<Vec<_>>());
         assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::IssuerOptions;
+use super::{IssuerOptions, RotateJwtKeyOptions};
 
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
@@ -44,6 +44,8 @@ pub(crate) enum RotateCommand {
     Authority(RotateAuthorityOptions),
     /// Replace the root, once nobody needs it any more
     Root(RotateRootOptions),
+    /// Have another key sign tokens, once it is known
+    JwtKey(RotateJwtKeyOptions),
     /// How far the rotation has come, and who has not acknowledged it
     Status(RotateStatusOptions),
     /// End the rotation that is under way; what it has done stays
@@ -122,9 +124,9 @@ pub(crate) struct RotateStatusOptions {
   signet taint 3f1c0d5ab2e4987610fedcba98765432deadbeef -m 'its host was broken into'
 
 All who hold a certificate that the authority signed renew it, spread so that there is room for others. It must have retired:
-rotate first.")]
+rotate first. A key of tokens signs no more, and another one does at once; what it has signed stays good until it expires.")]
 pub(crate) struct TaintOptions {
-    /// The authority's key, as `signet get authorities` has it
+    /// The authority's key, as `signet get authorities` has it; or a key of tokens, as `signet get jwt-keys` does
     pub(crate) key: String,
     /// Why, for those who read afterwards
     #[arg(long, short, default_value = "", hide_default_value = true, value_name = "TEXT")]

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use identity_issuer::root::Reason;
 use signet_identity::WorkloadId;
 
-use super::{IssuerOptions, duration};
+use super::{IssuerOptions, RevokeJwtKeyOptions, duration};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RevokeCommand {
@@ -37,6 +37,11 @@ pub(crate) enum RevokeCommand {
         after_help = "Example:\n  signet revoke authority 3f1c0d5ab2e4987610fedcba9876543210fedcba --reason ca-compromise"
     )]
     Authority(RevokeAuthorityOptions),
+    /// A key of tokens: nothing that it has signed is good, and it is published no more
+    #[command(
+        after_help = "Example:\n  signet revoke jwt-key 3f1c0d5ab2e4987610fedcba98765432deadbeef --reason key-compromise --force"
+    )]
+    JwtKey(RevokeJwtKeyOptions),
     /// All that was issued by a rule of the policy
     #[command(after_help = "Example:
   signet revoke rule cart-pods --reason affiliation-changed

@@ -23,6 +23,9 @@ use signet_proto::admin::v1::{
     ImportAuthoritiesResponse, ListAuthoritiesRequest, ListAuthoritiesResponse, RequestAuthoritiesRequest,
     RequestAuthoritiesResponse, RotateRequest, RotationStatus, TaintAuthorityRequest, TaintAuthorityResponse,
 };
+use signet_proto::admin::v1::{
+    ListJwtKeysRequest, ListJwtKeysResponse, RevokeJwtKeyRequest, RotateJwtKeyRequest, TaintJwtKeyRequest,
+};
 use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Code, Request, Response, Status};
@@ -31,6 +34,7 @@ use super::authorities::AuthorityCalls;
 use super::calls::Call;
 use super::doorkeeper::{Bounded, Doorkeeper, MAX_POLICY, Places};
 use super::explanation::Explaining;
+use super::jwt_keys::{JwtKeyCalls, reason_of};
 use super::naming::Naming;
 use super::revocations::Revoking;
 use super::unattended::Unattended;
@@ -55,6 +59,7 @@ pub(crate) struct AdminApi {
     pub(crate) administrators: Administrators,
     pub(crate) join_tokens: JoinTokens,
     pub(crate) authorities: AuthorityCalls,
+    pub(crate) jwt_keys: JwtKeyCalls,
     pub(crate) distribution: Distribution,
     pub(crate) policies: Policies,
     pub(crate) agents: Agents,
@@ -213,6 +218,51 @@ impl AdminService for AdminApi {
         let call = self.admit(&request, "TaintAuthority", Role::Administrator, Target::Everything).await?;
         let TaintAuthorityRequest { key, comment } = request.into_inner();
         call.end(self.authorities.taint(&key, comment).await)
+    }
+
+    async fn list_jwt_keys(
+        &self,
+        request: Request<ListJwtKeysRequest>,
+    ) -> Result<Response<ListJwtKeysResponse>, Status> {
+        // It names those who have not acknowledged, wherever they are.
+        let call = self.admit(&request, "ListJwtKeys", Role::Viewer, Target::Everything).await?;
+        call.end(self.jwt_keys.list().await)
+    }
+
+    async fn rotate_jwt_key(
+        &self,
+        request: Request<RotateJwtKeyRequest>,
+    ) -> Result<Response<ListJwtKeysResponse>, Status> {
+        let action = if request.get_ref().dry_run { "RotateJwtKey (dry run)" } else { "RotateJwtKey" };
+        let call = self.admit(&request, action, Role::Administrator, Target::Everything).await?;
+        let actor = call.permissions.actor.clone();
+        call.end(self.jwt_keys.rotate(request.into_inner(), &actor).await)
+    }
+
+    async fn taint_jwt_key(
+        &self,
+        request: Request<TaintJwtKeyRequest>,
+    ) -> Result<Response<ListJwtKeysResponse>, Status> {
+        let call = self.admit(&request, "TaintJwtKey", Role::Administrator, Target::Everything).await?;
+        let actor = call.permissions.actor.clone();
+        let TaintJwtKeyRequest { kid, comment } = request.into_inner();
+        call.end(self.jwt_keys.taint(&kid, comment, &actor).await)
+    }
+
+    async fn revoke_jwt_key(
+        &self,
+        request: Request<RevokeJwtKeyRequest>,
+    ) -> Result<Response<ListJwtKeysResponse>, Status> {
+        let action = if request.get_ref().dry_run { "RevokeJwtKey (dry run)" } else { "RevokeJwtKey" };
+        let mut call = self.admit(&request, action, Role::Administrator, Target::Everything).await?;
+        let (actor, request) = (call.permissions.actor.clone(), request.into_inner());
+        match reason_of(request.reason) {
+            Ok(reason) => {
+                call.because(reason);
+                call.end(self.jwt_keys.revoke(request, reason, &actor).await)
+            }
+            Err(status) => Err(call.refuse(status)),
+        }
     }
 
     async fn request_renewal(

@@ -26,6 +26,7 @@ pub(crate) struct AuthorityCalls {
     pub(crate) trust_domain: TrustDomain,
 }
 
+const COMMAND: &str = "signet get authorities";
 /// Of requests at once.
 const MOST_REQUESTS: u32 = 16;
 /// Of clients that have not acknowledged.
@@ -122,7 +123,7 @@ impl AuthorityCalls {
             None => Err(Status::invalid_argument("what: missing")),
             Some(What::Authority(AuthorityRotation { successor })) => match successor.as_str() {
                 "" => Ok(Wanted::Authority(None)),
-                name => parse_key(name, "authority.successor").map(|name| Wanted::Authority(Some(name))),
+                name => parse_key(name, "authority.successor", COMMAND).map(|name| Wanted::Authority(Some(name))),
             },
             Some(What::Root(RootRotation { root_pem })) => {
                 let wrong = |what: String| Status::invalid_argument(format!("root.root_pem: {what}"));
@@ -155,17 +156,11 @@ impl AuthorityCalls {
             }
             .to_owned(),
         };
-        let missing = acknowledgements.missing.len();
-        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         Ok(RotationStatus {
             rotation: rotation.map(|rotation| self.rotation(rotation)),
             active: one(active).await?,
             successor: one(named).await?,
-            acknowledgements: Some(Acknowledgements {
-                connected: count(acknowledgements.connected),
-                acknowledged: count(acknowledgements.connected - missing),
-                missing: acknowledgements.missing.into_iter().take(MOST_MISSING).map(unacknowledged).collect(),
-            }),
+            acknowledgements: Some(told(acknowledgements)),
             steps: steps.into_iter().map(step).collect(),
         })
     }
@@ -192,7 +187,7 @@ impl AuthorityCalls {
 
     pub(super) async fn taint(&self, key: &str, said: String) -> Result<TaintAuthorityResponse, Status> {
         let comment = comment(said)?;
-        let name = parse_key(key, "key")?;
+        let name = parse_key(key, "key", COMMAND)?;
         let (live_certificates, clients, within) = self.rotations.taint(&name).await.map_err(|error| match error {
             TaintError::Step(error) => step(error),
             TaintError::Store(error) => store_status(&error),
@@ -206,10 +201,20 @@ impl AuthorityCalls {
     }
 }
 
-fn parse_key(text: &str, field: &str) -> Result<KeyName, Status> {
-    KeyName::parse(text).ok_or_else(|| {
-        Status::invalid_argument(format!("{field}: 40 hexadecimal digits, as `signet get authorities` has them"))
-    })
+/// `command`: by which whoever asks finds it.
+pub(super) fn parse_key(text: &str, field: &str, command: &str) -> Result<KeyName, Status> {
+    KeyName::parse(text)
+        .ok_or_else(|| Status::invalid_argument(format!("{field}: 40 hexadecimal digits, as `{command}` has them")))
+}
+
+pub(super) fn told(acknowledgements: crate::rotation::Acknowledgements) -> Acknowledgements {
+    let missing = acknowledgements.missing.len();
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    Acknowledgements {
+        connected: count(acknowledgements.connected),
+        acknowledged: count(acknowledgements.connected - missing),
+        missing: acknowledgements.missing.into_iter().take(MOST_MISSING).map(unacknowledged).collect(),
+    }
 }
 
 fn unacknowledged(missing: Missing) -> Unacknowledged {

@@ -106,6 +106,11 @@ impl Call {
         self.end(outcome)
     }
 
+    /// Why something is revoked that is no certificate.
+    pub(super) fn because(&mut self, reason: Reason) {
+        self.revoked = Some((reason, 0));
+    }
+
     /// Ends it with a refusal.
     pub(super) fn refuse(mut self, status: Status) -> Status {
         self.write_down(&format!("refused: {}", status.message()));

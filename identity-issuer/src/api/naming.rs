@@ -13,8 +13,9 @@ use signet_proto::admin::v1::{
     RevokeRequest, RollbackPolicyRequest, UnbanRequest,
 };
 use signet_proto::admin::v1::{
-    CancelRotationRequest, GetRotationRequest, ImportAuthoritiesRequest, ListAuthoritiesRequest,
-    RequestAuthoritiesRequest, RotateRequest, TaintAuthorityRequest, rotate_request::What,
+    CancelRotationRequest, GetRotationRequest, ImportAuthoritiesRequest, ListAuthoritiesRequest, ListJwtKeysRequest,
+    RequestAuthoritiesRequest, RevokeJwtKeyRequest, RotateJwtKeyRequest, RotateRequest, TaintAuthorityRequest,
+    TaintJwtKeyRequest, rotate_request::What,
 };
 
 /// A request, as far as it says more than for what a role is held. Nobody has looked at what stands in it yet.
@@ -56,6 +57,30 @@ impl Naming for RevokeRequest {
             Some(Revoked::Rule(name)) => format!("rule {}", shown(name)),
             None => "nothing".to_owned(),
         })
+    }
+}
+
+impl Naming for ListJwtKeysRequest {
+    fn named(&self) -> Option<String> {
+        Some("JWT keys".to_owned())
+    }
+}
+
+impl Naming for RotateJwtKeyRequest {
+    fn named(&self) -> Option<String> {
+        Some("JWT key".to_owned())
+    }
+}
+
+impl Naming for TaintJwtKeyRequest {
+    fn named(&self) -> Option<String> {
+        Some(format!("JWT key {}", shown(&self.kid)))
+    }
+}
+
+impl Naming for RevokeJwtKeyRequest {
+    fn named(&self) -> Option<String> {
+        Some(format!("JWT key {}", shown(&self.kid)))
     }
 }
 

@@ -252,12 +252,14 @@ impl Watching {
         let federates_with = entitled.map_or(&[][..], |entitlement| &entitlement.federates_with);
         let jwt = jwt_told_to(&self.subscription.jwt_bundles(), trust_domain, federates_with);
         let bundles = written(&told_to(&self.subscription.bundles(), trust_domain, federates_with), &jwt);
+        let keys = jwt.get(trust_domain).cloned().unwrap_or_default().version();
         let version = Version::read(&bundles.version);
         if self.bundles != version {
             self.bundles = version;
             self.note_sent(Resource::Bundles, version);
             self.send(watch_response::Event::Bundles(bundles));
         }
+        self.subscription.sent_jwt(keys);
     }
 
     fn offer_entitlement(&mut self, entitled: Option<&Entitlement>) {

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rcgen::{PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm, SigningKey};
+use serde::{Deserialize, Serialize};
 
 use jwt_key::JwtPair;
 pub(crate) use jwt_key::{Algorithm, JwtKey};
@@ -72,7 +73,8 @@ pub enum CustodyError {
 
 /// By which a key is known: the first 20 bytes of the SHA-256 of its SubjectPublicKeyInfo. Of an authority's, that is the subject key
 /// identifier that `signet ca sign` gives it (RFC 7093 §2, method 1); of a token's, the `kid`. Displays as lower-case hexadecimal.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct KeyName(String);
 
 /// A CA's private key, wherever it rests. P-256. Its `Debug` shows nothing of it.
@@ -127,6 +129,20 @@ impl KeyName {
 
     pub(crate) fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl TryFrom<String> for KeyName {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::parse(&text).ok_or("no key is named so")
+    }
+}
+
+impl From<KeyName> for String {
+    fn from(name: KeyName) -> Self {
+        name.0
     }
 }
 

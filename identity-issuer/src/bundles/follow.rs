@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::{BundleFile, Bundles, Shared, read};
 use crate::authority::Authorities;
 use crate::complaint::Complaint;
-use crate::jwt::JwtBundles;
+use crate::jwt::JwtTrust;
 use crate::metrics::Metrics;
 use crate::pem_files;
 
@@ -66,7 +66,7 @@ impl Follower {
 
     /// Until cancelled.
     pub(crate) async fn run(mut self) {
-        let mut said: Option<((BundleSet, JwtBundles), Instant)> = None;
+        let mut said: Option<((BundleSet, JwtTrust), Instant)> = None;
         let mut authorities = self.authorities.changes();
         let mut jwt = self.bundles.own_jwt();
         let mut revoked = self.shared.revoked();

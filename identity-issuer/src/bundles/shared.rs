@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use super::Bundles;
 use super::statement::{Statement, sign};
 use crate::authority::{Authorities, CaCertificate, KeyName, Member, Publication, check_is_under, sign_with};
-use crate::jwt::JwtBundles;
+use crate::jwt::JwtTrust;
 use crate::metrics::Metrics;
 use crate::revocation::{Revocations, Told};
 use crate::store::{BundlesChange, PublishedBundles, SignedBundles, Store, StoreError};
@@ -130,7 +130,7 @@ impl Shared {
     }
 
     /// Says to the others what is to be trusted by this issuer's files. Nothing, as long as it has no authority to sign it.
-    pub(super) async fn publish(&self, bundles: &BundleSet, jwt: &JwtBundles) -> Result<bool, StoreError> {
+    pub(super) async fn publish(&self, bundles: &BundleSet, jwt: &JwtTrust) -> Result<bool, StoreError> {
         let Some(authority) = self.authorities.active() else { return Ok(false) };
         let now = self.clock.now();
         let offered = self.authorities.all().into_iter().filter(Member::is_offered).filter_map(|member| member.chain);

@@ -4,7 +4,7 @@
 //! A statement is believed by those who trust the authority that signed it, by their own files. So issuers under one root have all of
 //! their clients trust another root as soon as one of them is told of it, and a stranger's root comes in by nobody.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use super::read;
 use crate::authority::custody;
 use crate::authority::{Authority, IntermediateError, KeyName, MOST_AUTHORITIES, check_peer, read_chain};
-use crate::jwt::{JwksError, JwtAuthorities, JwtBundles};
+use crate::jwt::{JwksError, JwtAuthorities, JwtTrust, MOST_REVOKED};
 use crate::revocation::{Revocations, Signers};
 use crate::store::{SignedBundles, StoreError};
 use crate::utc::{microseconds, of_microseconds};
@@ -29,7 +29,7 @@ pub(crate) struct Statement {
     /// Those that sign for it, or are ready to: their certificates and those above them.
     pub(crate) authorities: Vec<Vec<CertificateDer<'static>>>,
     /// The keys of JWT-SVIDs.
-    pub(crate) jwt: JwtBundles,
+    pub(crate) jwt: JwtTrust,
     /// By whose word.
     signers: Signers,
     /// As it is on record.
@@ -65,6 +65,9 @@ struct Written {
     /// JSON Web Key Sets, by trust domain.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     jwt: BTreeMap<String, serde_json::Value>,
+    /// By their names.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    revoked_jwt: BTreeSet<KeyName>,
 }
 
 /// What is signed in the end: the form of RFC 8446 §4.4.3, so that no signature of a certificate passes for it, nor the other way.
@@ -76,15 +79,16 @@ fn to_be_signed(text: &str) -> Vec<u8> {
 pub(crate) fn sign(
     authority: &Authority,
     bundles: &BundleSet,
-    jwt: &JwtBundles,
+    jwt: &JwtTrust,
     authorities: Vec<String>,
     at: OffsetDateTime,
 ) -> Result<SignedBundles, StoreError> {
     let issuer = authority.name().to_string();
     let by_domain = bundles.iter().map(|bundle| (bundle.trust_domain().to_string(), bundle.to_pem()));
     let bundles = by_domain.collect();
-    let jwt = jwt.iter().map(|(trust_domain, keys)| (trust_domain.to_string(), keys.to_jwks())).collect();
-    let written = Written { issuer: issuer.clone(), at: microseconds(at), bundles, authorities, jwt };
+    let revoked_jwt = jwt.revoked.clone();
+    let jwt = jwt.keys.iter().map(|(trust_domain, keys)| (trust_domain.to_string(), keys.to_jwks())).collect();
+    let written = Written { issuer: issuer.clone(), at: microseconds(at), bundles, authorities, jwt, revoked_jwt };
     let wrong = || StoreError::Record { what: "bundles that cannot be written" };
     let statement = serde_json::to_string(&written).map_err(|_| wrong())?;
     let signature = authority.sign_statement(&to_be_signed(&statement)).map_err(|_| wrong())?;
@@ -116,7 +120,7 @@ impl Statement {
             read(trust_domain, pem.as_bytes())
                 .map_err(|what| StatementError::Bundle { trust_domain: name.chars().take(64).collect(), what })
         };
-        if written.authorities.len() > MOST_AUTHORITIES {
+        if written.authorities.len() > MOST_AUTHORITIES || written.revoked_jwt.len() > MOST_REVOKED {
             return Err(StatementError::Malformed);
         }
         let authorities = written.authorities.iter().map(|pem| read_chain(pem.as_bytes()));
@@ -127,8 +131,9 @@ impl Statement {
                 |error: JwksError| StatementError::Bundle { trust_domain: name.clone(), what: error.to_string() };
             Ok((trust_domain, JwtAuthorities::parse(&jwks).map_err(what)?))
         };
+        let keys = written.jwt.into_iter().map(jwt).collect::<Result<_, StatementError>>()?;
         Ok(Self {
-            jwt: written.jwt.into_iter().map(jwt).collect::<Result<_, StatementError>>()?,
+            jwt: JwtTrust { keys, revoked: written.revoked_jwt },
             issuer: written.issuer,
             at: of_microseconds(written.at).ok_or(StatementError::Malformed)?,
             bundles: written.bundles.into_iter().map(bundle).collect::<Result<_, _>>()?,
@@ -183,8 +188,10 @@ mod tests {
         let authority = root.authority(now());
         let name = authority.name().to_string();
         let said = BundleSet::from_iter([root.bundle(), bundle("partner.example", 2)]);
-        let signed = sign(&authority, &said, &JwtBundles::new(), vec![authority.chain_pem()], now()).unwrap();
+        let jwt = JwtTrust { revoked: [KeyName::of(b"a")].into(), ..JwtTrust::default() };
+        let signed = sign(&authority, &said, &jwt, vec![authority.chain_pem()], now()).unwrap();
         let believed = Statement::verify(&signed, &root.bundle(), now()).unwrap();
+        assert_eq!(believed.jwt, jwt);
         assert_eq!((believed.issuer.as_str(), &believed.bundles, believed.at), (name.as_str(), &said, now()));
         assert_eq!(believed.authorities, [authority.chain()]);
         assert!(believed.is(&signed) && believed.is_believed(&root.bundle(), now()));
@@ -199,7 +206,7 @@ mod tests {
         assert!(reason(&signed, &root.bundle(), late).contains("expired"));
         assert!(!believed.is_believed(&root.bundle(), late));
         let more = BundleSet::from_iter([root.bundle(), bundle("example.org", 1), bundle("partner.example", 1)]);
-        let other = sign(&root.authority(now()), &more, &JwtBundles::new(), Vec::new(), now()).unwrap();
+        let other = sign(&root.authority(now()), &more, &JwtTrust::default(), Vec::new(), now()).unwrap();
         let posing = SignedBundles { issuer: name.clone(), ..other.clone() };
         assert_eq!(reason(&posing, &root.bundle(), now()), "it is signed by another authority than it names");
         let mixed = SignedBundles { statement: other.statement.clone(), ..signed.clone() };
@@ -226,6 +233,7 @@ mod tests {
                 r#"{}, "jwt": {"a.example": {"keys": [{"kty": "oct", "kid": "a"}]}}"#,
                 "what it says of a.example is no bundle: ",
             ),
+            (r#"{}, "revoked_jwt": ["../a"]"#, "it is no statement of this program"),
             (r#"{"a.example": ""}, "more": 1"#, "it is no statement of this program"),
         ] {
             let statement = format!(r#"{{"issuer": "{name}", "at": 0, "bundles": {bundles}, "authorities": []}}"#);

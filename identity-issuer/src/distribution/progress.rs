@@ -34,6 +34,9 @@ pub(crate) struct Progress {
     applied: u64,
     /// The epoch of revocations that it has in force, where it asks for them.
     revocations: Option<u64>,
+    /// Of the keys of tokens, the version in the bundles that it was sent last, and in those that it has in force.
+    sent_jwt: Option<Version>,
+    jwt: Option<Version>,
 }
 
 /// The last of the authorities of which it says so; none yet at first.
@@ -58,6 +61,8 @@ impl Progress {
             held_against: 0,
             applied: 0,
             revocations: None,
+            sent_jwt: None,
+            jwt: None,
         }
     }
 
@@ -72,10 +77,12 @@ impl Progress {
         let outstanding = &mut self.outstanding[resource as usize];
         let Some(sent) = outstanding.as_mut().filter(|sent| sent.version == version) else { return };
         if refused.is_empty() {
-            if matches!(resource, Resource::Authorities) {
-                self.authorities = Some(Acknowledged(Some(version)));
-            }
             *outstanding = None;
+            match resource {
+                Resource::Authorities => self.authorities = Some(Acknowledged(Some(version))),
+                Resource::Bundles => self.jwt = self.sent_jwt,
+                Resource::Entitlement | Resource::Entitlements | Resource::Renewal | Resource::Revocations => {}
+            }
             self.applied_at = now;
             self.settle();
         } else {
@@ -92,6 +99,19 @@ impl Progress {
     /// It wants to be told of authorities, and would believe these already.
     pub(super) fn asks_for_authorities(&mut self, known: Option<Version>) {
         self.authorities = Some(Acknowledged(known));
+    }
+
+    /// With the bundles that it was sent last, which it may have in force already.
+    pub(super) fn sent_jwt(&mut self, version: Version) {
+        self.sent_jwt = Some(version);
+        if self.outstanding[Resource::Bundles as usize].is_none() {
+            self.jwt = self.sent_jwt;
+        }
+    }
+
+    /// The version of the keys of tokens that it has in force.
+    pub(crate) fn jwt(&self) -> Option<Version> {
+        self.jwt
     }
 
     /// None for one that is not told of authorities.

@@ -344,8 +344,8 @@ impl Federation {
             self.0.metrics.federation_refreshed(trust_domain.as_str(), good.refreshed_at);
         }
         self.0.bundles.change_own_jwt(|jwt| {
-            jwt.retain(|trust_domain, _| *trust_domain == self.0.own);
-            jwt.extend(good().map(|(trust_domain, good)| (trust_domain.clone(), good.document.jwt.clone())));
+            jwt.keys.retain(|trust_domain, _| *trust_domain == self.0.own);
+            jwt.keys.extend(good().map(|(trust_domain, good)| (trust_domain.clone(), good.document.jwt.clone())));
         });
         let next: BundleSet = good().map(|(_, good)| good.document.bundle.clone()).collect();
         self.0.in_force.send_if_modified(|present| {

@@ -19,6 +19,35 @@ use crate::pem_files;
 pub(super) struct Journal {
     version: u32,
     pub(super) keys: Vec<Entry>,
+    /// Of this issuer, and of others on its database.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) revoked: Vec<Revoked>,
+    /// Who wants another key to sign, which is not published for long enough yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) rotation: Option<Act>,
+}
+
+/// What an operator did, as it is remembered.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Act {
+    /// Microseconds, Unix time.
+    pub(crate) at: i64,
+    pub(crate) actor: String,
+    pub(crate) comment: String,
+}
+
+/// A key whose tokens are good nowhere any more.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Revoked {
+    pub(super) kid: KeyName,
+    /// A CRLReason by its name (RFC 5280 §5.3.1).
+    pub(super) reason: String,
+    pub(super) act: Act,
+    /// Of a key of this issuer, until it is destroyed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) rests: Option<Algorithm>,
 }
 
 /// Times are Unix seconds.
@@ -33,15 +62,19 @@ pub(super) struct Entry {
     activated_at: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     retired_at: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) tainted: Option<Act>,
 }
 
 const VERSION: u32 = 1;
 /// No journal has more.
 const MAX_KEYS: usize = 16;
+/// Neither of keys that are revoked, nor does an issuer tell the others of more.
+pub(crate) const MOST_REVOKED: usize = 128;
 
 impl Journal {
-    pub(super) fn of(keys: Vec<Entry>) -> Self {
-        Self { version: VERSION, keys }
+    pub(super) fn of(keys: Vec<Entry>, revoked: Vec<Revoked>, rotation: Option<Act>) -> Self {
+        Self { version: VERSION, keys, revoked, rotation }
     }
 
     /// Empty where there is no file yet.
@@ -49,15 +82,15 @@ impl Journal {
         let wrong = |what: String| JwtKeysError::Journal { path: path.to_owned(), what };
         let text = match pem_files::read(path) {
             Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::of(Vec::new())),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::of(Vec::new(), Vec::new(), None)),
             Err(error) => return Err(wrong(error.to_string())),
         };
         let journal: Self = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
         if journal.version != VERSION {
             return Err(wrong(format!("it is of version {}, and this program knows {VERSION}", journal.version)));
         }
-        if journal.keys.len() > MAX_KEYS {
-            return Err(wrong(format!("it names more than {MAX_KEYS} keys")));
+        if journal.keys.len() > MAX_KEYS || journal.revoked.len() > MOST_REVOKED {
+            return Err(wrong(format!("it names more than {MAX_KEYS} keys, or {MOST_REVOKED} that are revoked")));
         }
         Ok(journal)
     }
@@ -71,7 +104,7 @@ impl Journal {
 }
 
 impl Entry {
-    pub(super) fn of(kid: &KeyName, algorithm: Algorithm, times: &Times) -> Self {
+    pub(super) fn of(kid: &KeyName, algorithm: Algorithm, times: &Times, tainted: Option<Act>) -> Self {
         Self {
             kid: kid.to_string(),
             algorithm,
@@ -79,6 +112,7 @@ impl Entry {
             not_after: times.not_after.unix_timestamp(),
             activated_at: times.activated_at.map(OffsetDateTime::unix_timestamp),
             retired_at: times.retired_at.map(OffsetDateTime::unix_timestamp),
+            tainted,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Public keys as JSON Web Keys (RFC 7517), and the set of them by which one trust domain's JWT-SVIDs are verified.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -11,12 +11,22 @@ use signet_identity::TrustDomain;
 use x509_parser::public_key::PublicKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
+use crate::authority::KeyName;
+use crate::distribution::Version;
+
 /// The keys of one trust domain, by their `kid`. Cheap to clone.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct JwtAuthorities(Arc<BTreeMap<String, Parameters>>);
 
 /// Of each trust domain; they are never pooled.
 pub(crate) type JwtBundles = BTreeMap<TrustDomain, JwtAuthorities>;
+
+/// By which keys tokens are believed, and which are named that are not believed, whoever publishes them.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct JwtTrust {
+    pub(crate) keys: JwtBundles,
+    pub(crate) revoked: BTreeSet<KeyName>,
+}
 
 /// What makes a key, checked: numbers of the right length.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -92,6 +102,26 @@ impl JwtAuthorities {
         let more = other.0.iter().filter(|(kid, _)| !self.0.contains_key(*kid)).take(2 * MAX_KEYS - self.0.len());
         let all = self.0.iter().chain(more).map(|(kid, parameters)| (kid.clone(), parameters.clone()));
         Self(Arc::new(all.collect()))
+    }
+
+    /// Those of these names left out.
+    pub(crate) fn without(&self, revoked: &BTreeSet<KeyName>) -> Self {
+        let is_revoked = |kid: &str| KeyName::parse(kid).is_some_and(|name| revoked.contains(&name));
+        if !self.0.keys().any(|kid| is_revoked(kid)) {
+            return self.clone();
+        }
+        let left = self.0.iter().filter(|(kid, _)| !is_revoked(kid));
+        Self(Arc::new(left.map(|(kid, parameters)| (kid.clone(), parameters.clone())).collect()))
+    }
+
+    /// Those that are named as an issuer names keys, with their algorithms.
+    pub(crate) fn named(&self) -> impl Iterator<Item = (KeyName, &'static str)> {
+        self.0.iter().filter_map(|(kid, parameters)| Some((KeyName::parse(kid)?, parameters.algorithm())))
+    }
+
+    /// By which others know that they have the same.
+    pub(crate) fn version(&self) -> Version {
+        Version::of(self.to_jwks().to_string().as_bytes())
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -1,26 +1,29 @@
-//! The keys that an issuer signs tokens with: in its custody, and their times in a journal.
+//! The keys that an issuer signs tokens with: in its custody, and what is remembered of them in a journal.
 //!
 //! A key rests in the custody before the journal names it, and is destroyed before it is named no more: so a process that is killed at any
 //! moment goes on where it was.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use signet_identity::SharedClock;
+use signet_identity::{SharedClock, TrustDomain};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-use super::journal::{Entry, Journal};
+use super::journal::{Act, Entry, Journal, Revoked};
 use super::key::TokenKey;
-use super::plan::{Schedule, Step, Times};
+use super::plan::{Due, Known, Schedule, Step, Times};
+use super::readers::Readers;
 use super::{JwksError, JwtAuthorities};
-use crate::authority::CustodyError;
 use crate::authority::custody::{Algorithm, Custody, Purpose};
+use crate::authority::{CustodyError, KeyName, Stage};
+use crate::bundles::Bundles;
 use crate::complaint::Complaint;
 use crate::metrics::Metrics;
-use crate::utc::Utc;
+use crate::utc::{Utc, of_microseconds};
 
 /// Cheap to clone.
 #[derive(Clone, Debug)]
@@ -29,8 +32,10 @@ pub(crate) struct JwtKeys(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     place: Place,
-    held: ArcSwap<Vec<Held>>,
-    public: watch::Sender<JwtAuthorities>,
+    state: ArcSwap<State>,
+    published: watch::Sender<OwnKeys>,
+    /// Held by whoever changes `state`.
+    working: Mutex<()>,
     metrics: Metrics,
     clock: SharedClock,
 }
@@ -45,10 +50,28 @@ pub(crate) struct Place {
     pub(crate) schedule: Schedule,
 }
 
+/// What an issuer says of its keys.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct OwnKeys {
+    pub(crate) public: JwtAuthorities,
+    /// Other issuers' too.
+    pub(crate) revoked: BTreeSet<KeyName>,
+}
+
+/// All that the journal remembers.
+#[derive(Clone, Debug, Default)]
+pub(super) struct State {
+    pub(super) keys: Vec<Held>,
+    pub(super) revoked: Vec<Revoked>,
+    /// Who wants another key to sign.
+    pub(super) rotation: Option<Act>,
+}
+
 #[derive(Clone, Debug)]
-struct Held {
-    key: TokenKey,
-    times: Times,
+pub(super) struct Held {
+    pub(super) key: TokenKey,
+    pub(super) times: Times,
+    pub(super) tainted: Option<Act>,
 }
 
 /// A key that signs now.
@@ -77,102 +100,237 @@ pub enum JwtKeysError {
 
 /// Between two looks at the time.
 const LOOK: Duration = Duration::from_secs(1);
+/// A key that is revoked is named for longer than any key lives.
+const NAMED: time::Duration = time::Duration::days(400);
 
 impl JwtKeys {
     /// Opens the keys that there are, and makes the first one. Blocks for as long as the custody takes.
     pub(crate) fn open(place: Place, metrics: Metrics, clock: SharedClock) -> Result<Self, JwtKeysError> {
-        let held = place.load(clock.now())?;
-        let public = watch::Sender::new(public_of(&held));
-        let keys = Self(Arc::new(Inner { place, held: ArcSwap::from_pointee(held), public, metrics, clock }));
-        keys.advance()?;
+        let state = place.load(clock.now())?;
+        let published = watch::Sender::new(state.published());
+        let (state, working) = (ArcSwap::from_pointee(state), Mutex::default());
+        let keys = Self(Arc::new(Inner { place, state, published, working, metrics, clock }));
+        keys.tell_metrics();
+        keys.advance(Known::No)?;
         Ok(keys)
     }
 
-    /// What is to be published, as it changes.
-    pub(crate) fn public(&self) -> watch::Receiver<JwtAuthorities> {
-        self.0.public.subscribe()
+    /// What is to be told of them, as it changes.
+    pub(crate) fn published(&self) -> watch::Receiver<OwnKeys> {
+        self.0.published.subscribe()
+    }
+
+    /// Has these bundles be by the keys as they are at this moment.
+    pub(crate) fn tell(&self, bundles: &Bundles, trust_domain: &TrustDomain) {
+        bundles.change_own_jwt(|jwt| {
+            let OwnKeys { public, revoked } = self.0.published.borrow().clone();
+            jwt.keys.insert(trust_domain.clone(), public);
+            jwt.revoked = revoked;
+        });
     }
 
     /// None where the time has passed its key by.
     pub(super) fn signer(&self, now: OffsetDateTime) -> Option<Signer> {
-        let held = self.0.held.load();
-        let active = held.iter().find(|held| held.times.is_active() && held.times.not_after > now)?;
+        let state = self.state();
+        let active = state.keys.iter().find(|held| held.times.is_active() && held.times.not_after > now)?;
         Some(Signer { key: active.key.clone(), not_after: active.times.not_after })
     }
 
     /// Takes the steps that are due, until cancelled.
-    pub(crate) async fn follow(self) {
+    pub(crate) async fn follow(self, readers: Readers) {
         let mut complaint = Complaint::default();
         loop {
             tokio::time::sleep(LOOK).await;
-            if self.next_step() == Step::Nothing {
-                continue;
-            }
-            let keys = self.clone();
-            let taken = tokio::task::spawn_blocking(move || keys.advance()).await;
-            match taken.unwrap_or(Err(JwtKeysError::BrokenOff)) {
+            match self.look(&readers).await {
                 Ok(()) => complaint.clear(),
                 Err(error) => {
                     if let Some(cause) = complaint.of(&error) {
-                        tracing::error!(cause, "JWT keys are not rotated; those that there are stay");
+                        tracing::error!(cause, "JWT keys do not follow each other; those that there are stay");
                     }
                 }
             }
         }
     }
 
-    fn next_step(&self) -> Step {
-        let times: Vec<_> = self.0.held.load().iter().map(|held| held.times).collect();
-        self.0.place.schedule.next_step(&times, self.0.clock.now())
+    async fn look(&self, readers: &Readers) -> Result<(), JwtKeysError> {
+        let known = match self.next_step(Known::Yes) {
+            Step::Nothing if !self.has_leftovers() => return Ok(()),
+            Step::Activate(index) => {
+                let made_at = self.state().keys.get(index).map(|held| held.times.made_at);
+                readers.know(made_at.unwrap_or_else(|| self.now())).await
+            }
+            Step::Nothing | Step::Make | Step::Remove(_) => Known::No,
+        };
+        let keys = self.clone();
+        let taken = tokio::task::spawn_blocking(move || keys.advance(known)).await;
+        taken.unwrap_or(Err(JwtKeysError::BrokenOff))
+    }
+
+    fn next_step(&self, known: Known) -> Step {
+        let state = self.state();
+        let times: Vec<_> = state.keys.iter().map(|held| held.times).collect();
+        let due = if state.rotation.is_some() { Due::Soon } else { Due::ByItsLife };
+        self.0.place.schedule.next_step(&times, due, known, self.now())
     }
 
     /// Takes all steps that are due.
-    fn advance(&self) -> Result<(), JwtKeysError> {
+    pub(super) fn advance(&self, known: Known) -> Result<(), JwtKeysError> {
+        let _working = self.work();
         loop {
-            let now = self.0.clock.now();
-            let mut next = Vec::clone(&self.0.held.load());
-            match self.next_step() {
+            let now = self.now();
+            let mut next = self.next();
+            match self.next_step(known) {
                 Step::Nothing => break,
                 Step::Make => {
-                    let made = self.0.place.make(now)?;
+                    let made = self.make(now)?;
                     tracing::info!(kid = made.key.kid(), "JWT key prepared");
-                    next.push(made);
+                    next.keys.push(made);
                 }
-                Step::Activate(index) => {
-                    let active = next.iter_mut().find(|held| held.times.is_active());
-                    active.into_iter().for_each(|held| held.times.retired_at = Some(now));
-                    next[index].times.activated_at = Some(now);
-                    let (kid, not_after) = (next[index].key.kid(), Utc(next[index].times.not_after));
-                    tracing::info!(kid, %not_after, "JWT key active");
-                }
+                Step::Activate(index) => next.activate(index, now),
                 Step::Remove(index) => {
-                    let gone = next.remove(index);
+                    let gone = next.keys.remove(index);
                     let key = &gone.key.key;
                     self.0.place.custody.destroy(key.name(), Purpose::Tokens(key.algorithm()))?;
                     tracing::info!(kid = gone.key.kid(), "JWT key destroyed");
                 }
             }
-            self.0.place.write(&next)?;
-            let public = public_of(&next);
-            self.0.held.store(Arc::new(next));
-            self.0.public.send_if_modified(|present| {
-                let is_other = *present != public;
-                *present = public;
-                is_other
-            });
+            self.put(next)?;
         }
-        let held = self.0.held.load();
-        let ends = held.iter().find(|held| held.times.is_active()).map(|held| held.times.not_after);
-        self.0.metrics.jwt_key(ends);
+        self.destroy_revoked()
+    }
+
+    /// Whether there is a key that is revoked and not destroyed yet, or need not be named any more.
+    fn has_leftovers(&self) -> bool {
+        let now = self.now();
+        self.state().revoked.iter().any(|revoked| revoked.rests.is_some() || revoked.is_forgotten(now))
+    }
+
+    pub(super) fn destroy_revoked(&self) -> Result<(), JwtKeysError> {
+        if !self.has_leftovers() {
+            return Ok(());
+        }
+        let mut next = self.next();
+        for revoked in &mut next.revoked {
+            if let Some(algorithm) = revoked.rests {
+                self.0.place.custody.destroy(&revoked.kid, Purpose::Tokens(algorithm))?;
+                tracing::info!(kid = revoked.kid.as_str(), "revoked JWT key destroyed");
+                revoked.rests = None;
+            }
+        }
+        let now = self.now();
+        next.revoked.retain(|revoked| !revoked.is_forgotten(now));
+        self.put(next)
+    }
+
+    pub(super) fn state(&self) -> Arc<State> {
+        self.0.state.load_full()
+    }
+
+    /// To be changed, and [`put`](Self::put).
+    pub(super) fn next(&self) -> State {
+        State::clone(&self.state())
+    }
+
+    /// Makes a step durable, then puts it in force. By whoever holds [`work`](Self::work).
+    pub(super) fn put(&self, next: State) -> Result<(), JwtKeysError> {
+        self.0.place.write(&next)?;
+        let published = next.published();
+        self.0.state.store(Arc::new(next));
+        self.0.published.send_if_modified(|present| {
+            let is_other = *present != published;
+            *present = published;
+            is_other
+        });
+        self.tell_metrics();
         Ok(())
+    }
+
+    /// One after the other: what one reads, no other has changed when it writes.
+    pub(super) fn work(&self) -> MutexGuard<'_, ()> {
+        self.0.working.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn make(&self, now: OffsetDateTime) -> Result<Held, JwtKeysError> {
+        self.0.place.make(now)
+    }
+
+    pub(super) fn schedule(&self) -> &Schedule {
+        &self.0.place.schedule
+    }
+
+    pub(super) fn now(&self) -> OffsetDateTime {
+        self.0.clock.now()
+    }
+
+    fn tell_metrics(&self) {
+        let state = self.state();
+        let active = state.keys.iter().find(|held| held.times.is_active());
+        self.0.metrics.jwt_key(active.map(|held| held.times.not_after));
+        for stage in [Stage::Prepared, Stage::Active, Stage::Retired, Stage::Tainted] {
+            let count = state.keys.iter().filter(|held| held.stage() == stage).count();
+            self.0.metrics.jwt_keys(stage.label(), count);
+        }
+        self.0.metrics.jwt_keys(Stage::Revoked.label(), state.revoked.len());
+    }
+}
+
+impl Held {
+    pub(super) fn stage(&self) -> Stage {
+        match (&self.tainted, self.times.retired_at, self.times.activated_at) {
+            (Some(_), ..) => Stage::Tainted,
+            (None, Some(_), _) => Stage::Retired,
+            (None, None, Some(_)) => Stage::Active,
+            (None, None, None) => Stage::Prepared,
+        }
+    }
+
+    /// When it came to that.
+    pub(super) fn since(&self) -> OffsetDateTime {
+        let tainted_at = self.tainted.as_ref().and_then(|act| of_microseconds(act.at));
+        tainted_at.or(self.times.retired_at).or(self.times.activated_at).unwrap_or(self.times.made_at)
+    }
+}
+
+impl Revoked {
+    fn is_forgotten(&self, now: OffsetDateTime) -> bool {
+        self.rests.is_none() && of_microseconds(self.act.at).is_none_or(|at| at + NAMED < now)
+    }
+}
+
+impl State {
+    /// The next to sign.
+    pub(super) fn prepared(&self) -> Option<usize> {
+        self.keys.iter().position(|held| held.stage() == Stage::Prepared)
+    }
+
+    /// From now on it signs, and the one before it does not.
+    pub(super) fn activate(&mut self, index: usize, now: OffsetDateTime) {
+        for held in self.keys.iter_mut().filter(|held| held.times.is_active()) {
+            held.times.retired_at = Some(now);
+        }
+        if let Some(held) = self.keys.get_mut(index) {
+            held.times.activated_at = Some(now);
+            tracing::info!(kid = held.key.kid(), not_after = %Utc(held.times.not_after), "JWT key active");
+        }
+        self.rotation = None;
+    }
+
+    fn published(&self) -> OwnKeys {
+        let read = JwtAuthorities::read(self.keys.iter().map(|held| held.key.public().clone()));
+        // They are ours, and few.
+        let public = read.unwrap_or_else(|error: JwksError| {
+            tracing::error!(%error, "JWT keys are not published");
+            JwtAuthorities::default()
+        });
+        OwnKeys { public, revoked: self.revoked.iter().map(|revoked| revoked.kid.clone()).collect() }
     }
 }
 
 impl Place {
-    fn load(&self, now: OffsetDateTime) -> Result<Vec<Held>, JwtKeysError> {
+    fn load(&self, now: OffsetDateTime) -> Result<State, JwtKeysError> {
         let journal = Journal::read(&self.journal)?;
-        let mut held = Vec::with_capacity(journal.keys.len());
-        for entry in &journal.keys {
+        let mut keys = Vec::with_capacity(journal.keys.len());
+        for entry in journal.keys {
             let wrong =
                 || JwtKeysError::Journal { path: self.journal.clone(), what: "it names a key that is none".to_owned() };
             let (name, times) = entry.parsed().ok_or_else(wrong)?;
@@ -182,9 +340,9 @@ impl Place {
                 Err(CustodyError::Gone { .. }) if self.schedule.is_over(&times, now) => continue,
                 Err(error) => return Err(error.into()),
             };
-            held.push(Held { key: TokenKey::of(key).ok_or(JwtKeysError::NoJwk)?, times });
+            keys.push(Held { key: TokenKey::of(key).ok_or(JwtKeysError::NoJwk)?, times, tainted: entry.tainted });
         }
-        Ok(held)
+        Ok(State { keys, revoked: journal.revoked, rotation: journal.rotation })
     }
 
     fn make(&self, now: OffsetDateTime) -> Result<Held, JwtKeysError> {
@@ -193,22 +351,16 @@ impl Place {
         let made_at = now.replace_nanosecond(0).unwrap_or(now);
         let not_after = made_at + self.schedule.key_life;
         let times = Times { made_at, not_after, activated_at: None, retired_at: None };
-        Ok(Held { key: TokenKey::of(key).ok_or(JwtKeysError::NoJwk)?, times })
+        Ok(Held { key: TokenKey::of(key).ok_or(JwtKeysError::NoJwk)?, times, tainted: None })
     }
 
-    fn write(&self, held: &[Held]) -> Result<(), JwtKeysError> {
-        let entry = |Held { key, times }: &Held| Entry::of(key.key.name(), key.key.algorithm(), times);
-        Journal::of(held.iter().map(entry).collect()).write(&self.journal)
+    fn write(&self, state: &State) -> Result<(), JwtKeysError> {
+        let entry = |Held { key, times, tainted }: &Held| {
+            Entry::of(key.key.name(), key.key.algorithm(), times, tainted.clone())
+        };
+        let keys = state.keys.iter().map(entry).collect();
+        Journal::of(keys, state.revoked.clone(), state.rotation.clone()).write(&self.journal)
     }
-}
-
-fn public_of(held: &[Held]) -> JwtAuthorities {
-    let read = JwtAuthorities::read(held.iter().map(|held| held.key.public().clone()));
-    // They are ours, and few.
-    read.unwrap_or_else(|error: JwksError| {
-        tracing::error!(%error, "JWT keys are not published");
-        JwtAuthorities::default()
-    })
 }
 
 #[cfg(test)]
@@ -259,7 +411,7 @@ mod tests {
             let keys = open_keys(&place, &clock).unwrap();
             let kid = kid(&keys, &clock);
             let files = std::fs::read_dir(folder.path().join("jwt")).unwrap().count();
-            assert_eq!(files, keys.public().borrow().len());
+            assert_eq!(files, keys.published().borrow().public.len());
             if signers.last() != Some(&kid) {
                 signers.push(kid);
             }

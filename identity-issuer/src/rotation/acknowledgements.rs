@@ -28,7 +28,7 @@ impl Parts {
         if self.store.is_shared() {
             let since = Shared::heard_of_since(self.clock.now());
             for record in self.store.acknowledgements_elsewhere(&self.shared.issuer(), since).await? {
-                let acknowledged = record.authorities == version.to_vec();
+                let acknowledged = record.version == version.to_vec();
                 let (agent, id, refused) = (record.agent, record.id, record.refused);
                 acknowledgements.add(Acknowledgement { agent, id, acknowledged, refused }, Some(record.issuer));
             }
@@ -38,14 +38,14 @@ impl Parts {
 }
 
 impl Acknowledgements {
-    fn add(&mut self, acknowledgement: Acknowledgement, elsewhere: Option<String>) {
+    pub(crate) fn add(&mut self, acknowledgement: Acknowledgement, elsewhere: Option<String>) {
         self.connected += 1;
         if !acknowledgement.acknowledged {
             self.missing.push(Missing { acknowledgement, elsewhere });
         }
     }
 
-    pub(super) fn reach(&self, quorum: u8) -> bool {
+    pub(crate) fn reach(&self, quorum: u8) -> bool {
         (self.connected - self.missing.len()) * 100 >= usize::from(quorum) * self.connected
     }
 }

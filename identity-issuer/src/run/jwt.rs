@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use signet_identity::{SharedClock, TrustDomain};
 
-use super::RunError;
+use super::{RETRY, RunError};
 use crate::authority::custody::Custody;
 use crate::bundles::Bundles;
+use crate::complaint::Complaint;
 use crate::config::Config;
-use crate::jwt::{JwtKeys, Place};
+use crate::jwt::{JwtKeys, JwtKeysError, Place};
 use crate::metrics::Metrics;
 
 /// None where no tokens are made.
@@ -28,12 +29,37 @@ pub(super) async fn open_keys(
 
 /// Keeps what is trusted in step with the issuer's own keys of tokens.
 pub(super) async fn publish_keys(keys: JwtKeys, bundles: Bundles, trust_domain: TrustDomain) {
-    let mut public = keys.public();
+    let mut published = keys.published();
     loop {
-        let own = public.borrow_and_update().clone();
-        bundles.change_own_jwt(|jwt| drop(jwt.insert(trust_domain.clone(), own)));
-        if public.changed().await.is_err() {
+        published.mark_unchanged();
+        keys.tell(&bundles, &trust_domain);
+        if published.changed().await.is_err() {
             return;
+        }
+    }
+}
+
+/// Keeps the issuer's own keys in step with what other issuers have revoked.
+pub(super) async fn heed(keys: JwtKeys, bundles: Bundles) {
+    let mut revoked = bundles.jwt_revoked();
+    let mut complaint = Complaint::default();
+    loop {
+        let named = revoked.borrow_and_update().clone();
+        let keys = keys.clone();
+        let heeded = tokio::task::spawn_blocking(move || keys.heed(&named)).await;
+        let wait = match heeded.unwrap_or(Err(JwtKeysError::BrokenOff.into())) {
+            Ok(()) => None,
+            Err(error) => {
+                if let Some(cause) = complaint.of(&error) {
+                    tracing::error!(cause, "a JWT key that another issuer has revoked still signs here");
+                }
+                Some(RETRY)
+            }
+        };
+        // The sender lives in `bundles`.
+        match wait {
+            None => drop(revoked.changed().await),
+            Some(wait) => drop(tokio::time::timeout(wait, revoked.changed()).await),
         }
     }
 }

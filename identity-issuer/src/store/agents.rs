@@ -349,6 +349,7 @@ fn agent(row: AgentRow) -> Result<AgentRecord, StoreError> {
             refused: refused.unwrap_or_default(),
             authorities: None,
             revocations: revocations.map(i64::cast_unsigned),
+            jwt: None,
         })
     });
     let not_after = OffsetDateTime::from_unix_timestamp(not_after);

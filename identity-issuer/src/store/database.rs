@@ -68,6 +68,7 @@ const SQLITE_MIGRATIONS: Migrations = &[
     (9, "authorities", include_str!("../../migrations/sqlite/0009_authorities.sql")),
     (10, "revocations", include_str!("../../migrations/sqlite/0010_revocations.sql")),
     (11, "published", include_str!("../../migrations/sqlite/0011_published.sql")),
+    (12, "jwt acknowledgements", include_str!("../../migrations/sqlite/0012_jwt_acknowledgements.sql")),
 ];
 const POSTGRES_MIGRATIONS: Migrations = &[
     (1, "store", include_str!("../../migrations/postgres/0001_store.sql")),
@@ -81,6 +82,7 @@ const POSTGRES_MIGRATIONS: Migrations = &[
     (5, "authorities", include_str!("../../migrations/postgres/0005_authorities.sql")),
     (6, "revocations", include_str!("../../migrations/postgres/0006_revocations.sql")),
     (7, "published", include_str!("../../migrations/postgres/0007_published.sql")),
+    (8, "jwt acknowledgements", include_str!("../../migrations/postgres/0008_jwt_acknowledgements.sql")),
 ];
 
 impl Database {

@@ -24,21 +24,23 @@ pub(crate) struct ProgressRecord {
     pub(crate) authorities: Option<Vec<u8>>,
     /// The epoch of revocations that it has in force, where it asks for them.
     pub(crate) revocations: Option<u64>,
+    /// The version of the keys of tokens that it has in force.
+    pub(crate) jwt: Option<Vec<u8>>,
 }
 
-/// What one says of the authorities who is connected to another issuer.
+/// What one has in force who is connected to another issuer: of the authorities, or of the keys of tokens.
 #[derive(Clone, Debug)]
 pub(crate) struct AcknowledgementRecord {
     pub(crate) issuer: String,
     pub(crate) agent: AttestationNumber,
     pub(crate) id: WorkloadId,
-    pub(crate) authorities: Vec<u8>,
+    pub(crate) version: Vec<u8>,
     pub(crate) refused: String,
 }
 
 /// In one statement.
 pub(crate) const MOST_AT_ONCE: usize = 64;
-const COLUMNS: usize = 9;
+const COLUMNS: usize = 10;
 
 impl Store {
     /// Of those that are connected to one issuer; [`MOST_AT_ONCE`] of them.
@@ -48,13 +50,13 @@ impl Store {
         }
         let mut sql =
             "INSERT INTO agent_progress (issuer, attestation_number, connected_at, revision, is_current, since, \
-                       refused, authorities, revocations) VALUES "
+                       refused, authorities, revocations, jwt) VALUES "
                 .to_owned();
         sql.push_str(&parameters(connected.len(), COLUMNS));
         sql.push_str(
             " ON CONFLICT (attestation_number) DO UPDATE SET issuer = excluded.issuer, connected_at = excluded.connected_at, \
              revision = excluded.revision, is_current = excluded.is_current, since = excluded.since, \
-             refused = excluded.refused, authorities = excluded.authorities, revocations = excluded.revocations \
+             refused = excluded.refused, authorities = excluded.authorities, revocations = excluded.revocations, jwt = excluded.jwt \
              WHERE excluded.connected_at >= agent_progress.connected_at",
         );
         // Of numbers and the names of columns alone.
@@ -69,7 +71,8 @@ impl Store {
                 .bind(microseconds(record.since))
                 .bind(&record.refused)
                 .bind(record.authorities.as_deref())
-                .bind(record.revocations.map(u64::cast_signed));
+                .bind(record.revocations.map(u64::cast_signed))
+                .bind(record.jwt.as_deref());
         }
         in_time(statement.execute(&self.database.lists)).await?;
         Ok(())
@@ -81,22 +84,28 @@ impl Store {
         own: &str,
         heard_of_since: OffsetDateTime,
     ) -> Result<Vec<AcknowledgementRecord>, StoreError> {
-        let rows: Vec<(String, i64, String, Vec<u8>, String)> = in_time(
-            sqlx::query_as(
-                "SELECT issuer, attestation_number, spiffe_id, authorities, refused FROM agent_progress \
-                 JOIN attestations ON number = attestation_number WHERE issuer <> $1 AND authorities IS NOT NULL \
-                 AND issuer IN (SELECT issuer FROM issuer_bundles WHERE published_at >= $2)",
-            )
-            .bind(own)
-            .bind(microseconds(heard_of_since))
-            .fetch_all(&self.database.lists),
-        )
-        .await?;
-        let record = |(issuer, number, id, authorities, refused): (String, i64, String, Vec<u8>, String)| {
-            let agent = AttestationNumber(number);
-            Ok(AcknowledgementRecord { issuer, agent, id: workload_id(&id)?, authorities, refused })
-        };
-        rows.into_iter().map(record).collect()
+        let query = sqlx::query_as(
+            "SELECT issuer, attestation_number, spiffe_id, authorities, refused FROM agent_progress \
+             JOIN attestations ON number = attestation_number WHERE issuer <> $1 AND authorities IS NOT NULL \
+             AND issuer IN (SELECT issuer FROM issuer_bundles WHERE published_at >= $2)",
+        );
+        let query = query.bind(own).bind(microseconds(heard_of_since));
+        records(in_time(query.fetch_all(&self.database.lists)).await?)
+    }
+
+    /// The same of the keys of tokens, of which everybody is told; empty of one that has said nothing.
+    pub(crate) async fn jwt_acknowledgements_elsewhere(
+        &self,
+        own: &str,
+        heard_of_since: OffsetDateTime,
+    ) -> Result<Vec<AcknowledgementRecord>, StoreError> {
+        let query = sqlx::query_as(
+            "SELECT issuer, attestation_number, spiffe_id, jwt, refused FROM agent_progress \
+             JOIN attestations ON number = attestation_number WHERE issuer <> $1 \
+             AND issuer IN (SELECT issuer FROM issuer_bundles WHERE published_at >= $2)",
+        );
+        let query = query.bind(own).bind(microseconds(heard_of_since));
+        records(in_time(query.fetch_all(&self.database.lists)).await?)
     }
 
     /// Those have left an issuer; [`MOST_AT_ONCE`] of them. Whoever is connected to another by now is.
@@ -147,4 +156,14 @@ impl Store {
         in_time(removal.execute(&self.database.lists)).await?;
         Ok(())
     }
+}
+
+type Row = (String, i64, String, Option<Vec<u8>>, String);
+
+fn records(rows: Vec<Row>) -> Result<Vec<AcknowledgementRecord>, StoreError> {
+    let record = |(issuer, number, id, version, refused): Row| {
+        let (agent, version) = (AttestationNumber(number), version.unwrap_or_default());
+        Ok(AcknowledgementRecord { issuer, agent, id: workload_id(&id)?, version, refused })
+    };
+    rows.into_iter().map(record).collect()
 }

@@ -509,6 +509,7 @@ async fn whoever_came_to_another_issuer_later_is_there() {
         since: now,
         refused: String::new(),
         revocations: None,
+        jwt: None,
     };
     let is_at = async || -> Vec<(String, i64)> {
         let rows = sqlx::query_as("SELECT issuer, revision FROM agent_progress");

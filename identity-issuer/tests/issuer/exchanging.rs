@@ -23,7 +23,8 @@ use signet_proto::admin::v1::BanRequest;
 use signet_proto::identity::v1::IssueJwtRequest;
 use tokio::net::TcpStream;
 
-use crate::harness::{ID, Identity, Issuer, Place, issuer_only};
+use crate::harness::{ID, Identity, Issuer, Place, eventually, issuer_only};
+use crate::jwt_keys;
 use crate::publishing::{Answer, exchange};
 
 const CONFIGURATION: &str = "web: { listen: 127.0.0.1:0, spiffe_listen: 127.0.0.1:0 }
@@ -205,5 +206,37 @@ async fn who_is_refused_is_told_so_once_its_request_has_come_whole() {
     }
     drop(say);
     assert_eq!(answer.await.unwrap().unwrap().status(), 401);
+    issuer.stop().await;
+}
+
+#[tokio::test]
+async fn no_token_of_a_revoked_key_is_exchanged_nor_is_the_key_published() {
+    let place = Place::with(CONFIGURATION);
+    let issuer = place.serve().await;
+    issuer.apply(RULES).await;
+    let cart = issuer.join(ID).await;
+    let own = async || {
+        let request = IssueJwtRequest { audience: vec!["https://oidc.example.org".to_owned()], ttl: None };
+        issuer.client_of(&cart).await.issue_jwt(request).await.unwrap().into_inner().svid.unwrap().token
+    };
+    let exchanged = async |token: &str| {
+        let body = format!("grant_type={EXCHANGE}&subject_token_type={JWT}&subject_token={token}");
+        post(&issuer, Some(&cart), &body).await
+    };
+    let sequence = async || {
+        let tcp = TcpStream::connect(issuer.started.web.plain).await.unwrap();
+        exchange(tcp, "GET /bundle.json HTTP/1.1\r\n").await.json()["spiffe_sequence"].as_u64().unwrap()
+    };
+    let (stolen, before) = (own().await, sequence().await);
+    assert_eq!(exchanged(&stolen).await.status, 200);
+    let kid = jsonwebtoken::decode_header(&stolen).unwrap().kid.unwrap();
+    assert!(keys(&issuer).await.find(&kid).is_some());
+
+    jwt_keys::revoke(&issuer, &kid, true).await.unwrap();
+    // Once it is answered, nothing that the key has signed is good.
+    assert_eq!(error(&exchanged(&stolen).await), (400, "invalid_grant".to_owned()));
+    assert_eq!(exchanged(&own().await).await.status, 200);
+    eventually("it is published no more", async || keys(&issuer).await.find(&kid).is_none()).await;
+    eventually("the bundle says that it is another", async || sequence().await > before).await;
     issuer.stop().await;
 }

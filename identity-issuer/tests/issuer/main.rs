@@ -12,6 +12,7 @@ mod faults;
 mod federating;
 mod flooding;
 mod issuing;
+mod jwt_keys;
 mod limits;
 mod listing;
 mod operating;

@@ -10,6 +10,7 @@ use sqlx::Connection as _;
 use tonic::{Code, Streaming};
 
 use crate::harness::{ID, Identity, Issuer, Place, attest, csr, eventually, hello, new_key, renew};
+use crate::jwt_keys;
 use crate::publishing;
 use crate::revoking::{Following, read, revoke, serials};
 use crate::tokens;
@@ -346,6 +347,35 @@ async fn tokens_of_one_issuer_are_verified_by_what_the_other_tells_and_nothing_u
     two.until_metric("signet_issuer_bundles_refused{source=\"record\"} 1").await;
     let keys = tokens::told(&two, &workload).await;
     assert!(keys.keys.len() == 2 && tokens::verify(&token, &keys, "db").is_ok());
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_tokens_that_one_issuer_is_told_to_revoke_signs_nowhere_and_is_in_no_union() {
+    let url = signet_test_postgres::shared().database();
+    let a = Place::with(&format!("database: {{ url: \"{url}\" }}\njwt: {{}}"));
+    let b = a.beside();
+    let (one, two) = tokio::join!(a.serve(), b.serve());
+    let workload = one.join(ID).await;
+    let stolen = tokens::token(&one, &workload, &["db"], None).await.unwrap().token;
+    let kid = jsonwebtoken::decode_header(&stolen).unwrap().kid.unwrap();
+    let has = async |issuer: &Issuer| tokens::told(issuer, &workload).await.find(&kid).is_some();
+    eventually("the other has it", async || has(&two).await).await;
+    assert_eq!(jwt_keys::at(&jwt_keys::list(&two).await, "published").kid, kid);
+
+    jwt_keys::revoke(&two, &kid, false).await.unwrap();
+    eventually("neither has it", async || !has(&one).await && !has(&two).await).await;
+    eventually("its issuer signs with another", async || {
+        let token = tokens::token(&one, &workload, &["db"], None).await.unwrap().token;
+        jsonwebtoken::decode_header(&token).unwrap().kid.unwrap() != kid
+    })
+    .await;
+    assert_eq!(jwt_keys::at(&jwt_keys::list(&one).await, "revoked").actor, "another issuer");
+
+    two.stop().await;
+    let two = b.serve().await;
+    assert!(!has(&two).await && !has(&one).await, "it is back after a restart");
     one.stop().await;
     two.stop().await;
 }
