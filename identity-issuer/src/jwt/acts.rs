@@ -52,7 +52,7 @@ pub(crate) enum ActError {
     Signs { kid: KeyName },
     #[error("another key is to sign already; `signet get jwt-keys` shows when")]
     UnderWay,
-    #[error("there are too many keys of tokens that are tainted or revoked: wait until they are over")]
+    #[error("there are too many keys of tokens that are retired, tainted or revoked: wait until they are over")]
     TooMany,
     #[error(transparent)]
     Keys(#[from] JwtKeysError),
@@ -101,6 +101,9 @@ impl JwtKeys {
         let mut next = self.next();
         if next.rotation.is_some() {
             return Err(ActError::UnderWay);
+        }
+        if next.keys.len() >= MOST_HELD {
+            return Err(ActError::TooMany);
         }
         tracing::info!(actor = act.actor, comment = act.comment, "another JWT key is to sign");
         next.rotation = Some(act);
@@ -395,13 +398,17 @@ mod tests {
 
     #[test]
     fn what_operators_do_again_and_again_leaves_a_journal_that_can_be_read() {
-        let issuer = Issuer::new();
+        let mut issuer = Issuer::new();
+        issuer.place.schedule.publish_ahead = Duration::ZERO;
         let keys = issuer.keys();
-        let mut refused = false;
+        let mut refused = [false; 2];
         for _ in 0..20 {
-            refused |= matches!(keys.taint(&signer(&keys), act()), Err(ActError::TooMany));
+            refused[0] |= matches!(keys.rotate(act()), Err(ActError::TooMany));
+            keys.advance(Known::Yes).unwrap();
+            refused[1] |= matches!(keys.taint(&signer(&keys), act()), Err(ActError::TooMany));
+            issuer.keys();
         }
-        assert!(refused);
+        assert_eq!(refused, [true; 2]);
         let all =
             |from: u32| (from..from + 130).map(|number| KeyName::of(&number.to_be_bytes())).collect::<BTreeSet<_>>();
         for kid in all(0) {

@@ -89,16 +89,24 @@ impl Journal {
         if journal.version != VERSION {
             return Err(wrong(format!("it is of version {}, and this program knows {VERSION}", journal.version)));
         }
-        if journal.keys.len() > MAX_KEYS || journal.revoked.len() > MOST_REVOKED {
+        if !journal.is_bounded() {
             return Err(wrong(format!("it names more than {MAX_KEYS} keys, or {MOST_REVOKED} that are revoked")));
         }
         Ok(journal)
+    }
+
+    fn is_bounded(&self) -> bool {
+        self.keys.len() <= MAX_KEYS && self.revoked.len() <= MOST_REVOKED
     }
 
     /// Durable when this returns.
     pub(super) fn write(&self, path: &Path) -> Result<(), JwtKeysError> {
         let wrong = |source| JwtKeysError::Write { path: path.to_owned(), source };
         let text = serde_json::to_vec_pretty(self).map_err(|error| wrong(error.into()))?;
+        // What could not be read again is not written: the step that made it so is not made.
+        if text.len() as u64 > pem_files::MAX_FILE || !self.is_bounded() {
+            return Err(wrong(ErrorKind::FileTooLarge.into()));
+        }
         pem_files::write_whole(path, &text).map_err(wrong)
     }
 }

@@ -111,7 +111,14 @@ impl JwtKeys {
         let (state, working) = (ArcSwap::from_pointee(state), Mutex::default());
         let keys = Self(Arc::new(Inner { place, state, published, working, metrics, clock }));
         keys.tell_metrics();
-        keys.advance(Known::No)?;
+        match keys.advance(Known::No) {
+            // What is left over may stay for a while: a key that cannot be destroyed now keeps no issuer from its work.
+            Err(error) if keys.signer(keys.now()).is_some() => {
+                let cause = signet_process::start::Report::of(&error).cause;
+                tracing::error!(cause, "JWT keys do not follow each other; those that there are stay");
+            }
+            advanced => advanced?,
+        }
         Ok(keys)
     }
 

@@ -70,11 +70,19 @@ impl Schedule {
     }
 
     pub(super) fn next_step(&self, keys: &[Times], due: Due, known: Known, now: OffsetDateTime) -> Step {
-        if let Some(index) = keys.iter().position(|times| self.is_over(times, now)) {
-            return Step::Remove(index);
+        match self.next_signer(keys, due, known, now) {
+            // Last: where a key cannot be destroyed now, the others follow each other all the same.
+            Step::Nothing => {
+                let over = keys.iter().position(|times| self.is_over(times, now));
+                over.map_or(Step::Nothing, Step::Remove)
+            }
+            step => step,
         }
-        let prepared = keys.iter().position(Times::is_prepared);
-        let Some(active) = keys.iter().find(|times| times.is_active()) else {
+    }
+
+    fn next_signer(&self, keys: &[Times], due: Due, known: Known, now: OffsetDateTime) -> Step {
+        let prepared = keys.iter().position(|times| times.is_prepared() && !self.is_over(times, now));
+        let Some(active) = keys.iter().find(|times| times.is_active() && !self.is_over(times, now)) else {
             // Nobody could sign anything meanwhile.
             return prepared.map_or(Step::Make, Step::Activate);
         };
@@ -218,6 +226,23 @@ mod tests {
         }
         assert_eq!(keys.iter().filter(|times| times.is_active() && times.not_after > now).count(), 1);
         assert_eq!(keys.len(), 1);
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_destroyed_keeps_no_other_from_signing() {
+        let mut keys = live(2, Known::Yes, |_, _| {});
+        let mut now = OffsetDateTime::UNIX_EPOCH + DAY * 2;
+        while now < OffsetDateTime::UNIX_EPOCH + DAY * 5 {
+            for _ in 0..4 {
+                match SCHEDULE.next_step(&keys, Due::ByItsLife, Known::Yes, now) {
+                    Step::Remove(_) => {}
+                    step => take(&mut keys, step, now),
+                }
+            }
+            let signs = keys.iter().filter(|times| times.is_active() && times.not_after > now).count();
+            assert_eq!(signs, 1, "at {now}");
+            now += Duration::from_secs(600);
+        }
     }
 
     #[test]
