@@ -47,8 +47,14 @@ fn exportable(session: &Session) -> ObjectHandle {
 /// The ways by which the key's value was had, or could be had from now on.
 fn steals(session: &Session, key: ObjectHandle) -> Vec<&'static str> {
     let has_value = |key| {
-        let told = session.get_attributes(key, &[AttributeType::Value]).unwrap_or_default();
-        told.iter().any(|attribute| matches!(attribute, Attribute::Value(value) if !value.is_empty()))
+        // Of an elliptic curve's key, and of an RSA key.
+        [AttributeType::Value, AttributeType::PrivateExponent].into_iter().any(|secret| {
+            let told = session.get_attributes(key, &[secret]).unwrap_or_default();
+            told.iter().any(|attribute| match attribute {
+                Attribute::Value(value) | Attribute::PrivateExponent(value) => !value.is_empty(),
+                _ => false,
+            })
+        })
     };
     let mut ways = Vec::new();
     if has_value(key) {
