@@ -5,9 +5,10 @@ use std::sync::{
     atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
 };
 
+use rustls_pki_types::CertificateDer;
 use signet_identity::{Generation, LiveIdentity, Serial, SharedClock, TrustEpoch, WorkloadId};
 use time::OffsetDateTime;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tracing::{debug, info, warn};
 
 use crate::wall_clock;
@@ -134,6 +135,7 @@ struct Shared {
     last_error: Mutex<Option<Arc<str>>>,
     results: [AtomicU64; RotationResult::ALL.len()],
     link: AtomicU8,
+    authorities: watch::Sender<Arc<[Vec<CertificateDer<'static>>]>>,
 }
 
 impl Monitor {
@@ -145,6 +147,7 @@ impl Monitor {
             last_error: Mutex::new(None),
             results: Default::default(),
             link: AtomicU8::new(IssuerLink::NotUsed as u8),
+            authorities: watch::Sender::new(Arc::new([])),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -192,6 +195,16 @@ impl Monitor {
             link if link == IssuerLink::Disconnected as u8 => IssuerLink::Disconnected,
             _ => IssuerLink::NotUsed,
         }
+    }
+
+    /// The authorities that the issuer says sign, or may soon: of each its own certificate, and those above it but the root's. Trust
+    /// comes of none of them. Empty as long as the issuer has said nothing of them, and where the identity comes from elsewhere.
+    pub fn authorities(&self) -> watch::Receiver<Arc<[Vec<CertificateDer<'static>>]>> {
+        self.shared.authorities.subscribe()
+    }
+
+    pub(crate) fn told_of_authorities(&self, chains: Vec<Vec<CertificateDer<'static>>>) {
+        self.shared.authorities.send_replace(chains.into());
     }
 
     pub(crate) fn clock(&self) -> &SharedClock {

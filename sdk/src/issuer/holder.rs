@@ -234,6 +234,7 @@ impl Holder {
                     Wish::RenewNow { within } => due = due.no_later_than(within, not_sooner, clock),
                     Wish::Authorities { chains, version } => {
                         let judged = self.judge_authorities(&chains, delivery);
+                        delivery.monitor().told_of_authorities(chains);
                         following.applied(Resource::Authorities, version, judged);
                     }
                     Wish::Revocations(sent) => {

@@ -28,6 +28,8 @@ async fn an_authority_is_acknowledged_where_its_leaves_would_be_believed_and_no_
     let (good, stranger) = (issuer.another_authority(), Authority::root("example.org").intermediate());
     let foreign = Authority::root("other.org").intermediate();
     assert_eq!(told(&issuer, b"version of the 1", &[good.chain(), good.chain()]).await, "");
+    let known = running.monitor.authorities();
+    assert_eq!(known.borrow()[..], [good.chain(), good.chain()]);
     for (version, chains, refusal) in [
         (b"version of the 2", vec![good.chain(), stranger.chain()], "authority 2: "),
         (b"version of the 3", vec![foreign.chain()], "authority 1: "),
@@ -39,5 +41,6 @@ async fn an_authority_is_acknowledged_where_its_leaves_would_be_believed_and_no_
     }
     // It goes on with what it has.
     assert_eq!(told(&issuer, b"version of the 6", &[good.chain()]).await, "");
+    assert_eq!(known.borrow()[..], [good.chain()]);
     drop(running);
 }
