@@ -24,7 +24,7 @@ pub(crate) fn list(options: &IssuerOptions, format: Format) -> Result<(), Failur
 pub(crate) fn request(options: &CaCsrOptions, format: Format) -> Result<(), Failure> {
     // What cannot be written is not asked for.
     let file = options.out.as_deref().map(ca::create).transpose()?;
-    let request = RequestAuthoritiesRequest { count: options.count };
+    let request = RequestAuthoritiesRequest { count: options.count, discard: options.discard.clone() };
     let answer =
         admin::call(&options.issuer, async |mut client| Ok(client.request_authorities(request).await?.into_inner()));
     let (answer, path) = match (answer, &options.out) {
@@ -50,6 +50,9 @@ pub(crate) fn import(options: &CaImportOptions, format: Format) -> Result<(), Fa
     let request = ImportAuthoritiesRequest { certificates_pem };
     let answer =
         admin::call(&options.issuer, async |mut client| Ok(client.import_authorities(request).await?.into_inner()))?;
+    for warning in &answer.warnings {
+        output::warn(warning)?;
+    }
     output::print_list(format, &Authorities::from(answer.authorities))
 }
 
@@ -91,6 +94,8 @@ pub(crate) struct Authority {
     not_before: Option<String>,
     pub(crate) not_after: Option<String>,
     pub(crate) live_certificates: u64,
+    /// Of a leaf that it signs.
+    longest_life_seconds: Option<u64>,
     #[serde(skip)]
     expires: Option<OffsetDateTime>,
     #[serde(skip)]
@@ -105,7 +110,19 @@ impl From<Vec<AuthorityDetail>> for Authorities {
 
 impl From<AuthorityDetail> for Authority {
     fn from(detail: AuthorityDetail) -> Self {
-        let AuthorityDetail { key, stage, since, key_id, not_before, not_after, live_certificates } = detail;
+        let AuthorityDetail {
+            key,
+            stage,
+            since,
+            key_id,
+            not_before,
+            not_after,
+            live_certificates,
+            longest_life,
+            // For programs that have it signed and verified.
+            request_pem: _,
+            certificates_pem: _,
+        } = detail;
         Self {
             key,
             stage,
@@ -114,6 +131,7 @@ impl From<AuthorityDetail> for Authority {
             not_before: output::shown(not_before),
             not_after: output::shown(not_after),
             live_certificates,
+            longest_life_seconds: longest_life.and_then(|life| u64::try_from(life.seconds).ok()),
             expires: not_after.and_then(output::time_of),
             came_at: since.and_then(output::time_of),
         }
@@ -121,7 +139,7 @@ impl From<AuthorityDetail> for Authority {
 }
 
 impl List for Authorities {
-    const COLUMNS: &'static [&'static str] = &["key", "stage", "since", "expires", "live certificates"];
+    const COLUMNS: &'static [&'static str] = &["key", "stage", "since", "expires", "signs up to", "live certificates"];
 
     fn lines(&self) -> Vec<Vec<String>> {
         let now = OffsetDateTime::now_utc();
@@ -136,6 +154,7 @@ impl List for Authorities {
                 authority.stage.clone(),
                 authority.came_at.map(|at| output::distance(now, at)).unwrap_or_default(),
                 expires,
+                authority.longest_life_seconds.map(output::span).unwrap_or_default(),
                 authority.live_certificates.to_string(),
             ]
         };

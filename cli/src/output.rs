@@ -59,6 +59,11 @@ pub(crate) fn print_text(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// For people, beside what is printed.
+pub(crate) fn warn(text: &str) -> Result<(), Failure> {
+    writeln!(io::stderr(), "warning: {}", harmless(text)).map_err(|error| Failure::from_error(&error))
+}
+
 /// For a program to read.
 pub(crate) fn serialized<S: Serialize>(format: Format, value: &S) -> Result<String, Failure> {
     match format {

@@ -149,7 +149,7 @@ fn have_one_prepared(options: &IssuerOptions) -> Result<(), Failure> {
             let listed = client.list_authorities(ListAuthoritiesRequest {}).await?.into_inner();
             let is_prepared = listed.authorities.iter().any(|authority| authority.stage == "prepared");
             if !is_prepared {
-                client.request_authorities(RequestAuthoritiesRequest { count: 1 }).await?;
+                client.request_authorities(RequestAuthoritiesRequest { count: 1, discard: Vec::new() }).await?;
             }
             Ok(is_prepared)
         })?;

@@ -22,6 +22,8 @@ struct Status {
     authority: Option<Authority>,
     /// Authorities that are ready to follow.
     successors: u32,
+    /// What the policy gives for longer than the authority does.
+    lives_cut: u32,
     connected_clients: u32,
     live_svids: u64,
 }
@@ -31,6 +33,8 @@ struct Authority {
     key_id: String,
     not_before: Option<String>,
     not_after: Option<String>,
+    /// Of a leaf that it signs.
+    longest_life_seconds: Option<u64>,
     #[serde(skip)]
     expires: Option<OffsetDateTime>,
 }
@@ -44,6 +48,7 @@ impl From<GetStatusResponse> for Status {
                 key_id: authority.key_id,
                 not_before: authority.not_before.and_then(time).map(output::timestamp),
                 not_after: expires.map(output::timestamp),
+                longest_life_seconds: authority.longest_life.and_then(|life| u64::try_from(life.seconds).ok()),
                 expires,
             }
         });
@@ -52,6 +57,7 @@ impl From<GetStatusResponse> for Status {
             version: answer.version,
             authority,
             successors: answer.successors,
+            lives_cut: answer.lives_cut,
             connected_clients: answer.connected_clients,
             live_svids: answer.live_svids,
         }
@@ -74,13 +80,22 @@ impl Report for Status {
             0 => "none: have one signed in time (`signet ca csr`, `signet ca sign`, `signet ca import`)".to_owned(),
             ready => ready.to_string(),
         };
-        vec![
+        let longest = self.authority.as_ref().and_then(|authority| authority.longest_life_seconds).map(output::span);
+        let longest = longest.map(|longest| match self.lives_cut {
+            0 => longest,
+            cut => format!("{longest}; the policy gives longer ones ({cut}), which are cut to that: see the log"),
+        });
+        let mut rows = vec![
             ("trust domain", self.trust_domain.clone()),
             ("authority", authority),
             ("successors", successors),
             ("live identities", self.live_svids.to_string()),
             ("connected clients", self.connected_clients.to_string()),
             ("version", self.version.clone()),
-        ]
+        ];
+        if let Some(longest) = longest {
+            rows.insert(2, ("signs up to", longest));
+        }
+        rows
     }
 }

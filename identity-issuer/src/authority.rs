@@ -22,6 +22,7 @@ pub use custody::{
 };
 pub(crate) use intake::Intake;
 pub(crate) use intermediate::{IntermediateError, check_is_under, check_peer, read_chain};
+pub use issuing::LEAF_LIVES;
 pub(crate) use issuing::{Authority, CertifyError, KeyId, Unsigned, sign_with, tbs_of_list};
 pub(crate) use journal::{RootChange, Rotation};
 pub(crate) use member::{Kept, Member, StepError};

@@ -31,6 +31,7 @@ mod issuance;
 mod jwt;
 mod key;
 mod key_type;
+mod lives;
 mod metrics;
 mod own_identity;
 mod pem_files;
@@ -55,8 +56,8 @@ pub use attestation::JwksError;
 #[cfg(fuzzing)]
 pub use attestation::fuzzing;
 pub use authority::{
-    AuthorityError, AuthorityState, CustodyError, KeyFileError, Passphrase, PassphraseError, SealStrength, SignError,
-    TokenError, TokenName, TokenPlace,
+    AuthorityError, AuthorityState, CustodyError, KeyFileError, LEAF_LIVES, Passphrase, PassphraseError, SealStrength,
+    SignError, TokenError, TokenName, TokenPlace,
 };
 pub use bundles::BundleFile;
 pub use config::{Config, Environment};

@@ -39,6 +39,7 @@ pub(crate) struct Metrics {
     jwts: IntCounterVec,
     jwt_key_expires_at: IntGauge,
     jwt_keys: IntGaugeVec,
+    lives_cut: IntGauge,
 }
 
 /// How one request for a certificate ended.
@@ -196,6 +197,10 @@ impl Metrics {
                 "signet_issuer_jwt_key_expiration_timestamp_seconds",
                 "When the key that signs tokens now ends, in Unix time; 0 where there is none.",
             )?,
+            lives_cut: gauge(
+                "signet_issuer_lives_cut",
+                "Rules, and the profile `workload`, whose certificates would live longer than a sixth of the authority's life, and do not.",
+            )?,
             web_requests: counters(
                 "signet_issuer_web_requests_total",
                 "Requests to the web addresses, by what was asked for and by status code.",
@@ -227,6 +232,11 @@ impl Metrics {
     /// A client knows more than the record does.
     pub(crate) fn revocations_lost(&self) {
         self.revocations_lost.inc();
+    }
+
+    /// How many.
+    pub(crate) fn lives_cut(&self, cut: usize) {
+        self.lives_cut.set(i64::try_from(cut).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn federation_refreshed(&self, trust_domain: &str, at: OffsetDateTime) {
@@ -367,21 +377,28 @@ pub(crate) fn register_authorities(registry: &Registry, authorities: Authorities
 struct AuthorityCollector {
     authorities: Authorities,
     /// Locked while a scrape fills it: two at once must not clear each other's series.
-    expiration: Mutex<GaugeVec>,
+    gauges: Mutex<AuthorityGauges>,
     described: Vec<Desc>,
+}
+
+struct AuthorityGauges {
+    expiration: GaugeVec,
+    leaf_life: GaugeVec,
 }
 
 impl AuthorityCollector {
     fn new(authorities: Authorities) -> Result<Self, prometheus::Error> {
-        let expiration = GaugeVec::new(
-            Opts::new(
-                "signet_ca_expiration_timestamp_seconds",
-                "When an authority's chain expires, in Unix time, by subject key identifier and state.",
-            ),
-            &["authority", "state"],
+        let gauge = |name: &str, help: &str| GaugeVec::new(Opts::new(name, help), &["authority", "state"]);
+        let expiration = gauge(
+            "signet_ca_expiration_timestamp_seconds",
+            "When an authority's chain expires, in Unix time, by subject key identifier and state.",
         )?;
-        let described = expiration.desc().into_iter().cloned().collect();
-        Ok(Self { authorities, expiration: Mutex::new(expiration), described })
+        let leaf_life = gauge(
+            "signet_ca_leaf_life_seconds",
+            "The longest life of a leaf that an authority signs, which is a sixth of its own.",
+        )?;
+        let described = expiration.desc().into_iter().chain(leaf_life.desc()).cloned().collect();
+        Ok(Self { authorities, gauges: Mutex::new(AuthorityGauges { expiration, leaf_life }), described })
     }
 }
 
@@ -391,15 +408,18 @@ impl Collector for AuthorityCollector {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let expiration = self.expiration.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let gauges = self.gauges.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let AuthorityGauges { expiration, leaf_life } = &*gauges;
         expiration.reset();
+        leaf_life.reset();
         for member in self.authorities.all() {
             if let Some(authority) = &member.authority {
                 let key_id = authority.key_id().to_string();
-                let gauge = expiration.with_label_values(&[key_id.as_str(), member.stage.label()]);
-                gauge.set(authority.not_after().unix_timestamp() as f64);
+                let labels = [key_id.as_str(), member.stage.label()];
+                expiration.with_label_values(&labels).set(authority.not_after().unix_timestamp() as f64);
+                leaf_life.with_label_values(&labels).set(authority.longest_leaf().as_secs_f64());
             }
         }
-        expiration.collect()
+        expiration.collect().into_iter().chain(leaf_life.collect()).collect()
     }
 }

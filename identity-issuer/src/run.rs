@@ -39,6 +39,7 @@ use crate::distribution::Distribution;
 use crate::federation::Federation;
 use crate::issuance::{Issuance, Issued, Parts};
 use crate::jwt::{JwtKeys, Readers, Tokens};
+use crate::lives;
 use crate::metrics::{self, Metrics};
 use crate::own_identity::OwnIdentity;
 use crate::policy::{self, KeptPolicy, Policies};
@@ -341,6 +342,7 @@ impl Issuer {
             join_tokens: join_tokens.clone(),
             authorities: AuthorityCalls {
                 rotations: rotations.clone(),
+                policies: self.policies.clone(),
                 store: self.store.clone(),
                 trust_domain: self.config.trust_domain.clone(),
             },
@@ -435,6 +437,8 @@ impl Issuer {
         let web = crate::web::Server::new(site, self.config.web.connections, self.config.drain);
         let spiffe_door = self.web.serve(&web, &mut background, &shutdown);
         until(&shutdown, &mut background, self.policies.clone().tell_of_ends());
+        let cut = lives::watch(self.authorities.clone(), self.policies.clone(), self.metrics.clone());
+        until(&shutdown, &mut background, cut);
         until(&shutdown, &mut background, following.run());
         until(&shutdown, &mut background, self.federation.run());
         if let Some(keys) = self.jwt_keys {

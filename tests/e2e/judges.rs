@@ -1,4 +1,4 @@
-//! What others say of our certificates and lists: OpenSSL, GnuTLS and pkilint, of the root, an intermediate, a leaf of each profile, and a
+//! What others say of our certificates and lists: OpenSSL, GnuTLS and pkilint, of the root, an intermediate, a certificate of each profile, and a
 //! list of what is revoked.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -16,13 +16,15 @@ use signet_tests::{Issuer, Workload, program, secs};
 use tempfile::TempDir;
 
 /// Profiles, and what OpenSSL calls their purpose.
-const PROFILES: [(&str, &str); 6] = [
+const PROFILES: [(&str, &str); 7] = [
     ("workload", "sslserver"),
     ("gateway", "sslserver"),
     ("device", "sslclient"),
     ("tls-server", "sslserver"),
     ("tls-client", "sslclient"),
     ("code-signing", "any"),
+    // No leaf: the authority of an issuer below.
+    ("subordinate-ca", "any"),
 ];
 /// pkilint knows no URI whose scheme is `spiffe`: it says so of each certificate of ours, and of nothing else.
 const OF_SPIFFE: &str = "pkix.invalid_uri_syntax";
@@ -36,16 +38,20 @@ impl Bench {
     /// An issuer, and in `PROFILE.pem` a certificate of each profile with those above it.
     fn new() -> Self {
         let folder = TempDir::new().unwrap();
-        let issuer = Issuer::start_with(
+        let issuer = Issuer::start_above_others(
             folder.path(),
             "example.org",
             secs(3600),
             "crl: { url: 'http://crl.example.org/crl' }\n",
         );
         let rule = |(profile, _): &(&str, &str)| {
+            let dns_names = match *profile {
+                "subordinate-ca" => String::new(),
+                _ => format!("    dns_names: [{profile}.example.org]\n"),
+            };
             format!(
                 "  - name: {profile}\n    match: {{ svid.spiffe_id: 'spiffe://example.org/ci' }}\n    \
-                 spiffe_id: spiffe://example.org/{profile}\n    dns_names: [{profile}.example.org]\n    profile: {profile}\n"
+                 spiffe_id: spiffe://example.org/{profile}\n{dns_names}    profile: {profile}\n"
             )
         };
         issuer.apply(&format!("rules:\n{}", PROFILES.iter().map(rule).collect::<String>()));

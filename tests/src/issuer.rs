@@ -35,6 +35,18 @@ pub struct Issuer {
     _host: Host,
 }
 
+/// What is particular about one.
+#[derive(Clone, Copy)]
+enum Kind<'a> {
+    Plain,
+    /// It may sign other issuers' authorities.
+    Parent,
+    /// Nobody signs for it.
+    Unsigned,
+    /// Its keys are in a token.
+    InToken(&'a SoftHsm),
+}
+
 impl Issuer {
     /// Makes the root in `folder/root`, starts the issuer with its state in `folder/issuer`, and signs what it asks for.
     pub fn start(folder: &Path, trust_domain: &str, ttl: Duration) -> Self {
@@ -43,15 +55,20 @@ impl Issuer {
 
     /// The same with further lines of configuration.
     pub fn start_with(folder: &Path, trust_domain: &str, ttl: Duration, more: &str) -> Self {
-        Self::start_keyed(folder, trust_domain, ttl, more, None)
+        Self::start_as(folder, trust_domain, ttl, more, Kind::Plain)
+    }
+
+    /// The same with room for issuers below it.
+    pub fn start_above_others(folder: &Path, trust_domain: &str, ttl: Duration, more: &str) -> Self {
+        Self::start_as(folder, trust_domain, ttl, more, Kind::Parent)
     }
 
     /// The same with its keys in a token.
     pub fn start_in_token(folder: &Path, trust_domain: &str, ttl: Duration, more: &str, hsm: &SoftHsm) -> Self {
-        Self::start_keyed(folder, trust_domain, ttl, more, Some(hsm))
+        Self::start_as(folder, trust_domain, ttl, more, Kind::InToken(hsm))
     }
 
-    fn start_keyed(folder: &Path, trust_domain: &str, ttl: Duration, more: &str, hsm: Option<&SoftHsm>) -> Self {
+    fn start_as(folder: &Path, trust_domain: &str, ttl: Duration, more: &str, kind: Kind<'_>) -> Self {
         let root = folder.join("root");
         let passphrase = folder.join("passphrase");
         fs::write(&passphrase, "the root's passphrase\n").expect("a file");
@@ -60,12 +77,17 @@ impl Issuer {
             &["ca", "init", "--trust-domain", trust_domain],
             &[("--dir", &root), ("--passphrase-file", &passphrase)],
         );
-        Self::under(folder, root, passphrase, trust_domain, ttl, more, hsm)
+        Self::under(folder, root, passphrase, trust_domain, ttl, more, kind)
     }
 
     /// Another one under the same root, with an intermediate of its own.
     pub fn beside(&self, folder: &Path, trust_domain: &str, ttl: Duration, more: &str) -> Self {
-        Self::under(folder, self.root.clone(), self.passphrase.clone(), trust_domain, ttl, more, None)
+        Self::under(folder, self.root.clone(), self.passphrase.clone(), trust_domain, ttl, more, Kind::Plain)
+    }
+
+    /// One under the same root for which nobody signs: it waits for its first authority.
+    pub fn start_below(&self, folder: &Path, trust_domain: &str, ttl: Duration, more: &str) -> Self {
+        Self::under(folder, self.root.clone(), self.passphrase.clone(), trust_domain, ttl, more, Kind::Unsigned)
     }
 
     fn under(
@@ -75,7 +97,7 @@ impl Issuer {
         trust_domain: &str,
         ttl: Duration,
         more: &str,
-        hsm: Option<&SoftHsm>,
+        kind: Kind<'_>,
     ) -> Self {
         let state = folder.join("issuer");
         fs::create_dir(&state).expect("a folder");
@@ -92,7 +114,10 @@ impl Issuer {
         let more = more.replace("WEB", &web.to_string());
         let mut recipe =
             Recipe::new("issuer", program::ours("identity-issuer"), folder).arg("--config").arg(&configuration);
-        if let Some(hsm) = hsm {
+        if matches!(kind, Kind::Parent) {
+            text = text.replace("  passphrase_file:", "  path_length: 1\n  passphrase_file:");
+        }
+        if let Kind::InToken(hsm) = kind {
             text = text.replace(&format!("passphrase_file: {}", passphrase.display()), &hsm.configuration());
             let (name, value) = hsm.environment();
             recipe = recipe.env(name, &value);
@@ -102,10 +127,13 @@ impl Issuer {
 
         let (request, certificate) = (state.join("authority.csr"), state.join("authority.pem"));
         process.wait_until("a certificate request", secs(30), |_| request.exists());
-        signet(
-            &["ca", "sign", "--yes"],
-            &[("--dir", &root), ("--passphrase-file", &passphrase), ("--csr", &request), ("--out", &certificate)],
-        );
+        let purpose = if matches!(kind, Kind::Parent) { "subordinate" } else { "any" };
+        if !matches!(kind, Kind::Unsigned) {
+            signet(
+                &["ca", "sign", "--yes", "--purpose", purpose],
+                &[("--dir", &root), ("--passphrase-file", &passphrase), ("--csr", &request), ("--out", &certificate)],
+            );
+        }
         let mut issuer = Self {
             process,
             address,
@@ -119,7 +147,9 @@ impl Issuer {
             socket,
             _host: host,
         };
-        issuer.wait_until_ready();
+        if !matches!(kind, Kind::Unsigned) {
+            issuer.wait_until_ready();
+        }
         issuer
     }
 

@@ -17,6 +17,9 @@ pub(crate) struct CaCsrOptions {
     /// How many requests are to wait
     #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
     pub(crate) count: u32,
+    /// Give up a request that waits, by its key, which is destroyed; may be given several times
+    #[arg(long, value_name = "KEY")]
+    pub(crate) discard: Vec<String>,
     /// Where to write them, PEM; never overwrites
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,

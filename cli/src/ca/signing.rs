@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
 
+use identity_issuer::LEAF_LIVES;
 use identity_issuer::root::record::Witness;
 use identity_issuer::root::{CaSummary, Ceremony, MAX_REQUESTS, Planned, Terms};
 use serde::Serialize;
@@ -125,6 +126,8 @@ struct Shown {
     serial: String,
     not_before: String,
     not_after: String,
+    /// Of a leaf below it.
+    longest_life_seconds: u64,
     #[serde(skip)]
     ends: OffsetDateTime,
     request_sha256: String,
@@ -146,12 +149,21 @@ impl Shown {
             serial: planned.serial.clone(),
             not_before: output::timestamp(planned.not_before),
             not_after: output::timestamp(planned.not_after),
+            longest_life_seconds: longest_life(planned.not_after - planned.not_before),
             ends: planned.not_after,
             request_sha256: planned.request_sha256.clone(),
             sha256: None,
         }
     }
 }
+
+/// An issuer signs no leaf for longer, in seconds.
+fn longest_life(life: time::Duration) -> u64 {
+    u64::try_from(life.whole_seconds()).unwrap_or_default() / u64::from(LEAF_LIVES)
+}
+
+/// What an issuer gives by default (`svid.ttl`), in seconds.
+const SHORT: u64 = 3600;
 
 impl Report for Shown {
     fn rows(&self) -> Vec<(&'static str, String)> {
@@ -164,6 +176,13 @@ impl Report for Shown {
             [] => "none".to_owned(),
             domains => format!("{} (programs on rustls, those of Signet too, refuse all below)", domains.join(", ")),
         };
+        let longest = output::span(self.longest_life_seconds);
+        let longest = match self.longest_life_seconds < SHORT {
+            true => format!(
+                "{longest}, a sixth of its life: less than the hour that issuers give where nothing else is said"
+            ),
+            false => format!("{longest}, a sixth of its life"),
+        };
         vec![
             ("entry", self.entry.to_string()),
             ("trust domain", self.trust_domain.clone()),
@@ -175,6 +194,7 @@ impl Report for Shown {
             ("serial", self.serial.clone()),
             ("not before", self.not_before.clone()),
             ("not after", format!("{} ({left})", self.not_after)),
+            ("signs up to", longest),
             ("request", format!("SHA-256 {}", self.request_sha256)),
         ]
     }

@@ -177,7 +177,7 @@ impl AdminService for AdminApi {
         request: Request<RequestAuthoritiesRequest>,
     ) -> Result<Response<RequestAuthoritiesResponse>, Status> {
         let call = self.admit(&request, "RequestAuthorities", Role::Administrator, Target::Everything).await?;
-        call.end(self.authorities.request(request.get_ref().count).await)
+        call.end(self.authorities.request(request.get_ref()).await)
     }
 
     async fn import_authorities(
@@ -494,7 +494,9 @@ impl AdminApi {
                 key_id: authority.key_id().to_string(),
                 not_before: Some(timestamp(authority.not_before())),
                 not_after: Some(timestamp(authority.not_after())),
+                longest_life: prost_types::Duration::try_from(authority.longest_leaf()).ok(),
             }),
+            lives_cut: u32::try_from(self.authorities.cut().map_or(0, |cut| cut.count())).unwrap_or(u32::MAX),
             connected_clients: u32::try_from(self.distribution.client_count()).unwrap_or(u32::MAX),
             live_svids: counts.valid + counts.expiring,
             successors: self.authorities.successors(),

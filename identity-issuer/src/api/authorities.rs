@@ -5,15 +5,16 @@ use std::sync::Arc;
 use signet_identity::{TrustBundle, TrustDomain};
 use signet_proto::admin::v1::{
     self as wire, Acknowledgements, AuthorityDetail, AuthorityRotation, ImportAuthoritiesResponse,
-    ListAuthoritiesResponse, RequestAuthoritiesResponse, RootRotation, RotateRequest, RotationStatus, RotationStep,
-    TaintAuthorityResponse, Unacknowledged, rotate_request::What,
+    ListAuthoritiesResponse, RequestAuthoritiesRequest, RequestAuthoritiesResponse, RootRotation, RotateRequest,
+    RotationStatus, RotationStep, TaintAuthorityResponse, Unacknowledged, rotate_request::What,
 };
 use time::OffsetDateTime;
 use tonic::Status;
 
 use super::{comment, report, store_status, timestamp};
 use crate::authority::{Authorities, Authority, AuthorityError, ImportError, KeyName, Member, Rotation, StepError};
-use crate::policy::Actor;
+use crate::lives::Cut;
+use crate::policy::{Actor, Policies};
 use crate::rotation::{BeginError, Missing, Rotations, StepState, TaintError, Wanted};
 use crate::store::Store;
 use crate::utc::of_microseconds;
@@ -22,6 +23,7 @@ use crate::utc::of_microseconds;
 #[derive(Clone, Debug)]
 pub(crate) struct AuthorityCalls {
     pub(crate) rotations: Rotations,
+    pub(crate) policies: Policies,
     pub(crate) store: Store,
     pub(crate) trust_domain: TrustDomain,
 }
@@ -36,6 +38,11 @@ impl AuthorityCalls {
     /// The one that signs now.
     pub(super) fn active(&self) -> Option<Arc<Authority>> {
         self.authorities().active()
+    }
+
+    /// What it does not sign for as long as the policy says.
+    pub(super) fn cut(&self) -> Option<Cut> {
+        self.active().map(|authority| Cut::of(&self.policies.current(), &authority))
     }
 
     /// How many are ready to follow it.
@@ -64,18 +71,32 @@ impl AuthorityCalls {
                 not_before: authority.map(|authority| timestamp(authority.not_before())),
                 not_after: authority.map(|authority| timestamp(authority.not_after())),
                 live_certificates: key_id.and_then(|id| live.get(id.as_bytes())).copied().unwrap_or_default(),
+                request_pem: member.request().to_owned(),
+                certificates_pem: authority.map(|authority| authority.chain_pem()).unwrap_or_default(),
+                longest_life: authority
+                    .and_then(|authority| prost_types::Duration::try_from(authority.longest_leaf()).ok()),
             }
         };
         Ok(members.into_iter().map(detail).collect())
     }
 
     /// Custody may take its time: not on a worker of the runtime.
-    pub(super) async fn request(&self, count: u32) -> Result<RequestAuthoritiesResponse, Status> {
+    pub(super) async fn request(
+        &self,
+        request: &RequestAuthoritiesRequest,
+    ) -> Result<RequestAuthoritiesResponse, Status> {
+        let RequestAuthoritiesRequest { count, discard } = request;
+        let count = *count;
         if !(1..=MOST_REQUESTS).contains(&count) {
             return Err(Status::invalid_argument(format!("count: {count}; there are 1 to {MOST_REQUESTS}")));
         }
+        if discard.len() > MOST_REQUESTS as usize {
+            return Err(Status::invalid_argument(format!("discard: more than {MOST_REQUESTS}")));
+        }
+        let discard = discard.iter().map(|key| parse_key(key, "discard", COMMAND)).collect::<Result<Vec<_>, _>>()?;
         let authorities = self.authorities().clone();
         let made = tokio::task::spawn_blocking(move || {
+            authorities.discard(&discard)?;
             authorities.request(count as usize)?;
             Ok(authorities.requests().borrow().clone())
         });
@@ -98,7 +119,13 @@ impl AuthorityCalls {
         })?;
         let members = self.authorities().all().into_iter();
         let members = members.filter(|member| imported.iter().any(|imported| imported.name == member.name()));
-        Ok(ImportAuthoritiesResponse { authorities: self.details(members.collect(), now).await? })
+        let members: Vec<_> = members.collect();
+        let policy = self.policies.current();
+        let cut = members.iter().filter_map(|member| Some(Cut::of(&policy, member.authority.as_deref()?)));
+        // Signed in one ceremony, they have one life.
+        let mut warnings: Vec<_> = cut.filter_map(|cut| cut.warning()).collect();
+        warnings.dedup();
+        Ok(ImportAuthoritiesResponse { authorities: self.details(members, now).await?, warnings })
     }
 
     pub(super) async fn rotate(

@@ -194,7 +194,10 @@ impl Naming for ListAuthoritiesRequest {
 
 impl Naming for RequestAuthoritiesRequest {
     fn named(&self) -> Option<String> {
-        Some(format!("requests for {} authorities", self.count))
+        Some(match self.discard.len() {
+            0 => format!("requests for {} authorities", self.count),
+            discarded => format!("requests for {} authorities, {discarded} discarded", self.count),
+        })
     }
 }
 

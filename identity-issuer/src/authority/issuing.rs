@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rcgen::{CertificateRevocationListParams, CrlDistributionPoint, Issuer, PublicKeyData, SigningKey};
 use rustls_pki_types::CertificateDer;
@@ -19,6 +20,11 @@ use crate::pem_files;
 use crate::profile::lint::{self, Above, Expected, Finding, LintedCertificate, with_signature};
 use crate::profile::{Form, Profile};
 use crate::utc::Utc;
+
+/// An authority lives so many times as long as a leaf that it signs, at least.
+pub const LEAF_LIVES: u32 = 6;
+/// Certificates know whole seconds.
+const SHORTEST_LEAF: Duration = Duration::from_secs(1);
 
 /// Ready to sign. Its `Debug` shows no key.
 #[derive(Debug)]
@@ -105,7 +111,13 @@ impl Authority {
             return Err(CertifyError::OtherPurpose { profile: profile.name.clone() });
         }
         let end = entitlement.expires.map_or(self.not_after, |expires| expires.min(self.not_after));
-        let validity = profile.lifetime(entitlement.ttl).validity(now, end).ok_or(match end < self.not_after {
+        let lifetime = profile.lifetime(entitlement.ttl);
+        let lifetime = match profile.form {
+            Form::Leaf(_) => lifetime.at_most(self.longest_leaf()),
+            // An authority itself: it is followed by another one in time.
+            Form::SubordinateCa => lifetime,
+        };
+        let validity = lifetime.validity(now, end).ok_or(match end < self.not_after {
             true => CertifyError::EntitlementExpired { at: end },
             false => CertifyError::AuthorityExpired { not_after: self.not_after },
         })?;
@@ -142,6 +154,13 @@ impl Authority {
             issued_at: now,
             authority: self.key_id.clone(),
         })
+    }
+
+    /// No leaf of it lives longer. It gives way when a quarter of its life is left, so that by then none is cut off by its end, and all
+    /// are renewed before.
+    pub(crate) fn longest_leaf(&self) -> Duration {
+        let life = Duration::try_from(self.not_after - self.not_before).unwrap_or_default();
+        Duration::from_secs(life.as_secs() / u64::from(LEAF_LIVES)).max(SHORTEST_LEAF)
     }
 
     /// Whether verifiers take what it signs for the profile's purposes.

@@ -99,6 +99,11 @@ impl Member {
         self.key.name()
     }
 
+    /// For its certificate, PEM. Empty once it has one.
+    pub(crate) fn request(&self) -> &str {
+        if self.stage == Stage::Requested { &self.request } else { "" }
+    }
+
     /// By the name of its key, or the subject key identifier of its certificate: they are one where `signet ca sign` has signed it.
     pub(crate) fn is_called(&self, key_id: &KeyId) -> bool {
         let certified = self.authority.as_ref().map(|authority| authority.key_id());

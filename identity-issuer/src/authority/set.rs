@@ -203,6 +203,22 @@ impl Authorities {
         }
     }
 
+    /// Gives up requests for certificates. Their keys are destroyed with the next [`sweep`](Self::sweep): they can sign nothing.
+    pub(crate) fn discard(&self, names: &[KeyName]) -> Result<(), AuthorityError> {
+        let is_wanted = |member: &Member| member.stage == Stage::Requested && names.contains(&member.name());
+        if !self.kept().members.iter().any(is_wanted) {
+            return Ok(());
+        }
+        self.change(|kept, now| {
+            kept.members
+                .iter_mut()
+                .filter(|member| is_wanted(member))
+                .for_each(|member| member.advance(Stage::Revoked, now));
+            Ok::<_, AuthorityError>(())
+        })?;
+        self.write_requests()
+    }
+
     /// Takes certificates: each for one of the keys, followed by those above it. All are taken, or none.
     pub(crate) fn import(&self, pem: &[u8], bundle: &TrustBundle) -> Result<Vec<Imported>, ImportError> {
         let now = self.0.clock.now();

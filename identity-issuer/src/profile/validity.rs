@@ -24,6 +24,11 @@ impl Lifetime {
         Self { ttl, backdate: backdate.min(ttl / 10) }
     }
 
+    /// No longer than this.
+    pub(crate) fn at_most(self, longest: Duration) -> Self {
+        Self::new(self.ttl.min(longest), self.backdate)
+    }
+
     /// Whole seconds (RFC 5280 §4.1.2.5), and not beyond `end`. None if nothing would be left.
     pub(crate) fn validity(&self, now: OffsetDateTime, end: OffsetDateTime) -> Option<Validity> {
         let now = now.replace_nanosecond(0).unwrap_or(now);
@@ -52,6 +57,15 @@ mod tests {
             let now = at(0) + Duration::from_millis(999);
             let validity = lifetime.validity(now, at(1_000_000)).unwrap();
             assert_eq!(validity, Validity { not_before: at(before), not_after: at(after) }, "{ttl}");
+        }
+    }
+
+    #[test]
+    fn what_is_cut_short_is_backdated_by_less() {
+        let lifetime = Lifetime::new(Duration::from_secs(3600), Duration::from_secs(60));
+        for (longest, before, after) in [(7200, -60, 3540), (3600, -60, 3540), (100, -10, 90), (1, 0, 1)] {
+            let validity = lifetime.at_most(Duration::from_secs(longest)).validity(at(0), at(1_000_000)).unwrap();
+            assert_eq!(validity, Validity { not_before: at(before), not_after: at(after) }, "{longest}");
         }
     }
 

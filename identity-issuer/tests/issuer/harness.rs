@@ -125,7 +125,7 @@ impl Place {
     pub async fn serve(&self) -> Issuer {
         let mut issuer = self.start().await.unwrap();
         if !self.path("authority.pem").exists() {
-            self.sign_with("root", Duration::from_secs(3600));
+            self.sign_with("root", Duration::from_secs(12 * 3600));
         }
         issuer.serving().await;
         issuer

@@ -1,7 +1,14 @@
 //! Certificates for keys that their holder brings: what each profile makes, to whom it is given, and what it is no good for.
 
+use std::time::Duration;
+
+use identity_issuer::root;
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519, PKCS_RSA_SHA256, RsaKeySize};
-use signet_proto::admin::v1::{BanRequest, EvictAgentsRequest, evict_agents_request};
+use signet_identity::SystemClock;
+use signet_proto::admin::v1::{
+    BanRequest, EvictAgentsRequest, GetStatusRequest, ImportAuthoritiesRequest, RequestAuthoritiesRequest,
+    evict_agents_request,
+};
 use signet_proto::identity::v1::identity_service_client::IdentityServiceClient;
 use signet_proto::identity::v1::{CertificateRequest, IssueRequest, IssueResult, Refusal, X509Svid, issue_result};
 use tonic::{Code, Status};
@@ -312,6 +319,40 @@ async fn whoever_is_banned_takes_along_what_it_was_given_beside_its_identity() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_leaf_lives_a_sixth_of_its_authoritys_life_at_most_and_operators_are_told() {
+    let (place, issuer, holder) = serving("").await;
+    let life = |svid: &X509Svid| svid.not_after.unwrap().seconds - svid.not_before.unwrap().seconds;
+    // Twelve hours, and five minutes for clocks that are late.
+    let sixth = (12 * 3600 + 300) / 6;
+    let device = one(&issuer, &holder, asks("device", csr(&new_key()))).await.unwrap();
+    assert_eq!(life(&device), sixth, "not the seven days of its profile");
+    let signing = one(&issuer, &holder, asks("code-signing", csr(&new_key()))).await.unwrap();
+    assert_eq!(life(&signing), 3600, "what is shorter stays as it is");
+    // What the profile `device` and the web servers' two would have. An authority below this one is no leaf.
+    let status = issuer.admin().await.get_status(GetStatusRequest {}).await.unwrap().into_inner();
+    assert_eq!((status.authority.unwrap().longest_life.unwrap().seconds, status.lives_cut), (sixth, 3));
+    issuer.until_metric("signet_issuer_lives_cut 3").await;
+
+    let asked = issuer
+        .admin()
+        .await
+        .request_authorities(RequestAuthoritiesRequest { count: 1, discard: Vec::new() })
+        .await
+        .unwrap();
+    let asked = asked.into_inner().requests_pem;
+    let signed = |life| {
+        let root = root::sign(&place.path("root"), &place.passphrase(), asked.as_bytes(), 1, life, &SystemClock);
+        ImportAuthoritiesRequest { certificates_pem: root.unwrap().to_pem() }
+    };
+    let short = signed(Duration::from_secs(3600));
+    let told = issuer.admin().await.import_authorities(short).await.unwrap().into_inner();
+    assert_eq!(told.authorities[0].longest_life.unwrap().seconds, 3900 / 6);
+    let [warning] = &told.warnings[..] else { panic!("{:?}", told.warnings) };
+    assert!(warning.contains("rule `machine` of the profile `device` (7d)") && warning.contains("42d"), "{warning}");
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_issuer_below_another_one_is_believed_by_the_same_root() {
     let (place, issuer, holder) = serving("").await;
     let below = place.beside();
@@ -403,8 +444,8 @@ async fn a_serial_number_on_record_makes_nobody_of_a_certificate_that_is_not() {
             vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth, rcgen::ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
         params.serial_number = Some(rcgen::SerialNumber::from_slice(serial));
-        params.not_before = time::OffsetDateTime::now_utc() - std::time::Duration::from_secs(60);
-        params.not_after = time::OffsetDateTime::now_utc() + std::time::Duration::from_secs(600);
+        params.not_before = time::OffsetDateTime::now_utc() - Duration::from_secs(60);
+        params.not_after = time::OffsetDateTime::now_utc() + Duration::from_secs(600);
         let key = new_key();
         let leaf = params.signed_by(&key, &below).unwrap();
         let chain = [vec![leaf.der().to_vec()], ca.chain.clone()].concat();
@@ -464,7 +505,7 @@ async fn nothing_that_is_given_beside_an_identity_outlives_the_rule_of_that() {
     let place = Place::with(TOKENS);
     let maker = TokenMaker::at(&place);
     let issuer = place.serve().await;
-    let soon = time::OffsetDateTime::now_utc() + std::time::Duration::from_secs(300);
+    let soon = time::OffsetDateTime::now_utc() + Duration::from_secs(300);
     let soon = soon.replace_nanosecond(0).unwrap();
     let text = soon.format(&time::format_description::well_known::Rfc3339).unwrap();
     let rules = format!(

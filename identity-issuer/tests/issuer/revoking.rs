@@ -384,7 +384,7 @@ async fn an_authority_is_revoked_once_another_signs_and_by_force_while_certifica
         let refused = revoke(&issuer, Target::KeySha256(key)).await.unwrap_err();
         assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
     }
-    let request = signet_proto::admin::v1::RequestAuthoritiesRequest { count: 1 };
+    let request = signet_proto::admin::v1::RequestAuthoritiesRequest { count: 1, discard: Vec::new() };
     let csr = admin.request_authorities(request).await.unwrap().into_inner().requests_pem;
     let life = Duration::from_secs(3600);
     let clock = signet_identity::SystemClock;

@@ -106,7 +106,12 @@ async fn nothing_happens() {
 }
 
 async fn request(issuer: &Issuer, count: u32) -> Vec<String> {
-    let answer = issuer.admin().await.request_authorities(RequestAuthoritiesRequest { count }).await.unwrap();
+    let answer = issuer
+        .admin()
+        .await
+        .request_authorities(RequestAuthoritiesRequest { count, discard: Vec::new() })
+        .await
+        .unwrap();
     let requests = answer.into_inner().requests_pem;
     requests.split_inclusive("-----END CERTIFICATE REQUEST-----\n").map(str::to_owned).collect()
 }
@@ -425,7 +430,39 @@ async fn a_certificate_that_does_not_fit_is_not_taken_and_changes_nothing() {
     }
     issuer.import(&good).await.unwrap();
     assert_eq!(issuer.stages().await, ["active", "prepared", "requested"]);
-    let too_many = issuer.admin().await.request_authorities(RequestAuthoritiesRequest { count: 17 }).await.unwrap_err();
+    let too_many = issuer
+        .admin()
+        .await
+        .request_authorities(RequestAuthoritiesRequest { count: 17, discard: Vec::new() })
+        .await
+        .unwrap_err();
     assert_eq!(too_many.code(), Code::InvalidArgument);
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_given_up_gives_way_to_another_and_nothing_else_can_be() {
+    let place = Place::new();
+    let issuer = place.serve().await;
+    let first = request(&issuer, 1).await;
+    let keys = async || issuer.authorities().await.into_iter().map(|authority| authority.key).collect::<Vec<_>>();
+    let discard = async |keys: Vec<String>| {
+        let request = RequestAuthoritiesRequest { count: 1, discard: keys };
+        issuer.admin().await.request_authorities(request).await
+    };
+    let listed = issuer.authorities().await;
+    assert_eq!((listed[1].request_pem.as_str(), listed[0].request_pem.as_str()), (first[0].as_str(), ""));
+    assert!(listed[0].certificates_pem.contains("BEGIN CERTIFICATE") && listed[1].certificates_pem.is_empty());
+    let second = discard(keys().await).await.unwrap().into_inner();
+    assert_eq!(second.count, 1);
+    assert_ne!(second.requests_pem, first[0]);
+    assert_eq!(issuer.stages().await, ["active", "revoked", "requested"], "the one that signs is left alone");
+    for wrong in [vec!["../../x".to_owned()], vec!["0".repeat(40); 17]] {
+        assert_eq!(discard(wrong).await.unwrap_err().code(), Code::InvalidArgument);
+    }
+    issuer.stop().await;
+    // Its key is gone, and nobody misses it.
+    let issuer = place.serve().await;
+    eventually("it is forgotten", async || issuer.stages().await == ["active", "requested"]).await;
     issuer.stop().await;
 }

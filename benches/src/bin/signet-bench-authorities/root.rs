@@ -26,7 +26,8 @@ pub(crate) async fn measure(table: &mut Table, clients: usize) -> anyhow::Result
     let began = Instant::now();
     let what = What::Root(RootRotation { root_pem: next.to_pem() });
     admin.rotate(RotateRequest { what: Some(what), ..RotateRequest::default() }).await?;
-    let request = admin.request_authorities(RequestAuthoritiesRequest { count: 1 }).await?.into_inner();
+    let request =
+        admin.request_authorities(RequestAuthoritiesRequest { count: 1, ..Default::default() }).await?.into_inner();
     let certificates_pem = place.sign("next", &request.requests_pem)?;
     admin.import_authorities(ImportAuthoritiesRequest { certificates_pem }).await?;
     let mut state = String::new();

@@ -235,7 +235,8 @@ fn drawn() -> anyhow::Result<f64> {
 /// Another authority signs from now on. Tells the key of the one before.
 async fn replace_authority(place: &Place) -> anyhow::Result<String> {
     let mut admin = place.admin().await?;
-    let request = admin.request_authorities(RequestAuthoritiesRequest { count: 1 }).await?.into_inner();
+    let request =
+        admin.request_authorities(RequestAuthoritiesRequest { count: 1, ..Default::default() }).await?.into_inner();
     let certificates_pem = place.sign("root", &request.requests_pem)?;
     admin.import_authorities(ImportAuthoritiesRequest { certificates_pem }).await?;
     let before = admin.get_status(GetStatusRequest {}).await?.into_inner().authority.context("no authority")?.key_id;
