@@ -99,8 +99,7 @@ enum Place {
 impl Place {
     fn of(options: &IssuerOptions) -> Result<Self, Failure> {
         let Some(named) = &options.issuer else { return socket().map(Self::Socket) };
-        // A path with a colon can be written with a slash: ./a:1
-        if named.contains('/') || !named.contains(':') {
+        if is_socket(named) {
             return Ok(Self::Socket(named.into()));
         }
         let identity = options.identity.clone().ok_or_else(|| {
@@ -109,6 +108,21 @@ impl Place {
         })?;
         Ok(Self::Network { address: named.clone(), identity })
     }
+}
+
+/// Of an issuer on this machine.
+pub(crate) fn socket_of(named: Option<&str>) -> Result<PathBuf, Failure> {
+    match named {
+        None => socket(),
+        Some(named) if is_socket(named) => Ok(named.into()),
+        Some(named) => Err(Failure::new(format!("{named}: the issuer is to be one on this machine"))
+            .remedy("name its admin socket by --issuer or SIGNET_ISSUER")),
+    }
+}
+
+/// A path with a colon can be written with a slash: ./a:1
+fn is_socket(named: &str) -> bool {
+    named.contains('/') || !named.contains(':')
 }
 
 fn socket() -> Result<PathBuf, Failure> {

@@ -4,6 +4,7 @@ mod agents;
 mod authorities;
 mod ca;
 mod federation;
+mod follow;
 mod jwt;
 mod jwt_keys;
 mod policy;
@@ -28,6 +29,7 @@ pub(crate) use ca::{
     CaCrlOptions, CaInitOptions, CaLogOptions, CaSignOptions, CaVerifyLogOptions, CeremonyOptions, UnlockOptions,
 };
 pub(crate) use federation::{AddOptions, FederateCommand, PartnerOptions, ProfileName};
+pub(crate) use follow::{CaFollowOptions, CredentialDetails, CredentialOptions};
 pub(crate) use jwt::{FetchCommand, FetchJwtOptions};
 pub(crate) use jwt_keys::{RevokeJwtKeyOptions, RotateJwtKeyOptions};
 pub(crate) use policy::{
@@ -159,6 +161,8 @@ pub(crate) enum CaCommand {
     Csr(CaCsrOptions),
     /// Bring an issuer the certificates that were signed for it
     Import(CaImportOptions),
+    /// Have another issuer sign an issuer's authorities, for as long as this runs
+    Follow(CaFollowOptions),
     /// Revoke intermediates, and sign the list of those that are
     Crl(CaCrlOptions),
     /// What the root signed, when and by whom

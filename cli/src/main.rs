@@ -14,6 +14,7 @@ mod dev;
 mod entitlements;
 mod failure;
 mod federation;
+mod follow;
 mod issue;
 mod jwt;
 mod jwt_keys;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         Command::Ca(CaCommand::Show(options)) => ca::show(options, output),
         Command::Ca(CaCommand::Csr(options)) => authorities::request(options, output),
         Command::Ca(CaCommand::Import(options)) => authorities::import(options, output),
+        Command::Ca(CaCommand::Follow(options)) => follow::run(options, output),
         Command::Ca(CaCommand::Crl(options)) => ca::crl(options, output),
         Command::Ca(CaCommand::Log(options)) => ca::log(options, output),
         Command::Ca(CaCommand::VerifyLog(options)) => ca::verify_log(options, output),

@@ -109,12 +109,15 @@ fn systemd_understands_the_units() {
     // Not on every machine, and not worth installing.
     let Some(systemd_analyze) = program::find("systemd-analyze") else { return };
     let folder = TempDir::new().unwrap();
-    for (unit, program) in [("signet-issuer.service", "identity-issuer"), ("signet-gateway.service", "signet-gateway")]
-    {
+    for (unit, program) in [
+        ("signet-issuer.service", "identity-issuer"),
+        ("signet-gateway.service", "signet-gateway"),
+        ("signet-ca-follow.service", "signet"),
+    ] {
         let text = fs::read_to_string(deploy().join("systemd").join(unit)).unwrap();
-        let installed = format!("/usr/bin/{program}");
+        let installed = format!("/usr/bin/{program} ");
         assert!(text.contains(&installed), "{unit} starts another program");
-        let text = text.replace(&installed, program::ours(program).to_str().unwrap());
+        let text = text.replace(&installed, &format!("{} ", program::ours(program).display()));
         fs::write(folder.path().join(unit), text).unwrap();
         let output =
             Command::new(&systemd_analyze).args(["verify", "--man=no"]).arg(folder.path().join(unit)).output().unwrap();

@@ -1,0 +1,213 @@
+//! An issuer that has its authorities from another one, by the commands of the page: from nothing, and each that follows.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use serde_json::Value;
+use signet_test_pki::pem;
+use signet_tests::address::Host;
+use signet_tests::openssl::openssl_ok;
+use signet_tests::wait::until;
+use signet_tests::workload::Svid;
+use signet_tests::{Admin, Issuer, Process, Recipe, Workload, pages, program, secs};
+use tempfile::TempDir;
+
+/// The name by which the page's issuer asks.
+const REGION: &str = "spiffe://example.org/issuers/eu-west-1";
+
+/// A parent, an issuer below it for which nobody has signed yet, and what goes between them.
+struct Two {
+    folder: TempDir,
+    parent: Issuer,
+    child: Issuer,
+    follow: Option<(Process, Admin)>,
+    host: Host,
+}
+
+impl Two {
+    /// The child's leaves live so long.
+    fn new(ttl: Duration) -> Self {
+        let folder = TempDir::new().unwrap();
+        let [above, below] = ["parent", "child"].map(|name| folder.path().join(name));
+        for folder in [&above, &below] {
+            fs::create_dir(folder).unwrap();
+        }
+        let parent = Issuer::start_above_others(&above, "example.org", secs(60), "");
+        let child = parent.start_below(&below, "example.org", ttl, "");
+        Self { folder, parent, child, follow: None, host: Host::new() }
+    }
+
+    /// `signet WORDS` at the parent.
+    fn at_parent(&self, words: &[&str]) -> Output {
+        let folder = self.parent.configuration.parent().unwrap();
+        let mut command = Command::new(program::ours("signet"));
+        command.args(words).env("SIGNET_ISSUER", &self.parent.socket).current_dir(folder).output().unwrap()
+    }
+
+    #[track_caller]
+    fn done_at_parent(&self, words: &[&str]) {
+        let output = self.at_parent(words);
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// A token, and what the page says beside the child.
+    fn follow(&mut self, words: &[&str]) {
+        let folder = self.child.configuration.parent().unwrap();
+        fs::write(folder.join("follow.token"), self.parent.join_token(REGION)).unwrap();
+        fs::copy(&self.parent.bundle, folder.join("root.pem")).unwrap();
+        let (parent, admin) = (self.parent.address.to_string(), self.host.free());
+        let words = words.iter().map(|word| if *word == "parent.example.org:8081" { &parent } else { *word });
+        let recipe = Recipe::new("follow", program::ours("signet"), folder).args(words);
+        let recipe = recipe.arg("--admin").arg(admin.to_string());
+        let process = recipe.env("SIGNET_ISSUER", self.child.socket.to_str().unwrap()).start();
+        self.follow = Some((process, Admin(admin)));
+    }
+
+    fn rule(&self, ttl: &str) {
+        let rules = pages::fragment("parent.md", "rules").text.replace("ttl: 7d", &format!("ttl: {ttl}"));
+        self.parent.apply(&rules);
+    }
+
+    fn stages(&self) -> Vec<String> {
+        let listed = self.child.operate_json(&["get", "authorities"]);
+        let stage = |authority: &Value| authority["stage"].as_str().unwrap().to_owned();
+        listed["authorities"].as_array().unwrap().iter().map(stage).collect()
+    }
+
+    /// Of a workload of the child's, which openssl believes by the root alone.
+    fn joined(&self) -> Svid {
+        let mut workload = Workload::of(self.child.address);
+        let svid = workload.attest(&self.child.join_token("spiffe://example.org/shop/cart")).unwrap().clone();
+        assert_eq!(svid.chain.len(), 3, "its own, the child's and the parent's");
+        let at = |name: &str| self.folder.path().join(name).to_str().unwrap().to_owned();
+        let encoded: Vec<_> = svid.chain.iter().map(|der| pem("CERTIFICATE", der)).collect();
+        fs::write(at("leaf.pem"), &encoded[0]).unwrap();
+        fs::write(at("above.pem"), encoded[1..].concat()).unwrap();
+        let root = self.parent.bundle.to_str().unwrap();
+        let words = ["verify", "-x509_strict", "-purpose", "sslclient", "-CAfile", root, "-untrusted"];
+        openssl_ok(&[&words[..], &[&at("above.pem"), &at("leaf.pem")]].concat());
+        svid
+    }
+}
+
+#[test]
+fn an_issuer_begins_with_nothing_and_each_of_its_authorities_comes_from_its_parent() {
+    let mut two = Two::new(secs(6));
+    let mut ran = Vec::new();
+    for words in pages::commands("parent.md") {
+        let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
+        ran.push(words[..2].join(" "));
+        match words[1] {
+            "follow" => two.follow(&words),
+            _ => {
+                if words[1] == "sign" || words.contains(&"--apply") {
+                    words.push("--yes");
+                }
+                two.done_at_parent(&words);
+            }
+        }
+    }
+    assert_eq!(ran, ["ca csr", "ca sign", "ca import", "rotate authority", "ca follow"]);
+    let (mut follow, admin) = two.follow.take().unwrap();
+
+    // The rule of the page is not there yet.
+    follow.wait_for_line_within("the parent refused: ", secs(30));
+    follow.wait_until("its health tells", secs(10), |_| !admin.is_ready());
+    assert_eq!(two.stages(), ["requested"]);
+    two.rule("40s");
+    two.child.wait_until_ready();
+    follow.wait_until("all is well", secs(20), |_| admin.is_ready());
+    let first = two.joined();
+
+    // Neither side has to be there all the time.
+    two.parent.process.kill();
+    two.child.process.kill();
+    two.parent.process.start_again();
+    two.parent.wait_until_ready();
+    two.child.process.start_again();
+    two.child.wait_until_ready();
+    follow.wait_until("the next one signs", secs(60), |_| two.stages() == ["retired", "active"]);
+    let second = two.joined();
+    assert_ne!(first.chain[1], second.chain[1]);
+    assert_eq!(first.chain[2], second.chain[2]);
+    assert!(admin.sum("signet_ca_follow_certificates_total", &[("result", "signed")]) >= 2.0);
+    assert!(admin.sum("signet_ca_follow_certificates_total", &[("result", "refused")]) >= 1.0);
+    assert!(follow.lines_with(&["panicked"]).is_empty());
+    follow.signal(signet_tests::Signal::Terminate);
+    assert!(follow.wait(secs(10)).success());
+}
+
+#[test]
+fn where_the_parent_goes_over_to_another_authority_the_issuer_below_does_too() {
+    let mut two = Two::new(secs(60));
+    two.rule("1h");
+    let words = ["ca", "follow", "--parent", "parent.example.org:8081", "--trust-bundle", "root.pem"];
+    two.follow(&[&words[..], &["--join-token-file", "follow.token"]].concat());
+    two.child.wait_until_ready();
+    let first = two.joined();
+
+    let sign = ["ca", "sign", "--dir", "root", "--passphrase-file", "passphrase", "--purpose", "subordinate", "--yes"];
+    two.done_at_parent(&["ca", "csr", "--out", "next.csr"]);
+    two.done_at_parent(&[&sign[..], &["--csr", "next.csr", "--out", "next.pem"]].concat());
+    two.done_at_parent(&["ca", "import", "next.pem"]);
+    assert_eq!(two.stages(), ["active"], "it signs nothing yet");
+    two.done_at_parent(&["rotate", "authority", "--apply", "--yes"]);
+    until("the child has gone over", secs(60), || two.stages() == ["retired", "active"]);
+    let second = two.joined();
+    assert_ne!(first.chain[2], second.chain[2]);
+    let old = two.parent.operate_json(&["get", "authorities"])["authorities"][0]["key"].as_str().unwrap().to_owned();
+    two.done_at_parent(&["taint", &old]);
+    // What hangs on that one is the child's authority that has retired: to be revoked by force.
+    let revoke = ["revoke", "authority", &old, "--reason", "ca-compromise", "--yes"];
+    assert!(!two.at_parent(&revoke).status.success());
+    two.done_at_parent(&[&revoke[..], &["--force"]].concat());
+    two.joined();
+}
+
+#[test]
+fn what_there_is_to_do_is_done_once_and_a_request_whose_answer_was_lost_is_given_up() {
+    let mut two = Two::new(secs(60));
+    two.rule("1h");
+    let folder = two.child.configuration.parent().unwrap().to_owned();
+    let identity = folder.join("identity");
+    fs::create_dir(&identity).unwrap();
+    let mut asking = Workload::of(two.parent.address);
+    let svid = asking.attest(&two.parent.join_token(REGION)).unwrap();
+    fs::write(identity.join("svid.pem"), svid.chain_pem()).unwrap();
+    fs::write(identity.join("svid.key"), svid.key_pem()).unwrap();
+    fs::copy(&two.parent.bundle, identity.join("bundle.pem")).unwrap();
+    let (parent, socket) = (two.parent.address.to_string(), two.child.socket.clone());
+    let follow = |more: &[&str]| {
+        let mut command = Command::new(program::ours("signet"));
+        command.args(["ca", "follow", "--parent", &parent, "--once"]).args(more).current_dir(&folder);
+        command.env("SIGNET_ISSUER", &socket).output().unwrap()
+    };
+    let by_files = ["--identity", "identity", "-o", "json"];
+
+    // As if the answer to this had been lost.
+    let csr = folder.join("issuer/authority.csr");
+    let words = ["issue", "--profile", "subordinate-ca", "--csr", csr.to_str().unwrap(), "--issuer", &parent];
+    two.done_at_parent(&[&words[..], &["--identity", identity.to_str().unwrap()]].concat());
+    let spoiled = follow(&by_files);
+    let error = String::from_utf8_lossy(&spoiled.stderr).into_owned();
+    assert_eq!(spoiled.status.code(), Some(1), "{error}");
+    assert!(error.contains("its key was certified before"), "{error}");
+    assert_eq!(two.stages(), ["revoked", "requested"]);
+
+    let did: Value = serde_json::from_slice(&follow(&by_files).stdout).unwrap();
+    assert_eq!((did["steps"].as_array().unwrap().len(), &did["steps"][0]["done"]), (1, &"signed by the parent".into()));
+    two.child.wait_until_ready();
+    two.joined();
+    let nothing: Value = serde_json::from_slice(&follow(&by_files).stdout).unwrap();
+    assert_eq!(nothing["steps"].as_array().unwrap().len(), 0);
+
+    for wrong in [&[][..], &["--join-token-file", "a"], &["--identity", "identity", "--join-token-file", "a"]] {
+        assert_eq!(follow(wrong).status.code(), Some(2), "{wrong:?}");
+    }
+    let elsewhere = follow(&["--identity", "identity", "--issuer", "issuer.example.org:8081"]);
+    assert_eq!(elsewhere.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&elsewhere.stderr).contains("on this machine"));
+}
