@@ -28,7 +28,7 @@ pub(crate) use authorities::{
 pub(crate) use ca::{
     CaCrlOptions, CaInitOptions, CaLogOptions, CaSignOptions, CaVerifyLogOptions, CeremonyOptions, UnlockOptions,
 };
-pub(crate) use federation::{AddOptions, FederateCommand, PartnerOptions, ProfileName};
+pub(crate) use federation::{AddOptions, FederateCommand, PartnerOptions, ProfileName, RefreshOptions};
 pub(crate) use follow::{CaFollowOptions, CredentialDetails, CredentialOptions};
 pub(crate) use jwt::{FetchCommand, FetchJwtOptions};
 pub(crate) use jwt_keys::{RevokeJwtKeyOptions, RotateJwtKeyOptions};

@@ -12,7 +12,7 @@ use signet_proto::admin::v1::{
 use time::OffsetDateTime;
 
 use crate::admin;
-use crate::args::{AddOptions, Arguments, IssuerOptions, PartnerOptions, ProfileName};
+use crate::args::{AddOptions, Arguments, IssuerOptions, PartnerOptions, ProfileName, RefreshOptions};
 use crate::failure::Failure;
 use crate::output::{self, Format, List, Report};
 
@@ -42,9 +42,10 @@ pub(crate) fn list(options: &IssuerOptions, format: Format) -> Result<(), Failur
     output::print_list(format, &Lines { federations })
 }
 
-pub(crate) fn refresh(options: &PartnerOptions, format: Format) -> Result<(), Failure> {
-    let request = RefreshFederationRequest { trust_domain: options.trust_domain.to_string() };
-    let refreshed = admin::call(&options.issuer, async |mut client| {
+pub(crate) fn refresh(options: &RefreshOptions, format: Format) -> Result<(), Failure> {
+    let RefreshOptions { trust_domain, accept, issuer } = options;
+    let request = RefreshFederationRequest { trust_domain: trust_domain.to_string(), accept: *accept };
+    let refreshed = admin::call(issuer, async |mut client| {
         client.refresh_federation(request).await.map(tonic::Response::into_inner)
     })?;
     output::print(format, &Line::from(refreshed))

@@ -15,6 +15,6 @@ mod kept;
 mod relationship;
 
 pub(crate) use document::Document;
-pub(crate) use follow::{AddError, Federation, Known, NoSuch};
+pub(crate) use follow::{AddError, Continuity, Federation, Known, NoSuch};
 pub(crate) use kept::KeepError;
 pub(crate) use relationship::{Profile, Relationship, RelationshipError};

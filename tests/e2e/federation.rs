@@ -64,7 +64,7 @@ fn the_commands_of_the_page_work_by_either_profile() {
     let folder = TempDir::new().unwrap();
     let issuer = Issuer::start(folder.path(), "example.org", secs(600));
     let commands = pages::commands("federation.md");
-    assert_eq!(commands.len(), 4);
+    assert_eq!(commands.len(), 5);
     let (spiffe, web_ca) = (format!("https://{}/", partner.spiffe), partner.folder.path().join("web-ca.pem"));
     for words in &commands {
         let words = words.iter().map(|word| match word.as_str() {

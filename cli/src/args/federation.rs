@@ -15,7 +15,7 @@ pub(crate) enum FederateCommand {
     #[command(after_help = "Examples:\n  signet federate list\n  signet federate list -o json")]
     List(IssuerOptions),
     /// Fetch a bundle now
-    Refresh(PartnerOptions),
+    Refresh(RefreshOptions),
     /// Trust another trust domain no more
     Remove(PartnerOptions),
 }
@@ -60,9 +60,24 @@ pub(crate) enum ProfileName {
 }
 
 #[derive(Args, Debug)]
-#[command(
-    after_help = "Examples:\n  signet federate refresh partner.example\n  signet federate remove partner.example"
-)]
+#[command(after_help = "Examples:
+  signet federate refresh partner.example
+  signet federate refresh partner.example --accept
+
+A bundle that lacks most of what is trusted now is refused. Ask whoever runs the other trust domain before you accept it.")]
+pub(crate) struct RefreshOptions {
+    /// The other trust domain
+    #[arg(value_name = "TRUST_DOMAIN")]
+    pub(crate) trust_domain: TrustDomain,
+    /// Take it even if most of what is trusted now is not in it, or its sequence goes back
+    #[arg(long)]
+    pub(crate) accept: bool,
+    #[command(flatten)]
+    pub(crate) issuer: IssuerOptions,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  signet federate remove partner.example")]
 pub(crate) struct PartnerOptions {
     /// The other trust domain
     #[arg(value_name = "TRUST_DOMAIN")]

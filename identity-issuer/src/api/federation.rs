@@ -2,12 +2,13 @@
 
 use signet_identity::TrustDomain;
 use signet_proto::admin::v1::{
-    self as wire, AddFederationRequest, ListFederationsResponse, SpiffeProfile, WebProfile, add_federation_request,
+    self as wire, AddFederationRequest, ListFederationsResponse, RefreshFederationRequest, SpiffeProfile, WebProfile,
+    add_federation_request,
 };
 use tonic::Status;
 
 use super::{parse_id, report, timestamp};
-use crate::federation::{AddError, Federation, Known, NoSuch, Profile, Relationship};
+use crate::federation::{AddError, Continuity, Federation, Known, NoSuch, Profile, Relationship};
 
 pub(super) async fn add(federation: &Federation, request: AddFederationRequest) -> Result<wire::Federation, Status> {
     let AddFederationRequest { trust_domain, url, profile } = request;
@@ -39,8 +40,13 @@ pub(super) fn list(federation: &Federation) -> ListFederationsResponse {
     ListFederationsResponse { federations: federation.list().into_iter().map(shown).collect() }
 }
 
-pub(super) async fn refresh(federation: &Federation, trust_domain: &str) -> Result<wire::Federation, Status> {
-    federation.refresh(&parse(trust_domain)?).await.map(shown).map_err(|error| refused(&error))
+pub(super) async fn refresh(
+    federation: &Federation,
+    request: &RefreshFederationRequest,
+) -> Result<wire::Federation, Status> {
+    let continuity = if request.accept { Continuity::Waived } else { Continuity::Demanded };
+    let refreshed = federation.refresh(&parse(&request.trust_domain)?, continuity).await;
+    refreshed.map(shown).map_err(|error| refused(&error))
 }
 
 pub(super) async fn remove(federation: &Federation, trust_domain: &str) -> Result<(), Status> {

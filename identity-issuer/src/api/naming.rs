@@ -170,7 +170,8 @@ impl Naming for AddFederationRequest {
 
 impl Naming for RefreshFederationRequest {
     fn named(&self) -> Option<String> {
-        Some(format!("trust domain {}", shown(&self.trust_domain)))
+        let whatever = if self.accept { ", whatever its bundle lacks" } else { "" };
+        Some(format!("trust domain {}{whatever}", shown(&self.trust_domain)))
     }
 }
 

@@ -1,5 +1,6 @@
 //! A SPIFFE bundle of another trust domain, as it is read: refused whole, or taken whole.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -8,6 +9,8 @@ use rustls_pki_types::CertificateDer;
 use serde::Deserialize;
 use serde_json::Value;
 use signet_identity::{TrustBundle, TrustDomain};
+use time::OffsetDateTime;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::bundles::bounded;
 use crate::jwt::{JwksError, JwtAuthorities};
@@ -43,6 +46,16 @@ pub(crate) enum DocumentError {
     LastSequence { found: u64 },
     #[error("its sequence {found} is before {known}, which was taken already")]
     GoesBack { found: u64, known: u64 },
+    #[error(
+        "none of the {known} X.509 authorities that are trusted now is in it, as one would be while {trust_domain} replaces them: where it says \
+         so itself, `signet federate refresh {trust_domain} --accept`"
+    )]
+    NothingInCommon { trust_domain: TrustDomain, known: usize },
+    #[error(
+        "{gone} of the {known} X.509 authorities that are trusted now are not in it: where {trust_domain} says so itself, \
+         `signet federate refresh {trust_domain} --accept`"
+    )]
+    LosesMost { trust_domain: TrustDomain, gone: usize, known: usize },
 }
 
 pub(crate) const MAX_BYTES: usize = 256 << 10;
@@ -91,18 +104,40 @@ impl Document {
     }
 
     /// Whether it may follow the one that was taken last.
-    pub(crate) fn check_follows(&self, known: &Self) -> Result<(), DocumentError> {
-        match (self.sequence, known.sequence) {
-            (Some(found), Some(known)) if found < known => Err(DocumentError::GoesBack { found, known }),
+    ///
+    /// A trust domain that replaces its authorities publishes the next ones beside those before, for several refresh hints (the
+    /// security considerations of SPIFFE Trust Domain and Bundle, "refresh hint"). So one that shares none with what is trusted, or lacks most of it, is no rotation: somebody else answers, or something is broken there.
+    pub(crate) fn check_follows(&self, known: &Self, now: OffsetDateTime) -> Result<(), DocumentError> {
+        if let (Some(found), Some(known)) = (self.sequence, known.sequence)
+            && found < known
+        {
+            return Err(DocumentError::GoesBack { found, known });
+        }
+        let trust_domain = self.bundle.trust_domain().clone();
+        match (self.gone_since(known, now), known.living(now).len()) {
+            (0, _) => Ok(()),
+            (gone, known) if gone == known => Err(DocumentError::NothingInCommon { trust_domain, known }),
+            (gone, known) if gone * 2 > known => Err(DocumentError::LosesMost { trust_domain, gone, known }),
             _ => Ok(()),
         }
     }
 
-    /// How many X.509 authorities of `known` are gone in it.
-    pub(crate) fn gone_since(&self, known: &Self) -> usize {
-        let is_there = |der: &&CertificateDer<'_>| !self.bundle.authorities().contains(der);
-        known.bundle.authorities().iter().filter(is_there).count()
+    /// How many X.509 authorities of `known`, that would still be good, are not in it.
+    pub(crate) fn gone_since(&self, known: &Self, now: OffsetDateTime) -> usize {
+        known.living(now).difference(&self.living(now)).count()
     }
+
+    /// The keys of those authorities that have not expired: a certificate that is made anew for the same key takes nothing away.
+    fn living(&self, now: OffsetDateTime) -> BTreeSet<&[u8]> {
+        self.bundle.authorities().iter().filter_map(|der| living_key(der, now)).collect()
+    }
+}
+
+/// The public key of a certificate, unless that has expired.
+fn living_key<'der>(der: &'der CertificateDer<'_>, now: OffsetDateTime) -> Option<&'der [u8]> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    let is_over = certificate.validity().not_after.to_datetime() < now;
+    (!is_over).then_some(certificate.tbs_certificate.subject_pki.raw)
 }
 
 fn certificate(key: &Value, position: usize) -> Result<CertificateDer<'static>, DocumentError> {
@@ -127,6 +162,10 @@ mod tests {
 
     fn key(authority: &Authority) -> Value {
         json!({"use": "x509-svid", "kty": "EC", "x5c": [STANDARD.encode(authority.certificate())]})
+    }
+
+    fn now() -> OffsetDateTime {
+        OffsetDateTime::now_utc()
     }
 
     fn parse(document: &Value) -> Result<Document, DocumentError> {
@@ -186,10 +225,56 @@ mod tests {
         assert_eq!(last, DocumentError::LastSequence { found: u64::MAX });
         let known = of(Some(7), &[key(&one), key(&two)]);
         let before = of(Some(6), &[key(&one)]);
-        assert_eq!(before.check_follows(&known), Err(DocumentError::GoesBack { found: 6, known: 7 }));
+        assert_eq!(before.check_follows(&known, now()), Err(DocumentError::GoesBack { found: 6, known: 7 }));
         for next in [of(Some(7), &[key(&one)]), of(Some(8), &[key(&one)]), of(None, &[key(&one)])] {
-            next.check_follows(&known).unwrap();
-            assert_eq!((next.gone_since(&known), known.gone_since(&next)), (1, 0));
+            next.check_follows(&known, now()).unwrap();
+            assert_eq!((next.gone_since(&known, now()), known.gone_since(&next, now())), (1, 0));
         }
+    }
+
+    #[test]
+    fn a_bundle_that_lacks_most_of_what_is_trusted_is_no_rotation() {
+        let root = || Authority::root("partner.example");
+        let (one, two, three, other) = (root(), root(), root(), root());
+        let of = |authorities: &[&Authority]| {
+            parse(&json!({"keys": authorities.iter().map(|authority| key(authority)).collect::<Vec<_>>()})).unwrap()
+        };
+        let follows = |next: &[&Authority], known: &[&Authority]| of(next).check_follows(&of(known), now());
+        for (next, known) in [
+            // The steps of a rotation, and each of them back.
+            (&[&one, &two][..], &[&one][..]),
+            (&[&two], &[&one, &two]),
+            (&[&one, &two, &three], &[&one]),
+            (&[&two, &three], &[&one, &two, &three]),
+            (&[&two, &other], &[&one, &two]),
+        ] {
+            follows(next, known).unwrap();
+        }
+        let trust_domain = domain();
+        for (next, known) in [(&[&other][..], &[&one][..]), (&[&other, &three], &[&one, &two])] {
+            let refused = DocumentError::NothingInCommon { trust_domain: domain(), known: known.len() };
+            assert_eq!(follows(next, known), Err(refused));
+        }
+        let refused = follows(&[&three, &other], &[&one, &two, &three]).unwrap_err();
+        assert_eq!(refused, DocumentError::LosesMost { trust_domain, gone: 2, known: 3 });
+        assert!(refused.to_string().contains("`signet federate refresh partner.example --accept`"), "{refused}");
+    }
+
+    #[test]
+    fn what_has_expired_is_not_missed_and_a_certificate_made_anew_for_a_key_is_the_same_authority() {
+        let hour = Duration::from_secs(3600);
+        let (short, other) =
+            (Authority::root_until("partner.example", now() + hour), Authority::root("partner.example"));
+        let of = |key: Value| parse(&json!({"keys": [key]})).unwrap();
+        let (known, next) = (of(key(&short)), of(key(&other)));
+        assert!(next.check_follows(&known, now()).is_err());
+        next.check_follows(&known, now() + 2 * hour).unwrap();
+        // What comes with nothing that is good takes away as much as an empty one.
+        assert!(known.check_follows(&next, now() + 2 * hour).is_err());
+
+        let anew = other.reissued_with(|params| params.serial_number = Some(7.into()));
+        let anew = of(json!({"use": "x509-svid", "kty": "EC", "x5c": [STANDARD.encode(&anew)]}));
+        assert_ne!(anew.bundle, next.bundle);
+        anew.check_follows(&next, now()).unwrap();
     }
 }

@@ -55,6 +55,14 @@ enum Origin {
     Command,
 }
 
+/// Whether a bundle has to follow the one that was taken last.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Continuity {
+    Demanded,
+    /// Somebody has said that it is right all the same.
+    Waived,
+}
+
 /// What is known of one trust domain.
 #[derive(Clone, Debug)]
 pub(crate) struct Known {
@@ -171,7 +179,7 @@ impl Federation {
                 let federation = self.clone();
                 fetching.spawn(async move {
                     // Told and counted where it is taken.
-                    let _ = federation.fetch_and_take(&relationship).await;
+                    let _ = federation.fetch_and_take(&relationship, Continuity::Demanded).await;
                 });
             }
             fetching.join_all().await;
@@ -218,10 +226,10 @@ impl Federation {
         Ok(known)
     }
 
-    pub(crate) async fn refresh(&self, trust_domain: &TrustDomain) -> Result<Known, NoSuch> {
+    pub(crate) async fn refresh(&self, trust_domain: &TrustDomain, continuity: Continuity) -> Result<Known, NoSuch> {
         let unknown = || NoSuch::Unknown(trust_domain.clone());
         let relationship = self.members().get(trust_domain).map(|member| member.relationship.clone());
-        self.fetch_and_take(&relationship.ok_or_else(unknown)?).await.map_err(NoSuch::Refused)?;
+        self.fetch_and_take(&relationship.ok_or_else(unknown)?, continuity).await.map_err(NoSuch::Refused)?;
         self.until_own_is_of(trust_domain).await;
         self.members().get(trust_domain).map(Known::of).ok_or_else(unknown)
     }
@@ -284,9 +292,9 @@ impl Federation {
         Ok((document, text))
     }
 
-    async fn fetch_and_take(&self, relationship: &Relationship) -> Result<(), String> {
+    async fn fetch_and_take(&self, relationship: &Relationship, continuity: Continuity) -> Result<(), String> {
         let outcome = match self.fetch(relationship).await {
-            Ok((document, text)) => self.take(relationship, document, text),
+            Ok((document, text)) => self.take(relationship, document, text, continuity),
             Err(cause) => Err(cause),
         };
         self.note(relationship, outcome.as_ref().err());
@@ -294,22 +302,30 @@ impl Federation {
     }
 
     /// What is no good changes nothing.
-    fn take(&self, relationship: &Relationship, document: Document, text: String) -> Result<(), String> {
-        let trust_domain = &relationship.trust_domain;
+    fn take(
+        &self,
+        relationship: &Relationship,
+        document: Document,
+        text: String,
+        continuity: Continuity,
+    ) -> Result<(), String> {
+        let (trust_domain, now) = (&relationship.trust_domain, self.0.clock.now());
         {
             let mut members = self.members();
             // It may have been removed meanwhile, or be another one.
             let member = members.get_mut(trust_domain).filter(|member| member.relationship == *relationship);
             let member = member.ok_or_else(|| "it is federated with no more".to_owned())?;
             if let Some(known) = &member.good {
-                document.check_follows(&known.document).map_err(|error| error.to_string())?;
-                let gone = document.gone_since(&known.document);
+                match (document.check_follows(&known.document, now), continuity) {
+                    (Err(error), Continuity::Demanded) => return Err(error.to_string()),
+                    (Ok(()), _) | (Err(_), Continuity::Waived) => {}
+                }
+                let gone = document.gone_since(&known.document, now);
                 if gone > 0 {
                     tracing::warn!(%trust_domain, gone, "authorities of a federated trust domain are trusted no more");
                 }
             }
-            let next =
-                Member { good: Some(Good { document, text, refreshed_at: self.0.clock.now() }), ..member.clone() };
+            let next = Member { good: Some(Good { document, text, refreshed_at: now }), ..member.clone() };
             // One that cannot be kept is good all the same, until a restart.
             if let Err(error) = self.0.folder.write(trust_domain, &next.kept()) {
                 let cause = signet_process::start::Report::of(&error).cause;

@@ -41,7 +41,10 @@ async fn add(issuer: &Issuer, request: AddFederationRequest) -> Result<Federatio
 }
 
 async fn refresh(issuer: &Issuer) -> Result<Federation, Status> {
-    let request = RefreshFederationRequest { trust_domain: PARTNER.to_owned() };
+    refresh_by(issuer, RefreshFederationRequest { trust_domain: PARTNER.to_owned(), accept: false }).await
+}
+
+async fn refresh_by(issuer: &Issuer, request: RefreshFederationRequest) -> Result<Federation, Status> {
     issuer.admin().await.refresh_federation(request).await.map(tonic::Response::into_inner)
 }
 
@@ -248,7 +251,7 @@ fn key(authority: &Authority) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_bundle_never_replaces_a_good_one() {
     let endpoint = Endpoint::start().await;
-    let (one, two) = (Authority::root(PARTNER), Authority::root(PARTNER));
+    let (one, two, other) = (Authority::root(PARTNER), Authority::root(PARTNER), Authority::root(PARTNER));
     let foreign = Authority::root("evil.example");
     let mut place = Place::new();
     write(&place.path("web-ca.pem"), &endpoint.ca);
@@ -261,11 +264,12 @@ async fn a_bad_bundle_never_replaces_a_good_one() {
     let answer = |status: u16, body: &str| *endpoint.answer.lock().unwrap() = (status, body.to_owned());
     let twice = json!({"use": "x509-svid", "x5c": vec![STANDARD.encode(one.certificate()); 2]});
     type Say<'a> = &'a dyn Fn();
-    let cases: [(Say<'_>, &str); 8] = [
+    let cases: [(Say<'_>, &str); 9] = [
         (&|| endpoint.say(8, &[]), "it has no X.509 authority"),
         (&|| endpoint.say(8, std::slice::from_ref(&twice)), "X.509 authority 1 has 2 certificates"),
         (&|| endpoint.say(6, &[key(&one)]), "its sequence 6 is before 7"),
         (&|| endpoint.say(8, &[key(&foreign)]), "it is no bundle of partner.example"),
+        (&|| endpoint.say(8, &[key(&other)]), "none of the 2 X.509 authorities that are trusted now is in it"),
         (&|| answer(200, &" ".repeat(300 << 10)), "length limit exceeded"),
         (&|| answer(200, "<html>"), "it is no SPIFFE bundle"),
         (&|| answer(302, ""), "the answer is 302"),
@@ -283,6 +287,27 @@ async fn a_bad_bundle_never_replaces_a_good_one() {
     endpoint.say(8, &[key(&two)]);
     let now = refresh(&issuer).await.unwrap();
     assert_eq!((now.sequence, now.x509_authorities, now.refused.as_str()), (8, 1, ""));
+    assert!(issuer.has_metric(&format!("signet_issuer_federation_refused{{trust_domain=\"{PARTNER}\"}} 0")).await);
+
+    // Another one alone is none that it went over to; a restart forgets nothing of that.
+    endpoint.say(9, &[key(&other)]);
+    refresh(&issuer).await.unwrap_err();
+    issuer.stop().await;
+    let issuer = place.serve().await;
+    let is_refused = async || list(&issuer).await[0].refused.contains("none of the 1 X.509 authorities");
+    eventually("it is refused again", is_refused).await;
+    assert!(issuer.has_metric(&format!("signet_issuer_federation_refused{{trust_domain=\"{PARTNER}\"}} 1")).await);
+    assert_eq!(list(&issuer).await[0].sequence, 8);
+    // Somebody has asked the partner.
+    let accepted = RefreshFederationRequest { trust_domain: PARTNER.to_owned(), accept: true };
+    let now = refresh_by(&issuer, accepted.clone()).await.unwrap();
+    assert_eq!((now.sequence, now.x509_authorities, now.refused.as_str()), (9, 1, ""));
+    // That is no word for what is none at all, nor for the next time.
+    endpoint.say(10, &[]);
+    refresh_by(&issuer, accepted).await.unwrap_err();
+    endpoint.say(10, &[key(&one), key(&two)]);
+    refresh(&issuer).await.unwrap_err();
+    assert_eq!(list(&issuer).await[0].sequence, 9);
     let refused = remove(&issuer).await.unwrap_err();
     assert_eq!(refused.message(), "the configuration of this issuer names it: take it out there");
     let again = request(endpoint.url.clone(), Profile::HttpsWeb(WebProfile { ca_pem: endpoint.ca.clone() }));
