@@ -2,8 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,34 +15,11 @@ const LOAD: Duration = secs(40);
 /// Requests each second, in each stream of load.
 const RATE: u32 = 100;
 
-/// `signet WORDS` in a folder, about this issuer.
-fn signet(issuer: &Issuer, folder: &Path, words: &[&str]) -> Output {
-    let mut command = Command::new(program::ours("signet"));
-    command.args(words).env("SIGNET_ISSUER", &issuer.socket).current_dir(folder).output().unwrap()
-}
-
 #[track_caller]
 fn done(output: &Output) -> String {
     let (told, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{told}{error}");
     told.into_owned()
-}
-
-/// Has the root in `root` sign what waits, and brings it back.
-fn hold_ceremony(issuer: &Issuer, folder: &Path, root: &str) {
-    for name in ["successors.csr", "successors.pem"] {
-        let _ = fs::remove_file(folder.join(name));
-    }
-    done(&signet(issuer, folder, &["ca", "csr", "--out", "successors.csr"]));
-    let sign = ["ca", "sign", "--dir", root, "--passphrase-file", "passphrase", "--csr", "successors.csr"];
-    done(&signet(issuer, folder, &[&sign[..], &["--out", "successors.pem", "--yes"]].concat()));
-    done(&signet(issuer, folder, &["ca", "import", "successors.pem"]));
-}
-
-fn stages(issuer: &Issuer) -> Vec<String> {
-    let listed = issuer.operate_json(&["get", "authorities"]);
-    let stage = |authority: &Value| authority["stage"].as_str().unwrap().to_owned();
-    listed["authorities"].as_array().unwrap().iter().map(stage).collect()
 }
 
 fn place_of(issuer: &Issuer) -> PathBuf {
@@ -56,22 +32,18 @@ fn an_authority_and_a_root_follow_under_load_and_no_request_fails() {
     let mesh = Mesh::new().ttl(secs(60)).upstream(&nginx.url()).start();
     let (issuer, outbound) = (&mesh.issuer, mesh.outbound_address());
     let folder = place_of(issuer);
-    done(&signet(
-        issuer,
-        &folder,
-        &["ca", "init", "--dir", "next", "--trust-domain", "example.org", "--passphrase-file", "passphrase"],
-    ));
+    let next = issuer.make_root("next");
     let loads = [Load::http1(outbound).plain(), Load::http2(outbound).plain()];
     let running = loads.map(|load| load.rate(RATE, LOAD).start());
     let begun = Instant::now();
 
-    hold_ceremony(issuer, &folder, "root");
+    issuer.hold_ceremony(&issuer.root, 1);
     let status = issuer.operate_json(&["rotate", "status"]);
     assert_eq!((&status["connected_clients"], &status["successor"]["stage"]), (&2.into(), &"prepared".into()));
-    let told = done(&signet(issuer, &folder, &["rotate", "authority", "--apply", "--yes", "-o", "json"]));
+    let told = done(&issuer.signet_in(&folder, &["rotate", "authority", "--apply", "--yes", "-o", "json"]));
     let told: Value = serde_json::from_str(&told).unwrap_or_else(|error| panic!("{error}: {told}"));
     assert_eq!((&told["acknowledged"], told["missing"].as_array().unwrap().len()), (&2.into(), 0), "{told}");
-    assert_eq!(stages(issuer), ["retired", "active"]);
+    assert_eq!(issuer.stages(), ["retired", "active"]);
     let first = issuer.operate_json(&["get", "authorities"])["authorities"][0]["key"].as_str().unwrap().to_owned();
     let tainted = issuer.operate_json(&["taint", &first, "-m", "to see that all renew"]);
     assert_eq!(tainted["clients"], 2);
@@ -83,13 +55,13 @@ fn an_authority_and_a_root_follow_under_load_and_no_request_fails() {
     until("both gateways have certificates of the successor", secs(20), without);
 
     let root = ["rotate", "root", "--root", "next/root.pem", "--apply", "--yes", "--no-wait", "-o", "json"];
-    done(&signet(issuer, &folder, &root));
-    hold_ceremony(issuer, &folder, "next");
+    done(&issuer.signet_in(&folder, &root));
+    issuer.hold_ceremony(&next, 1);
     let is_over = || issuer.operate_json(&["rotate", "status"])["rotation"].is_null();
     until("the root before is trusted no more", secs(30), is_over);
     let bundles = issuer.operate_json(&["get", "bundles"]);
     assert_eq!(bundles["bundles"][0]["x509_authorities"], 1);
-    assert_eq!(stages(issuer), ["tainted", "tainted", "active"]);
+    assert_eq!(issuer.stages(), ["tainted", "tainted", "active"]);
     assert!(begun.elapsed() < LOAD, "the load was over before: {:?}", begun.elapsed());
 
     let reports = running.map(signet_tests::load::Running::finish);
@@ -119,10 +91,10 @@ fn the_commands_of_the_page_do_what_it_says() {
         if words[..2] == ["ca", "sign"] || words.contains(&"--apply") {
             words.push("--yes");
         }
-        done(&signet(&issuer, folder.path(), &words));
+        done(&issuer.signet_in(folder.path(), &words));
         let waits = || !issuer.operate_json(&["rotate", "status"])["rotation"].is_null();
         if words[..2] == ["rotate", "root"] && words.contains(&"--no-wait") {
-            until("a request", secs(10), || stages(&issuer).contains(&"requested".to_owned()));
+            until("a request", secs(10), || issuer.stages().contains(&"requested".to_owned()));
         } else if words[..2] == ["ca", "import"] && waits() {
             until("the rotation is over", secs(20), || !waits());
         }
@@ -137,7 +109,7 @@ fn the_commands_of_the_page_do_what_it_says() {
     assert_eq!(issuer.operate_json(&["get", "bundles"])["bundles"][0]["x509_authorities"], 1);
     // Nothing hangs on the first any more.
     issuer.operate(&["revoke", "authority", &first, "--reason", "superseded", "--yes", "--force"]);
-    assert_eq!(stages(&issuer)[0], "revoked");
+    assert_eq!(issuer.stages()[0], "revoked");
 }
 
 #[test]
@@ -150,7 +122,7 @@ fn an_issuer_that_is_killed_at_any_moment_of_a_rotation_goes_on_with_it() {
         random >> 33
     };
     for round in 1..=3 {
-        hold_ceremony(&issuer, folder.path(), "root");
+        issuer.hold_ceremony(&issuer.root, 1);
         let place = folder.path().to_owned();
         let socket = issuer.socket.clone();
         // Whether it was heard before the end is for the issuer to know.
@@ -164,15 +136,15 @@ fn an_issuer_that_is_killed_at_any_moment_of_a_rotation_goes_on_with_it() {
             issuer.process.kill();
             issuer.process.start_again();
             issuer.wait_until_ready();
-            let stages = stages(&issuer);
+            let stages = issuer.stages();
             let active = stages.iter().filter(|stage| *stage == "active").count();
             assert_eq!((active, stages.len()), (1, round + 1), "{stages:?}");
         }
         let heard = rotate.join().unwrap().status.success();
-        if !heard && stages(&issuer).last().is_some_and(|last| last == "prepared") {
+        if !heard && issuer.stages().last().is_some_and(|last| last == "prepared") {
             issuer.operate(&["rotate", "authority", "--apply", "--yes"]);
         }
-        let is_over = || stages(&issuer).last().is_some_and(|last| last == "active");
+        let is_over = || issuer.stages().last().is_some_and(|last| last == "active");
         // Clients that were connected before are given time to come back.
         until("the successor signs", secs(40), is_over);
         issuer.join_token("spiffe://example.org/shop/cart");

@@ -27,7 +27,7 @@ pub struct Issuer {
     /// The root's certificate.
     pub bundle: PathBuf,
     pub root: PathBuf,
-    passphrase: PathBuf,
+    pub(crate) passphrase: PathBuf,
     pub configuration: PathBuf,
     pub database: PathBuf,
     pub socket: PathBuf,

@@ -34,6 +34,7 @@ pub mod process;
 pub mod program;
 pub mod raw_http;
 pub mod softhsm;
+pub mod succession;
 pub mod tap;
 pub mod terminal;
 pub mod tls;
