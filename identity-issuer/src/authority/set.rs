@@ -277,7 +277,7 @@ impl Authorities {
         })
     }
 
-    /// It is on record as revoked: nothing that it has signed is good any more.
+    /// It is on record as revoked, and nothing that it has signed is good any more; or it has signed nothing, and is about to be.
     pub(crate) fn revoke(&self, name: &KeyName) -> Result<(), StepError> {
         self.change::<_, StepError>(|kept, now| {
             let member = find(&mut kept.members, name)?;

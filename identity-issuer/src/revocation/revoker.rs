@@ -165,6 +165,10 @@ impl Revoker {
                 RevocationTarget::Agent(number) => Some(Holder::Attestation(*number)),
                 _ => None,
             };
+            let authority = match &revocation.target {
+                RevocationTarget::Authority(key_id, ..) => Some(key_id.clone()),
+                _ => None,
+            };
             let mut all = Recorded::default();
             // Part by part: other requests are recorded in between. Whoever was evicted by the first has nothing renewed meanwhile.
             let recorded = loop {
@@ -182,6 +186,9 @@ impl Revoker {
             };
             // Also where a later part failed: what is on record is put in force.
             this.put_in_force().await;
+            if let (Some(key_id), Ok(_)) = (&authority, &recorded) {
+                this.note_authority(key_id);
+            }
             if let Some(holder) = holder.filter(|_| all.epoch > 0) {
                 this.distribution.end(&holder);
             }
@@ -207,9 +214,14 @@ impl Revoker {
         }
     }
 
-    /// Of an authority of this issuer's own, before it is on record: from now on it becomes active no more.
+    /// Of an authority of this issuer's own that could still be made active, before it is on record: from now on it is not. It has signed
+    /// nothing. One that has is written down once it is on record: whoever is killed before that has revoked nothing, and says so.
     pub(crate) fn take_out(&self, target: &RevocationTarget) -> Result<(), RevokeError> {
         let RevocationTarget::Authority(key_id, ..) = target else { return Ok(()) };
+        let member = self.authorities.all().into_iter().find(|member| member.is_called(key_id));
+        if member.is_none_or(|member| matches!(member.stage, Stage::Retired | Stage::Tainted | Stage::Revoked)) {
+            return Ok(());
+        }
         self.write_down(key_id).map_err(|error| match error {
             StepError::Stage { .. } => RevokeError::Active(key_id.clone()),
             error => RevokeError::Stage(error),

@@ -1,0 +1,207 @@
+//! An issuer that is killed at any moment of taking something back: a taint, the revocation of an authority, a rotation of the root.
+//!
+//! Each command is given until it is known to be done, and the issuer is killed at a random moment after each time. What an operator has been
+//! told is done stays done; what was not heard is not done by half.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::path::Path;
+use std::thread;
+use std::time::Instant;
+
+use signet_tests::openssl::openssl;
+use signet_tests::wait::until;
+use signet_tests::workload::Svid;
+use signet_tests::{Curl, Issuer, SoftHsm, Workload, millis, secs};
+use tempfile::TempDir;
+
+/// With those of `authorities.rs` and `revoking.rs`, more than a hundred.
+const KILLS: usize = 66;
+/// Of these, in rotations of the root.
+const OF_ROOTS: usize = 25;
+/// Another one for another run.
+const SEED: u64 = 0x5369_676e_6574;
+const STAGES: [&str; 6] = ["requested", "prepared", "active", "retired", "tainted", "revoked"];
+
+struct Bench {
+    folder: TempDir,
+    issuer: Issuer,
+    random: u64,
+    kills: usize,
+    /// By authorities, in their order, how far each has come.
+    reached: Vec<usize>,
+    /// What nobody may be let in with any more.
+    revoked: Vec<Svid>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        let generous = "limits: { renewals_per_minute: 60000 }\n";
+        // Keys in a token are found at once, where each sealed one takes its time to be opened at a start.
+        let hsm = SoftHsm::new(folder.path(), "issuing");
+        let issuer = Issuer::start_in_token(folder.path(), "example.org", secs(3600), generous, &hsm);
+        println!("seed {SEED:#x}");
+        Self { folder, issuer, random: SEED, kills: 0, reached: Vec::new(), revoked: Vec::new() }
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.random >> 33) % end
+    }
+
+    fn join(&self, name: &str) -> Workload {
+        let mut workload = Workload::of(self.issuer.address);
+        workload.attest(&self.issuer.join_token(&format!("spiffe://example.org/{name}"))).unwrap();
+        workload
+    }
+
+    /// Gives a command, and kills the issuer less than so many milliseconds later. Whether the command was told that it is done.
+    fn kill_within(&mut self, span: u64, words: &[&str]) -> bool {
+        let after = millis(self.below(span));
+        let is_done = thread::scope(|scope| {
+            let (issuer, folder) = (&self.issuer, self.folder.path());
+            let told = scope.spawn(move || words.is_empty() || issuer.signet_in(folder, words).status.success());
+            thread::sleep(after);
+            issuer.process.signal(signet_tests::Signal::Kill);
+            told.join().unwrap()
+        });
+        self.issuer.process.kill();
+        self.issuer.process.start_again();
+        self.issuer.wait_until_ready();
+        self.kills += 1;
+        self.check();
+        is_done
+    }
+
+    /// What holds whenever the issuer was killed.
+    fn check(&mut self) {
+        let (keys, stages): (Vec<_>, Vec<_>) = self.issuer.authorities().into_iter().unzip();
+        let now: Vec<_> = stages.iter().map(|stage| STAGES.iter().position(|known| known == stage).unwrap()).collect();
+        assert_eq!(stages.iter().filter(|stage| *stage == "active").count(), 1, "{stages:?}");
+        assert!(now.len() >= self.reached.len(), "an authority is gone: {stages:?}");
+        for (position, reached) in self.reached.iter().enumerate() {
+            assert!(now[position] >= *reached, "authority {position} was {} before: {stages:?}", STAGES[*reached]);
+        }
+        // What is kept beside the database follows what is in it, and is never ahead.
+        let on_record = self.issuer.query("SELECT lower(hex(authority_key_id)) FROM revoked WHERE kind = 2");
+        for (key, stage) in keys.iter().zip(&stages) {
+            assert!(stage != "revoked" || on_record.contains(key), "{key}: {stages:?}, on record {on_record:?}");
+        }
+        let is_written_down = |stages: &[String]| {
+            keys.iter().zip(stages).all(|(key, stage)| !on_record.contains(key) || stage == "revoked")
+        };
+        if !is_written_down(&stages) {
+            until("what is on record is written down", secs(10), || is_written_down(&self.issuer.stages()));
+        }
+        self.reached = now;
+        let epochs = self.issuer.query("SELECT count(*) || ' ' || (SELECT epoch FROM revocation_epoch) FROM revoked");
+        let (count, epoch) = epochs[0].split_once(' ').unwrap();
+        assert_eq!(count, epoch, "a gap, or half of one");
+        for svid in &self.revoked {
+            assert!(!self.is_accepted(svid), "{} is revoked", svid.spiffe_id);
+        }
+        self.check_bundle();
+    }
+
+    /// Who comes now gets a certificate that is good by the roots that are published now.
+    fn check_bundle(&self) {
+        let text = Curl::get(format!("http://{}/bundle.json", self.issuer.web)).run().expect_status(200).text();
+        let bundle: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let keys = bundle["keys"].as_array().unwrap().iter();
+        let pem = |der: &str| format!("-----BEGIN CERTIFICATE-----\n{der}\n-----END CERTIFICATE-----\n");
+        let roots: Vec<_> = keys.filter_map(|key| key["x5c"][0].as_str()).map(pem).collect();
+        assert!((1..=2).contains(&roots.len()), "{text}");
+        let at = |name: &str| self.folder.path().join(name);
+        std::fs::write(at("roots.pem"), roots.concat()).unwrap();
+        std::fs::write(at("new.pem"), self.join("new").svid().chain_pem()).unwrap();
+        let (roots, new) = (at("roots.pem"), at("new.pem"));
+        let [roots, new] = [&roots, &new].map(|path| path.to_str().unwrap());
+        let (is_good, told) = openssl(&["verify", "-x509_strict", "-CAfile", roots, "-untrusted", new, new]);
+        assert!(is_good, "{told}: {text}");
+    }
+
+    fn is_accepted(&self, svid: &Svid) -> bool {
+        Workload::of(self.issuer.address).renew_as(Some(svid)).is_ok()
+    }
+
+    fn stage(&self, position: usize) -> String {
+        self.issuer.stages()[position].clone()
+    }
+}
+
+#[test]
+fn an_issuer_that_is_killed_at_any_moment_of_taking_something_back_has_done_it_or_not() {
+    const AUTHORITIES: usize = 8;
+    let began = Instant::now();
+    let mut bench = Bench::new();
+    // One after the other signs for somebody.
+    bench.issuer.hold_ceremony(&bench.issuer.root, AUTHORITIES as u32);
+    let mut holders = Vec::new();
+    for number in 0..AUTHORITIES {
+        holders.push(bench.join(&format!("of/{number}")).svid().clone());
+        bench.issuer.operate(&["rotate", "authority", "--apply", "--yes", "--override"]);
+    }
+    let keys = bench.issuer.authority_keys();
+    bench.check();
+    println!("prepared after {:?}", began.elapsed());
+
+    for (position, (key, holder)) in keys.iter().zip(holders).enumerate() {
+        while bench.stage(position) == "retired" {
+            let is_done = bench.kill_within(60, &["taint", key]);
+            assert!(!is_done || bench.stage(position) == "tainted", "{key} was told to be tainted");
+        }
+        assert!(bench.is_accepted(&holder), "a taint refuses nobody");
+        let revoke = ["revoke", "authority", key, "--reason", "ca-compromise", "--yes", "--force", "--no-wait"];
+        while bench.stage(position) == "tainted" {
+            assert!(bench.is_accepted(&holder), "its authority is not revoked");
+            let is_done = bench.kill_within(60, &revoke);
+            assert!(!is_done || bench.stage(position) == "revoked", "{key} was told to be revoked");
+        }
+        bench.revoked.push(holder);
+    }
+    println!("{} kills after {:?}", bench.kills, began.elapsed());
+
+    let (before_roots, mut rotations) = (bench.kills, 0);
+    // What hangs on a root that is trusted no more is refused for that.
+    bench.revoked.clear();
+    while bench.kills < KILLS || bench.kills < before_roots + OF_ROOTS {
+        rotate_root(&mut bench, rotations);
+        rotations += 1;
+    }
+    println!("{} kills, {rotations} rotations of the root, after {:?}", bench.kills, began.elapsed());
+    assert_eq!(bench.issuer.query("PRAGMA integrity_check"), ["ok"]);
+}
+
+/// Over several kills, until the root before is trusted no more.
+fn rotate_root(bench: &mut Bench, number: usize) {
+    let bad = bench.join(&format!("bad/{number}"));
+    bench.issuer.operate(&["revoke", "id", &bad.svid().spiffe_id, "--reason", "key-compromise", "--yes", "--no-wait"]);
+    bench.revoked.push(bad.svid().clone());
+    let next = bench.issuer.make_root(&format!("next-{number}"));
+    let certificate = next.join("root.pem");
+    let rotate = ["rotate", "root", "--root", text(&certificate), "--apply", "--yes", "--override", "--no-wait"];
+    while !bench.issuer.is_rotating() {
+        let is_done = bench.kill_within(120, &rotate);
+        assert!(!is_done || bench.issuer.is_rotating(), "it was told to begin");
+    }
+    let is_requested = |bench: &Bench| bench.issuer.stages().contains(&"requested".to_owned());
+    bench.kill_within(400, &[]);
+    until("a request", secs(10), || is_requested(bench));
+    let signed = bench.issuer.have_signed(&next, 1);
+    while is_requested(bench) {
+        let is_done = bench.kill_within(400, &["ca", "import", text(&signed)]);
+        assert!(!is_done || !is_requested(bench), "it was told to be taken");
+    }
+    while bench.issuer.is_rotating() {
+        bench.kill_within(700, &[]);
+    }
+    let roots = Curl::get(format!("http://{}/bundle.json", bench.issuer.web)).run().text().matches("x5c").count();
+    assert_eq!(roots, 1, "only the next root is trusted");
+    assert_eq!(bench.stage(bench.reached.len() - 1), "active");
+    bench.revoked.clear();
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
