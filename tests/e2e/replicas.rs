@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use signet_identity::{SystemClock, TlsPolicies, TrustBundle};
 use signet_sdk::{IssuerSource, JoinToken, RotationResult, Running, State};
 use signet_test_postgres::Server;
-use signet_tests::{Gateway, GatewayPlan, Issuer, Workload, pages, secs};
+use signet_tests::wait::{throughout, until, until_some};
+use signet_tests::{Gateway, GatewayPlan, Issuer, Load, Nginx, Workload, pages, secs};
 use tokio_util::sync::CancellationToken;
 
 const TRUST_DOMAIN: &str = "example.org";
@@ -19,12 +20,13 @@ const TTL: Duration = Duration::from_secs(10);
 const WORKLOADS: usize = 40;
 
 struct Mesh {
-    folder: tempfile::TempDir,
     server: Server,
     url: String,
     one: Issuer,
     two: Issuer,
     runtime: tokio::runtime::Runtime,
+    // After those whose logs are in it.
+    folder: tempfile::TempDir,
 }
 
 impl Mesh {
@@ -39,7 +41,7 @@ impl Mesh {
         let one = Issuer::start_with(&one, TRUST_DOMAIN, TTL, &database);
         let two = one.beside(&two, TRUST_DOMAIN, TTL, &database);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        Self { folder, server, url, one, two, runtime }
+        Self { server, url, one, two, runtime, folder }
     }
 
     /// Workloads with the SDK.
@@ -150,13 +152,11 @@ fn an_issuer_that_is_killed_while_it_issues_costs_no_renewal_and_leaves_nothing_
         mesh.one.process.kill();
         let killed = Instant::now();
         // The gateway too.
-        signet_tests::wait::until("all are at the other", secs(10), || watchers(&mesh.two) > WORKLOADS as f64);
+        until("all are at the other", secs(10), || watchers(&mesh.two) > WORKLOADS as f64);
         println!("after {:?} all clients were served by the other issuer", killed.elapsed());
         all_renew(&workloads, &mut serials);
         all_renew(&workloads, &mut serials);
-        signet_tests::wait::until("the gateway renews", secs(20), || {
-            gateway.admin.json("/identity")["serial"] != of_gateway
-        });
+        until("the gateway renews", secs(20), || gateway.admin.json("/identity")["serial"] != of_gateway);
         mesh.one.process.start_again();
         mesh.one.wait_until_ready();
         all_renew(&workloads, &mut serials);
@@ -182,18 +182,94 @@ fn a_database_that_is_restarted_under_load_costs_no_identity() {
         }
         all_renew(&workloads, &mut serials);
         let given = || pressing.given.lock().unwrap().len();
-        signet_tests::wait::until("it is busy", secs(20), || given() > 100);
+        until("it is busy", secs(20), || given() > 100);
         mesh.server.down();
         let refused = pressing.refused.load(Relaxed);
-        signet_tests::wait::until("it is missed", secs(20), || pressing.refused.load(Relaxed) > refused + 8);
+        until("it is missed", secs(20), || pressing.refused.load(Relaxed) > refused + 8);
         mesh.server.up();
         let before = given();
-        signet_tests::wait::until("it is used again", secs(20), || given() > before + 100);
+        until("it is used again", secs(20), || given() > before + 100);
         all_renew(&workloads, &mut serials);
         pressing.stop.store(true, Relaxed);
     });
     serials.extend(pressing.given.into_inner().unwrap());
     assert_eq!(mesh.unrecorded(&serials), Vec::<String>::new());
+}
+
+/// A gateway that knows both issuers.
+fn gateway(mesh: &Mesh, name: &str) -> GatewayPlan {
+    let token = mesh.folder.path().join(format!("{name}.token"));
+    std::fs::write(&token, mesh.one.join_token(&format!("spiffe://{TRUST_DOMAIN}/gateway/{name}"))).unwrap();
+    let addresses = [mesh.one.address, mesh.two.address];
+    GatewayPlan::new(name).identity_from_issuers(&addresses, TRUST_DOMAIN, &mesh.one.bundle, &token)
+}
+
+/// How many roots an issuer has its clients trust, and how many this gateway trusts.
+fn roots(issuer: &Issuer, gateway: &Gateway) -> [u64; 2] {
+    let bundles = issuer.operate_json(&["get", "bundles"]);
+    let own = bundles["bundles"].as_array().unwrap().iter().find(|bundle| bundle["own"] == true).unwrap().clone();
+    let trusted = gateway.admin.json("/identity")["trust_domains"][0]["authorities"].as_u64();
+    [own["x509_authorities"].as_u64().unwrap(), trusted.unwrap()]
+}
+
+#[test]
+fn an_authority_and_a_root_follow_at_two_issuers_under_load_and_the_root_before_stays_while_one_needs_it() {
+    const LOAD: Duration = secs(50);
+    const RATE: u32 = 50;
+    let mesh = Mesh::new();
+    let (one, two) = (&mesh.one, &mesh.two);
+    let nginx = Nginx::start();
+    let inbound = gateway(&mesh, "inbound").inbound(&["spiffe://example.org/gateway/outbound"], &nginx.url()).start();
+    let peer = inbound.listener("inbound");
+    let outbound = gateway(&mesh, "outbound").outbound(peer, &["spiffe://example.org/gateway/inbound"]).start();
+    let gateways = [&inbound, &outbound];
+    let next = one.make_root("next");
+    let target = outbound.listener("outbound");
+    let mut running = [Load::http1(target), Load::http2(target)].map(|load| load.plain().rate(RATE, LOAD).start());
+
+    // Who is connected to the other issuer is waited for too.
+    one.hold_ceremony(&one.root, 1);
+    one.operate(&["rotate", "authority", "--apply", "--yes"]);
+    let told = one.process.lines_with(&["the authority is active", "\"connected\":2", "\"missing\":0"]);
+    assert_eq!(told.len(), 1, "{:?}", one.process.lines_with(&["the authority is active"]));
+    assert_eq!((one.stages(), two.stages()), (words(&["retired", "active"]), words(&["active"])));
+
+    // The one goes over to the next root. The other is below the one before.
+    let to_next =
+        ["rotate", "root", "--root", next.join("root.pem").to_str().unwrap(), "--apply", "--yes", "--no-wait"]
+            .map(str::to_owned);
+    let to_next: Vec<_> = to_next.iter().map(String::as_str).collect();
+    one.operate(&to_next);
+    one.hold_ceremony(&next, 1);
+    until("the one is below the next root", secs(20), || one.stages() == ["tainted", "tainted", "active"]);
+    // The other has not heard of that root but by the one, and has its clients believe what is signed below it all the same.
+    let is_trusted = || gateways.iter().all(|gateway| [one, two].map(|issuer| roots(issuer, gateway)[1]) == [2, 2]);
+    throughout("both roots are trusted", secs(4), is_trusted);
+    two.operate(&to_next);
+    // Longer than it takes where nobody needs it.
+    throughout("the root before is trusted", secs(7), || one.is_rotating() && is_trusted());
+    two.hold_ceremony(&next, 1);
+    until("both are below the next root alone", secs(30), || !one.is_rotating() && !two.is_rotating());
+    assert_eq!(two.stages(), ["tainted", "active"]);
+    until("nobody trusts the root before", secs(10), || {
+        gateways.iter().all(|gateway| [roots(one, gateway), roots(two, gateway)] == [[1, 1]; 2])
+    });
+    assert!(running.iter_mut().all(signet_tests::load::Running::is_running), "the load was over before");
+
+    for report in running.map(signet_tests::load::Running::finish) {
+        report.expect_no_failure(u64::from(RATE) * LOAD.as_secs() * 9 / 10);
+    }
+    for gateway in gateways {
+        let handshakes = |labels: &[(&str, &str)]| gateway.admin.sum("signet_gateway_handshakes_total", labels);
+        let (all, good) = (handshakes(&[]), handshakes(&[("result", "ok")]));
+        assert!(all == good, "{}: {all} handshakes, {good} good", gateway.process.name());
+        let failed = |result| gateway.admin.sum("signet_svid_rotations_total", &[("result", result)]);
+        assert_eq!((failed("refused"), failed("failed")), (0.0, 0.0), "{}", gateway.process.name());
+    }
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
 }
 
 #[test]
@@ -210,7 +286,7 @@ fn the_commands_of_the_page_work_at_either_issuer() {
     }
     mesh.one.operate(&["apply", "-f", example.to_str().unwrap(), "--yes"]);
     let rules = |issuer: &Issuer| issuer.operate_json(&["get", "rules"]);
-    signet_tests::wait::until("the rules are at the other", secs(5), || rules(&mesh.two) == rules(&mesh.one));
+    until("the rules are at the other", secs(5), || rules(&mesh.two) == rules(&mesh.one));
 }
 
 #[test]
@@ -218,7 +294,7 @@ fn an_issuer_that_is_gone_for_good_is_forgotten_and_one_that_is_there_is_not() {
     let mut mesh = Mesh::new();
     let bundles = |issuer: &Issuer| issuer.operate_json(&["get", "bundles"])["bundles"].as_array().unwrap().clone();
     let of_others = |issuer: &Issuer| bundles(issuer).into_iter().filter(|one| one["own"] == false).collect::<Vec<_>>();
-    let other = signet_tests::wait::until_some("one knows of the other", secs(10), || of_others(&mesh.one).pop());
+    let other = until_some("one knows of the other", secs(10), || of_others(&mesh.one).pop());
     let other = other["issuer"].as_str().unwrap().to_owned();
     // As the page says it.
     let spans = pages::spans("replicas.md");
@@ -244,7 +320,7 @@ fn an_issuer_that_is_gone_for_good_is_forgotten_and_one_that_is_there_is_not() {
     let later = signet_tests::clock::later(mesh.folder.path(), secs(3600));
     mesh.one.process.start_again_with("LD_PRELOAD", later.to_str().unwrap());
     mesh.one.wait_until_ready();
-    signet_tests::wait::until("it knows of the other", secs(10), || of_others(&mesh.one).len() == 1);
+    until("it knows of the other", secs(10), || of_others(&mesh.one).len() == 1);
     let (code, told) = forget(&mesh.one);
     assert!(code == Some(0) && told.contains(&other), "{told}");
     assert!(of_others(&mesh.one).is_empty());
@@ -254,7 +330,5 @@ fn an_issuer_that_is_gone_for_good_is_forgotten_and_one_that_is_there_is_not() {
     // Where it was not gone for good after all, it says again what it has its clients trust.
     mesh.two.process.start_again();
     mesh.two.wait_until_ready();
-    signet_tests::wait::until("it is back", secs(10), || {
-        of_others(&mesh.one).iter().any(|one| one["issuer"] == *other)
-    });
+    until("it is back", secs(10), || of_others(&mesh.one).iter().any(|one| one["issuer"] == *other));
 }

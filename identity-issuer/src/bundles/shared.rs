@@ -1,15 +1,17 @@
 //! What this issuer believes of the others on its database, and says to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use signet_identity::{BundleSet, SharedClock, TrustBundle, TrustDomain};
 use time::OffsetDateTime;
 
-use super::Bundles;
 use super::statement::{Statement, sign};
-use crate::authority::{Authorities, CaCertificate, KeyName, Member, Publication, check_is_under, sign_with};
+use super::{Bundles, fingerprint};
+use crate::authority::{
+    Authorities, Authority, CaCertificate, KeyName, Member, Publication, Stage, check_is_under, sign_with,
+};
 use crate::jwt::JwtTrust;
 use crate::metrics::Metrics;
 use crate::revocation::{Revocations, Told};
@@ -131,21 +133,42 @@ impl Shared {
 
     /// Says to the others what is to be trusted by this issuer's files. Nothing, as long as it has no authority to sign it.
     pub(super) async fn publish(&self, bundles: &BundleSet, jwt: &JwtTrust) -> Result<bool, StoreError> {
-        let Some(authority) = self.authorities.active() else { return Ok(false) };
+        let Some(active) = self.authorities.active() else { return Ok(false) };
         let now = self.clock.now();
+        let of_root_before = self.below_root_before(&active, now);
         let offered = self.authorities.all().into_iter().filter(Member::is_offered).filter_map(|member| member.chain);
-        let (bundles, jwt, offered) = (bundles.clone(), jwt.clone(), offered.collect());
-        let signed = sign_with(authority, move |authority| sign(authority, &bundles, &jwt, offered, now)).await;
-        let signed = signed.unwrap_or(Err(StoreError::Record { what: "bundles that were not signed" }))?;
-        let issuer = signed.issuer.clone();
-        self.store.change_bundles(BundlesChange::Publish(signed, now)).await?;
-        // By the authorities before this one, it says nothing any more.
+        let offered: Vec<_> = offered.collect();
+        let mut said = HashSet::new();
+        for authority in std::iter::once(active).chain(of_root_before) {
+            let (bundles, jwt, offered) = (bundles.clone(), jwt.clone(), offered.clone());
+            let signed = sign_with(authority, move |authority| sign(authority, &bundles, &jwt, offered, now)).await;
+            let signed = signed.unwrap_or(Err(StoreError::Record { what: "bundles that were not signed" }))?;
+            said.insert(signed.issuer.clone());
+            self.store.change_bundles(BundlesChange::Publish(signed, now)).await?;
+        }
+        // By the authorities before, it says nothing any more.
         let before = self.authorities.all().into_iter().map(|member| member.name().to_string());
-        let before: Vec<_> = before.filter(|name| *name != issuer).collect();
+        let before: Vec<_> = before.filter(|name| !said.contains(name)).collect();
         if !before.is_empty() {
             self.store.change_bundles(BundlesChange::Withdraw(before)).await?;
         }
         Ok(true)
+    }
+
+    /// While the root is being replaced, the authority that signed before, once the one that does is below the next root. Other issuers, which
+    /// do not know that root by their own files yet, go on believing what is said by it; their clients would trust the next root no more.
+    fn below_root_before(&self, active: &Authority, now: OffsetDateTime) -> Option<Arc<Authority>> {
+        let change = self.authorities.rotation()?.root?;
+        let own = self.own(&self.trust_domain)?;
+        let before = own.authorities().iter().filter(|root| change.from.contains(&fingerprint(root))).cloned();
+        let before = TrustBundle::new(self.trust_domain.clone(), before.collect()).ok()?;
+        if active.check_is_under(&before, now).is_ok() {
+            return None;
+        }
+        let members = self.authorities.all().into_iter().rev();
+        let signed_before = members.filter(|member| matches!(member.stage, Stage::Retired | Stage::Tainted));
+        let mut authorities = signed_before.filter_map(|member| member.authority);
+        authorities.find(|authority| authority.check_is_under(&before, now).is_ok())
     }
 
     /// Takes up what the others say. What is no good of that leaves what they said before.
