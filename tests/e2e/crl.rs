@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use s3s::auth::SimpleAuth;
 use s3s::service::S3ServiceBuilder;
+use signet_tests::clock::Fast;
 use signet_tests::openssl::{openssl, openssl_ok};
 use signet_tests::wait::{until, until_some};
 use signet_tests::{Issuer, Workload, secs};
@@ -67,23 +69,16 @@ impl Bench {
 
     /// What OpenSSL says of a certificate with this list.
     fn verify(&self, name: &str, list: &Path) -> (bool, String) {
+        self.verify_at(name, list, &[])
+    }
+
+    fn verify_at(&self, name: &str, list: &Path, when: &[&str]) -> (bool, String) {
         let (leaf, above) = (self.path(&format!("{name}.pem")), self.path(&format!("{name}.above")));
         let paths =
             [&self.issuer.bundle, &above, &list.to_owned(), &leaf].map(|path| path.to_str().unwrap().to_owned());
         let [root, above, list, leaf] = &paths;
-        openssl(&[
-            "verify",
-            "-x509_strict",
-            "-crl_check",
-            "-extended_crl",
-            "-CAfile",
-            root,
-            "-untrusted",
-            above,
-            "-CRLfile",
-            list,
-            leaf,
-        ])
+        let words = ["verify", "-x509_strict", "-crl_check", "-extended_crl", "-CAfile", root, "-untrusted", above];
+        openssl(&[&words[..], when, &["-CRLfile", list, leaf]].concat())
     }
 }
 
@@ -146,6 +141,36 @@ fn openssl_refuses_what_is_revoked_and_nothing_else() {
         let (good, told) = bench.verify("w0", &bench.list("w0", 1));
         assert!(!good && told.contains("certificate revoked"), "{told}");
     }
+}
+
+#[test]
+fn no_list_that_is_served_is_ever_near_its_end() {
+    const LIFE: u64 = 60;
+    const LIVES: u64 = 4;
+    let mut bench = Bench::new(", life: 1m");
+    // An issuer to which a minute is six seconds.
+    let clock = Fast::new();
+    bench.issuer.process.kill();
+    bench.issuer.process.start_again_with("LD_PRELOAD", clock.library(bench.folder.path()).to_str().unwrap());
+    bench.issuer.wait_until_ready();
+    bench.join("w0");
+    let next_update = || bench.issuer.admin.sum("signet_issuer_crl_next_update_timestamp_seconds", &[]) as u64;
+    bench.list("w0", 0);
+
+    let (began, mut ends) = (clock.now(), BTreeSet::new());
+    while clock.now() < began + LIVES * LIFE {
+        let list = bench.list("w0", 0);
+        let (told, now) = (next_update(), clock.now());
+        let (good, verdict) = bench.verify_at("w0", &list, &["-attime", &now.to_string()]);
+        assert!(good, "{now}: {verdict}");
+        assert!(ends.last().is_none_or(|last| *last <= told), "{told} after {ends:?}");
+        ends.insert(told);
+        // The last one that could be fetched is good for a while yet.
+        assert!(told > now + LIFE / 4, "{told} at {now}");
+    }
+    println!("{} lists in {LIVES} lives of one", ends.len());
+    assert!(ends.len() as u64 >= 2 * LIVES, "{ends:?}");
+    assert_eq!(bench.issuer.admin.sum("signet_issuer_crl_failures_total", &[]), 0.0);
 }
 
 #[test]
