@@ -3,11 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::fs;
+use std::process::Command;
 use std::time::Instant;
 
 use signet_tests::ceremony::Ended;
-use signet_tests::openssl::openssl_ok;
-use signet_tests::wait::until;
+use signet_tests::openssl::{openssl, openssl_ok};
+use signet_tests::wait::{throughout, until};
 use signet_tests::{Curl, Issuer, Process, Recipe, SoftHsm, Workload, program, secs};
 use tempfile::TempDir;
 use tonic::Code;
@@ -238,7 +239,7 @@ fn of_connections(server: &Process, signal: &str) {
     let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", server.pid())).unwrap();
     assert!(!children.trim().is_empty(), "nobody is connected");
     for child in children.split_whitespace() {
-        let sent = std::process::Command::new("kill").args(["-s", signal, child]).status().unwrap();
+        let sent = Command::new("kill").args(["-s", signal, child]).status().unwrap();
         assert!(sent.success());
     }
 }
@@ -258,6 +259,104 @@ fn a_restarted_issuer_finds_its_keys_in_the_token_again() {
 /// The certificate of the authority that signed it.
 fn issuing_key(workload: &Workload) -> String {
     workload.svid().chain_pem().split("-----BEGIN CERTIFICATE-----").nth(2).unwrap().to_owned()
+}
+
+#[test]
+fn an_authority_and_its_successor_are_in_the_token_and_both_sign_lists() {
+    let folder = TempDir::new().unwrap();
+    let hsm = SoftHsm::new(folder.path(), "issuing");
+    let with_lists = format!("{GENEROUS}crl: {{ url: 'http://crl.example.org/crl' }}\n");
+    let place = Place {
+        issuer: Issuer::start_in_token(folder.path(), "example.org", secs(3600), &with_lists, &hsm),
+        hsm,
+        folder,
+    };
+    let (issuer, root) = (&place.issuer, place.issuer.bundle.to_str().unwrap());
+    let at = |name: &str| place.folder.path().join(name).to_str().unwrap().to_owned();
+    let one_and_the_other = |authority: &str| {
+        ["revoked", "good"].map(|what| {
+            let mut workload = Workload::of(issuer.address);
+            workload.attest(&issuer.join_token(&format!("spiffe://example.org/{authority}/{what}"))).unwrap();
+            fs::write(at(&format!("{authority}-{what}.pem")), workload.svid().chain_pem()).unwrap();
+            workload
+        })
+    };
+    let of_first = one_and_the_other("first");
+    issuer.hold_ceremony(&issuer.root, 1);
+    issuer.operate(&["rotate", "authority", "--apply", "--yes"]);
+    assert_eq!(issuer.stages(), ["retired", "active"]);
+    let of_second = one_and_the_other("second");
+    assert_ne!(issuing_key(&of_first[1]), issuing_key(&of_second[1]));
+
+    for (authority, key) in ["first", "second"].into_iter().zip(issuer.authority_keys()) {
+        issuer.operate(&[
+            "revoke",
+            "id",
+            &format!("spiffe://example.org/{authority}/revoked"),
+            "--reason",
+            "superseded",
+            "--yes",
+        ]);
+        let (der, list_pem) = (at(&format!("{authority}.der")), at(&format!("{authority}.list")));
+        until("the list has an entry", secs(10), || {
+            let url = format!("http://{}/crl/{key}/0.crl", issuer.web);
+            let list = Command::new(program::third_party("curl")).args(["--disable", "-sf", "-o", &der, &url]).status();
+            list.unwrap().success()
+                && openssl_ok(&["crl", "-inform", "DER", "-in", &der, "-out", &list_pem, "-text"]).is_empty()
+                && fs::read_to_string(&list_pem).unwrap().contains("Serial Number:")
+        });
+        let verify = |what: &str| {
+            let chain = at(&format!("{authority}-{what}.pem"));
+            let words =
+                ["verify", "-x509_strict", "-crl_check", "-CAfile", root, "-untrusted", &chain, "-CRLfile", &list_pem];
+            openssl(&[&words[..], &[&chain]].concat())
+        };
+        let (good, told) = verify("good");
+        assert!(good, "{authority}: {told}");
+        let (good, told) = verify("revoked");
+        assert!(!good && told.contains("certificate revoked"), "{authority}: {told}");
+    }
+    let words = [SoftHsm::MODULE, place.hsm.label, SoftHsm::PIN];
+    assert_eq!(place.hsm.run(program::ours("signet-test-thief"), &words), "keys 2\n");
+}
+
+#[test]
+fn a_token_that_is_away_holds_up_lists_and_neither_bundles_nor_what_is_on_record() {
+    let mut place = Place::new();
+    let bad = place.workload();
+    let admin = place.issuer.admin;
+    let failures = || admin.sum("signet_issuer_crl_failures_total", &[("step", "sign")]);
+    let next_update = || admin.sum("signet_issuer_crl_next_update_timestamp_seconds", &[]);
+    let key = place.issuer.authority_keys()[0].clone();
+    let web = place.issuer.web;
+    let list = || Curl::get(format!("http://{web}/crl/{key}/0.crl")).run();
+    until("a first list", secs(10), || list().status == 200);
+    let (first, until_then) = (list().expect_status(200).sha256(), next_update());
+    assert!(until_then > 0.0 && failures() == 0.0);
+
+    place.hsm.take_out();
+    place.issuer.process.wait_until("not ready", secs(10), |_| !admin.is_ready());
+    place.issuer.operate(&["revoke", "id", &bad.svid().spiffe_id, "--reason", "key-compromise", "--yes", "--no-wait"]);
+    until("that no list can be signed is counted", secs(20), || failures() > 0.0);
+    // What was signed before is served, with its end in the metric that the alert watches.
+    assert_eq!((list().expect_status(200).sha256(), next_update()), (first.clone(), until_then));
+    let listed = place.issuer.operate_json(&["get", "revocations"]);
+    assert_eq!(listed["revocations"].as_array().unwrap().len(), 1, "{listed}");
+    // Another root beside the first reaches whoever fetches the bundle.
+    let bundle = || Curl::get(format!("http://{web}/bundle.json")).run().text().matches("x5c").count();
+    assert_eq!(bundle(), 1);
+    let next = place.issuer.make_root("next");
+    let both = [&place.issuer.bundle, &next.join("root.pem")].map(|path| fs::read_to_string(path).unwrap()).concat();
+    fs::write(&place.issuer.bundle, both).unwrap();
+    until("both roots", secs(20), || bundle() == 2);
+    place.issuer.join_token(WORKLOAD);
+
+    place.hsm.put_back();
+    place.issuer.wait_until_ready();
+    until("the list has it", secs(20), || list().expect_status(200).sha256() != first);
+    assert!(next_update() >= until_then);
+    let failed = failures();
+    throughout("lists are signed again", secs(3), || failures() == failed);
 }
 
 #[test]
@@ -290,7 +389,7 @@ fn a_roots_key_may_be_in_a_token_too() {
     let (root, pin) = (at("root"), hsm.pin_file());
     let pin = pin.to_str().unwrap();
     let signet = |words: &[&str]| {
-        let mut command = std::process::Command::new(program::ours("signet"));
+        let mut command = Command::new(program::ours("signet"));
         Ended(command.args(words).env("SOFTHSM2_CONF", hsm.settings()).output().unwrap())
     };
     let token = ["--pkcs11-module", SoftHsm::MODULE, "--pkcs11-token", "root", "--pin-file", pin];
