@@ -2,19 +2,23 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use signet_tests::load::Running;
+use signet_tests::openssl::openssl_ok;
 use signet_tests::tls::TlsClient;
-use signet_tests::wait::until_some;
-use signet_tests::{Gateway, IdentityFiles, Load, Mesh, Nginx, Workload, secs};
+use signet_tests::wait::{until, until_some};
+use signet_tests::{Gateway, IdentityFiles, Load, Mesh, Nginx, Workload, program, secs};
 
 /// From the command's beginning to the end of a connection.
 const SOON: Duration = secs(1);
-const LOAD: Duration = secs(12);
+const LOAD: Duration = secs(20);
 /// Requests each second, in each of the four streams of load. Two cores bear this unoptimized.
 const RATE: u32 = 50;
 
@@ -65,46 +69,132 @@ fn written(client: &Workload, folder: &Path, name: &str) -> IdentityFiles {
     client.svid().write(folder, name)
 }
 
+/// A caller with what it holds, and what `signet revoke` is told to end that.
+struct Caller {
+    name: &'static str,
+    files: IdentityFiles,
+    revoke: Vec<String>,
+}
+
+/// What the rule gives to whoever holds another identity.
+const RULE: &str = "rules:
+  - name: by-rule
+    match: { svid.spiffe_id: 'spiffe://example.org/client/holder' }
+    spiffe_id: spiffe://example.org/client/by-rule
+    profile: workload
+";
+
+/// A certificate that the rule gives to this holder.
+fn given_by_rule(mesh: &Mesh, holder: &Workload, folder: &Path) -> IdentityFiles {
+    let identity = folder.join("holder");
+    fs::create_dir(&identity).unwrap();
+    fs::write(identity.join("svid.pem"), holder.svid().chain_pem()).unwrap();
+    fs::write(identity.join("svid.key"), holder.svid().key_pem()).unwrap();
+    fs::copy(&mesh.issuer.bundle, identity.join("bundle.pem")).unwrap();
+    let at = |end: &str| folder.join(format!("by-rule.{end}"));
+    let words = ["req", "-new", "-nodes", "-subj", "/", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
+    let (key, csr) = (at("key"), at("csr"));
+    openssl_ok(&[&words[..], &["-keyout", key.to_str().unwrap(), "-out", csr.to_str().unwrap()]].concat());
+    let mut command = Command::new(program::ours("signet"));
+    command.args(["issue", "--profile", "workload", "--issuer", &mesh.issuer.address.to_string()]);
+    let issued = command.arg("--csr").arg(csr).arg("--out").arg(at("pem")).arg("--identity").arg(identity).output();
+    let issued = issued.unwrap();
+    assert!(issued.status.success(), "{}", String::from_utf8_lossy(&issued.stderr));
+    IdentityFiles { certificate: at("pem"), key }
+}
+
+/// One caller for each key by which something is revoked, and those who have to notice nothing. From here on, the gateways have certificates
+/// of a second authority.
+fn callers(mesh: &Mesh, folder: &Path) -> (Vec<Caller>, [IdentityFiles; 2]) {
+    let issuer = &mesh.issuer;
+    let old = written(&mesh.client("authority"), folder, "authority");
+    let first = issuer.authority_keys()[0].clone();
+    issuer.hold_ceremony(&issuer.root, 1);
+    issuer.operate(&["rotate", "authority", "--apply", "--yes"]);
+    let serials = || [&mesh.inbound, &mesh.outbound].map(|gateway| gateway.admin.json("/identity")["serial"].clone());
+    let before = serials();
+    issuer.operate(&["taint", &first]);
+    let have_renewed = || serials().iter().zip(&before).all(|(now, before)| now != before);
+    until("both gateways have certificates of the successor", secs(20), have_renewed);
+
+    issuer.apply(RULE);
+    let [serial, id, key, agent, holder] = ["serial", "id", "key", "agent", "holder"].map(|name| mesh.client(name));
+    let mut made = vec![Caller { name: "authority", files: old, revoke: words(&["authority", &first, "--force"]) }];
+    let files = given_by_rule(mesh, &holder, folder);
+    made.push(Caller { name: "rule", files, revoke: words(&["rule", "by-rule"]) });
+    let files = written(&serial, folder, "serial");
+    made.push(Caller { name: "serial", files, revoke: words(&["serial", &serial.svid().serial()]) });
+    let files = written(&id, folder, "id");
+    made.push(Caller { name: "id", files, revoke: words(&["id", &id.svid().spiffe_id]) });
+    let files = written(&key, folder, "key");
+    let public = openssl_ok(&["x509", "-in", files.certificate.to_str().unwrap(), "-noout", "-pubkey"]);
+    let public_file = folder.join("key.pub");
+    fs::write(&public_file, public).unwrap();
+    made.push(Caller { name: "key", files, revoke: words(&["key", public_file.to_str().unwrap()]) });
+    let agents = issuer.operate_json(&["get", "agents"]);
+    let is_it = |known: &&serde_json::Value| known["spiffe_id"] == agent.svid().spiffe_id.as_str();
+    let number = agents["agents"].as_array().unwrap().iter().find(is_it).unwrap()["number"].to_string();
+    made.push(Caller { name: "agent", files: written(&agent, folder, "agent"), revoke: words(&["agent", &number]) });
+    (made, [written(&holder, folder, "good"), written(&mesh.client("load"), folder, "load")])
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
 #[test]
-fn a_revoked_caller_loses_its_live_connections_within_a_second_under_load_and_nobody_else_notices() {
+fn whoever_is_revoked_by_any_key_loses_its_live_connections_within_a_second_under_load_and_nobody_else_notices() {
     let nginx = Nginx::start();
     let mesh = Mesh::new().ttl(secs(3600)).upstream(&nginx.url()).start();
     let folder = mesh.folder();
-    let (bad, good, load) = (mesh.client("bad"), mesh.client("good"), mesh.client("load"));
-    let [bad_files, good_files, load_files] =
-        [(&bad, "bad"), (&good, "good"), (&load, "load")].map(|(client, name)| written(client, &folder, name));
+    let (callers, [good, load]) = callers(&mesh, &folder);
     let inbound = mesh.inbound_address();
-    let idle = served(inbound, &bad_files);
-    // Nothing was asked for on this one.
-    let silent = TlsClient::connect(inbound, &bad_files, &["h2"]).unwrap();
-    let mut stays = served(inbound, &good_files);
+    let mut stays = served(inbound, &good);
+    // One that has been served, and one on which nothing was asked for.
+    let open = |caller: &Caller| {
+        [served(inbound, &caller.files), TlsClient::connect(inbound, &caller.files, &["h2"]).unwrap()]
+    };
+    let mut connections: Vec<_> = callers.iter().map(open).collect();
 
     let reports = thread::scope(|scope| {
         let (outbound, roots) = (mesh.outbound_address(), &mesh.issuer.bundle);
         let loads = [
             Load::http1(outbound).plain(),
             Load::http2(outbound).plain(),
-            Load::http1(inbound).identity(&load_files, roots),
-            Load::http2(inbound).identity(&load_files, roots),
+            Load::http1(inbound).identity(&load, roots),
+            Load::http2(inbound).identity(&load, roots),
         ];
-        let running = loads.map(|load| load.rate(RATE, LOAD).start());
-        let served = || mesh.inbound.admin.sum("signet_gateway_requests_total", &[("code", "200")]);
-        until_some("load", secs(10), || (served() > 100.0).then_some(()));
+        let mut running = loads.map(|load| load.rate(RATE, LOAD).start());
+        let requests = || mesh.inbound.admin.sum("signet_gateway_requests_total", &[("code", "200")]);
+        until("load", secs(10), || requests() > 100.0);
 
-        let ends = [idle, silent].map(|client| scope.spawn(|| end_of(client)));
-        let begun = Instant::now();
-        let serial = bad.svid().serial();
-        mesh.issuer.operate(&["revoke", "serial", &serial, "--reason", "key-compromise", "--yes"]);
-        let told = begun.elapsed();
-        for end in ends {
-            let took = end.join().unwrap() - begun;
-            println!("a live connection of who is revoked ended {took:?} after the command began, which took {told:?}");
-            assert!(took < SOON, "{took:?}");
+        for (position, caller) in callers.iter().enumerate() {
+            let ends = connections.remove(0).map(|client| scope.spawn(|| end_of(client)));
+            let begun = Instant::now();
+            let revoke: Vec<_> = caller.revoke.iter().map(String::as_str).collect();
+            mesh.issuer.operate(&[&["revoke"], &revoke[..], &["--reason", "key-compromise", "--yes"]].concat());
+            let told = begun.elapsed();
+            for end in ends {
+                let took = end.join().unwrap() - begun;
+                println!(
+                    "by {}: a live connection ended {took:?} after the command began, which took {told:?}",
+                    caller.name
+                );
+                assert!(took < SOON, "by {}: {took:?}", caller.name);
+            }
+            // Those of this one, and no other.
+            assert_eq!(closed(&mesh.inbound, "revoked"), 2.0 * (position as f64 + 1.0), "by {}", caller.name);
+            for [served, _] in &mut connections {
+                assert_eq!(ask(served).as_deref(), Some("200"), "by {}", caller.name);
+            }
+            assert_eq!(ask(&mut stays).as_deref(), Some("200"), "by {}", caller.name);
+            // Nor does it come back.
+            let again = TlsClient::connect(inbound, &caller.files, &["http/1.1"]);
+            assert!(again.is_err() || ask(&mut again.unwrap()).is_none(), "by {}", caller.name);
         }
-        running.map(signet_tests::load::Running::finish)
+        assert!(running.iter_mut().all(Running::is_running), "the load was over before");
+        running.map(Running::finish)
     });
-    assert_eq!(closed(&mesh.inbound, "revoked"), 2.0);
-    assert_eq!(ask(&mut stays).as_deref(), Some("200"));
     for report in &reports {
         report.expect_no_failure(u64::from(RATE) * LOAD.as_secs() * 9 / 10);
         assert_eq!(report.retried(), 0, "{report}");
@@ -112,9 +202,12 @@ fn a_revoked_caller_loses_its_live_connections_within_a_second_under_load_and_no
     for gateway in [&mesh.inbound, &mesh.outbound] {
         assert_eq!(closed(gateway, "peer_distrusted"), 0.0, "{}", gateway.process.name());
         let known = gateway.admin.json("/identity")["trust_domains"][0]["revocations"].clone();
-        assert_eq!((&known["epoch"], &known["serials"]), (&1.into(), &1.into()), "{known}");
-        assert_eq!(gateway.admin.sum("signet_revocation_epoch", &[("trust_domain", "example.org")]), 1.0);
+        let counts = ["epoch", "serials", "keys", "authorities"].map(|kind| known[kind].as_u64().unwrap());
+        // With a key, its certificates are revoked by their serial numbers as well, which the CRL needs.
+        assert_eq!(counts, [7, 5, 1, 1], "{known}");
+        assert_eq!(gateway.admin.sum("signet_revocation_epoch", &[("trust_domain", "example.org")]), 7.0);
     }
+    assert_eq!(closed(&mesh.outbound, "revoked"), 0.0);
 }
 
 #[test]
