@@ -5,18 +5,21 @@ use std::time::{Duration, Instant};
 use signet_benches::issuer::place::Place;
 use signet_benches::issuer::renewals::UNLIMITED;
 use signet_benches::issuer::table::{Table, median, percentile};
+use signet_proto::admin::v1::GetRevocationProgressRequest;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use crate::fleet::{self, Client};
 use crate::gateways::{self, ask, served};
-use crate::progress::say;
+use crate::progress::{say, until};
 use crate::revoke::revoke;
 
-/// Revoked one by one: a tenth of all, and then a half of the rest at once.
+/// Revoked one by one: a tenth of all at most, and then a half of the rest at once.
 const ONE_BY_ONE: usize = 10;
 const PATIENCE: Duration = Duration::from_secs(30);
+/// For those one by one.
+const LONGEST: Duration = Duration::from_secs(45);
 const SECOND: f64 = 1000.0;
 
 /// A client with a live connection to the gateway.
@@ -39,15 +42,25 @@ pub(crate) async fn measure(table: &mut Table, clients: usize) -> anyhow::Result
     say(format_args!("{} clients are connected to the issuer and to the gateway", callers.len()));
 
     let mut admin = place.admin().await?;
-    let mut took = Vec::with_capacity(clients / ONE_BY_ONE);
+    let (mut took, since) = (Vec::with_capacity(clients / ONE_BY_ONE), Instant::now());
     for _ in 0..clients / ONE_BY_ONE {
         let Some(Caller { client, stream }) = callers.pop() else { break };
         let (serial, config) = (client.serial()?, client.config());
         let ending = tokio::spawn(end_of(stream));
         let began = Instant::now();
-        revoke(&mut admin, &[serial]).await?;
+        let epoch = revoke(&mut admin, &[serial]).await?.epoch;
         took.push((ending.await?? - began).as_secs_f64() * 1000.0);
         anyhow::ensure!(served(config, gateway.address).await.is_err(), "a new connection of who is revoked is served");
+        drop(client);
+        // The next one begins when nobody is busy with this one: here all clients are on the gateway's cores.
+        until("all have put it in force", PATIENCE, async || {
+            let progress = admin.get_revocation_progress(GetRevocationProgressRequest { epoch }).await?.into_inner();
+            Ok(progress.applied >= progress.following)
+        })
+        .await?;
+        if since.elapsed() > LONGEST {
+            break;
+        }
     }
     let (p50, p99) = (median(&mut took), percentile(&mut took, 0.99));
     table.row(
