@@ -42,7 +42,7 @@ pub(crate) use bundles::{BundlesChange, PublishedBundles, SignedBundles};
 pub(crate) use database::Location;
 pub(crate) use policies::RecordRevisionError;
 pub(crate) use postgres::{Change, Changes, PostgresUrl, PostgresUrlError};
-pub(crate) use progress::{MOST_AT_ONCE, ProgressRecord};
+pub(crate) use progress::{AcknowledgementRecord, MOST_AT_ONCE, ProgressRecord};
 pub(crate) use renewal_requests::{NewRenewalRequest, RenewalRequest, Whose};
 pub(crate) use revocations::{
     Concerned, Filter as RevocationFilter, Kind as RevokedKind, NewRevocation, Recorded, RevocationRecord,

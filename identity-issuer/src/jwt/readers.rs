@@ -8,7 +8,7 @@ use tokio::time::{Duration, Instant};
 use super::plan::Known;
 use crate::authority::KeyName;
 use crate::bundles::Shared;
-use crate::distribution::{Acknowledgement, Distribution};
+use crate::distribution::Distribution;
 use crate::rotation::{Acknowledgements, Patience};
 use crate::store::{Store, StoreError};
 
@@ -43,10 +43,10 @@ impl Readers {
                 return Known::No;
             }
         };
-        let has_had_time = self.clock.now() - published_at > self.patience.deadline;
-        let is_known =
-            acknowledgements.missing.is_empty() || (has_had_time && acknowledgements.reach(self.patience.quorum));
-        if is_known { Known::Yes } else { Known::No }
+        match acknowledgements.suffice(self.patience, published_at, self.clock.now()) {
+            true => Known::Yes,
+            false => Known::No,
+        }
     }
 
     /// The keys of this trust domain that are trusted now, with their algorithms.
@@ -59,18 +59,11 @@ impl Readers {
     pub(crate) async fn acknowledgements(&self) -> Result<Acknowledgements, StoreError> {
         let keys = self.distribution.jwt_bundles().remove(&self.trust_domain).unwrap_or_default();
         let version = keys.version();
-        let mut acknowledgements = Acknowledgements::default();
-        for acknowledgement in self.distribution.jwt_acknowledgements(version) {
-            acknowledgements.add(acknowledgement, None);
-        }
-        if self.store.is_shared() {
-            let since = Shared::heard_of_since(self.clock.now());
-            for record in self.store.jwt_acknowledgements_elsewhere(&self.shared.issuer(), since).await? {
-                let acknowledged = record.version == version.to_vec();
-                let (agent, id, refused) = (record.agent, record.id, record.refused);
-                acknowledgements.add(Acknowledgement { agent, id, acknowledged, refused }, Some(record.issuer));
-            }
-        }
-        Ok(acknowledgements)
+        let since = Shared::heard_of_since(self.clock.now());
+        let elsewhere = match self.store.is_shared() {
+            true => self.store.jwt_acknowledgements_elsewhere(&self.shared.issuer(), since).await?,
+            false => Vec::new(),
+        };
+        Ok(Acknowledgements::of(self.distribution.jwt_acknowledgements(version), elsewhere, &version))
     }
 }

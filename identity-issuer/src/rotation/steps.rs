@@ -182,8 +182,7 @@ impl Parts {
             return Ok(());
         }
         let acknowledgements = self.acknowledgements().await?;
-        let is_acknowledged = acknowledgements.missing.is_empty()
-            || (now - told_at > self.patience.deadline && acknowledgements.reach(self.patience.quorum));
+        let is_acknowledged = acknowledgements.suffice(self.patience, told_at, now);
         let overridden_by = match &rotation.overridden_by {
             Some(actor) => Some(actor.clone()),
             None if is_acknowledged => None,
