@@ -14,18 +14,20 @@ mod steps;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustls_pki_types::CertificateDer;
 use signet_identity::{SharedClock, TrustBundle, TrustDomain};
 use tokio::time::Instant;
 
 use crate::authority::{
-    Authorities, AuthorityError, Kept, KeyName, Member, Publication, RootChange, Rotation, Stage, StepError,
+    Authorities, AuthorityError, CaCertificate, Kept, KeyName, Member, Publication, RootChange, Rotation, Stage,
+    StepError,
 };
 use crate::bundles::{self, Bundles, Shared};
 use crate::complaint::Complaint;
 use crate::distribution::Distribution;
 use crate::policy::Actor;
 use crate::store::{Store, StoreError};
-use crate::utc::microseconds;
+use crate::utc::{Utc, microseconds};
 
 pub(crate) use acknowledgements::{Acknowledgements, Missing};
 pub(crate) use plan::{Step, StepState};
@@ -243,6 +245,9 @@ fn successor(kept: &Kept, ready: &[Member], wanted: &Wanted) -> Result<Option<Ke
 impl Parts {
     fn root_change(&self, wanted: &Wanted) -> Result<Option<RootChange>, BeginError> {
         let Wanted::Root(roots) = wanted else { return Ok(None) };
+        for root in roots.authorities() {
+            self.check_is_valid(root).map_err(BeginError::Root)?;
+        }
         let trusted = self.own_bundle().ok_or_else(|| BeginError::Root("there is no trust bundle".to_owned()))?;
         let to: Vec<_> = roots.authorities().iter().map(bundles::fingerprint).collect();
         let from: Vec<_> = trusted.authorities().iter().map(bundles::fingerprint).collect();
@@ -255,6 +260,18 @@ impl Parts {
         let both = trusted.authorities().iter().chain(others).cloned().collect();
         bundles::bounded(self.trust_domain.clone(), both).map_err(BeginError::Root)?;
         Ok(Some(RootChange { to, from, tainted: false }))
+    }
+
+    /// Below one that is not, nothing would be believed.
+    fn check_is_valid(&self, root: &CertificateDer<'static>) -> Result<(), String> {
+        let root = CaCertificate::parse(root.to_vec()).map_err(|error| error.to_string())?;
+        match self.clock.now() {
+            now if now > root.not_after => Err(format!("{} has expired at {}", root.subject, Utc(root.not_after))),
+            now if now < root.not_before => {
+                Err(format!("{} is not valid before {}: is the clock right?", root.subject, Utc(root.not_before)))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Prepared, and believed by whoever trusts our own bundle now.

@@ -13,6 +13,7 @@ use signet_proto::admin::v1::{
 };
 use signet_proto::identity::v1::watch_response::Event;
 use signet_proto::identity::v1::{Applied, Authorities, Resource, WatchRequest, WatchResponse};
+use signet_test_pki::Authority;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
@@ -348,7 +349,16 @@ async fn a_root_gives_way_to_another_once_nobody_needs_it() {
     let next = std::fs::read_to_string(place.path("next/root.pem")).unwrap();
     let to_root = |pem: &str| What::Root(RootRotation { root_pem: pem.to_owned() });
     let first = std::fs::read_to_string(place.path("root/root.pem")).unwrap();
-    for wrong in [first.as_str(), "", "junk"] {
+    let root_of = |from: i64, until: i64| {
+        let at = |seconds| time::OffsetDateTime::now_utc() + time::Duration::seconds(seconds);
+        let root = Authority::root_with("example.org", |params| {
+            (params.not_before, params.not_after) = (at(from), at(until));
+        });
+        signet_test_pki::pem("CERTIFICATE", root.certificate())
+    };
+    // One that expired by the clock that was an hour back when it was made, and one of a clock that is ahead.
+    let (expired, of_tomorrow) = (root_of(-7200, -60), root_of(3600, 7200));
+    for wrong in [first.as_str(), "", "junk", &expired, &of_tomorrow, &format!("{next}{expired}")] {
         assert_eq!(issuer.rotate(to_root(wrong), false).await.unwrap_err().code(), Code::InvalidArgument, "{wrong}");
     }
     // The request that the authority in force was signed by.
