@@ -12,6 +12,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use s3s::auth::SimpleAuth;
 use s3s::service::S3ServiceBuilder;
 use signet_tests::clock::Fast;
+use signet_tests::issuer::signet;
 use signet_tests::openssl::{openssl, openssl_ok};
 use signet_tests::wait::{until, until_some};
 use signet_tests::{Issuer, Workload, secs};
@@ -95,6 +96,35 @@ fn fetch(issuer: &Issuer, path: &str) -> Option<Vec<u8>> {
 fn revoke(issuer: &Issuer, id: &str, reason: &str) {
     let id = format!("spiffe://example.org/{id}");
     issuer.operate(&["revoke", "id", &id, "--reason", reason, "--yes"]);
+}
+
+#[test]
+fn openssl_checks_a_whole_path_by_the_lists_of_root_and_issuer() {
+    let bench = Bench::new("");
+    let _workload = bench.join("w0");
+    let [of_root, both] = ["root.crl", "both.crl"].map(|name| bench.path(name));
+    let passphrase = bench.path("passphrase");
+    let root = [("--dir", &*bench.issuer.root), ("--passphrase-file", &passphrase), ("--out", &of_root)];
+    signet(&["ca", "crl", "--yes"], &root);
+    let verified = |lists: &Path| {
+        let (leaf, above) = (bench.path("w0.pem"), bench.path("w0.above"));
+        let paths = [&bench.issuer.bundle, &above, lists, &leaf].map(|path| path.to_str().unwrap().to_owned());
+        let [root, above, lists, leaf] = &paths;
+        let words = ["verify", "-x509_strict", "-crl_check_all", "-CAfile", root, "-untrusted", above];
+        openssl(&[&words[..], &["-CRLfile", lists, leaf]].concat())
+    };
+    let with_roots = |list: &Path| {
+        fs::write(&both, fs::read_to_string(list).unwrap() + &fs::read_to_string(&of_root).unwrap()).unwrap();
+        verified(&both)
+    };
+    let (good, told) = with_roots(&bench.list("w0", 0));
+    assert!(good, "{told}");
+    // It does look for both.
+    let (good, told) = verified(&bench.list("w0", 0));
+    assert!(!good && told.contains("unable to get certificate CRL"), "{told}");
+    revoke(&bench.issuer, "w0", "key-compromise");
+    let (good, told) = with_roots(&bench.list("w0", 1));
+    assert!(!good && told.contains("certificate revoked"), "{told}");
 }
 
 #[test]
