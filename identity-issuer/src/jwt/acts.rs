@@ -4,11 +4,13 @@
 //! connected, that is a moment later.
 
 use std::collections::BTreeSet;
+use std::sync::mpsc::{self, SendError};
+use std::time::Duration;
 
 use time::OffsetDateTime;
 
 use super::journal::{Act, MOST_REVOKED, Revoked};
-use super::keys::{JwtKeys, JwtKeysError, State};
+use super::keys::{Held, JwtKeys, JwtKeysError, State};
 use super::plan::Known;
 use crate::authority::custody::Algorithm;
 use crate::authority::{KeyName, Stage};
@@ -39,6 +41,14 @@ pub(crate) enum Insistence {
     Force,
 }
 
+/// What is done to it, and by whom.
+struct Revoking<'a> {
+    reason: &'a str,
+    act: Act,
+    insistence: Insistence,
+    published: &'a BTreeSet<KeyName>,
+}
+
 /// Why a key stays as it is.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ActError {
@@ -60,6 +70,8 @@ pub(crate) enum ActError {
 
 /// A journal has room for some more, so that keys follow each other all the same.
 const MOST_HELD: usize = 12;
+/// For a key to be made, before one is revoked without another in its place.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 impl JwtKeys {
     /// This issuer's, in the order in which they were made; then those that are revoked, others' too.
@@ -74,9 +86,11 @@ impl JwtKeys {
             act: held.tainted.clone(),
             reason: None,
         });
+        let rests =
+            |kid: &KeyName| state.ending.iter().find(|ending| ending.kid == *kid).map(|ending| ending.algorithm);
         let revoked = state.revoked.iter().map(|revoked| Listed {
             kid: revoked.kid.clone(),
-            algorithm: revoked.rests,
+            algorithm: rests(&revoked.kid),
             stage: Stage::Revoked,
             since: of_microseconds(revoked.act.at),
             not_after: None,
@@ -114,6 +128,14 @@ impl JwtKeys {
 
     /// It signs no more; what it has signed stays good.
     pub(crate) fn taint(&self, kid: &KeyName, act: Act) -> Result<(), ActError> {
+        let mut spare = self.spare_for(kid)?;
+        let tainted = self.taint_with(kid, act, &mut spare);
+        spare.into_iter().for_each(|spare| self.discard(&spare));
+        tainted
+    }
+
+    /// `spare` is left where it is not needed.
+    fn taint_with(&self, kid: &KeyName, act: Act, spare: &mut Option<Held>) -> Result<(), ActError> {
         let _working = self.work();
         let mut next = self.next();
         let (index, stage) = next.find(kid)?;
@@ -123,14 +145,56 @@ impl JwtKeys {
         if next.keys.len() >= MOST_HELD {
             return Err(ActError::TooMany);
         }
-        if stage == Stage::Active {
-            self.hand_over(&mut next)?;
-        }
         let now = self.now();
+        if stage == Stage::Active && !next.hand_over(spare, now) {
+            return Err(ActError::UnderWay);
+        }
         next.keys[index].times.retired_at.get_or_insert(now);
+        next.keys[index].tainted = Some(act.clone());
+        self.put_with(next, spare)?;
         tracing::info!(kid = kid.as_str(), actor = act.actor, comment = act.comment, "JWT key tainted");
-        next.keys[index].tainted = Some(act);
-        Ok(self.put(next)?)
+        Ok(())
+    }
+
+    /// One to sign in the place of this one, where it does sign and none is prepared.
+    fn spare_for(&self, kid: &KeyName) -> Result<Option<Held>, ActError> {
+        let state = self.state();
+        let (_, stage) = state.find(kid)?;
+        match stage == Stage::Active && state.prepared().is_none() && state.keys.len() < MOST_HELD {
+            true => Ok(Some(self.make()?)),
+            false => Ok(None),
+        }
+    }
+
+    /// The same, where that does not take long: a key that is to be revoked does not wait for another one.
+    fn spare_in_time(&self, kid: &KeyName) -> Option<Held> {
+        // Nothing rests in between: what is sent is received, or its sender knows.
+        let (give, given) = mpsc::sync_channel(0);
+        let (keys, kid) = (self.clone(), kid.clone());
+        in_the_background(move || match keys.spare_for(&kid) {
+            Ok(None) => {}
+            Ok(Some(spare)) => {
+                if let Err(SendError(late)) = give.send(spare) {
+                    keys.discard(&late);
+                }
+            }
+            Err(error) => {
+                let cause = signet_process::start::Report::of(&error).cause;
+                tracing::warn!(cause, "no JWT key can be made for the one that is to be revoked");
+            }
+        });
+        given.recv_timeout(PATIENCE).ok()
+    }
+
+    /// [`put`](Self::put), with the spare key where it is used.
+    fn put_with(&self, next: State, spare: &mut Option<Held>) -> Result<(), JwtKeysError> {
+        let names = |spare: &Held| next.keys.iter().any(|held| held.key.kid() == spare.key.kid());
+        let is_used = spare.as_ref().is_some_and(names);
+        self.put(next)?;
+        if is_used {
+            *spare = None;
+        }
+        Ok(())
     }
 
     /// Nothing that it has signed is good, from now on. `published`: the keys that are trusted, other issuers' too.
@@ -142,33 +206,55 @@ impl JwtKeys {
         insistence: Insistence,
         published: &BTreeSet<KeyName>,
     ) -> Result<(), ActError> {
+        self.check_revoke(kid, insistence, published)?;
+        let mut spare = self.spare_in_time(kid);
+        let recorded = self.record(kid, Revoking { reason, act, insistence, published }, &mut spare);
+        spare.into_iter().for_each(|spare| self.discard(&spare));
+        recorded?;
+        // Where there was no spare, no key signs until this is done.
+        self.advance_in_time();
+        Ok(())
+    }
+
+    /// Takes the steps that are due. What takes longer, or fails, is done later: it is tried again.
+    fn advance_in_time(&self) {
+        let (tell, told) = mpsc::sync_channel(1);
+        let keys = self.clone();
+        // Nobody may listen any more.
+        in_the_background(move || drop(tell.send(keys.advance(Known::No))));
+        let cause = match told.recv_timeout(PATIENCE) {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => signet_process::start::Report::of(&error).cause,
+            Err(_) => "what keeps the keys does not answer".to_owned(),
+        };
+        tracing::warn!(cause, "a JWT key is revoked; it is not destroyed yet, or there is no other one yet");
+    }
+
+    /// `spare` is left where it is not needed.
+    fn record(&self, kid: &KeyName, how: Revoking<'_>, spare: &mut Option<Held>) -> Result<(), ActError> {
+        let Revoking { reason, act, insistence, published } = how;
         let _working = self.work();
         let mut next = self.next();
         if next.revoked.len() >= MOST_REVOKED {
             return Err(ActError::TooMany);
         }
-        let rests = match next.find(kid) {
+        match next.find(kid) {
             Ok((_, Stage::Active)) if insistence == Insistence::Careful => {
                 return Err(ActError::Signs { kid: kid.clone() });
             }
             Ok((index, stage)) => {
                 if stage == Stage::Active {
-                    self.hand_over(&mut next)?;
+                    next.hand_over(spare, self.now());
                 }
-                Some(next.keys.remove(index).key.key.algorithm())
+                next.end(index);
             }
             // Another issuer's: it takes note of that by what this one tells.
-            Err(ActError::Unknown { .. }) if published.contains(kid) => None,
+            Err(ActError::Unknown { .. }) if published.contains(kid) => {}
             Err(error) => return Err(error),
-        };
-        tracing::info!(kid = kid.as_str(), reason, actor = act.actor, comment = act.comment, "JWT key revoked");
-        next.revoked.push(Revoked { kid: kid.clone(), reason: reason.to_owned(), act, rests });
-        self.put(next)?;
-        // Where that does not work, it is tried again.
-        if let Err(error) = self.destroy_revoked() {
-            let cause = signet_process::start::Report::of(&error).cause;
-            tracing::warn!(cause, "a revoked JWT key is not destroyed yet");
         }
+        next.revoked.push(Revoked { kid: kid.clone(), reason: reason.to_owned(), act: act.clone() });
+        self.put_with(next, spare)?;
+        tracing::info!(kid = kid.as_str(), reason, actor = act.actor, comment = act.comment, "JWT key revoked");
         Ok(())
     }
 
@@ -201,23 +287,28 @@ impl JwtKeys {
         }
         Ok(())
     }
+}
 
-    /// Has the next key sign in the place of the one that does.
-    fn hand_over(&self, next: &mut State) -> Result<(), JwtKeysError> {
-        let now = self.now();
-        let successor = match next.prepared() {
-            Some(index) => index,
-            None => {
-                next.keys.push(self.make(now)?);
-                next.keys.len() - 1
-            }
-        };
-        next.activate(successor, now);
-        Ok(())
+/// Beside whoever has a key revoked: the custody may not answer for long. A thread that cannot be had is as a custody that is away.
+fn in_the_background(work: impl FnOnce() + Send + 'static) {
+    if let Err(error) = std::thread::Builder::new().spawn(work) {
+        tracing::error!(%error, "no thread for work on JWT keys");
     }
 }
 
 impl State {
+    /// Has the next key sign, the spare one where none is prepared. False where there is neither.
+    fn hand_over(&mut self, spare: &Option<Held>, now: OffsetDateTime) -> bool {
+        let successor = self.prepared().or_else(|| {
+            self.keys.push(spare.clone()?);
+            Some(self.keys.len() - 1)
+        });
+        if let Some(index) = successor {
+            self.activate(index, now);
+        }
+        successor.is_some()
+    }
+
     fn find(&self, kid: &KeyName) -> Result<(usize, Stage), ActError> {
         if self.revoked.iter().any(|revoked| revoked.kid == *kid) {
             return Err(ActError::Already { kid: kid.clone(), stage: Stage::Revoked });
@@ -232,189 +323,4 @@ impl State {
 const UNKNOWN_REASON: &str = "unspecified";
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::panic)]
-    use std::sync::Arc;
-    use std::time::Duration;
-
-    use signet_identity::{Clock as _, ManualClock};
-
-    use super::super::keys::Place;
-    use super::super::plan::Schedule;
-    use super::*;
-    use crate::authority::CustodyError;
-    use crate::authority::custody::Memory;
-    use crate::metrics::Metrics;
-
-    const HOUR: Duration = Duration::from_secs(3600);
-
-    struct Issuer {
-        place: Place,
-        clock: ManualClock,
-        _folder: tempfile::TempDir,
-    }
-
-    impl Issuer {
-        fn new() -> Self {
-            let folder = tempfile::tempdir().unwrap();
-            let place = Place {
-                custody: Arc::new(Memory::default()),
-                journal: folder.path().join("jwt-keys.json"),
-                algorithm: Algorithm::Es256,
-                schedule: Schedule { key_life: 24 * HOUR, publish_ahead: HOUR, longest_token: HOUR / 4 },
-            };
-            let clock = ManualClock::new(OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap());
-            Self { place, clock, _folder: folder }
-        }
-
-        fn pass(&self, time: Duration) {
-            self.clock.advance(time.try_into().unwrap());
-        }
-
-        /// As after each restart.
-        fn keys(&self) -> JwtKeys {
-            let profiles = crate::profile::Profiles::new((HOUR, Duration::ZERO), []);
-            let metrics = Metrics::register(&prometheus::Registry::new(), &profiles).unwrap();
-            JwtKeys::open(self.place.clone(), metrics, self.clock.shared()).unwrap()
-        }
-
-        fn rests(&self, kid: &KeyName) -> bool {
-            match self.place.custody.open_for_tokens(kid, Algorithm::Es256) {
-                Ok(_) => true,
-                Err(CustodyError::Gone { .. }) => false,
-                Err(error) => panic!("{error}"),
-            }
-        }
-    }
-
-    fn act() -> Act {
-        Act { at: 1_800_000_000_000_000, actor: "uid:0".to_owned(), comment: "ticket 1".to_owned() }
-    }
-
-    fn signer(keys: &JwtKeys) -> KeyName {
-        keys.signer(keys.now()).unwrap().key.key.name().clone()
-    }
-
-    fn stages(keys: &JwtKeys) -> Vec<(KeyName, Stage)> {
-        keys.list().into_iter().map(|listed| (listed.kid, listed.stage)).collect()
-    }
-
-    fn is_published(keys: &JwtKeys, kid: &KeyName) -> bool {
-        keys.published().borrow().public.named().any(|(known, _)| known == *kid)
-    }
-
-    fn revoke(keys: &JwtKeys, kid: &KeyName, insistence: Insistence) -> Result<(), ActError> {
-        keys.revoke(kid, "key-compromise", act(), insistence, &BTreeSet::new())
-    }
-
-    #[test]
-    fn a_tainted_key_signs_no_more_and_is_known_until_its_last_token_has_expired() {
-        let issuer = Issuer::new();
-        let keys = issuer.keys();
-        let first = signer(&keys);
-        keys.taint(&first, act()).unwrap();
-        let second = signer(&keys);
-        assert_eq!(stages(&keys), [(first.clone(), Stage::Tainted), (second.clone(), Stage::Active)]);
-        assert!(is_published(&keys, &first) && is_published(&keys, &second));
-        let stage = Stage::Tainted;
-        assert!(matches!(keys.taint(&first, act()), Err(ActError::Already { stage: found, .. }) if found == stage));
-
-        let keys = issuer.keys();
-        assert_eq!(stages(&keys), [(first.clone(), Stage::Tainted), (second.clone(), Stage::Active)]);
-        assert_eq!(keys.list()[0].act, Some(act()));
-        issuer.pass(HOUR / 4);
-        keys.advance(Known::Yes).unwrap();
-        assert!(is_published(&keys, &first) && issuer.rests(&first));
-        issuer.pass(HOUR / 4);
-        keys.advance(Known::Yes).unwrap();
-        assert!(!is_published(&keys, &first) && !issuer.rests(&first));
-        assert_eq!(stages(&keys), [(second, Stage::Active)]);
-    }
-
-    #[test]
-    fn the_key_that_signs_is_revoked_by_force_alone_and_another_one_signs_at_once() {
-        let issuer = Issuer::new();
-        let keys = issuer.keys();
-        let first = signer(&keys);
-        assert!(matches!(revoke(&keys, &first, Insistence::Careful), Err(ActError::Signs { .. })));
-        assert!(is_published(&keys, &first) && signer(&keys) == first);
-        revoke(&keys, &first, Insistence::Force).unwrap();
-        let second = signer(&keys);
-        for keys in [keys, issuer.keys()] {
-            assert_eq!(stages(&keys), [(second.clone(), Stage::Active), (first.clone(), Stage::Revoked)]);
-            assert!(!is_published(&keys, &first) && !issuer.rests(&first));
-            assert!(keys.published().borrow().revoked.contains(&first));
-            let again = revoke(&keys, &first, Insistence::Force);
-            assert!(matches!(again, Err(ActError::Already { stage: Stage::Revoked, .. })));
-        }
-        // It is named for longer than any key lives, and no longer.
-        for _ in 0..401 {
-            issuer.pass(24 * HOUR);
-            issuer.keys();
-        }
-        assert!(issuer.keys().published().borrow().revoked.is_empty());
-    }
-
-    #[test]
-    fn a_key_that_was_to_follow_or_has_retired_is_revoked_without_force() {
-        let issuer = Issuer::new();
-        let keys = issuer.keys();
-        let first = signer(&keys);
-        keys.rotate(act()).unwrap();
-        assert!(matches!(keys.rotate(act()), Err(ActError::UnderWay)));
-        let prepared = stages(&keys)[1].0.clone();
-        assert_eq!(keys.rotation().unwrap().1, issuer.clock.now() + HOUR);
-        revoke(&keys, &prepared, Insistence::Careful).unwrap();
-        assert_eq!(signer(&keys), first);
-        // What somebody wanted is done all the same, also after a restart.
-        let keys = issuer.keys();
-        issuer.pass(HOUR);
-        keys.advance(Known::No).unwrap();
-        assert_eq!(signer(&keys), first);
-        keys.advance(Known::Yes).unwrap();
-        let second = signer(&keys);
-        assert!(second != first && second != prepared);
-        assert!(keys.rotation().is_none());
-        revoke(&keys, &first, Insistence::Careful).unwrap();
-        assert_eq!(signer(&keys), second);
-    }
-
-    #[test]
-    fn what_another_issuer_has_revoked_signs_no_more_and_ones_word_is_for_keys_of_others_too() {
-        let issuer = Issuer::new();
-        let keys = issuer.keys();
-        let (first, foreign) = (signer(&keys), KeyName::of(b"another issuer's"));
-        assert!(matches!(revoke(&keys, &foreign, Insistence::Force), Err(ActError::Unknown { .. })));
-        let published = BTreeSet::from([foreign.clone()]);
-        keys.revoke(&foreign, "superseded", act(), Insistence::Careful, &published).unwrap();
-        assert!(keys.published().borrow().revoked.contains(&foreign));
-        keys.heed(&published).unwrap();
-        assert_eq!(signer(&keys), first);
-        keys.heed(&BTreeSet::from([first.clone()])).unwrap();
-        keys.heed(&BTreeSet::from([first.clone()])).unwrap();
-        assert_ne!(signer(&keys), first);
-        assert!(!is_published(&keys, &first) && !issuer.rests(&first));
-    }
-
-    #[test]
-    fn what_operators_do_again_and_again_leaves_a_journal_that_can_be_read() {
-        let mut issuer = Issuer::new();
-        issuer.place.schedule.publish_ahead = Duration::ZERO;
-        let keys = issuer.keys();
-        let mut refused = [false; 2];
-        for _ in 0..20 {
-            refused[0] |= matches!(keys.rotate(act()), Err(ActError::TooMany));
-            keys.advance(Known::Yes).unwrap();
-            refused[1] |= matches!(keys.taint(&signer(&keys), act()), Err(ActError::TooMany));
-            issuer.keys();
-        }
-        assert_eq!(refused, [true; 2]);
-        let all =
-            |from: u32| (from..from + 130).map(|number| KeyName::of(&number.to_be_bytes())).collect::<BTreeSet<_>>();
-        for kid in all(0) {
-            let revoked = keys.revoke(&kid, "superseded", act(), Insistence::Careful, &all(0));
-            assert!(matches!(revoked, Ok(()) | Err(ActError::TooMany)));
-        }
-        assert_eq!(stages(&issuer.keys()).len(), MOST_HELD + MOST_REVOKED);
-    }
-}
+mod tests;

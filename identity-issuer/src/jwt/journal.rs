@@ -22,6 +22,9 @@ pub(super) struct Journal {
     /// Of this issuer, and of others on its database.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) revoked: Vec<Revoked>,
+    /// Those that are to be destroyed, and sign nothing any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) ending: Vec<Ending>,
     /// Who wants another key to sign, which is not published for long enough yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) rotation: Option<Act>,
@@ -45,9 +48,14 @@ pub(super) struct Revoked {
     /// A CRLReason by its name (RFC 5280 §5.3.1).
     pub(super) reason: String,
     pub(super) act: Act,
-    /// Of a key of this issuer, until it is destroyed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) rests: Option<Algorithm>,
+}
+
+/// A key that rests in the custody for nothing.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Ending {
+    pub(super) kid: KeyName,
+    pub(super) algorithm: Algorithm,
 }
 
 /// Times are Unix seconds.
@@ -71,10 +79,12 @@ const VERSION: u32 = 1;
 const MAX_KEYS: usize = 16;
 /// Neither of keys that are revoked, nor does an issuer tell the others of more.
 pub(crate) const MOST_REVOKED: usize = 128;
+/// One that cannot be destroyed for years makes place for others.
+pub(super) const MOST_ENDING: usize = 64;
 
 impl Journal {
-    pub(super) fn of(keys: Vec<Entry>, revoked: Vec<Revoked>, rotation: Option<Act>) -> Self {
-        Self { version: VERSION, keys, revoked, rotation }
+    pub(super) fn of(keys: Vec<Entry>, revoked: Vec<Revoked>, ending: Vec<Ending>, rotation: Option<Act>) -> Self {
+        Self { version: VERSION, keys, revoked, ending, rotation }
     }
 
     /// Empty where there is no file yet.
@@ -82,7 +92,9 @@ impl Journal {
         let wrong = |what: String| JwtKeysError::Journal { path: path.to_owned(), what };
         let text = match pem_files::read(path) {
             Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::of(Vec::new(), Vec::new(), None)),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Ok(Self::of(Vec::new(), Vec::new(), Vec::new(), None));
+            }
             Err(error) => return Err(wrong(error.to_string())),
         };
         let journal: Self = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
@@ -96,7 +108,7 @@ impl Journal {
     }
 
     fn is_bounded(&self) -> bool {
-        self.keys.len() <= MAX_KEYS && self.revoked.len() <= MOST_REVOKED
+        self.keys.len() <= MAX_KEYS && self.revoked.len() <= MOST_REVOKED && self.ending.len() <= MOST_ENDING
     }
 
     /// Durable when this returns.

@@ -1,7 +1,7 @@
 //! The keys that an issuer signs tokens with: in its custody, and what is remembered of them in a journal.
 //!
 //! A key rests in the custody before the journal names it, and is destroyed before it is named no more: so a process that is killed at any
-//! moment goes on where it was.
+//! moment goes on where it was. The custody may take its time, or be away: nobody waits for it who has a key revoked.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use signet_identity::{SharedClock, TrustDomain};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-use super::journal::{Act, Entry, Journal, Revoked};
+use super::journal::{Act, Ending, Entry, Journal, MOST_ENDING, Revoked};
 use super::key::TokenKey;
 use super::plan::{Due, Known, Schedule, Step, Times};
 use super::readers::Readers;
@@ -63,6 +63,8 @@ pub(crate) struct OwnKeys {
 pub(super) struct State {
     pub(super) keys: Vec<Held>,
     pub(super) revoked: Vec<Revoked>,
+    /// To be destroyed.
+    pub(super) ending: Vec<Ending>,
     /// Who wants another key to sign.
     pub(super) rotation: Option<Act>,
 }
@@ -100,6 +102,8 @@ pub enum JwtKeysError {
 
 /// Between two looks at the time.
 const LOOK: Duration = Duration::from_secs(1);
+/// After a step that failed: the custody is not asked for a key each second.
+const RETRY: Duration = Duration::from_secs(5);
 /// A key that is revoked is named for longer than any key lives.
 const NAMED: time::Duration = time::Duration::days(400);
 
@@ -146,11 +150,16 @@ impl JwtKeys {
     /// Takes the steps that are due, until cancelled.
     pub(crate) async fn follow(self, readers: Readers) {
         let mut complaint = Complaint::default();
+        let mut pause = LOOK;
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(pause).await;
             match self.look(&readers).await {
-                Ok(()) => complaint.clear(),
+                Ok(()) => {
+                    pause = LOOK;
+                    complaint.clear();
+                }
                 Err(error) => {
+                    pause = RETRY;
                     if let Some(cause) = complaint.of(&error) {
                         tracing::error!(cause, "JWT keys do not follow each other; those that there are stay");
                     }
@@ -180,53 +189,83 @@ impl JwtKeys {
         self.0.place.schedule.next_step(&times, due, known, self.now())
     }
 
-    /// Takes all steps that are due.
+    /// Takes all steps that are due; then destroys what has come to its end, whatever became of them.
     pub(super) fn advance(&self, known: Known) -> Result<(), JwtKeysError> {
-        let _working = self.work();
+        let stepped = self.take_steps(known);
+        let cleared = self.clear();
+        stepped.and(cleared)
+    }
+
+    fn take_steps(&self, known: Known) -> Result<(), JwtKeysError> {
         loop {
-            let now = self.now();
-            let mut next = self.next();
-            match self.next_step(known) {
-                Step::Nothing => break,
-                Step::Make => {
-                    let made = self.make(now)?;
-                    tracing::info!(kid = made.key.kid(), "JWT key prepared");
-                    next.keys.push(made);
-                }
-                Step::Activate(index) => next.activate(index, now),
-                Step::Remove(index) => {
-                    let gone = next.keys.remove(index);
-                    let key = &gone.key.key;
-                    self.0.place.custody.destroy(key.name(), Purpose::Tokens(key.algorithm()))?;
-                    tracing::info!(kid = gone.key.kid(), "JWT key destroyed");
-                }
-            }
-            self.put(next)?;
+            let mut made = match self.next_step(known) {
+                Step::Nothing => return Ok(()),
+                Step::Make => Some(self.make()?),
+                Step::Activate(_) | Step::Remove(_) => None,
+            };
+            let taken = self.take_step(known, &mut made);
+            // Somebody was quicker, or it cannot be written down.
+            made.into_iter().for_each(|spare| self.discard(&spare));
+            taken?;
         }
-        self.destroy_revoked()
     }
 
-    /// Whether there is a key that is revoked and not destroyed yet, or need not be named any more.
+    /// The step that is due when it is its turn. `made` is left where it is not needed.
+    fn take_step(&self, known: Known, made: &mut Option<Held>) -> Result<(), JwtKeysError> {
+        let _working = self.work();
+        let mut next = self.next();
+        match self.next_step(known) {
+            Step::Nothing => return Ok(()),
+            Step::Make => match &*made {
+                Some(made) => next.keys.push(made.clone()),
+                None => return Ok(()),
+            },
+            Step::Activate(index) => next.activate(index, self.now()),
+            Step::Remove(index) => next.end(index),
+        }
+        let is_made = next.keys.len() > self.state().keys.len();
+        self.put(next)?;
+        if is_made && let Some(made) = made.take() {
+            tracing::info!(kid = made.key.kid(), "JWT key prepared");
+        }
+        Ok(())
+    }
+
+    /// Whether there is a key that is to be destroyed, or one that need not be named any more.
     fn has_leftovers(&self) -> bool {
-        let now = self.now();
-        self.state().revoked.iter().any(|revoked| revoked.rests.is_some() || revoked.is_forgotten(now))
+        let (state, now) = (self.state(), self.now());
+        !state.ending.is_empty() || state.revoked.iter().any(|revoked| revoked.is_forgotten(now))
     }
 
-    pub(super) fn destroy_revoked(&self) -> Result<(), JwtKeysError> {
+    /// Each by itself: one that cannot be destroyed holds up no other.
+    fn clear(&self) -> Result<(), JwtKeysError> {
         if !self.has_leftovers() {
             return Ok(());
         }
-        let mut next = self.next();
-        for revoked in &mut next.revoked {
-            if let Some(algorithm) = revoked.rests {
-                self.0.place.custody.destroy(&revoked.kid, Purpose::Tokens(algorithm))?;
-                tracing::info!(kid = revoked.kid.as_str(), "revoked JWT key destroyed");
-                revoked.rests = None;
+        let (mut destroyed, mut failed) = (Vec::new(), Ok(()));
+        for Ending { kid, algorithm } in &self.state().ending {
+            match self.0.place.custody.destroy(kid, Purpose::Tokens(*algorithm)) {
+                Ok(()) => {
+                    tracing::info!(kid = kid.as_str(), "JWT key destroyed");
+                    destroyed.push(kid.clone());
+                }
+                Err(error) => failed = Err(error.into()),
             }
         }
-        let now = self.now();
+        let _working = self.work();
+        let (mut next, now) = (self.next(), self.now());
+        next.ending.retain(|ending| !destroyed.contains(&ending.kid));
         next.revoked.retain(|revoked| !revoked.is_forgotten(now));
-        self.put(next)
+        self.put(next).and(failed)
+    }
+
+    /// One that was made and is not needed: nobody knows of it.
+    pub(super) fn discard(&self, spare: &Held) {
+        let key = &spare.key.key;
+        if let Err(error) = self.0.place.custody.destroy(key.name(), Purpose::Tokens(key.algorithm())) {
+            let cause = signet_process::start::Report::of(&error).cause;
+            tracing::error!(kid = spare.key.kid(), cause, "a JWT key that is not needed is not destroyed");
+        }
     }
 
     pub(super) fn state(&self) -> Arc<State> {
@@ -257,8 +296,9 @@ impl JwtKeys {
         self.0.working.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn make(&self, now: OffsetDateTime) -> Result<Held, JwtKeysError> {
-        self.0.place.make(now)
+    /// Blocks for as long as the custody takes: not to be called by whoever holds [`work`](Self::work).
+    pub(super) fn make(&self) -> Result<Held, JwtKeysError> {
+        self.0.place.make(self.now())
     }
 
     pub(super) fn schedule(&self) -> &Schedule {
@@ -300,7 +340,7 @@ impl Held {
 
 impl Revoked {
     fn is_forgotten(&self, now: OffsetDateTime) -> bool {
-        self.rests.is_none() && of_microseconds(self.act.at).is_none_or(|at| at + NAMED < now)
+        of_microseconds(self.act.at).is_none_or(|at| at + NAMED < now)
     }
 }
 
@@ -320,6 +360,16 @@ impl State {
             tracing::info!(kid = held.key.kid(), not_after = %Utc(held.times.not_after), "JWT key active");
         }
         self.rotation = None;
+    }
+
+    /// It is of no use any more, and known to nobody.
+    pub(super) fn end(&mut self, index: usize) {
+        let Held { key, .. } = self.keys.remove(index);
+        self.ending.push(Ending { kid: key.key.name().clone(), algorithm: key.key.algorithm() });
+        if self.ending.len() > MOST_ENDING {
+            let forgotten = self.ending.remove(0);
+            tracing::error!(kid = forgotten.kid.as_str(), "a JWT key that cannot be destroyed is left where it is");
+        }
     }
 
     fn published(&self) -> OwnKeys {
@@ -349,7 +399,7 @@ impl Place {
             };
             keys.push(Held { key: TokenKey::of(key).ok_or(JwtKeysError::NoJwk)?, times, tainted: entry.tainted });
         }
-        Ok(State { keys, revoked: journal.revoked, rotation: journal.rotation })
+        Ok(State { keys, revoked: journal.revoked, ending: journal.ending, rotation: journal.rotation })
     }
 
     fn make(&self, now: OffsetDateTime) -> Result<Held, JwtKeysError> {
@@ -366,7 +416,7 @@ impl Place {
             Entry::of(key.key.name(), key.key.algorithm(), times, tainted.clone())
         };
         let keys = state.keys.iter().map(entry).collect();
-        Journal::of(keys, state.revoked.clone(), state.rotation.clone()).write(&self.journal)
+        Journal::of(keys, state.revoked.clone(), state.ending.clone(), state.rotation.clone()).write(&self.journal)
     }
 }
 

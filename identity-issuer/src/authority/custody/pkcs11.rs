@@ -67,7 +67,14 @@ impl Device {
 
     fn make_key(&self, purpose: Purpose) -> Result<DeviceKey, CustodyError> {
         let public = self.token.attempt_writing(|session| objects::make(session, purpose))?;
-        self.key(purpose, public)
+        let name = public.name();
+        self.key(purpose, public).inspect_err(|_| {
+            // One that does not sign is known to nobody, and would fill the token.
+            if let Err(error) = self.destroy(&name, purpose) {
+                let cause = signet_process::start::Report::of(&error).cause;
+                tracing::error!(key = name.as_str(), cause, "a key that does not sign is not destroyed");
+            }
+        })
     }
 
     fn open_key(&self, purpose: Purpose, name: &KeyName) -> Result<DeviceKey, CustodyError> {
