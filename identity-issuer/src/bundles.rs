@@ -12,7 +12,7 @@ mod roots;
 mod shared;
 mod statement;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,8 +20,7 @@ use rustls_pki_types::CertificateDer;
 use signet_identity::{BundleSet, TrustBundle, TrustDomain};
 use tokio::sync::watch;
 
-use crate::authority::KeyName;
-use crate::jwt::{JwtBundles, JwtTrust};
+use crate::jwt::{JwtBundles, JwtTrust, RevokedKeys};
 
 pub(crate) use follow::Follower;
 pub(crate) use roots::{Roots, fingerprint};
@@ -47,7 +46,7 @@ struct Inner {
     own_jwt: watch::Sender<JwtTrust>,
     jwt_in_force: watch::Sender<JwtBundles>,
     /// Those of them that any issuer has revoked.
-    jwt_revoked: watch::Sender<BTreeSet<KeyName>>,
+    jwt_revoked: watch::Sender<RevokedKeys>,
 }
 
 #[derive(Debug)]
@@ -95,7 +94,7 @@ impl Bundles {
     }
 
     /// Those that are revoked, by whichever issuer.
-    pub(crate) fn jwt_revoked(&self) -> watch::Receiver<BTreeSet<KeyName>> {
+    pub(crate) fn jwt_revoked(&self) -> watch::Receiver<RevokedKeys> {
         self.0.jwt_revoked.subscribe()
     }
 
@@ -124,7 +123,11 @@ impl Bundles {
             let known = union.entry(trust_domain.clone()).or_default();
             *known = known.united(keys);
         }
-        revoked.extend(sources.other_jwt.iter().flat_map(|other| other.revoked.iter().cloned()));
+        for (kid, at) in sources.other_jwt.iter().flat_map(|other| &other.revoked) {
+            // Named for as long as any of them does.
+            let since = revoked.entry(kid.clone()).or_insert(*at);
+            *since = (*since).max(*at);
+        }
         // One issuer's word is enough, whoever else publishes the key.
         union.values_mut().for_each(|keys| *keys = keys.without(&revoked));
         union.retain(|_, keys| !keys.is_empty());
@@ -250,7 +253,10 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use signet_test_pki::Authority;
 
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::authority::KeyName;
 
     pub(super) fn domain(name: &str) -> TrustDomain {
         name.parse().unwrap()
@@ -295,7 +301,7 @@ mod tests {
         let keys = crate::jwt::JwtAuthorities::read([key(&one), key(&two)]).unwrap();
         let trust = |revoked: &[&KeyName]| JwtTrust {
             keys: JwtBundles::from([(domain("example.org"), keys.clone())]),
-            revoked: revoked.iter().map(|kid| (*kid).clone()).collect(),
+            revoked: revoked.iter().map(|kid| ((*kid).clone(), 1)).collect(),
         };
         let bundles = Bundles::new(BundleSet::default());
         let in_force = || {
@@ -306,7 +312,7 @@ mod tests {
         assert_eq!(in_force(), BTreeSet::from([one.clone(), two.clone()]));
         bundles.set_other_jwt(vec![trust(&[&one]), trust(&[])]);
         assert_eq!(in_force(), BTreeSet::from([two.clone()]));
-        assert_eq!(*bundles.jwt_revoked().borrow(), BTreeSet::from([one.clone()]));
+        assert_eq!(*bundles.jwt_revoked().borrow(), RevokedKeys::from([(one.clone(), 1)]));
         bundles.change_own_jwt(|own| *own = trust(&[&two]));
         assert_eq!(in_force(), BTreeSet::new());
     }

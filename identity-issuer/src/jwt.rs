@@ -20,8 +20,8 @@ mod tokens;
 mod verify;
 
 pub(crate) use acts::{ActError, Insistence, Listed};
-pub(crate) use journal::{Act, MOST_REVOKED};
-pub(crate) use jwk::{JwksError, JwtAuthorities, JwtBundles, JwtTrust, key_parameters};
+pub(crate) use journal::{Act, MOST_NAMED};
+pub(crate) use jwk::{JwksError, JwtAuthorities, JwtBundles, JwtTrust, RevokedKeys, key_parameters};
 pub use keys::JwtKeysError;
 pub(crate) use keys::{JwtKeys, Place};
 pub(crate) use plan::Schedule;

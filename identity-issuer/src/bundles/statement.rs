@@ -4,7 +4,7 @@
 //! A statement is believed by those who trust the authority that signed it, by their own files. So issuers under one root have all of
 //! their clients trust another root as soon as one of them is told of it, and a stranger's root comes in by nobody.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use super::read;
 use crate::authority::custody;
 use crate::authority::{Authority, IntermediateError, KeyName, MOST_AUTHORITIES, check_peer, read_chain};
-use crate::jwt::{JwksError, JwtAuthorities, JwtTrust, MOST_REVOKED};
+use crate::jwt::{JwksError, JwtAuthorities, JwtTrust, MOST_NAMED, RevokedKeys};
 use crate::revocation::{Revocations, Signers};
 use crate::store::{SignedBundles, StoreError};
 use crate::utc::{microseconds, of_microseconds};
@@ -65,9 +65,8 @@ struct Written {
     /// JSON Web Key Sets, by trust domain.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     jwt: BTreeMap<String, serde_json::Value>,
-    /// By their names.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    revoked_jwt: BTreeSet<KeyName>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    revoked_jwt: RevokedKeys,
 }
 
 /// What is signed in the end: the form of RFC 8446 §4.4.3, so that no signature of a certificate passes for it, nor the other way.
@@ -120,7 +119,7 @@ impl Statement {
             read(trust_domain, pem.as_bytes())
                 .map_err(|what| StatementError::Bundle { trust_domain: name.chars().take(64).collect(), what })
         };
-        if written.authorities.len() > MOST_AUTHORITIES || written.revoked_jwt.len() > MOST_REVOKED {
+        if written.authorities.len() > MOST_AUTHORITIES || written.revoked_jwt.len() > MOST_NAMED {
             return Err(StatementError::Malformed);
         }
         let authorities = written.authorities.iter().map(|pem| read_chain(pem.as_bytes()));
@@ -188,7 +187,7 @@ mod tests {
         let authority = root.authority(now());
         let name = authority.name().to_string();
         let said = BundleSet::from_iter([root.bundle(), bundle("partner.example", 2)]);
-        let jwt = JwtTrust { revoked: [KeyName::of(b"a")].into(), ..JwtTrust::default() };
+        let jwt = JwtTrust { revoked: [(KeyName::of(b"a"), 7)].into(), ..JwtTrust::default() };
         let signed = sign(&authority, &said, &jwt, vec![authority.chain_pem()], now()).unwrap();
         let believed = Statement::verify(&signed, &root.bundle(), now()).unwrap();
         assert_eq!(believed.jwt, jwt);

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
+use super::RevokedKeys;
 use super::journal::{Act, MOST_REVOKED, Revoked};
 use super::keys::{Held, JwtKeys, JwtKeysError, State};
 use super::plan::Known;
@@ -45,6 +46,8 @@ pub(crate) enum Insistence {
 struct Revoking<'a> {
     reason: &'a str,
     act: Act,
+    /// From another issuer.
+    heard: bool,
     insistence: Insistence,
     published: &'a BTreeSet<KeyName>,
 }
@@ -206,9 +209,13 @@ impl JwtKeys {
         insistence: Insistence,
         published: &BTreeSet<KeyName>,
     ) -> Result<(), ActError> {
-        self.check_revoke(kid, insistence, published)?;
+        self.revoke_as(kid, Revoking { reason, act, heard: false, insistence, published })
+    }
+
+    fn revoke_as(&self, kid: &KeyName, how: Revoking<'_>) -> Result<(), ActError> {
+        self.check_revoke(kid, how.insistence, how.published)?;
         let mut spare = self.spare_in_time(kid);
-        let recorded = self.record(kid, Revoking { reason, act, insistence, published }, &mut spare);
+        let recorded = self.record(kid, how, &mut spare);
         spare.into_iter().for_each(|spare| self.discard(&spare));
         recorded?;
         // Where there was no spare, no key signs until this is done.
@@ -232,10 +239,10 @@ impl JwtKeys {
 
     /// `spare` is left where it is not needed.
     fn record(&self, kid: &KeyName, how: Revoking<'_>, spare: &mut Option<Held>) -> Result<(), ActError> {
-        let Revoking { reason, act, insistence, published } = how;
+        let Revoking { reason, act, heard, insistence, published } = how;
         let _working = self.work();
         let mut next = self.next();
-        if next.revoked.len() >= MOST_REVOKED {
+        if !heard && next.revoked.iter().filter(|revoked| !revoked.heard).count() >= MOST_REVOKED {
             return Err(ActError::TooMany);
         }
         match next.find(kid) {
@@ -252,7 +259,7 @@ impl JwtKeys {
             Err(ActError::Unknown { .. }) if published.contains(kid) => {}
             Err(error) => return Err(error),
         }
-        next.revoked.push(Revoked { kid: kid.clone(), reason: reason.to_owned(), act: act.clone() });
+        next.revoked.push(Revoked { kid: kid.clone(), reason: reason.to_owned(), act: act.clone(), heard });
         self.put_with(next, spare)?;
         tracing::info!(kid = kid.as_str(), reason, actor = act.actor, comment = act.comment, "JWT key revoked");
         Ok(())
@@ -273,19 +280,45 @@ impl JwtKeys {
         }
     }
 
-    /// Takes note of those of this issuer's that another one has revoked.
-    pub(crate) fn heed(&self, revoked: &BTreeSet<KeyName>) -> Result<(), ActError> {
+    /// Takes note of what other issuers have revoked: of this one's own keys, and of others', in case that their record is lost.
+    pub(crate) fn heed(&self, revoked: &RevokedKeys) -> Result<(), ActError> {
         let own: Vec<_> = self.state().keys.iter().map(|held| held.key.key.name().clone()).collect();
-        for kid in own.into_iter().filter(|kid| revoked.contains(kid)) {
-            let comment = "by another issuer, which knows by whom and why".to_owned();
-            let act = Act { at: microseconds(self.now()), actor: "another issuer".to_owned(), comment };
-            match self.revoke(&kid, UNKNOWN_REASON, act, Insistence::Force, &BTreeSet::new()) {
+        for kid in own.into_iter().filter(|kid| revoked.contains_key(kid)) {
+            let (act, none) = (heard_of(microseconds(self.now())), BTreeSet::new());
+            let insistence = Insistence::Force;
+            let how = Revoking { reason: UNKNOWN_REASON, act, heard: true, insistence, published: &none };
+            match self.revoke_as(&kid, how) {
                 // Somebody was quicker.
                 Ok(()) | Err(ActError::Already { .. } | ActError::Unknown { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(self.remember(revoked)?)
+    }
+
+    /// Since when it was revoked where it was: else those who hear of it from each other would name it for ever.
+    fn remember(&self, revoked: &RevokedKeys) -> Result<(), JwtKeysError> {
+        let _working = self.work();
+        let (mut next, now) = (self.next(), self.now());
+        let heard = |kid: &KeyName, at: i64| Revoked {
+            kid: kid.clone(),
+            reason: UNKNOWN_REASON.to_owned(),
+            act: heard_of(at.min(microseconds(now))),
+            heard: true,
+        };
+        let named: BTreeSet<_> = next.revoked.iter().map(|revoked| revoked.kid.clone()).collect();
+        let new = revoked.iter().filter(|(kid, _)| !named.contains(kid)).map(|(kid, at)| heard(kid, *at));
+        let mut new: Vec<_> = new.filter(|revoked| !revoked.is_forgotten(now)).collect();
+        let room = MOST_REVOKED.saturating_sub(next.revoked.iter().filter(|revoked| revoked.heard).count());
+        if new.len() > room {
+            tracing::warn!(left_out = new.len() - room, "other issuers have revoked more JWT keys than are kept here");
+            new.truncate(room);
+        }
+        if new.is_empty() {
+            return Ok(());
+        }
+        next.revoked.extend(new);
+        self.put(next)
     }
 }
 
@@ -317,6 +350,11 @@ impl State {
         let index = index.ok_or_else(|| ActError::Unknown { kid: kid.clone() })?;
         Ok((index, self.keys[index].stage()))
     }
+}
+
+fn heard_of(at: i64) -> Act {
+    let comment = "by another issuer, which knows by whom and why".to_owned();
+    Act { at, actor: "another issuer".to_owned(), comment }
 }
 
 /// RFC 5280 §5.3.1.

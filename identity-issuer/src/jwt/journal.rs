@@ -48,6 +48,9 @@ pub(super) struct Revoked {
     /// A CRLReason by its name (RFC 5280 §5.3.1).
     pub(super) reason: String,
     pub(super) act: Act,
+    /// By another issuer, whose word is kept: its own record may be lost.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) heard: bool,
 }
 
 /// A key that rests in the custody for nothing.
@@ -77,8 +80,10 @@ pub(super) struct Entry {
 const VERSION: u32 = 1;
 /// No journal has more.
 const MAX_KEYS: usize = 16;
-/// Neither of keys that are revoked, nor does an issuer tell the others of more.
-pub(crate) const MOST_REVOKED: usize = 128;
+/// By operators of this issuer; and as many by others.
+pub(super) const MOST_REVOKED: usize = 128;
+/// No journal names more that are revoked, nor does an issuer tell the others of more. Its own keys are among those that others revoke.
+pub(crate) const MOST_NAMED: usize = 2 * MOST_REVOKED + MAX_KEYS;
 /// One that cannot be destroyed for years makes place for others.
 pub(super) const MOST_ENDING: usize = 64;
 
@@ -102,13 +107,13 @@ impl Journal {
             return Err(wrong(format!("it is of version {}, and this program knows {VERSION}", journal.version)));
         }
         if !journal.is_bounded() {
-            return Err(wrong(format!("it names more than {MAX_KEYS} keys, or {MOST_REVOKED} that are revoked")));
+            return Err(wrong(format!("it names more than {MAX_KEYS} keys, or {MOST_NAMED} that are revoked")));
         }
         Ok(journal)
     }
 
     fn is_bounded(&self) -> bool {
-        self.keys.len() <= MAX_KEYS && self.revoked.len() <= MOST_REVOKED && self.ending.len() <= MOST_ENDING
+        self.keys.len() <= MAX_KEYS && self.revoked.len() <= MOST_NAMED && self.ending.len() <= MOST_ENDING
     }
 
     /// Durable when this returns.

@@ -1,6 +1,6 @@
 //! Public keys as JSON Web Keys (RFC 7517), and the set of them by which one trust domain's JWT-SVIDs are verified.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -25,8 +25,11 @@ pub(crate) type JwtBundles = BTreeMap<TrustDomain, JwtAuthorities>;
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct JwtTrust {
     pub(crate) keys: JwtBundles,
-    pub(crate) revoked: BTreeSet<KeyName>,
+    pub(crate) revoked: RevokedKeys,
 }
+
+/// Keys whose tokens are good nowhere, and since when: microseconds, Unix time.
+pub(crate) type RevokedKeys = BTreeMap<KeyName, i64>;
 
 /// What makes a key, checked: numbers of the right length.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -105,8 +108,8 @@ impl JwtAuthorities {
     }
 
     /// Those of these names left out.
-    pub(crate) fn without(&self, revoked: &BTreeSet<KeyName>) -> Self {
-        let is_revoked = |kid: &str| KeyName::parse(kid).is_some_and(|name| revoked.contains(&name));
+    pub(crate) fn without(&self, revoked: &RevokedKeys) -> Self {
+        let is_revoked = |kid: &str| KeyName::parse(kid).is_some_and(|name| revoked.contains_key(&name));
         if !self.0.keys().any(|kid| is_revoked(kid)) {
             return self.clone();
         }

@@ -3,7 +3,6 @@
 //! A key rests in the custody before the journal names it, and is destroyed before it is named no more: so a process that is killed at any
 //! moment goes on where it was. The custody may take its time, or be away: nobody waits for it who has a key revoked.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,9 +16,9 @@ use super::journal::{Act, Ending, Entry, Journal, MOST_ENDING, Revoked};
 use super::key::TokenKey;
 use super::plan::{Due, Known, Schedule, Step, Times};
 use super::readers::Readers;
-use super::{JwksError, JwtAuthorities};
+use super::{JwksError, JwtAuthorities, RevokedKeys};
 use crate::authority::custody::{Algorithm, Custody, Purpose};
-use crate::authority::{CustodyError, KeyName, Stage};
+use crate::authority::{CustodyError, Stage};
 use crate::bundles::Bundles;
 use crate::complaint::Complaint;
 use crate::metrics::Metrics;
@@ -55,7 +54,7 @@ pub(crate) struct Place {
 pub(crate) struct OwnKeys {
     pub(crate) public: JwtAuthorities,
     /// Other issuers' too.
-    pub(crate) revoked: BTreeSet<KeyName>,
+    pub(crate) revoked: RevokedKeys,
 }
 
 /// All that the journal remembers.
@@ -339,7 +338,7 @@ impl Held {
 }
 
 impl Revoked {
-    fn is_forgotten(&self, now: OffsetDateTime) -> bool {
+    pub(super) fn is_forgotten(&self, now: OffsetDateTime) -> bool {
         of_microseconds(self.act.at).is_none_or(|at| at + NAMED < now)
     }
 }
@@ -379,7 +378,7 @@ impl State {
             tracing::error!(%error, "JWT keys are not published");
             JwtAuthorities::default()
         });
-        OwnKeys { public, revoked: self.revoked.iter().map(|revoked| revoked.kid.clone()).collect() }
+        OwnKeys { public, revoked: self.revoked.iter().map(|revoked| (revoked.kid.clone(), revoked.act.at)).collect() }
     }
 }
 

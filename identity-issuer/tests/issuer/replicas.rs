@@ -379,3 +379,47 @@ async fn a_key_of_tokens_that_one_issuer_is_told_to_revoke_signs_nowhere_and_is_
     one.stop().await;
     two.stop().await;
 }
+
+/// Copies a folder, files and folders.
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        match entry.file_type().unwrap() {
+            kind if kind.is_dir() => copy(&entry.path(), &to.join(entry.file_name())),
+            kind if kind.is_file() => drop(std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap()),
+            // Sockets.
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_tokens_that_was_revoked_stays_so_though_its_issuer_comes_back_from_a_backup() {
+    let url = signet_test_postgres::shared().database();
+    let a = Place::with(&format!("database: {{ url: \"{url}\" }}\njwt: {{}}"));
+    let b = a.beside();
+    let (one, two) = tokio::join!(a.serve(), b.serve());
+    let workload = one.join(ID).await;
+    let signs = async |issuer: &Issuer| {
+        let token = tokens::token(issuer, &workload, &["db"], None).await.unwrap().token;
+        jsonwebtoken::decode_header(&token).unwrap().kid.unwrap()
+    };
+    let kid = signs(&one).await;
+    copy(&a.path("state"), &a.path("backup"));
+    jwt_keys::revoke(&one, &kid, true).await.unwrap();
+    let is_heard = async || jwt_keys::list(&two).await.keys.iter().any(|key| key.kid == kid && key.stage == "revoked");
+    eventually("the other has heard of it", is_heard).await;
+
+    one.stop().await;
+    std::fs::remove_dir_all(a.path("state")).unwrap();
+    copy(&a.path("backup"), &a.path("state"));
+    let one = a.serve().await;
+    eventually("its issuer signs with another", async || signs(&one).await != kid).await;
+    for issuer in [&one, &two] {
+        let has = async || tokens::told(issuer, &workload).await.find(&kid).is_some();
+        eventually("it is trusted nowhere", async || !has().await).await;
+    }
+    one.stop().await;
+    two.stop().await;
+}

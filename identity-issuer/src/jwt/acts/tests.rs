@@ -158,7 +158,7 @@ fn the_key_that_signs_is_revoked_by_force_alone_and_another_one_signs_at_once() 
     for keys in [keys, issuer.keys()] {
         assert_eq!(stages(&keys), [(second.clone(), Stage::Active), (first.clone(), Stage::Revoked)]);
         assert!(!is_published(&keys, &first) && !issuer.rests(&first));
-        assert!(keys.published().borrow().revoked.contains(&first));
+        assert!(keys.published().borrow().revoked.contains_key(&first));
         let again = revoke(&keys, &first, Insistence::Force);
         assert!(matches!(again, Err(ActError::Already { stage: Stage::Revoked, .. })));
     }
@@ -202,13 +202,39 @@ fn what_another_issuer_has_revoked_signs_no_more_and_ones_word_is_for_keys_of_ot
     assert!(matches!(revoke(&keys, &foreign, Insistence::Force), Err(ActError::Unknown { .. })));
     let published = BTreeSet::from([foreign.clone()]);
     keys.revoke(&foreign, "superseded", act(), Insistence::Careful, &published).unwrap();
-    assert!(keys.published().borrow().revoked.contains(&foreign));
-    keys.heed(&published).unwrap();
+    assert!(keys.published().borrow().revoked.contains_key(&foreign));
+    keys.heed(&RevokedKeys::from([(foreign, 1)])).unwrap();
     assert_eq!(signer(&keys), first);
-    keys.heed(&BTreeSet::from([first.clone()])).unwrap();
-    keys.heed(&BTreeSet::from([first.clone()])).unwrap();
+    keys.heed(&RevokedKeys::from([(first.clone(), 1)])).unwrap();
+    keys.heed(&RevokedKeys::from([(first.clone(), 1)])).unwrap();
     assert_ne!(signer(&keys), first);
     assert!(!is_published(&keys, &first) && !issuer.rests(&first));
+}
+
+#[test]
+fn what_other_issuers_have_revoked_is_remembered_as_long_as_they_would_and_leaves_room_for_ones_own() {
+    let issuer = Issuer::new();
+    let keys = issuer.keys();
+    let now = microseconds(keys.now());
+    let names = |from: u32| (from..from + 200).map(|number| KeyName::of(&number.to_be_bytes()));
+    let foreign = KeyName::of(b"another issuer's");
+    let day = 24 * 3600 * 1_000_000_i64;
+    keys.heed(&RevokedKeys::from([(foreign.clone(), now - 399 * day), (KeyName::of(b"long ago"), now - 401 * day)]))
+        .unwrap();
+    for keys in [&keys, &issuer.keys()] {
+        assert_eq!(keys.published().borrow().revoked, RevokedKeys::from([(foreign.clone(), now - 399 * day)]));
+    }
+    // A clock that is ahead has nothing named for longer.
+    keys.heed(&names(0).map(|kid| (kid, i64::MAX)).collect()).unwrap();
+    let told = keys.published().borrow().revoked.clone();
+    assert!(told.len() == MOST_REVOKED && told.values().all(|at| *at <= now));
+    let own = signer(&keys);
+    revoke(&keys, &own, Insistence::Force).unwrap();
+    keys.heed(&RevokedKeys::from([(signer(&keys), now)])).unwrap();
+    assert_eq!(issuer.keys().published().borrow().revoked.len(), MOST_REVOKED + 2);
+    issuer.pass(2 * 24 * HOUR);
+    drop(keys.advance(Known::Yes));
+    assert!(!keys.published().borrow().revoked.contains_key(&foreign));
 }
 
 #[test]
@@ -220,7 +246,7 @@ fn a_key_is_revoked_at_once_though_the_custody_is_away() {
         fault.store(true, Ordering::Relaxed);
     }
     revoke(&keys, &first, Insistence::Force).unwrap();
-    assert!(!is_published(&keys, &first) && keys.published().borrow().revoked.contains(&first));
+    assert!(!is_published(&keys, &first) && keys.published().borrow().revoked.contains_key(&first));
     assert!(keys.signer(keys.now()).is_none() && issuer.rests(&first));
     for fault in [&issuer.custody.makes_none, &issuer.custody.destroys_none] {
         fault.store(false, Ordering::Relaxed);
@@ -244,7 +270,7 @@ fn a_custody_that_hangs_holds_up_no_revocation() {
         std::thread::spawn(move || keys.advance(Known::No))
     };
     revoke(&keys, &first, Insistence::Force).unwrap();
-    assert!(!is_published(&keys, &first) && keys.published().borrow().revoked.contains(&first));
+    assert!(!is_published(&keys, &first) && keys.published().borrow().revoked.contains_key(&first));
     drop(hanging);
     looking.join().unwrap().unwrap();
     keys.advance(Known::No).unwrap();
