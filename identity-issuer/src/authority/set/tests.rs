@@ -1,0 +1,107 @@
+#![allow(clippy::unwrap_used)]
+use std::time::Duration;
+
+use signet_identity::ManualClock;
+
+use super::super::custody::Memory;
+use super::super::testing::Root;
+use super::*;
+
+#[test]
+fn a_key_is_destroyed_once_its_certificate_has_expired_after_a_restart_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let now = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
+    let (clock, root) = (ManualClock::new(now), Root::new("example.org", now));
+    let custody = Arc::new(Memory::default());
+    let open = || {
+        let place = Place {
+            trust_domain: "example.org".parse().unwrap(),
+            custody: Arc::clone(&custody) as Arc<dyn Custody>,
+            journal: folder.path().join("authorities.json"),
+            request: folder.path().join("authority.csr"),
+            path_length: 0,
+        };
+        Authorities::open(place, Some(&root.bundle()), clock.shared()).unwrap()
+    };
+    let authorities = open();
+    authorities.request(2).unwrap();
+    let keys: Vec<_> = authorities.all().into_iter().map(|member| member.key).collect();
+    let day = Duration::from_secs(86_400);
+    authorities.import(root.sign(&keys[0], now, day).as_bytes(), &root.bundle()).unwrap();
+    authorities.import(root.sign(&keys[1], now, 10 * day).as_bytes(), &root.bundle()).unwrap();
+    authorities.change(|kept, now| kept.activate(&keys[1].name(), now)).unwrap();
+    authorities.sweep().unwrap();
+    assert_eq!(authorities.all().len(), 2, "it is good until it expires");
+    drop(authorities);
+
+    // Nor at once: a clock may be ahead for a moment.
+    clock.set(now + 2 * day);
+    let authorities = open();
+    authorities.sweep().unwrap();
+    assert_eq!(authorities.all().len(), 2);
+    drop(authorities);
+
+    clock.set(now + 9 * day);
+    let authorities = open();
+    authorities.sweep().unwrap();
+    assert_eq!(authorities.name(), Some(keys[1].name()));
+    assert_eq!(authorities.all().len(), 1);
+    assert!(matches!(custody.open(&keys[0].name()), Err(CustodyError::Gone { .. })));
+    custody.open(&keys[1].name()).unwrap();
+}
+
+#[test]
+fn whoever_looks_waits_for_no_change_that_is_under_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let now = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
+    let place = Place {
+        trust_domain: "example.org".parse().unwrap(),
+        custody: Arc::new(Memory::default()),
+        journal: folder.path().join("authorities.json"),
+        request: folder.path().join("authority.csr"),
+        path_length: 0,
+    };
+    let authorities = Authorities::open(place, None, ManualClock::new(now).shared()).unwrap();
+    let seen = authorities.change(|_, _| {
+        let (looking, (tell, told)) = (authorities.clone(), std::sync::mpsc::channel());
+        std::thread::spawn(move || tell.send(looking.all().len()));
+        Ok::<_, AuthorityError>(told.recv_timeout(Duration::from_secs(10)))
+    });
+    assert_eq!(seen.unwrap(), Ok(1));
+}
+
+#[test]
+fn an_issuer_that_stopped_between_a_keys_end_and_the_journal_starts_and_one_whose_key_is_lost_does_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let now = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
+    let (clock, root) = (ManualClock::new(now), Root::new("example.org", now));
+    let custody = Arc::new(Memory::default());
+    let open = || {
+        let place = Place {
+            trust_domain: "example.org".parse().unwrap(),
+            custody: Arc::clone(&custody) as Arc<dyn Custody>,
+            journal: folder.path().join("authorities.json"),
+            request: folder.path().join("authority.csr"),
+            path_length: 0,
+        };
+        Authorities::open(place, Some(&root.bundle()), clock.shared())
+    };
+    let authorities = open().unwrap();
+    authorities.request(2).unwrap();
+    let keys: Vec<_> = authorities.all().into_iter().map(|member| member.key).collect();
+    let day = Duration::from_secs(86_400);
+    for key in &keys {
+        authorities.import(root.sign(key, now, day).as_bytes(), &root.bundle()).unwrap();
+    }
+    authorities.change(|kept, now| kept.activate(&keys[1].name(), now)).unwrap();
+    drop(authorities);
+    custody.destroy(&keys[0].name(), Purpose::Authority).unwrap();
+    let gone = |opened: Result<Authorities, AuthorityError>| {
+        matches!(opened, Err(AuthorityError::Custody(CustodyError::Gone { .. })))
+    };
+    assert!(gone(open()), "it still signs its lists");
+    clock.set(now + 9 * day);
+    assert_eq!(open().unwrap().all().len(), 1);
+    custody.destroy(&keys[1].name(), Purpose::Authority).unwrap();
+    assert!(gone(open()), "it is the one that signs");
+}
