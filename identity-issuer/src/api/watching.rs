@@ -379,7 +379,7 @@ impl Watching {
             return;
         }
         let has = self.revocations.unwrap_or_default();
-        match self.holder.revocations.is_behind(has).await {
+        match self.holder.revocations.is_behind(has, &self.holder.id).await {
             Ok(false) => self.subscription.has_revocations(has),
             Ok(true) => {
                 // What is revoked next it will not have in force: it refuses to go back.

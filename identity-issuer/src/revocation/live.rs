@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use signet_identity::{RevocationStatement, SharedClock, TrustDomain};
+use signet_identity::{RevocationStatement, SharedClock, TrustDomain, WorkloadId};
 use time::OffsetDateTime;
 use tokio::sync::{Notify, watch};
 
@@ -33,15 +33,17 @@ struct Inner {
     distribution: Distribution,
     clock: SharedClock,
     live: Mutex<Live>,
-    /// Held by who reads the record.
-    reading: tokio::sync::Mutex<()>,
+    /// Counts the times that the record was begun to be read.
+    begun: AtomicU64,
+    /// Held by who reads the record: which time it was read to its end.
+    reading: tokio::sync::Mutex<u64>,
     signed: Arc<tokio::sync::Mutex<Signed>>,
     /// There is something to be told.
     arrived: Notify,
     told: watch::Sender<Told>,
     complaint: Mutex<Complaint>,
-    /// The most that a client has heard of, where there was one that had heard of more than there is.
-    most_heard: AtomicU64,
+    /// When somebody was last said to have heard of more than there is on record.
+    lost: Mutex<Option<OffsetDateTime>>,
 }
 
 /// In the order of their epochs.
@@ -92,6 +94,8 @@ const STEP: u64 = 256;
 /// So long what is added is gathered before clients are told of more.
 const GATHER: Duration = Duration::from_millis(50);
 const SWEEP: Duration = Duration::from_secs(60);
+/// After it was said that the record has lost something, before it is said again.
+const SILENCE: Duration = Duration::from_secs(60);
 /// Of the record, read at once.
 const PAGE: u32 = 10_000;
 /// Bytes of statements that are kept.
@@ -115,12 +119,13 @@ impl Revocations {
             distribution,
             clock,
             live: Mutex::default(),
+            begun: AtomicU64::new(0),
             reading: tokio::sync::Mutex::default(),
             signed: Arc::default(),
             arrived: Notify::new(),
             told: watch::Sender::default(),
             complaint: Mutex::default(),
-            most_heard: AtomicU64::new(0),
+            lost: Mutex::default(),
         }));
         revocations.catch_up().await?;
         revocations.tell();
@@ -161,10 +166,16 @@ impl Revocations {
         self.0.told.subscribe()
     }
 
-    /// Reads what was added to the record, ends the streams of those whose certificates it revokes, and has it told.
+    /// Reads what was added to the record, ends the streams of those whose certificates it revokes, and has it told. Those who ask for it
+    /// at the same time share one reading: that begins after the last of them has asked.
     pub(crate) async fn catch_up(&self) -> Result<(), StoreError> {
-        let Inner { store, distribution, clock, reading, arrived, .. } = &*self.0;
-        let _one = reading.lock().await;
+        let Inner { store, distribution, clock, begun, reading, arrived, .. } = &*self.0;
+        let before = begun.load(Ordering::SeqCst);
+        let mut was_read = reading.lock().await;
+        if *was_read > before {
+            return Ok(());
+        }
+        let this = begun.fetch_add(1, Ordering::SeqCst) + 1;
         let (_, latest) = store.revocation_epoch().await?;
         // So that nobody takes a part of what is being read for all of it.
         self.live().latest = latest;
@@ -180,6 +191,7 @@ impl Revocations {
             distribution.end_revoked(&added);
             arrived.notify_one();
         }
+        *was_read = this;
         Ok(())
     }
 
@@ -213,22 +225,35 @@ impl Revocations {
     }
 
     /// Whether a client that has come so far has heard of more than there is on record. What this issuer knows may be a moment older.
-    pub(crate) async fn is_behind(&self, has: u64) -> Result<bool, StoreError> {
+    pub(crate) async fn is_behind(&self, has: u64, client: &WorkloadId) -> Result<bool, StoreError> {
         if has > self.epoch() {
             self.catch_up().await?;
         }
         let on_record = self.epoch();
         let is_behind = has > on_record;
-        // Once, until the record has come as far.
-        if is_behind && self.0.most_heard.fetch_max(has, Ordering::Relaxed) <= on_record {
+        if is_behind && self.is_to_be_told() {
             tracing::error!(
+                client = %client,
                 known = has,
                 on_record,
-                "a client knows of revocations that are not on record, and refuses what comes until they are passed: was the \
-                 database restored from a backup? revoke again what is lost, and draw another lineage"
+                "a client says that it knows of revocations that are not on record, and refuses what comes until they are \
+                 passed: was the database restored from a backup? revoke again what is lost, and draw another lineage; where one \
+                 client alone says so, look at that client"
             );
         }
         Ok(is_behind)
+    }
+
+    /// Again and again as long as it is so: one that says what is not true silences none that does.
+    fn is_to_be_told(&self) -> bool {
+        let now = self.0.clock.now();
+        let mut lost = self.0.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        // A clock that was set back silences nothing either.
+        let is_silent = lost.is_some_and(|told| told <= now && now - told < SILENCE);
+        if !is_silent {
+            *lost = Some(now);
+        }
+        !is_silent
     }
 
     /// How far the record goes, and nothing else, for those who know more: they refuse it, and say so.

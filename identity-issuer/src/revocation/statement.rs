@@ -64,11 +64,12 @@ impl Lineage {
         Version::of_bytes(version)
     }
 
-    /// The epoch of a version; none where it is of another lineage.
+    /// The epoch of a version; none where it is of another lineage, or no epoch that a record can come to.
     pub(crate) fn epoch_of(&self, version: Version) -> Option<u64> {
         let bytes = version.to_bytes();
         let (lineage, epoch) = bytes.split_first_chunk::<8>()?;
-        (*lineage == self.0).then(|| epoch.try_into().map(u64::from_be_bytes).ok()).flatten()
+        let epoch = u64::from_be_bytes(epoch.try_into().ok()?);
+        (*lineage == self.0 && i64::try_from(epoch).is_ok()).then_some(epoch)
     }
 }
 

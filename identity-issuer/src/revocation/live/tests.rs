@@ -12,7 +12,7 @@ use crate::authority::{Place, Publication, testing};
 use crate::bundles::Bundles;
 use crate::key::P256Key;
 use crate::revocation::Reason;
-use crate::store::Location;
+use crate::store::{Location, StoreTask};
 
 fn at(seconds: i64) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(1_800_000_000 + seconds).unwrap()
@@ -164,27 +164,80 @@ impl Custody for Device {
     }
 }
 
+/// Of an issuer whose database is new.
+struct Bench {
+    revocations: Revocations,
+    task: StoreTask,
+    clock: ManualClock,
+    _folder: tempfile::TempDir,
+}
+
+impl Bench {
+    async fn new(device: &Device) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, domain) = (testing::Root::new("example.org", at(0)), "example.org".parse().unwrap());
+        let manual = ManualClock::new(at(0));
+        let clock = manual.shared();
+        let place = Place {
+            trust_domain: TrustDomain::clone(&domain),
+            custody: Arc::new(device.clone()),
+            journal: folder.path().join("authorities.json"),
+            request: folder.path().join("authority.csr"),
+            path_length: 0,
+        };
+        let authorities = Authorities::open(place, None, clock.clone()).unwrap();
+        let certificate = root.sign(&authorities.all()[0].key, at(0), Duration::from_secs(86_400));
+        authorities.import(certificate.as_bytes(), &root.bundle()).unwrap();
+        let location = Location::File(folder.path().join("issuer.db"));
+        let (store, task) = Store::open(&location, &domain, 10, clock.clone(), Readiness::default()).await.unwrap();
+        let distribution = Distribution::new((Bundles::new(BundleSet::default()), Publication::new()), 10, 10);
+        let revocations = Revocations::load(domain, store, authorities, distribution, clock).await.unwrap();
+        Self { revocations, task, clock: manual, _folder: folder }
+    }
+
+    async fn end(self) {
+        drop(self.revocations);
+        self.task.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn whoever_claims_to_have_heard_of_more_silences_nobody_and_costs_few_readings() {
+    let bench = Bench::new(&Device::default()).await;
+    let Bench { revocations, clock, .. } = &bench;
+    let client: WorkloadId = "spiffe://example.org/client".parse().unwrap();
+    let version = |epoch: u64| revocations.lineage().epoch_of(revocations.lineage().version(epoch));
+    assert_eq!((version(u64::MAX), version(1 << 63), version(7)), (None, None, Some(7)), "no record comes so far");
+
+    // The liar first: whoever comes after it is heard all the same.
+    assert!(revocations.is_behind(i64::MAX as u64, &client).await.unwrap());
+    assert!(!revocations.is_to_be_told());
+    clock.advance(SILENCE.try_into().unwrap());
+    assert!(revocations.is_to_be_told());
+    clock.set(at(-3600));
+    assert!(revocations.is_to_be_told());
+
+    let before = revocations.0.begun.load(Ordering::SeqCst);
+    let mut claims: tokio::task::JoinSet<bool> = (0..100)
+        .map(|_| {
+            let (revocations, client) = (revocations.clone(), client.clone());
+            async move { revocations.is_behind(1, &client).await.unwrap() }
+        })
+        .collect();
+    while let Some(is_behind) = claims.join_next().await {
+        assert!(is_behind.unwrap());
+    }
+    let readings = revocations.0.begun.load(Ordering::SeqCst) - before;
+    assert!((1..=2).contains(&readings), "{readings}");
+    drop(claims);
+    bench.end().await;
+}
+
 #[tokio::test]
 async fn a_key_that_hangs_is_asked_once_however_many_give_up_waiting() {
-    let folder = tempfile::tempdir().unwrap();
-    let (root, device, domain) =
-        (testing::Root::new("example.org", at(0)), Device::default(), "example.org".parse().unwrap());
-    let clock = ManualClock::new(at(0)).shared();
-    let place = Place {
-        trust_domain: TrustDomain::clone(&domain),
-        custody: Arc::new(device.clone()),
-        journal: folder.path().join("authorities.json"),
-        request: folder.path().join("authority.csr"),
-        path_length: 0,
-    };
-    let authorities = Authorities::open(place, None, clock.clone()).unwrap();
-    let certificate = root.sign(&authorities.all()[0].key, at(0), Duration::from_secs(86_400));
-    authorities.import(certificate.as_bytes(), &root.bundle()).unwrap();
-    let location = Location::File(folder.path().join("issuer.db"));
-    let (store, task) = Store::open(&location, &domain, 10, clock.clone(), Readiness::default()).await.unwrap();
-    let distribution = Distribution::new((Bundles::new(BundleSet::default()), Publication::new()), 10, 10);
-    let revocations = Revocations::load(domain, store, authorities, distribution, clock).await.unwrap();
-
+    let device = Device::default();
+    let bench = Bench::new(&device).await;
+    let revocations = &bench.revocations;
     let before = device.asked();
     device.hang(true);
     for _ in 0..3 {
@@ -203,6 +256,5 @@ async fn a_key_that_hangs_is_asked_once_however_many_give_up_waiting() {
     device.hang(false);
     let told = revocations.next_for(None).await.unwrap().unwrap();
     assert_eq!((told.epoch(), device.asked()), (0, before + 1));
-    drop(revocations);
-    task.finish().await;
+    bench.end().await;
 }
