@@ -10,6 +10,7 @@
 
 mod chain;
 mod layers;
+mod serials;
 mod statement;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
@@ -19,15 +20,12 @@ use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
 use x509_parser::{certificate::X509Certificate, extensions::ParsedExtension};
 
-use self::layers::Layers;
+use self::{layers::Layers, serials::Serials};
 use crate::{BundleSet, Serial, TrustDomain};
 
 pub use self::statement::{
     RevocationError, RevocationStatement, RevokedKey, RevokedSerials, SignedRevocations, VerifiedRevocations,
 };
-
-/// Serial numbers have at most 20 octets (RFC 5280 §4.1.2.2); shorter ones are filled up with zeros in front.
-const SERIAL_BYTES: usize = 20;
 
 /// SHA-256 of a SubjectPublicKeyInfo, DER. Displays as lower-case hexadecimal.
 #[derive(Clone, Copy, Eq, PartialEq, Ord, PartialOrd, Hash)]
@@ -57,7 +55,7 @@ struct Position {
 #[derive(Clone)]
 struct Entries {
     /// By the key identifier of the authority that signed them.
-    serials: BTreeMap<Box<[u8]>, Layers<SERIAL_BYTES>>,
+    serials: BTreeMap<Box<[u8]>, Serials>,
     keys: Layers<32>,
     authorities: Layers<32>,
 }
@@ -167,8 +165,7 @@ impl Revocations {
     ///
     /// Budget: 200 ns among a million of them; benchmark: `revocation`.
     pub fn has_serial(&self, authority_key_id: &[u8], serial: &Serial) -> bool {
-        let serials = self.entries.serials.get(authority_key_id);
-        serials.zip(padded(serial.as_bytes())).is_some_and(|(serials, serial)| serials.contains(&serial))
+        self.entries.serials.get(authority_key_id).is_some_and(|serials| serials.contains(serial.as_bytes()))
     }
 
     fn is_empty(&self) -> bool {
@@ -211,7 +208,7 @@ impl Entries {
 
     fn counts(&self) -> RevocationCounts {
         RevocationCounts {
-            serials: self.serials.values().map(Layers::len).sum(),
+            serials: self.serials.values().map(Serials::len).sum(),
             keys: self.keys.len(),
             authorities: self.authorities.len(),
         }
@@ -268,14 +265,6 @@ impl KeySha256 {
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
-}
-
-/// A serial number as it is kept; none where it is longer than one may be, so that it cannot have been revoked by it.
-fn padded(serial: &[u8]) -> Option<[u8; SERIAL_BYTES]> {
-    let mut padded = [0; SERIAL_BYTES];
-    let front = SERIAL_BYTES.checked_sub(serial.len())?;
-    padded.get_mut(front..)?.copy_from_slice(serial);
-    Some(padded)
 }
 
 impl Eq for Revocations {}

@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 /// the largest layer │ one sixteenth of it at most │ a sixteenth of that …     a newcomer is a layer of its own,
 /// ██████████████████│ ███                         │ ▌                         merged when it is too large for that
 /// ```
-/// Each layer is an array in which an entry stands where a keyed hash says, or soon after: 30 bytes for a serial number. A few bits of
+/// Each layer is an array in which an entry stands where a keyed hash says, or soon after: 26 bytes for a serial number of 16. A few bits of
 /// each, in an array of their own that caches hold, tell of all but one in thirty that are not there that they are not.
 /// So a look costs one miss of the caches, and of what is not there none in memory; benchmark: `revocation`.
 #[derive(Clone)]

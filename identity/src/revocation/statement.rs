@@ -7,8 +7,8 @@ use time::OffsetDateTime;
 use super::{
     Entries, KeySha256, Position, RevocationSet, Revocations, Revoked,
     chain::signer_key,
-    layers::{Entry, Layers, Until},
-    padded,
+    layers::{Entry, Until},
+    serials::Serials,
 };
 use crate::{AuthorityError, BundleSet, TrustDomain};
 
@@ -264,19 +264,14 @@ impl Entries {
         if serials.len() != not_after.len() {
             return Err(malformed("number of expiry times"));
         }
-        let entry = |(serial, not_after): (&Vec<u8>, &i64)| {
-            let key = padded(serial).filter(|padded| padded.iter().any(|byte| *byte != 0));
-            let key = key.ok_or(malformed("serial number"))?;
-            Ok(Entry { key, until: Until::from_unix(*not_after) })
-        };
-        let entries = serials.iter().zip(not_after).map(entry).collect::<Result<Vec<_>, _>>()?;
+        let entries = serials.iter().map(Vec::as_slice).zip(not_after.iter().copied());
         match self.serials.get_mut(&authority_key_id[..]) {
-            Some(known) => Ok(known.add(entries, now)),
+            Some(known) => known.add(entries, now),
             None => {
-                let mut layers = Layers::new();
-                let is_new = layers.add(entries, now);
+                let mut added = Serials::new();
+                let is_new = added.add(entries, now)?;
                 if is_new {
-                    self.serials.insert(authority_key_id[..].into(), layers);
+                    self.serials.insert(authority_key_id[..].into(), added);
                 }
                 Ok(is_new)
             }
