@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use signet_tests::wait::until;
-use signet_tests::{Issuer, Load, Mesh, Nginx, millis, pages, program, secs};
+use signet_tests::{Direct, Issuer, Load, Mesh, Nginx, millis, pages, program, secs};
 
 const LOAD: Duration = secs(40);
 /// Requests each second, in each stream of load.
@@ -33,6 +33,8 @@ fn an_authority_and_a_root_follow_under_load_and_no_request_fails() {
     let (issuer, outbound) = (&mesh.issuer, mesh.outbound_address());
     let folder = place_of(issuer);
     let next = issuer.make_root("next");
+    let roots = [&*issuer.bundle, &next.join("root.pem")];
+    let direct = Direct::start(mesh.client("load"), &roots, mesh.inbound_address(), RATE / 4, LOAD);
     let loads = [Load::http1(outbound).plain(), Load::http2(outbound).plain()];
     let running = loads.map(|load| load.rate(RATE, LOAD).start());
     let begun = Instant::now();
@@ -67,12 +69,17 @@ fn an_authority_and_a_root_follow_under_load_and_no_request_fails() {
     let reports = running.map(signet_tests::load::Running::finish);
     for report in &reports {
         report.expect_no_failure(u64::from(RATE) * LOAD.as_secs() * 95 / 100);
+        assert_eq!(report.retried(), 0, "{report}");
     }
+    direct.expect_no_failure();
     for gateway in [&mesh.inbound, &mesh.outbound] {
         let name = gateway.process.name();
         let handshakes = gateway.admin.sum("signet_gateway_handshakes_total", &[]);
         let good = gateway.admin.sum("signet_gateway_handshakes_total", &[("result", "ok")]);
         assert!(handshakes == good, "{name}: {handshakes} handshakes, {good} good");
+        // Those of the load, of which each was a new one.
+        let least = if name == "inbound" { f64::from(RATE / 4) * LOAD.as_secs_f64() * 0.9 } else { 0.0 };
+        assert!(good >= least, "{name}: {good} handshakes");
         assert!(gateway.process.lines_with(&["panicked"]).is_empty());
     }
 }

@@ -12,7 +12,7 @@ use signet_identity::{SystemClock, TlsPolicies, TrustBundle};
 use signet_sdk::{IssuerSource, JoinToken, RotationResult, Running, State};
 use signet_test_postgres::Server;
 use signet_tests::wait::{throughout, until, until_some};
-use signet_tests::{Gateway, GatewayPlan, Issuer, Load, Nginx, Workload, pages, secs};
+use signet_tests::{Direct, Gateway, GatewayPlan, Issuer, Load, Nginx, Workload, pages, secs};
 use tokio_util::sync::CancellationToken;
 
 const TRUST_DOMAIN: &str = "example.org";
@@ -219,11 +219,16 @@ fn an_authority_and_a_root_follow_at_two_issuers_under_load_and_the_root_before_
     let mesh = Mesh::new();
     let (one, two) = (&mesh.one, &mesh.two);
     let nginx = Nginx::start();
-    let inbound = gateway(&mesh, "inbound").inbound(&["spiffe://example.org/gateway/outbound"], &nginx.url()).start();
+    let inbound = gateway(&mesh, "inbound")
+        .inbound(&["spiffe://example.org/gateway/outbound", "spiffe://example.org/client/**"], &nginx.url())
+        .start();
     let peer = inbound.listener("inbound");
     let outbound = gateway(&mesh, "outbound").outbound(peer, &["spiffe://example.org/gateway/inbound"]).start();
     let gateways = [&inbound, &outbound];
     let next = one.make_root("next");
+    let mut client = Workload::of(one.address);
+    client.attest(&one.join_token("spiffe://example.org/client/load")).unwrap();
+    let mut direct = Direct::start(client, &[&*one.bundle, &next.join("root.pem")], peer, RATE / 2, LOAD);
     let target = outbound.listener("outbound");
     let mut running = [Load::http1(target), Load::http2(target)].map(|load| load.plain().rate(RATE, LOAD).start());
 
@@ -254,11 +259,14 @@ fn an_authority_and_a_root_follow_at_two_issuers_under_load_and_the_root_before_
     until("nobody trusts the root before", secs(10), || {
         gateways.iter().all(|gateway| [roots(one, gateway), roots(two, gateway)] == [[1, 1]; 2])
     });
-    assert!(running.iter_mut().all(signet_tests::load::Running::is_running), "the load was over before");
+    let is_running = running.iter_mut().all(signet_tests::load::Running::is_running) && direct.is_running();
+    assert!(is_running, "the load was over before");
 
     for report in running.map(signet_tests::load::Running::finish) {
         report.expect_no_failure(u64::from(RATE) * LOAD.as_secs() * 9 / 10);
+        assert_eq!(report.retried(), 0, "{report}");
     }
+    direct.expect_no_failure();
     for gateway in gateways {
         let handshakes = |labels: &[(&str, &str)]| gateway.admin.sum("signet_gateway_handshakes_total", labels);
         let (all, good) = (handshakes(&[]), handshakes(&[("result", "ok")]));

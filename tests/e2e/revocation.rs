@@ -240,3 +240,48 @@ fn a_gateway_that_was_stopped_during_a_revocation_refuses_the_revoked_from_its_f
     assert_eq!(handshakes("ok"), 0.0);
     drop(served(inbound, &good_files));
 }
+
+#[test]
+fn a_gateway_that_was_cut_off_during_a_revocation_goes_on_and_catches_up_as_soon_as_it_is_back() {
+    let nginx = Nginx::start();
+    let mesh = Mesh::new().ttl(secs(3600)).upstream(&nginx.url()).issuer_tapped().start();
+    let folder = mesh.folder();
+    let [bad, good, load] = ["bad", "good", "load"].map(|name| mesh.client(name));
+    let files = |client: &Workload, name| written(client, &folder, name);
+    let [bad_files, good_files, load_files] = [files(&bad, "bad"), files(&good, "good"), files(&load, "load")];
+    let (inbound, tap) = (mesh.inbound_address(), mesh.issuer_tap.as_ref().unwrap());
+    let (mut revoked, mut stays) = (served(inbound, &bad_files), served(inbound, &good_files));
+    let (outbound, roots) = (mesh.outbound_address(), &mesh.issuer.bundle);
+    let loads = [
+        Load::http1(outbound).plain(),
+        Load::http2(outbound).plain(),
+        Load::http1(inbound).identity(&load_files, roots),
+        Load::http2(inbound).identity(&load_files, roots),
+    ];
+    let mut running = loads.map(|load| load.rate(RATE, LOAD).start());
+    let requests = || mesh.inbound.admin.sum("signet_gateway_requests_total", &[("code", "200")]);
+    until("load", secs(10), || requests() > 100.0);
+
+    tap.sever();
+    let connected = || mesh.issuer.operate_json(&["status"])["connected_clients"].clone();
+    until("the issuer has lost the gateway", secs(10), || connected() == 1);
+    let words = ["revoke", "id", &bad.svid().spiffe_id, "--reason", "key-compromise", "--yes"];
+    let done = mesh.issuer.operate_json(&words);
+    assert_eq!(done["in_force"]["following"], 1, "{done}");
+    // It knows of nothing, and serves with what it knows.
+    assert_eq!(ask(&mut revoked).as_deref(), Some("200"));
+
+    tap.mend();
+    end_of(revoked);
+    for _ in 0..20 {
+        let again = TlsClient::connect(inbound, &bad_files, &["http/1.1"]);
+        assert!(again.is_err() || ask(&mut again.unwrap()).is_none());
+    }
+    assert_eq!(closed(&mesh.inbound, "revoked"), 1.0);
+    assert_eq!(ask(&mut stays).as_deref(), Some("200"));
+    assert!(running.iter_mut().all(Running::is_running), "the load was over before");
+    for report in running.map(Running::finish) {
+        report.expect_no_failure(u64::from(RATE) * LOAD.as_secs() * 9 / 10);
+        assert_eq!(report.retried(), 0, "{report}");
+    }
+}

@@ -6,9 +6,9 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use signet_tests::{Gateway, Load, Mesh, Nginx, Workload, millis, secs};
+use signet_tests::{Gateway, Load, Mesh, Nginx, secs};
 
 /// Of each SVID.
 const LIFE: Duration = secs(10);
@@ -26,7 +26,7 @@ fn two_minutes_of_load_over_rotating_identities_lose_no_request() {
 
     let over = AtomicBool::new(false);
     let reports = thread::scope(|scope| {
-        scope.spawn(|| keep_renewing(client, &identities, &over));
+        scope.spawn(|| client.keep_renewing(&identities, LIFE / 2, &over));
         let (outbound, inbound, roots) = (mesh.outbound_address(), mesh.inbound_address(), &mesh.issuer.bundle);
         let loads = [
             Load::http1(outbound).plain(),
@@ -67,18 +67,6 @@ fn two_minutes_of_load_over_rotating_identities_lose_no_request() {
     // The log of nginx counts what the generators count.
     let served = nginx.accesses().iter().filter(|access| access.status == 200).count() as u64;
     assert!(served >= 4 * due * 95 / 100, "{served} requests reached nginx");
-}
-
-/// Renews at half of each life, as any client does, and leaves the files where the generators look for them.
-fn keep_renewing(mut client: Workload, link: &std::path::Path, over: &AtomicBool) {
-    while !over.load(Ordering::Relaxed) {
-        let svid = client.svid();
-        let due = svid.not_before + (svid.not_after - svid.not_before) / 2;
-        if SystemTime::now() > SystemTime::UNIX_EPOCH + Duration::from_secs(due.try_into().unwrap()) {
-            client.renew().unwrap().write_behind_link(link, "client");
-        }
-        thread::sleep(millis(100));
-    }
 }
 
 fn failed_rotations(gateway: &Gateway) -> f64 {

@@ -18,6 +18,7 @@ pub mod ceremony;
 pub mod clock;
 pub mod curl;
 pub mod digest;
+pub mod direct;
 pub mod files;
 pub mod foreign_ca;
 pub mod gateway;
@@ -43,6 +44,7 @@ pub mod wait;
 pub mod workload;
 
 pub use curl::Curl;
+pub use direct::Direct;
 pub use files::{IdentityFiles, Pki};
 pub use gateway::{Gateway, GatewayPlan};
 pub use issuer::Issuer;

@@ -33,6 +33,11 @@ impl Load {
         Self::of("http2", target).arg("--connections", "4").arg("--streams", "4")
     }
 
+    /// Full handshakes, each on a new connection.
+    pub fn handshakes(target: SocketAddr) -> Self {
+        Self::of("handshake", target).arg("--connections", "8")
+    }
+
     fn of(mode: &str, target: SocketAddr) -> Self {
         let mut command = Command::new(program::ours("signet-load"));
         command.args([mode, &target.to_string(), "--json"]);
@@ -85,6 +90,11 @@ impl Running {
     /// # Panics
     /// If it could not run at all; failed requests are in the report.
     pub fn finish(mut self) -> Report {
+        self.wait()
+    }
+
+    /// As [`finish`](Self::finish), of one that is kept.
+    pub(crate) fn wait(&mut self) -> Report {
         let mut stdout = self.child.stdout.take().expect("a pipe");
         let mut text = String::new();
         std::io::Read::read_to_string(&mut stdout, &mut text).expect("text");

@@ -26,6 +26,7 @@ pub struct MeshPlan {
     ttl: Duration,
     upstream: String,
     tapped: bool,
+    issuer_tapped: bool,
 }
 
 /// A running mesh of trust domain `example.org`.
@@ -36,6 +37,8 @@ pub struct Mesh {
     pub issuer: Issuer,
     /// Stands between the gateways, if asked for.
     pub tap: Option<Tap>,
+    /// Stands between the inbound gateway and the issuer, if asked for.
+    pub issuer_tap: Option<Tap>,
     folder: TempDir,
 }
 
@@ -62,26 +65,36 @@ impl MeshPlan {
         self
     }
 
+    /// Puts a wire tap between the inbound gateway and the issuer.
+    pub fn issuer_tapped(mut self) -> Self {
+        self.issuer_tapped = true;
+        self
+    }
+
     /// Starts it part by part and waits until all are ready.
     pub fn start(self) -> Mesh {
         let folder = tempfile::Builder::new().prefix("signet-mesh-").tempdir().expect("a folder");
         let issuer = Issuer::start(folder.path(), TRUST_DOMAIN, self.ttl);
 
-        let inbound = gateway("inbound", INBOUND, &issuer, folder.path())
+        let issuer_tap = self.issuer_tapped.then(|| Tap::before(issuer.address));
+        let issuer_address = issuer_tap.as_ref().map_or(issuer.address, Tap::address);
+        let inbound = gateway("inbound", INBOUND, (&issuer, issuer_address), folder.path())
             .inbound(&["spiffe://example.org/gateway/outbound", "spiffe://example.org/client/**"], &self.upstream)
             .start();
         let peer = inbound.listener("inbound");
         let tap = self.tapped.then(|| Tap::before(peer));
         let peer = tap.as_ref().map_or(peer, Tap::address);
-        let outbound = gateway("outbound", OUTBOUND, &issuer, folder.path()).outbound(peer, &[INBOUND]).start();
-        Mesh { outbound, inbound, issuer, tap, folder }
+        let outbound =
+            gateway("outbound", OUTBOUND, (&issuer, issuer.address), folder.path()).outbound(peer, &[INBOUND]).start();
+        Mesh { outbound, inbound, issuer, tap, issuer_tap, folder }
     }
 }
 
-fn gateway(name: &str, id: &str, issuer: &Issuer, folder: &Path) -> GatewayPlan {
+/// Which asks the issuer at this address.
+fn gateway(name: &str, id: &str, (issuer, address): (&Issuer, SocketAddr), folder: &Path) -> GatewayPlan {
     let token = token_file(folder, name);
     replace(&token, &issuer.join_token(id));
-    GatewayPlan::new(name).identity_from_issuer(issuer.address, TRUST_DOMAIN, &issuer.bundle, &token)
+    GatewayPlan::new(name).identity_from_issuer(address, TRUST_DOMAIN, &issuer.bundle, &token)
 }
 
 fn token_file(folder: &Path, gateway: &str) -> PathBuf {
@@ -92,7 +105,7 @@ impl Mesh {
     /// A mesh with SVIDs of a minute.
     #[expect(clippy::new_ret_no_self, reason = "reads as what it makes")]
     pub fn new() -> MeshPlan {
-        MeshPlan { ttl: secs(60), upstream: String::new(), tapped: false }
+        MeshPlan { ttl: secs(60), upstream: String::new(), tapped: false, issuer_tapped: false }
     }
 
     /// A request by the whole path, to be sent.

@@ -3,6 +3,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
@@ -15,6 +16,7 @@ const KEPT_BYTES: usize = 4096;
 pub struct Tap {
     address: SocketAddr,
     connections: Arc<Mutex<Vec<Arc<Mutex<Tapped>>>>>,
+    is_severed: Arc<AtomicBool>,
 }
 
 /// One connection that went through.
@@ -46,9 +48,16 @@ impl Tap {
         let address = listener.local_addr().expect("an address");
         let connections = Arc::<Mutex<Vec<_>>>::default();
         let kept = connections.clone();
+        let is_severed = Arc::<AtomicBool>::default();
+        let severed = is_severed.clone();
         thread::spawn(move || {
             for client in listener.incoming() {
                 let Ok(client) = client else { continue };
+                // Held while it is decided, so that none comes through between the two.
+                let mut kept = kept.lock().expect("a whole list");
+                if severed.load(Ordering::SeqCst) {
+                    continue;
+                }
                 let Ok(server) = TcpStream::connect(target) else { continue };
                 let (client, server) = (Arc::new(client), Arc::new(server));
                 let tapped = Arc::new(Mutex::new(Tapped {
@@ -57,14 +66,15 @@ impl Tap {
                     from_server: Vec::new(),
                     sockets: Some((client.clone(), server.clone())),
                 }));
-                kept.lock().expect("a whole list").push(tapped.clone());
+                kept.push(tapped.clone());
+                drop(kept);
                 let (to_client, from_server) = (client.clone(), server.clone());
                 let second = tapped.clone();
                 thread::spawn(move || pass(&client, &server, &second, false));
                 thread::spawn(move || pass(&from_server, &to_client, &tapped, true));
             }
         });
-        Self { address, connections }
+        Self { address, connections, is_severed }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -83,6 +93,16 @@ impl Tap {
             drop(client.shutdown(Shutdown::Both));
             drop(server.shutdown(Shutdown::Both));
         }
+    }
+
+    /// Cuts every connection that is open, and ends those that are made until it is mended.
+    pub fn sever(&self) {
+        self.is_severed.store(true, Ordering::SeqCst);
+        self.cut();
+    }
+
+    pub fn mend(&self) {
+        self.is_severed.store(false, Ordering::SeqCst);
     }
 }
 

@@ -5,6 +5,9 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rcgen::{CertificateParams, KeyPair};
 use rustls::ClientConfig;
@@ -21,7 +24,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::files::{IdentityFiles, replace};
 use crate::tls::any_server;
-use crate::wait::secs;
+use crate::wait::{millis, secs};
 
 /// A workload with its own thread's runtime: one call at a time.
 #[derive(Debug)]
@@ -89,6 +92,21 @@ impl Workload {
             let mut client = IdentityServiceClient::new(connect(ANYWHERE, self.issuer, None).await?);
             client.challenge(ChallengeRequest {}).await.map(|answer| answer.into_inner().challenge)
         })
+    }
+
+    /// Renews again and again until it is over, and leaves the files where a load with [`identities`](crate::Load::identities) follows them.
+    ///
+    /// # Panics
+    /// Where it is refused.
+    pub fn keep_renewing(mut self, link: &Path, every: Duration, over: &AtomicBool) {
+        let mut next = Instant::now() + every;
+        while !over.load(Ordering::Relaxed) {
+            if Instant::now() >= next {
+                next += every;
+                self.renew().expect("a renewal").write_behind_link(link, "client");
+            }
+            thread::sleep(millis(50));
+        }
     }
 
     /// Replaces the identity by its successor.
