@@ -15,6 +15,7 @@ mod list;
 mod points;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -52,6 +53,8 @@ pub(crate) struct Parts {
 struct Inner {
     parts: Parts,
     kept: Mutex<BTreeMap<Place, Kept>>,
+    /// Of the next list.
+    number: AtomicU64,
     /// Counts the lists that were signed.
     changes: watch::Sender<u64>,
 }
@@ -96,7 +99,9 @@ const LOOK: Duration = Duration::from_secs(15);
 
 impl Crls {
     pub(crate) fn new(parts: Parts) -> Self {
-        Self(Arc::new(Inner { parts, kept: Mutex::default(), changes: watch::Sender::default() }))
+        // By the start, and no clock: after it, there is room for four thousand million lists.
+        let number = AtomicU64::new(parts.store.start() << 32);
+        Self(Arc::new(Inner { parts, kept: Mutex::default(), number, changes: watch::Sender::default() }))
     }
 
     /// The latest that was signed.
@@ -263,10 +268,9 @@ impl Crls {
         let terms = Terms {
             this_update,
             next_update,
-            epoch,
             // Where it is a part only, it says of what.
             point: points.is_sharded().then(|| points.uri(&key_id, place.shard)).flatten(),
-            above: before.map(|before| before.list.number),
+            number: self.0.number.fetch_add(1, Ordering::SeqCst).into(),
         };
         let count = entries.len();
         // It takes a good part of a second where there are many.

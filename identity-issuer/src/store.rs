@@ -201,6 +201,7 @@ pub(crate) struct Store {
     database: Database,
     /// Drawn anew at each start: by it an issuer knows what it told itself.
     issuer: u64,
+    start: u64,
 }
 
 /// The committer, to be finished before the process ends.
@@ -225,12 +226,17 @@ impl Store {
         let mut issuer = [0; 8];
         aws_lc_rs::rand::fill(&mut issuer).map_err(|_| OpenError::Randomness)?;
         let issuer = u64::from_be_bytes(issuer);
-        let database = Database::open(location, trust_domain).await?;
+        let (database, start) = Database::open(location, trust_domain, clock.now()).await?;
         let (queue, waiting) = queue::queue(pending);
         let stop = CancellationToken::new();
         let committer = Committer { database: database.clone(), issuer, clock, readiness };
         let committer = tokio::spawn(committer.run(waiting, stop.clone()));
-        Ok((Self { queue, database, issuer }, StoreTask { committer, stop }))
+        Ok((Self { queue, database, issuer, start }, StoreTask { committer, stop }))
+    }
+
+    /// The number of this start: more than that of each before on this database, whatever the clock says. About 32 bits.
+    pub(crate) fn start(&self) -> u64 {
+        self.start
     }
 
     /// Whether renewals wait to be recorded, more than go into one transaction.

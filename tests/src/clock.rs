@@ -12,6 +12,11 @@ pub fn later(folder: &Path, by: Duration) -> PathBuf {
     library(folder, "later", LATER, &format!("-DBY={}", by.as_secs()))
 }
 
+/// The same so much earlier.
+pub fn earlier(folder: &Path, by: Duration) -> PathBuf {
+    library(folder, "earlier", LATER, &format!("-DBY=-{}", by.as_secs()))
+}
+
 /// A clock that runs faster.
 #[derive(Clone, Copy, Debug)]
 pub struct Fast {

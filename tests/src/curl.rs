@@ -161,7 +161,11 @@ impl Answer {
     }
 
     pub fn text(&self) -> String {
-        String::from_utf8_lossy(&fs::read(&self.body).unwrap_or_default()).into_owned()
+        String::from_utf8_lossy(&self.bytes()).into_owned()
+    }
+
+    pub fn bytes(&self) -> Vec<u8> {
+        fs::read(&self.body).unwrap_or_default()
     }
 
     /// SHA-256 of the body, in hexadecimal.

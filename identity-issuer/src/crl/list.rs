@@ -31,12 +31,10 @@ const PKIX_CRL: &str = "application/pkix-crl";
 pub(super) struct Terms {
     pub(super) this_update: OffsetDateTime,
     pub(super) next_update: OffsetDateTime,
-    /// Of the latest revocation.
-    pub(super) epoch: u64,
     /// Where it is a part of all: of which.
     pub(super) point: Option<String>,
-    /// The number of the one before it.
-    pub(super) above: Option<u128>,
+    /// More than that of each before it (RFC 5280 §5.2.3).
+    pub(super) number: u128,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -53,11 +51,10 @@ pub(crate) enum ListError {
 
 impl RevocationList {
     pub(super) fn sign(authority: &Authority, terms: &Terms, entries: &[Entry]) -> Result<Self, ListError> {
-        let Terms { this_update, next_update, .. } = *terms;
+        let Terms { this_update, next_update, number, .. } = *terms;
         if next_update <= this_update {
             return Err(ListError::AuthorityEnds);
         }
-        let number = number(terms);
         let point = terms.point.as_ref().map(|uri| CrlIssuingDistributionPoint {
             distribution_point: CrlDistributionPoint { uris: vec![uri.clone()] },
             scope: None,
@@ -75,13 +72,6 @@ impl RevocationList {
         let document = Document::new(PKIX_CRL, der.clone(), Freshness::Asked);
         Ok(Self { der, document, number, this_update, next_update })
     }
-}
-
-/// It grows with each list (RFC 5280 §5.2.3): by the epoch, which is never taken back, then by the time.
-fn number(terms: &Terms) -> u128 {
-    let seconds = u64::try_from(terms.this_update.unix_timestamp()).unwrap_or_default();
-    let number = u128::from(terms.epoch) << 64 | u128::from(seconds);
-    terms.above.map_or(number, |above| number.max(above + 1))
 }
 
 /// None for what is no certificate.
@@ -125,7 +115,7 @@ mod tests {
 
     fn terms() -> Terms {
         let next_update = now() + time::Duration::hours(1);
-        Terms { this_update: now(), next_update, epoch: 7, point: None, above: None }
+        Terms { this_update: now(), next_update, point: None, number: 7 }
     }
 
     #[test]
@@ -150,18 +140,6 @@ mod tests {
         assert!(rest.is_empty() && parsed.iter_revoked_certificates().count() == 100_000);
         let (_, signer) = X509Certificate::from_der(authority.certificate().unwrap()).unwrap();
         parsed.verify_signature(signer.public_key()).unwrap();
-    }
-
-    #[test]
-    fn numbers_grow_whatever_the_clock_says() {
-        let first = number(&terms());
-        let later = Terms { this_update: now() + time::Duration::SECOND, above: Some(first), ..terms() };
-        assert!(number(&later) > first);
-        let back = Terms { this_update: now() - time::Duration::hours(1), above: Some(first), ..terms() };
-        assert_eq!(number(&back), first + 1);
-        // Another process, which knows none before: by the epoch.
-        let anew = Terms { this_update: now() - time::Duration::hours(1), epoch: 8, ..terms() };
-        assert!(number(&anew) > number(&back));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use signet_identity::TrustDomain;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{Any, AnyConnection, AnyPool, Connection, SqlSafeStr, Transaction};
+use time::OffsetDateTime;
 
 use super::OpenError;
 use super::postgres::PostgresUrl;
@@ -69,6 +70,7 @@ const SQLITE_MIGRATIONS: Migrations = &[
     (10, "revocations", include_str!("../../migrations/sqlite/0010_revocations.sql")),
     (11, "published", include_str!("../../migrations/sqlite/0011_published.sql")),
     (12, "jwt acknowledgements", include_str!("../../migrations/sqlite/0012_jwt_acknowledgements.sql")),
+    (13, "starts", include_str!("../../migrations/sqlite/0013_starts.sql")),
 ];
 const POSTGRES_MIGRATIONS: Migrations = &[
     (1, "store", include_str!("../../migrations/postgres/0001_store.sql")),
@@ -83,11 +85,17 @@ const POSTGRES_MIGRATIONS: Migrations = &[
     (6, "revocations", include_str!("../../migrations/postgres/0006_revocations.sql")),
     (7, "published", include_str!("../../migrations/postgres/0007_published.sql")),
     (8, "jwt acknowledgements", include_str!("../../migrations/postgres/0008_jwt_acknowledgements.sql")),
+    (9, "starts", include_str!("../../migrations/postgres/0009_starts.sql")),
 ];
 
 impl Database {
-    /// Opens or makes it, and brings it to this version.
-    pub(super) async fn open(location: &Location, trust_domain: &TrustDomain) -> Result<Self, OpenError> {
+    /// Opens or makes it, and brings it to this version. Returns the number of this start too: Unix seconds, unless it was opened later
+    /// than `now` before; then one more than that.
+    pub(super) async fn open(
+        location: &Location,
+        trust_domain: &TrustDomain,
+        now: OffsetDateTime,
+    ) -> Result<(Self, u64), OpenError> {
         static DRIVERS: Once = Once::new();
         DRIVERS.call_once(sqlx::any::install_default_drivers);
         let opening = Opening { location };
@@ -111,6 +119,7 @@ impl Database {
         opening.migrate(&kind, &mut first).await?;
         opening.claim(&mut first, trust_domain).await?;
         opening.draw_lineage(&mut first).await?;
+        let start = opening.number_start(&mut first, now).await?;
         // A connection that hangs holds its place for long: of PostgreSQL there are more than are used at once.
         let (writers, readers, lists) = match kind {
             Kind::Sqlite => (1, 2, 1),
@@ -126,7 +135,7 @@ impl Database {
         };
         let database = pools.await.map_err(|source| opening.failed(source))?;
         first.close().await.map_err(|source| opening.failed(source))?;
-        Ok(database)
+        Ok((database, start))
     }
 
     /// A transaction of the committer.
@@ -324,6 +333,13 @@ impl Opening<'_> {
                          ON CONFLICT (only_row) DO NOTHING";
         let inserted = sqlx::query(insertion).bind(drawn.as_bytes()).execute(connection).await;
         inserted.map(drop).map_err(|source| self.failed(source))
+    }
+
+    async fn number_start(&self, connection: &mut AnyConnection, now: OffsetDateTime) -> Result<u64, OpenError> {
+        let numbering = "INSERT INTO starts (only_row, latest) VALUES (1, $1) ON CONFLICT (only_row) DO UPDATE SET latest = CASE \
+                         WHEN starts.latest >= excluded.latest THEN starts.latest + 1 ELSE excluded.latest END RETURNING latest";
+        let numbered = sqlx::query_scalar(numbering).bind(now.unix_timestamp().max(0)).fetch_one(connection).await;
+        numbered.map(i64::unsigned_abs).map_err(|source| self.failed(source))
     }
 
     fn failed(&self, source: sqlx::Error) -> OpenError {

@@ -394,6 +394,21 @@ async fn a_database_of_a_newer_version_or_another_trust_domain_is_left_alone(whi
     assert!(matches!(refused, OpenError::Newer { found: 4711, .. }), "{refused:?}");
 }
 
+async fn each_start_has_a_larger_number_whatever_the_clock_says(which: Which) {
+    let Opened { store, task, clock, location, _folder, .. } = opened(which, 10).await;
+    let domain = "example.org".parse().unwrap();
+    let mut numbers = vec![store.start()];
+    task.finish().await;
+    for seconds in [0, 1, -3600, -3600, 3600] {
+        clock.advance(time::Duration::seconds(seconds));
+        let (store, task) = Store::open(&location, &domain, 10, clock.shared(), Readiness::default()).await.unwrap();
+        numbers.push(store.start());
+        task.finish().await;
+    }
+    assert!(numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
+    assert_eq!(numbers[0], clock.now().unix_timestamp() as u64 + 3599, "the time, where nothing is against it");
+}
+
 /// As an issuer of each version before this one left it.
 async fn a_database_of_an_earlier_version_is_brought_to_this_one(which: Which) {
     let known = match which {
@@ -560,6 +575,7 @@ on_both! {
     requests_of_one_batch_each_get_their_own_answer,
     the_store_is_ready_once_it_is_open,
     a_database_of_a_newer_version_or_another_trust_domain_is_left_alone,
+    each_start_has_a_larger_number_whatever_the_clock_says,
     a_database_of_an_earlier_version_is_brought_to_this_one,
     of_two_who_record_one_proof_one_does,
 }

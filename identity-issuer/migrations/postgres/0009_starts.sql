@@ -1,0 +1,5 @@
+-- When an issuer started last, in seconds, and more than at each start before: what it numbers begins with it.
+CREATE TABLE starts (
+    only_row BIGINT PRIMARY KEY CHECK (only_row = 1),
+    latest   BIGINT NOT NULL
+);
