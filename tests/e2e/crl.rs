@@ -7,6 +7,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use s3s::auth::SimpleAuth;
@@ -15,7 +16,7 @@ use signet_tests::clock::Fast;
 use signet_tests::issuer::signet;
 use signet_tests::openssl::{openssl, openssl_ok};
 use signet_tests::wait::{until, until_some};
-use signet_tests::{Issuer, Workload, secs};
+use signet_tests::{Issuer, Workload, pages, secs};
 use tempfile::TempDir;
 
 /// An issuer whose leaves name their lists.
@@ -93,6 +94,14 @@ fn fetch(issuer: &Issuer, path: &str) -> Option<Vec<u8>> {
     answer.starts_with(b"HTTP/1.1 200").then_some(body)
 }
 
+/// Runs the lines of a page in a folder, one after the other, as far as they go; what they said.
+fn in_shell(lines: &[String], folder: &Path) -> (bool, String) {
+    let mut shell = Command::new("sh");
+    let output = shell.args(["-e", "-c", &lines.join("\n")]).current_dir(folder).output().unwrap();
+    let told = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(told).unwrap())
+}
+
 fn revoke(issuer: &Issuer, id: &str, reason: &str) {
     let id = format!("spiffe://example.org/{id}");
     issuer.operate(&["revoke", "id", &id, "--reason", reason, "--yes"]);
@@ -125,6 +134,27 @@ fn openssl_checks_a_whole_path_by_the_lists_of_root_and_issuer() {
     revoke(&bench.issuer, "w0", "key-compromise");
     let (good, told) = with_roots(&bench.list("w0", 1));
     assert!(!good && told.contains("certificate revoked"), "{told}");
+}
+
+#[test]
+fn the_commands_of_the_page_fetch_the_list_and_check_a_certificate_by_it() {
+    let bench = Bench::new("");
+    let _workload = bench.join("w0");
+    let _first = bench.list("w0", 0);
+    let place =
+        |line: String| line.replace("127.0.0.1:8082", &bench.issuer.web.to_string()).replace("KEY_ID", &bench.key_id());
+    let lines: Vec<_> = pages::shell("revocation.md", &["curl", "openssl"]).into_iter().map(place).collect();
+    assert_eq!(lines.len(), 4);
+    for (name, from) in [("root.pem", &bench.issuer.bundle), ("authority.pem", &bench.path("w0.above"))] {
+        fs::copy(from, bench.path(name)).unwrap();
+    }
+    fs::copy(bench.path("w0.pem"), bench.path("leaf.pem")).unwrap();
+    let (good, told) = in_shell(&lines, bench.folder.path());
+    assert!(good && told.contains("No Revoked Certificates") && told.contains("leaf.pem: OK"), "{told}");
+    revoke(&bench.issuer, "w0", "key-compromise");
+    let _second = bench.list("w0", 1);
+    let (good, told) = in_shell(&lines, bench.folder.path());
+    assert!(!good && told.contains("Key Compromise") && told.contains("certificate revoked"), "{told}");
 }
 
 #[test]

@@ -236,6 +236,11 @@ fn a_key_that_is_tainted_gives_way_and_one_that_is_revoked_verifies_nothing_any_
 #[test]
 fn the_commands_of_the_page_work() {
     let web = Web::new("ES256");
+    let [line] = &pages::shell("jwt.md", &["curl"])[..] else { panic!("the page has another curl") };
+    let line = line.replace("issuer.example.org:8444", &web.spiffe.to_string());
+    let asked = Command::new("sh").args(["-c", &line]).current_dir(web.path("identity")).output().unwrap();
+    let told: Value = serde_json::from_slice(&asked.stdout).unwrap();
+    assert_eq!(told["scope"], "read", "{told}");
     let commands = pages::commands("jwt.md");
     assert_eq!(commands.len(), 7);
     let mut signed = web.key("active");

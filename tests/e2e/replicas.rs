@@ -282,7 +282,7 @@ fn words(words: &[&str]) -> Vec<String> {
 
 #[test]
 fn the_commands_of_the_page_work_at_either_issuer() {
-    let mesh = Mesh::new();
+    let mut mesh = Mesh::new();
     let example = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/policy.yaml");
     let commands = pages::commands("replicas.md");
     assert!(commands.len() > 3);
@@ -295,6 +295,19 @@ fn the_commands_of_the_page_work_at_either_issuer() {
     mesh.one.operate(&["apply", "-f", example.to_str().unwrap(), "--yes"]);
     let rules = |issuer: &Issuer| issuer.operate_json(&["get", "rules"]);
     until("the rules are at the other", secs(5), || rules(&mesh.two) == rules(&mesh.one));
+
+    // That of the page on revocation, for this database.
+    let [line] = &pages::shell("revocation.md", &["psql"])[..] else { panic!("the page has another psql") };
+    let sql = line.split('"').nth(3).unwrap();
+    for issuer in [&mut mesh.one, &mut mesh.two] {
+        issuer.process.kill();
+    }
+    let lineage = || mesh.server.query(&mesh.url, "SELECT encode(lineage, 'hex') FROM revocation_epoch");
+    let before = lineage();
+    mesh.server.query(&mesh.url, sql);
+    assert!(lineage() != before && lineage()[0].len() == 16, "{before:?}, {:?}", lineage());
+    mesh.one.process.start_again();
+    mesh.one.wait_until_ready();
 }
 
 #[test]

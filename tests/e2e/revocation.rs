@@ -14,7 +14,7 @@ use signet_tests::load::Running;
 use signet_tests::openssl::openssl_ok;
 use signet_tests::tls::TlsClient;
 use signet_tests::wait::{until, until_some};
-use signet_tests::{Gateway, IdentityFiles, Load, Mesh, Nginx, Workload, program, secs};
+use signet_tests::{Gateway, IdentityFiles, Load, Mesh, Nginx, Workload, pages, program, secs};
 
 /// From the command's beginning to the end of a connection.
 const SOON: Duration = secs(1);
@@ -284,4 +284,67 @@ fn a_gateway_that_was_cut_off_during_a_revocation_goes_on_and_catches_up_as_soon
         report.expect_no_failure(u64::from(RATE) * LOAD.as_secs() * 9 / 10);
         assert_eq!(report.retried(), 0, "{report}");
     }
+}
+
+#[test]
+fn a_record_that_went_back_is_told_of_and_clients_keep_what_they_know_and_go_on_by_another_lineage() {
+    let nginx = Nginx::start();
+    let mut mesh = Mesh::new().ttl(secs(3600)).upstream(&nginx.url()).start();
+    let folder = mesh.folder();
+    let [first, lost, later] = ["first", "lost", "later"].map(|name| mesh.client(name));
+    let files = |client: &Workload, name| written(client, &folder, name);
+    let [lost_files, later_files] = [files(&lost, "lost"), files(&later, "later")];
+    let inbound = mesh.inbound_address();
+    let revoke = |mesh: &Mesh, client: &Workload| {
+        let words = ["revoke", "id", &client.svid().spiffe_id, "--reason", "key-compromise", "--yes"];
+        mesh.issuer.operate_json(&words)
+    };
+    let refuses = |files: &IdentityFiles| {
+        let again = TlsClient::connect(inbound, files, &["http/1.1"]);
+        again.is_err() || ask(&mut again.unwrap()).is_none()
+    };
+
+    // A backup is made, somebody is revoked, and the backup comes back.
+    revoke(&mesh, &first);
+    mesh.issuer.process.kill();
+    let files = ["issuer.db", "issuer.db-wal", "issuer.db-shm"].map(|name| mesh.issuer.database.with_file_name(name));
+    let backup: Vec<_> = files.iter().map(|path| fs::read(path).ok()).collect();
+    let start = |mesh: &mut Mesh| {
+        mesh.issuer.process.start_again();
+        mesh.issuer.wait_until_ready();
+    };
+    start(&mut mesh);
+    let known = |mesh: &Mesh| mesh.inbound.admin.sum("signet_revocation_epoch", &[]);
+    until("the issuer tells the gateway", secs(20), || mesh.issuer.operate_json(&["status"])["connected_clients"] == 2);
+    revoke(&mesh, &lost);
+    until("it is in force", secs(10), || known(&mesh) == 2.0);
+    mesh.issuer.process.kill();
+    for (path, bytes) in files.iter().zip(backup) {
+        match bytes {
+            Some(bytes) => fs::write(path, bytes).unwrap(),
+            None => drop(fs::remove_file(path)),
+        }
+    }
+    start(&mut mesh);
+    let told = || mesh.issuer.admin.sum("signet_issuer_revocations_lost_total", &[]);
+    until("both gateways say that they know more", secs(20), || told() >= 2.0);
+    let lines = mesh.issuer.process.lines_with(&["not on record", "spiffe://example.org/gateway/"]);
+    assert_eq!(lines.len(), 1, "once a minute, with a name: {lines:?}");
+    assert!(refuses(&lost_files), "it was taken back");
+    assert_eq!((mesh.issuer.operate_json(&["get", "revocations"])["revocations"].as_array().unwrap().len()), 1);
+
+    // As the page says.
+    revoke(&mesh, &lost);
+    mesh.issuer.process.kill();
+    let [line] = &pages::shell("revocation.md", &["sqlite3"])[..] else { panic!("the page has another sqlite3") };
+    let at = mesh.issuer.database.parent().unwrap();
+    assert!(Command::new("sh").args(["-c", line]).current_dir(at).status().unwrap().success(), "{line}");
+    start(&mut mesh);
+    until("the issuer tells the gateway", secs(20), || mesh.issuer.operate_json(&["status"])["connected_clients"] == 2);
+    let live = served(inbound, &later_files);
+    let done = revoke(&mesh, &later);
+    assert_eq!((&done["in_force"]["applied"], &done["in_force"]["following"]), (&2.into(), &2.into()), "{done}");
+    end_of(live);
+    assert!(refuses(&lost_files) && refuses(&later_files));
+    assert_eq!(mesh.issuer.admin.sum("signet_issuer_revocations_lost_total", &[]), 0.0);
 }

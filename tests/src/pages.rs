@@ -19,6 +19,19 @@ pub fn commands(page: &str) -> Vec<Vec<String>> {
     lines.map(command).collect()
 }
 
+/// Lines of a page's code blocks that begin with one of these programs, for a shell.
+pub fn shell(page: &str, programs: &[&str]) -> Vec<String> {
+    let page = text(page);
+    let mut is_inside = false;
+    let is_code = |line: &&str| {
+        is_inside ^= line.starts_with("```");
+        is_inside
+    };
+    let code: Vec<_> = page.lines().filter(is_code).collect();
+    let is_of = |line: &&&str| line.split_whitespace().next().is_some_and(|first| programs.contains(&first));
+    code.iter().filter(is_of).map(|line| (*line).to_owned()).collect()
+}
+
 /// What the YAML blocks of a page say, word for word.
 pub fn fragments(page: &str) -> Vec<Fragment> {
     let mut found: Vec<Fragment> = Vec::new();
