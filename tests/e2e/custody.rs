@@ -4,12 +4,12 @@
 
 use std::fs;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use signet_tests::ceremony::Ended;
 use signet_tests::openssl::{openssl, openssl_ok};
 use signet_tests::wait::{throughout, until};
-use signet_tests::{Curl, Issuer, Process, Recipe, SoftHsm, Workload, program, secs};
+use signet_tests::{Curl, Direct, GatewayPlan, Issuer, Load, Nginx, Process, Recipe, SoftHsm, Workload, program, secs};
 use tempfile::TempDir;
 use tonic::Code;
 
@@ -412,6 +412,67 @@ fn a_roots_key_may_be_in_a_token_too() {
     signet(&["ca", "verify-log", "--dir", &root, "--certificate", &out]).success();
     let words = [SoftHsm::MODULE, "root", SoftHsm::PIN];
     assert_eq!(hsm.run(program::ours("signet-test-thief"), &words), "keys 1\n");
+}
+
+#[test]
+fn a_mesh_under_load_goes_over_to_a_root_in_a_token_and_from_then_on_all_keys_are_in_tokens() {
+    const LOAD: Duration = secs(20);
+    const RATE: u32 = 20;
+    let folder = TempDir::new().unwrap();
+    let hsm = SoftHsm::new(folder.path(), "issuing");
+    let offline = folder.path().join("offline");
+    fs::create_dir(&offline).unwrap();
+    let of_root = SoftHsm::new(&offline, "root");
+    let issuer = Issuer::start_in_token(folder.path(), "example.org", secs(60), GENEROUS, &hsm);
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (root, pin) = (offline.join("root"), of_root.pin_file());
+    let pin = pin.to_str().unwrap();
+    let ca = |words: &[&str]| {
+        let mut command = Command::new(program::ours("signet"));
+        command.arg("ca").args(words).arg("--dir").arg(&root).env("SOFTHSM2_CONF", of_root.settings());
+        Ended(command.args(["--pin-file", pin]).output().unwrap()).success();
+    };
+    let token = ["--pkcs11-module", SoftHsm::MODULE, "--pkcs11-token", "root"];
+    ca(&[&["init", "--trust-domain", "example.org"][..], &token].concat());
+    let next = root.join("root.pem");
+
+    let nginx = Nginx::start();
+    let gateway = |name: &str| {
+        let token = folder.path().join(format!("{name}.token"));
+        fs::write(&token, issuer.join_token(&format!("spiffe://example.org/gateway/{name}"))).unwrap();
+        GatewayPlan::new(name).identity_from_issuer(issuer.address, "example.org", &issuer.bundle, &token)
+    };
+    let callers = ["spiffe://example.org/gateway/outbound", "spiffe://example.org/client/**"];
+    let inbound = gateway("inbound").inbound(&callers, &nginx.url()).start();
+    let peer = inbound.listener("inbound");
+    let outbound = gateway("outbound").outbound(peer, &["spiffe://example.org/gateway/inbound"]).start();
+    let mut client = Workload::of(issuer.address);
+    client.attest(&issuer.join_token("spiffe://example.org/client/load")).unwrap();
+    let mut direct = Direct::start(client, &[&*issuer.bundle, &*next], peer, RATE, LOAD);
+    let plain = Load::http1(outbound.listener("outbound")).plain().rate(RATE, LOAD).start();
+
+    issuer.operate(&["rotate", "root", "--root", next.to_str().unwrap(), "--apply", "--yes", "--no-wait"]);
+    let (request, signed) = (at("next.csr"), at("next.pem"));
+    issuer.operate(&["ca", "csr", "--out", &request]);
+    ca(&["sign", "--yes", "--csr", &request, "--out", &signed]);
+    issuer.operate(&["ca", "import", &signed]);
+    until("the root before is trusted no more", LOAD, || !issuer.is_rotating());
+    assert!(direct.is_running(), "the load was over before");
+    direct.expect_no_failure();
+    let report = plain.finish();
+    report.expect_no_failure(u64::from(RATE) * LOAD.as_secs() * 9 / 10);
+    assert_eq!(report.retried(), 0, "{report}");
+
+    let mut workload = Workload::of(issuer.address);
+    workload.attest(&issuer.join_token(WORKLOAD)).unwrap();
+    fs::write(at("chain.pem"), workload.svid().chain_pem()).unwrap();
+    let (next, chain) = (next.to_str().unwrap(), at("chain.pem"));
+    openssl_ok(&["verify", "-x509_strict", "-CAfile", next, "-untrusted", &chain, &chain]);
+    // Nobody has any of them out.
+    for (hsm, keys) in [(&hsm, 2), (&of_root, 1)] {
+        let words = [SoftHsm::MODULE, hsm.label, SoftHsm::PIN];
+        assert_eq!(hsm.run(program::ours("signet-test-thief"), &words), format!("keys {keys}\n"));
+    }
 }
 
 #[test]
