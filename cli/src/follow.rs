@@ -12,6 +12,7 @@ mod health;
 mod identity;
 mod parent;
 mod plan;
+mod refusals;
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -34,6 +35,7 @@ use self::child::Child;
 use self::health::{Health, Outcome};
 use self::parent::Parent;
 use self::plan::{Authority, Step};
+use self::refusals::Refusals;
 
 /// What a parent said, as it changes: the chains of the authorities that sign there.
 type Told = watch::Receiver<Arc<[Vec<CertificateDer<'static>>]>>;
@@ -45,8 +47,6 @@ const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(60);
 /// As long as the issuer has no authority.
 const LONGEST_WITHOUT: Duration = Duration::from_secs(10);
-/// The same between certificates that the issuer does not take: each is on record at the parent.
-const NOT_TAKEN: Duration = Duration::from_secs(60);
 
 pub(crate) fn run(options: &CaFollowOptions, format: Format) -> Result<(), Failure> {
     let log = logging::init(logging::Format::auto());
@@ -83,7 +83,14 @@ async fn follow(
     let Some(Running { live, .. }) = arrival(starting, options.once, health).await? else { return Ok(ended()) };
     health.has_identity(&live);
     let parent = Parent::new(options, &live, key, &clock)?;
-    let following = Following { child, parent, clock, signed: HashMap::new(), told: monitor.authorities() };
+    let following = Following {
+        child,
+        parent,
+        clock,
+        signed: HashMap::new(),
+        refusals: Refusals::default(),
+        told: monitor.authorities(),
+    };
     following.run(options.once, health, shutdown).await
 }
 
@@ -111,6 +118,7 @@ struct Following {
     clock: SharedClock,
     /// What the issuer has not taken yet, by its key: a key is certified once.
     signed: HashMap<String, String>,
+    refusals: Refusals,
     told: Told,
 }
 
@@ -209,9 +217,17 @@ impl Following {
         match self.child.import(chain).await {
             Ok(()) => {
                 self.signed.remove(&authority.key);
+                self.refusals.over();
                 Ok(DoneStep::new(&authority.key, "signed by the parent", Outcome::Signed))
             }
-            Err(failure) => Err(Trouble { failure, not_before: NOT_TAKEN, outcome: Outcome::NotTaken }),
+            Err(failure) => {
+                let next = self.refusals.another();
+                if next.is_given_up {
+                    self.child.ask(std::slice::from_ref(&authority.key)).await.map_err(Trouble::here)?;
+                    self.signed.remove(&authority.key);
+                }
+                Err(Trouble { failure, not_before: next.pause, outcome: Outcome::NotTaken })
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! What is to be done next for an issuer, by what it has.
 
 use rustls_pki_types::CertificateDer;
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
 /// One of the issuer's.
 #[derive(Clone, Debug)]
@@ -37,6 +37,10 @@ pub(super) enum Step<'a> {
     Nothing,
 }
 
+/// After a certificate below an authority that the parent has not told of, before the next is asked for: it may tell of it any moment.
+const UNTOLD: Duration = Duration::minutes(1);
+const UNTOLD_AT_MOST: Duration = Duration::hours(1);
+
 /// `told`: the chains of the authorities that sign at the parent, or may soon; none where it has said nothing.
 pub(super) fn next<'a>(
     authorities: &'a [Authority],
@@ -53,6 +57,7 @@ pub(super) fn next<'a>(
         };
         return match at(Stage::Prepared).find(is_below) {
             Some(successor) => Step::Rotate(successor),
+            None if is_untold(active, at(Stage::Prepared), told, now) => Step::Nothing,
             None => requested.map_or(Step::Ask, Step::Sign),
         };
     }
@@ -70,6 +75,21 @@ fn is_in_vain<'a>(active: &Authority, prepared: impl Iterator<Item = &'a Authori
     in_vain.map(|one| one.since).max().is_some_and(|since| (now - since) * 2 < end - now)
 }
 
+/// Whether the parent has signed, a moment ago, below an authority that it tells of as little as of the one before: what it told is older
+/// than what it does, and whatever it signs now would be no use either. The more of them there are, the longer a moment is.
+fn is_untold<'a>(
+    active: &Authority,
+    prepared: impl Iterator<Item = &'a Authority>,
+    told: &[Vec<CertificateDer<'_>>],
+    now: OffsetDateTime,
+) -> bool {
+    let is_one =
+        |one: &&Authority| one.above != active.above && one.above.as_ref().is_some_and(|above| !signs(told, above));
+    let since: Vec<OffsetDateTime> = prepared.filter(is_one).map(|one| one.since).collect();
+    let moment = (UNTOLD * (1_i32 << since.len().saturating_sub(1).min(6))).min(UNTOLD_AT_MOST);
+    since.into_iter().max().is_some_and(|latest| now - latest < moment)
+}
+
 fn signs(told: &[Vec<CertificateDer<'_>>], certificate: &[u8]) -> bool {
     told.iter().filter_map(|chain| chain.first()).any(|own| own.as_ref() == certificate)
 }
@@ -77,8 +97,6 @@ fn signs(told: &[Vec<CertificateDer<'_>>], certificate: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use std::slice::from_ref;
-
-    use time::Duration;
 
     use super::*;
 
@@ -144,6 +162,30 @@ mod tests {
         // The first one came from the root.
         let of_root = Authority { above: None, ..authority("a", Active, 90, b"") };
         is(step(&[of_root], &[b"new"], 1), "nothing", "");
+    }
+
+    #[test]
+    fn a_parent_that_signs_below_what_it_does_not_tell_of_is_asked_now_and_then_and_followed_once_it_tells() {
+        use Stage::{Active, Prepared, Requested};
+        // What was signed ahead is below the same as this, and holds up nothing.
+        let mut all = vec![authority("a", Active, 90, b"old"), authority("ahead", Prepared, 97, b"old")];
+        let (mut signed, mut waits) = (Vec::new(), false);
+        for second in 0..6 * 3600 {
+            let now = START + Duration::seconds(second);
+            match next(&all, &told(&[b"stale"]), now) {
+                Step::Ask if !waits => (all, waits) = ([all, vec![authority("b", Requested, 0, b"")]].concat(), true),
+                Step::Sign(_) => {
+                    all.retain(|one| one.stage != Requested);
+                    all.push(Authority { since: now, ..authority("b", Prepared, 97, b"new") });
+                    signed.push(second);
+                    waits = false;
+                }
+                Step::Nothing => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!((5..=12).contains(&signed.len()) && signed[0] < 5, "{signed:?}");
+        is(step(&all, &[b"new"], 1), "rotate", "b");
     }
 
     #[test]
