@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use crate::authority::{Authorities, Authority, KeyId, Member, Stage};
 use crate::complaint::Complaint;
 use crate::metrics::Metrics;
-use crate::revocation::{Entry, MOST, Revocations, What};
+use crate::revocation::{Entry, Revocations, What};
 use crate::store::Store;
 pub(crate) use export::{Bucket, ExportTo, run as export};
 use list::Terms;
@@ -45,6 +45,8 @@ pub(crate) struct Parts {
     pub(crate) points: DistributionPoints,
     /// From thisUpdate to nextUpdate.
     pub(crate) life: Duration,
+    /// Of what an authority has signed, on its last list.
+    pub(crate) most_entries: usize,
     pub(crate) metrics: Metrics,
     pub(crate) clock: SharedClock,
 }
@@ -53,6 +55,8 @@ pub(crate) struct Parts {
 struct Inner {
     parts: Parts,
     kept: Mutex<BTreeMap<Place, Kept>>,
+    /// Of which there is no last list, and when one is tried again.
+    too_long: Mutex<BTreeMap<String, Instant>>,
     /// Of the next list.
     number: AtomicU64,
     /// Counts the lists that were signed.
@@ -80,7 +84,14 @@ struct Kept {
 #[derive(Clone, Debug)]
 struct Signer {
     authority: Arc<Authority>,
-    is_revoked: bool,
+    /// Its own revocation: its list is the last one.
+    revoked: Option<Entry>,
+}
+
+/// All that a revoked authority has signed.
+struct AllSigned {
+    authority: String,
+    entries: Vec<Entry>,
 }
 
 fn serial_of(entry: &Entry) -> Option<Vec<u8>> {
@@ -94,6 +105,8 @@ fn serial_of(entry: &Entry) -> Option<Vec<u8>> {
 const REST: Duration = Duration::from_millis(250);
 /// After one could not be signed.
 const RETRY: Duration = Duration::from_secs(1);
+/// After there was too much for it: all of that was read.
+const RETRY_TOO_LONG: Duration = Duration::from_secs(600);
 /// A wall clock that was set is noticed after this time.
 const LOOK: Duration = Duration::from_secs(15);
 
@@ -101,7 +114,8 @@ impl Crls {
     pub(crate) fn new(parts: Parts) -> Self {
         // By the start, and no clock: after it, there is room for four thousand million lists.
         let number = AtomicU64::new(parts.store.start() << 32);
-        Self(Arc::new(Inner { parts, kept: Mutex::default(), number, changes: watch::Sender::default() }))
+        let (kept, too_long, changes) = (Mutex::default(), Mutex::default(), watch::Sender::default());
+        Self(Arc::new(Inner { parts, kept, too_long, number, changes }))
     }
 
     /// The latest that was signed.
@@ -171,7 +185,9 @@ impl Crls {
             };
             // Of one that is over, nothing is good anyway.
             let authority = member.authority.filter(|authority| authority.not_after() > self.now())?;
-            Some(Signer { authority, is_revoked })
+            // That may be on record in a moment only. Until then, its list is as any other.
+            let revoked = if is_revoked { self.revocation_of(&authority) } else { None };
+            Some(Signer { authority, revoked })
         };
         let signers: Vec<Signer> = authorities.all().into_iter().filter_map(signer).collect();
         let of = |signer: &Signer| {
@@ -187,14 +203,20 @@ impl Crls {
             }
             stays
         });
-        let mut outcome = Ok(());
+        let (mut outcome, mut all) = (Ok(()), None);
         for (place, signer) in self.due(places) {
             // One that is not signed holds up no other.
-            if let Err(error) = self.sign(place, signer).await {
+            if let Err(error) = self.sign(place, signer, &mut all).await {
                 outcome = Err(error);
             }
         }
         outcome
+    }
+
+    fn revocation_of(&self, authority: &Authority) -> Option<Entry> {
+        let key_id = authority.key_id().as_bytes();
+        let is_its = |entry: &&Entry| matches!(&entry.what, What::Authority(of, _) if of.as_bytes() == key_id);
+        self.0.parts.revocations.inspect(|entries, _| entries.iter().find(is_its).cloned())
     }
 
     /// Those that are not there, are a quarter of their life old, or lack something.
@@ -221,7 +243,8 @@ impl Crls {
         let is_due = |place: &Place, signer: &Signer| {
             let is_fresh = |list: &RevocationList| list.this_update <= now && now < list.this_update + *life / 4;
             match kept.get(place) {
-                Some(kept) if signer.is_revoked => !kept.is_last,
+                _ if signer.revoked.is_some() && self.is_too_long(&place.authority) => false,
+                Some(kept) if signer.revoked.is_some() => !kept.is_last,
                 Some(kept) => lacking.contains(place) || !is_fresh(&kept.list),
                 None => true,
             }
@@ -229,18 +252,13 @@ impl Crls {
         places.into_iter().filter(|(place, signer)| is_due(place, signer)).collect()
     }
 
-    async fn sign(&self, place: Place, signer: Signer) -> Result<(), ListError> {
-        let Signer { authority, is_revoked } = signer;
+    /// `all` is kept from one part of a list to the next.
+    async fn sign(&self, place: Place, signer: Signer, all: &mut Option<AllSigned>) -> Result<(), ListError> {
+        let Signer { authority, revoked } = signer;
         let Parts { revocations, points, life, metrics, clock, .. } = &self.0.parts;
         let now = clock.now();
         let this_update = now.replace_nanosecond(0).unwrap_or(now);
         let key_id = KeyId::new(authority.key_id().as_bytes());
-        let is_its = |entry: &&Entry| matches!(&entry.what, What::Authority(of, _) if **of == key_id);
-        // It may be on record in a moment only.
-        let revoked = match is_revoked {
-            true => revocations.inspect(|entries, _| entries.iter().find(is_its).cloned()),
-            false => None,
-        };
         let next_update = match revoked.is_some() {
             true => authority.not_after(),
             false => (this_update + *life).min(authority.not_after()),
@@ -260,10 +278,19 @@ impl Crls {
             (entries.iter().filter(belongs).cloned().collect::<Vec<_>>(), epoch)
         });
         if let Some(revoked) = &revoked {
-            let all = self.all_signed_by((&key_id, revoked), place.shard, this_update).await?;
+            let all = match all {
+                Some(all) if all.authority == place.authority => all,
+                other => {
+                    let entries = self.all_signed_by(&key_id, revoked, this_update).await?;
+                    other.insert(AllSigned { authority: place.authority.clone(), entries })
+                }
+            };
             let known: BTreeSet<Vec<u8>> = entries.iter().filter_map(serial_of).collect();
-            entries
-                .extend(all.into_iter().filter(|entry| serial_of(entry).is_none_or(|serial| !known.contains(&serial))));
+            let is_added = |entry: &&Entry| {
+                let is_here = |serial: &Vec<u8>| points.shard_of(serial) == place.shard && !known.contains(serial);
+                serial_of(entry).as_ref().is_some_and(is_here)
+            };
+            entries.extend(all.entries.iter().filter(is_added).cloned());
         }
         let terms = Terms {
             this_update,
@@ -286,15 +313,17 @@ impl Crls {
     /// As if each certificate of an authority that is revoked was revoked with it.
     async fn all_signed_by(
         &self,
-        (key_id, revoked): (&KeyId, &Entry),
-        shard: u32,
+        key_id: &KeyId,
+        revoked: &Entry,
         now: OffsetDateTime,
     ) -> Result<Vec<Entry>, ListError> {
-        let Parts { points, store, .. } = &self.0.parts;
+        let Parts { store, most_entries, .. } = &self.0.parts;
         let of = Arc::new(KeyId::new(key_id.as_bytes()));
         let Entry { epoch, revoked_at, reason, .. } = *revoked;
-        let signed = store.signed_by(key_id, now, MOST).await?;
-        let here = signed.into_iter().filter(|(serial, _)| points.shard_of(serial.as_bytes()) == shard);
+        let Some(signed) = store.signed_by(key_id, now, *most_entries).await? else {
+            self.too_long().insert(of.to_string(), Instant::now() + RETRY_TOO_LONG);
+            return Err(ListError::TooMany { most: *most_entries });
+        };
         let entry = |(serial, not_after)| Entry {
             epoch,
             what: What::Serial(Arc::clone(&of), serial),
@@ -302,7 +331,16 @@ impl Crls {
             revoked_at,
             reason,
         };
-        Ok(here.map(entry).collect())
+        Ok(signed.into_iter().map(entry).collect())
+    }
+
+    /// Whether it was so a moment ago.
+    fn is_too_long(&self, authority: &str) -> bool {
+        self.too_long().get(authority).is_some_and(|again| *again > Instant::now())
+    }
+
+    fn too_long(&self) -> MutexGuard<'_, BTreeMap<String, Instant>> {
+        self.0.too_long.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Nothing panics while it is held.
@@ -310,3 +348,6 @@ impl Crls {
         self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

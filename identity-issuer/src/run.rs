@@ -45,7 +45,7 @@ use crate::own_identity::OwnIdentity;
 use crate::policy::{self, KeptPolicy, Policies};
 use crate::profile::Profiles;
 use crate::replicas::Replica;
-use crate::revocation::{Revocations, Revoker};
+use crate::revocation::{self, Revocations, Revoker};
 use crate::rotation::{self, Rotations};
 use crate::server::Server;
 use crate::sharing::Sharing;
@@ -426,6 +426,7 @@ impl Issuer {
             store: self.store.clone(),
             points: self.config.crl.points.clone(),
             life: self.config.crl.life,
+            most_entries: revocation::MOST,
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
         });

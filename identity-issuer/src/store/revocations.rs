@@ -100,6 +100,11 @@ pub(crate) struct Filter {
     pub(crate) before: OffsetDateTime,
 }
 
+/// When it ends and begins, its position, who signed it, and its serial number.
+type IssuedRow = (i64, i64, i64, Vec<u8>, Vec<u8>);
+
+/// Of what was issued, read at once.
+const PAGE: i64 = 10_000;
 /// Serial numbers in one statement.
 pub(super) const SERIALS_AT_ONCE: usize = 512;
 
@@ -219,34 +224,49 @@ impl Store {
         in_time(reading).await?.finish()
     }
 
-    /// The serial numbers that an authority has given to what has not expired, with their ends in Unix seconds; `most` of them.
+    /// The serial numbers that an authority has given to what has not expired, with their ends in Unix seconds; all of them, or none where
+    /// there are more than `most`.
     pub(crate) async fn signed_by(
         &self,
         key_id: &KeyId,
         now: OffsetDateTime,
         most: usize,
-    ) -> Result<Vec<(SerialNumber, i64)>, StoreError> {
-        let query = sqlx::query(
-            "SELECT serial, not_after FROM issued WHERE authority_key_id = $1 AND not_after >= $2 LIMIT $3",
-        )
-        .bind(key_id.as_bytes().to_vec())
-        .bind(now.unix_timestamp())
-        .bind(i64::try_from(most).unwrap_or(i64::MAX));
-        let reading = async {
-            let mut found = Vec::new();
-            let mut rows = query.fetch(&self.database.lists);
-            while let Some(row) = rows.try_next().await? {
-                found.push(sqlx::FromRow::from_row(&row)?);
+    ) -> Result<Option<Vec<(SerialNumber, i64)>>, StoreError> {
+        self.signed_by_in_pages(key_id, now, most, PAGE).await
+    }
+
+    /// In pages of what has not expired, whoever signed it, in the order of an index that there is anyway: each is read in time, and nobody
+    /// who issues pays for it.
+    pub(super) async fn signed_by_in_pages(
+        &self,
+        key_id: &KeyId,
+        now: OffsetDateTime,
+        most: usize,
+        page: i64,
+    ) -> Result<Option<Vec<(SerialNumber, i64)>>, StoreError> {
+        let mut found = Vec::new();
+        let mut last = (now.unix_timestamp(), i64::MIN, i64::MIN);
+        loop {
+            let (not_after, not_before, position) = last;
+            let query = sqlx::query_as(
+                "SELECT not_after, not_before, position, authority_key_id, serial FROM issued \
+                 WHERE (not_after, not_before, position) > ($1, $2, $3) ORDER BY not_after, not_before, position LIMIT $4",
+            );
+            let query = query.bind(not_after).bind(not_before).bind(position).bind(page);
+            let rows: Vec<IssuedRow> = in_time(query.fetch_all(&self.database.lists)).await?;
+            let Some((not_after, not_before, position, ..)) = rows.last() else { return Ok(Some(found)) };
+            last = (*not_after, *not_before, *position);
+            for (not_after, _, _, signer, serial) in rows {
+                if signer == key_id.as_bytes() {
+                    let serial = SerialNumber::from_be_bytes(&serial)
+                        .ok_or(StoreError::Record { what: "not a serial number" })?;
+                    found.push((serial, not_after));
+                }
             }
-            Ok(found)
-        };
-        let found: Vec<(Vec<u8>, i64)> = in_time(reading).await?;
-        let serial = |(serial, not_after): (Vec<u8>, i64)| {
-            let serial =
-                SerialNumber::from_be_bytes(&serial).ok_or(StoreError::Record { what: "not a serial number" })?;
-            Ok((serial, not_after))
-        };
-        found.into_iter().map(serial).collect()
+            if found.len() > most {
+                return Ok(None);
+            }
+        }
     }
 
     /// Those of them that are on record and have not expired; also those that are revoked already.

@@ -188,7 +188,42 @@ async fn what_is_revoked_proves_nobodys_identity(which: Which) {
     task.finish().await;
 }
 
+async fn what_an_authority_has_signed_is_read_whole_part_by_part(which: Which) {
+    let Opened { store, task, clock, _folder, .. } = opened(which, 200).await;
+    let now = clock.now();
+    let (own, other) = (KeyId::new(&[1; 20]), KeyId::new(&[2; 20]));
+    for number in 1..=40 {
+        let mut one = certificate(number, now, Attestation::Issuer);
+        // Some end at the same time, as where a rule ends then; some are another's, and some are over.
+        let life = Duration::from_secs(match number % 4 {
+            0 => 0,
+            1 | 2 => 50,
+            _ => u64::from(number),
+        });
+        one.validity.not_after = now + life;
+        one.authority = if number.is_multiple_of(3) { other.clone() } else { own.clone() };
+        store.log(one).await.unwrap();
+    }
+    clock.advance(time::Duration::seconds(5));
+    let is_live = |number: u8| match number % 4 {
+        0 => false,
+        3 => number >= 5,
+        _ => true,
+    };
+    let expected: Vec<u8> = (1..=40_u8).filter(|number| !number.is_multiple_of(3) && is_live(*number)).collect();
+    for page in [1, 2, 7, 1_000] {
+        let read = store.signed_by_in_pages(&own, clock.now(), expected.len(), page).await.unwrap().unwrap();
+        let mut numbers: Vec<u8> = read.iter().map(|(serial, _)| serial.as_bytes()[0]).collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, expected, "in pages of {page}");
+        let fewer = store.signed_by_in_pages(&own, clock.now(), expected.len() - 1, page).await.unwrap();
+        assert!(fewer.is_none(), "some, as if it were all, in pages of {page}");
+    }
+    task.finish().await;
+}
+
 on_both! {
+    what_an_authority_has_signed_is_read_whole_part_by_part,
     what_is_revoked_proves_nobodys_identity,
     a_revoked_certificate_has_no_successor_and_others_have,
     a_revoked_key_or_authority_gets_and_signs_nothing_more,

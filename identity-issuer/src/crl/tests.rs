@@ -1,0 +1,188 @@
+#![allow(clippy::unwrap_used)]
+
+use rcgen::PublicKeyData as _;
+use signet_identity::{BundleSet, Clock as _, ManualClock};
+use signet_process::admin::Readiness;
+use x509_parser::prelude::FromDer as _;
+use x509_parser::revocation_list::CertificateRevocationList;
+
+use super::*;
+use crate::attestation::Attestation;
+use crate::authority::custody::{Custody, Memory};
+use crate::authority::{Place as Home, Publication, testing};
+use crate::bundles::Bundles;
+use crate::certificate::Certificate;
+use crate::csr::KeyHash;
+use crate::distribution::Distribution;
+use crate::policy::Actor;
+use crate::profile::{Profiles, Validity};
+use crate::revocation::{MOST, Reason};
+use crate::store::{Location, NewRevocation, RevocationTarget, StoreTask};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// An issuer whose first authority has retired.
+struct Bench {
+    crls: Crls,
+    /// Of the first authority.
+    name: String,
+    key: crate::authority::custody::KeyName,
+    spki: Vec<u8>,
+    clock: ManualClock,
+    task: StoreTask,
+    _folder: tempfile::TempDir,
+}
+
+impl Bench {
+    async fn new(shards: u32, most_entries: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let now = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
+        let (manual, root) = (ManualClock::new(now), testing::Root::new("example.org", now));
+        let (clock, trust_domain) = (manual.shared(), "example.org".parse().unwrap());
+        let home = Home {
+            trust_domain: signet_identity::TrustDomain::clone(&trust_domain),
+            custody: Arc::new(Memory::default()) as Arc<dyn Custody>,
+            journal: folder.path().join("authorities.json"),
+            request: folder.path().join("authority.csr"),
+            path_length: 0,
+        };
+        let authorities = Authorities::open(home, Some(&root.bundle()), clock.clone()).unwrap();
+        authorities.request(2).unwrap();
+        let keys: Vec<_> = authorities.all().into_iter().map(|member| member.key).collect();
+        for key in &keys {
+            authorities.import(root.sign(key, now, 30 * DAY).as_bytes(), &root.bundle()).unwrap();
+        }
+        authorities.change(|kept, now| kept.activate(&keys[1].name(), now)).unwrap();
+        let first = authorities.all().into_iter().next().unwrap().authority.unwrap();
+
+        let location = Location::File(folder.path().join("issuer.db"));
+        let opening = Store::open(&location, &trust_domain, 100, clock.clone(), Readiness::default());
+        let (store, task) = opening.await.unwrap();
+        let distribution = Distribution::new((Bundles::new(BundleSet::default()), Publication::new()), 10, 10);
+        let parts = (trust_domain, store.clone(), authorities.clone(), distribution, clock.clone());
+        let revocations = Revocations::load(parts.0, parts.1, parts.2, parts.3, parts.4).await.unwrap();
+        let profiles = Profiles::new((DAY, Duration::ZERO), []);
+        let metrics = Metrics::register(&prometheus::Registry::new(), &profiles).unwrap();
+        let points = DistributionPoints::new(Some("http://crl.example.org"), shards);
+        let (name, spki) = (first.key_id().to_string(), keys[0].subject_public_key_info().to_vec());
+        let crls =
+            Crls::new(Parts { revocations, authorities, store, points, life: DAY, most_entries, metrics, clock });
+        Self { crls, name, key: keys[0].name(), spki, clock: manual, task, _folder: folder }
+    }
+
+    /// The first authority has signed so many.
+    async fn has_signed(&self, count: u8) {
+        let Parts { store, authorities, .. } = &self.crls.0.parts;
+        let authority = authorities.all()[0].authority.clone().unwrap();
+        let now = self.clock.now();
+        for number in 1..=count {
+            let certificate = Certificate {
+                chain: vec![vec![number].into()],
+                id: "spiffe://example.org/a".parse().unwrap(),
+                profile: Profiles::new((DAY, Duration::ZERO), []).workload(),
+                rule: None,
+                key_hash: KeyHash::of_spki(&[number]),
+                serial: [number; 16],
+                validity: Validity { not_before: now, not_after: now + DAY },
+                issued_at: now,
+                attestation: Attestation::Issuer,
+                authority: KeyId::new(authority.key_id().as_bytes()),
+            };
+            store.log(certificate).await.unwrap();
+        }
+    }
+
+    fn is_revoked_in_the_journal(&self) {
+        self.crls.0.parts.authorities.revoke(&self.key).unwrap();
+    }
+
+    async fn is_revoked_on_record(&self) {
+        let Parts { store, authorities, revocations, .. } = &self.crls.0.parts;
+        let authority = authorities.all()[0].authority.clone().unwrap();
+        let id = KeyId::new(authority.key_id().as_bytes());
+        let target = RevocationTarget::Authority(id, KeyHash::of_spki(&self.spki), authority.not_after());
+        let (reason, actor, comment) = (Reason::CaCompromise, Actor::user(0), String::new());
+        store.revoke(NewRevocation { target, reason, actor, comment, at: self.clock.now() }).await.unwrap();
+        revocations.catch_up().await.unwrap();
+    }
+
+    fn lists(&self) -> Vec<Arc<RevocationList>> {
+        let of_first = self.crls.all().into_iter().filter(|(place, _)| place.authority == self.name);
+        of_first.map(|(_, list)| list).collect()
+    }
+
+    /// The first bytes of what stands on all of them.
+    fn revoked(&self) -> Vec<u8> {
+        let mut serials = Vec::new();
+        for list in self.lists() {
+            let (_, parsed) = CertificateRevocationList::from_der(&list.der).unwrap();
+            serials.extend(parsed.iter_revoked_certificates().map(|one| one.raw_serial()[0]));
+        }
+        serials.sort_unstable();
+        serials
+    }
+
+    async fn end(self) {
+        drop(self.crls);
+        self.task.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn on_the_last_lists_of_an_authority_stands_all_that_it_has_signed_and_they_are_signed_once() {
+    let bench = Bench::new(5, MOST).await;
+    bench.has_signed(30).await;
+    bench.crls.refresh().await.unwrap();
+    assert_eq!((bench.lists().len(), bench.revoked()), (5, vec![]));
+    bench.is_revoked_in_the_journal();
+    bench.is_revoked_on_record().await;
+    bench.crls.refresh().await.unwrap();
+    assert_eq!(bench.revoked(), (1..=30).collect::<Vec<_>>());
+    let numbers = || bench.lists().iter().map(|list| list.number).collect::<Vec<_>>();
+    let before = numbers();
+    for _ in 0..3 {
+        bench.clock.advance(time::Duration::hours(7));
+        bench.crls.refresh().await.unwrap();
+    }
+    assert_eq!(numbers(), before);
+    let end = bench.lists()[0].next_update;
+    assert!(end > bench.clock.now() + 20 * DAY, "{end}");
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_list_is_an_ordinary_one_while_the_revocation_is_not_on_record_and_is_not_signed_at_each_look() {
+    let bench = Bench::new(1, MOST).await;
+    bench.has_signed(3).await;
+    bench.is_revoked_in_the_journal();
+    bench.crls.refresh().await.unwrap();
+    let first = bench.lists()[0].number;
+    for _ in 0..5 {
+        bench.crls.refresh().await.unwrap();
+    }
+    assert_eq!((bench.lists()[0].number, bench.revoked()), (first, vec![]));
+    bench.is_revoked_on_record().await;
+    bench.crls.refresh().await.unwrap();
+    assert_eq!(bench.revoked(), [1, 2, 3]);
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_last_list_that_would_leave_something_out_is_not_signed_and_the_one_before_stays() {
+    let bench = Bench::new(2, 4).await;
+    bench.has_signed(5).await;
+    bench.crls.refresh().await.unwrap();
+    let before: Vec<_> = bench.lists().iter().map(|list| list.number).collect();
+    bench.is_revoked_in_the_journal();
+    bench.is_revoked_on_record().await;
+    let refused = bench.crls.refresh().await.unwrap_err();
+    assert!(matches!(refused, ListError::TooMany { most: 4 }), "{refused}");
+    // What was read is not read again at once; and others have theirs.
+    bench.crls.refresh().await.unwrap();
+    assert_eq!(bench.lists().iter().map(|list| list.number).collect::<Vec<_>>(), before);
+    bench.clock.advance(time::Duration::hours(7));
+    bench.crls.refresh().await.unwrap();
+    let others = bench.crls.all().into_iter().filter(|(place, _)| place.authority != bench.name);
+    assert!(others.map(|(_, list)| list).all(|list| list.this_update > bench.clock.now() - Duration::from_secs(2)));
+    bench.end().await;
+}
