@@ -4,15 +4,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
-use signet_tests::openssl::openssl_ok;
+use signet_tests::ceremony::Ceremony;
+use signet_tests::issuer::signet;
+use signet_tests::openssl::{openssl, openssl_ok};
 use signet_tests::wait::until;
-use signet_tests::{Issuer, Workload, program, secs};
+use signet_tests::{Curl, Issuer, Workload, program, secs};
 use tempfile::TempDir;
 
 /// Profiles, and what OpenSSL calls their purpose.
@@ -37,12 +37,17 @@ struct Bench {
 impl Bench {
     /// An issuer, and in `PROFILE.pem` a certificate of each profile with those above it.
     fn new() -> Self {
+        Self::with("")
+    }
+
+    /// With more in the section of lists.
+    fn with(more: &str) -> Self {
         let folder = TempDir::new().unwrap();
         let issuer = Issuer::start_above_others(
             folder.path(),
             "example.org",
             secs(3600),
-            "crl: { url: 'http://crl.example.org/crl' }\n",
+            &format!("crl: {{ url: 'http://crl.example.org/crl'{more} }}\n"),
         );
         let rule = |(profile, _): &(&str, &str)| {
             let dns_names = match *profile {
@@ -86,23 +91,66 @@ impl Bench {
         fs::write(self.path("intermediate"), &chain[end..]).unwrap();
     }
 
-    /// The list that is served, as soon as it has an entry.
-    fn list(&self) -> PathBuf {
-        let key_id = self.issuer.operate_json(&["status"])["authority"]["key_id"].as_str().unwrap().to_owned();
+    /// The path of the list that a leaf names.
+    fn list_of(&self, profile: &str) -> String {
+        let leaf = self.path(&format!("{profile}.leaf"));
+        let shown = openssl_ok(&["x509", "-in", leaf.to_str().unwrap(), "-noout", "-text"]);
+        let path = shown.lines().find_map(|line| line.trim().strip_prefix("URI:http://crl.example.org"));
+        path.expect(&shown).to_owned()
+    }
+
+    /// The list that a leaf names, as soon as so many entries are on it: DER, and in `list.pem` too.
+    fn list(&self, profile: &str, entries: usize) -> PathBuf {
+        let path = self.list_of(profile);
         let (der, pem) = (self.path("list.der"), self.path("list.pem"));
         until("the list", secs(10), || {
-            let mut tcp = TcpStream::connect(self.issuer.web).unwrap();
-            write!(tcp, "GET /crl/{key_id}/0.crl HTTP/1.1\r\nhost: issuer\r\nconnection: close\r\n\r\n").unwrap();
-            let mut answer = Vec::new();
-            tcp.read_to_end(&mut answer).unwrap();
-            let end = answer.windows(4).position(|window| window == b"\r\n\r\n").expect("a head");
-            fs::write(&der, &answer[end + 4..]).unwrap();
+            let answer = Curl::get(format!("http://{}{path}", self.issuer.web)).run();
+            if answer.status != 200 {
+                return false;
+            }
+            fs::write(&der, answer.bytes()).unwrap();
             let (from, to) = (der.to_str().unwrap(), pem.to_str().unwrap());
             openssl_ok(&["crl", "-inform", "DER", "-in", from, "-out", to, "-text"]);
-            fs::read_to_string(&pem).unwrap().contains("Serial Number:")
+            fs::read_to_string(&pem).unwrap().matches("Serial Number:").count() == entries
         });
         der
     }
+
+    fn revoke(&self, profile: &str) {
+        let id = format!("spiffe://example.org/{profile}");
+        self.issuer.operate(&["revoke", "id", &id, "--reason", "key-compromise", "--yes"]);
+    }
+
+    /// What OpenSSL says of a leaf by the list in `list.pem` and that of the root.
+    fn verified_by_all_lists(&self, profile: &str) -> (bool, String) {
+        let (root, above, lists) = (&self.issuer.bundle, self.path("intermediate"), self.path("lists.pem"));
+        let [own, of_root] = ["list.pem", "root.crl"].map(|name| fs::read_to_string(self.path(name)).unwrap());
+        fs::write(&lists, own + &of_root).unwrap();
+        let leaf = self.path(&format!("{profile}.leaf"));
+        let [root, above, lists, leaf] = [root, &above, &lists, &leaf].map(|path| path.to_str().unwrap());
+        let words = ["verify", "-x509_strict", "-crl_check_all", "-extended_crl", "-CAfile", root, "-untrusted", above];
+        openssl(&[&words[..], &["-CRLfile", lists, leaf]].concat())
+    }
+}
+
+/// What GnuTLS says, with these files.
+fn certtool(words: &[&str], files: &[(&str, &Path)]) -> (bool, String) {
+    let mut command = Command::new(program::third_party("certtool"));
+    command.args(words);
+    for (option, path) in files {
+        command.arg(option).arg(path);
+    }
+    let output = command.output().unwrap();
+    (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Neither pkilint, of the bytes, nor GnuTLS, of the signature, finds fault with a list.
+#[track_caller]
+fn is_faultless(list: &Path, pem: &Path, signer: &Path) {
+    let found = findings("lint_crl", &["-t", "CRL", "-p", "PKIX"], &[list]);
+    assert!(found.is_empty(), "{}: {found:?}", list.display());
+    let (good, told) = certtool(&["--verify-crl"], &[("--load-ca-certificate", signer), ("--infile", pem)]);
+    assert!(good && told.contains("Verified."), "{told}");
 }
 
 /// What pkilint finds wrong.
@@ -154,34 +202,77 @@ fn nobody_finds_fault_with_what_is_signed() {
 
 #[test]
 fn nobody_finds_fault_with_a_list_and_all_of_them_refuse_what_is_in_it() {
-    let bench = Bench::new();
-    bench.issuer.operate(&["revoke", "id", "spiffe://example.org/tls-client", "--reason", "key-compromise", "--yes"]);
-    let list = bench.list();
-    assert!(findings("lint_crl", &["-t", "CRL", "-p", "PKIX"], &[&list]).is_empty());
-    let intermediate = bench.path("intermediate");
-    let certtool = |words: &[&str], files: &[(&str, &Path)]| {
-        let mut command = Command::new(program::third_party("certtool"));
-        command.args(words);
-        for (option, path) in files {
-            command.arg(option).arg(path);
+    // Whole, and in parts: of which part it is, a critical extension says then, and GnuTLS knows none of that.
+    for (more, is_part) in [("", false), (", shards: 7", true)] {
+        let bench = Bench::with(more);
+        let (root, pem, intermediate) = (bench.issuer.root.clone(), bench.path("list.pem"), bench.path("intermediate"));
+        let (of_root, passphrase) = (bench.path("root.crl"), bench.path("passphrase"));
+        signet(&["ca", "crl", "--yes"], &[("--dir", &root), ("--passphrase-file", &passphrase), ("--out", &of_root)]);
+        is_faultless(&of_root, &of_root, &bench.issuer.bundle);
+
+        bench.revoke("tls-client");
+        let list = bench.list("tls-client", 1);
+        is_faultless(&list, &pem, &intermediate);
+        let (good, told) = bench.verified_by_all_lists("tls-client");
+        assert!(!good && told.contains("certificate revoked"), "{told}");
+        if !is_part {
+            for (profile, is_good) in [("tls-client", false), ("tls-server", true)] {
+                let chain = bench.path(&format!("{profile}.pem"));
+                let files =
+                    [("--load-ca-certificate", &*bench.issuer.bundle), ("--load-crl", &pem), ("--infile", &chain)];
+                let (good, told) = certtool(&["--verify"], &files);
+                assert_eq!(good, is_good, "{profile}: {told}");
+                assert!(is_good || told.contains("revoked"), "{profile}: {told}");
+            }
         }
-        let output = command.output().unwrap();
-        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
-    };
-    let (good, told) =
-        certtool(&["--verify-crl"], &[("--load-ca-certificate", &intermediate), ("--infile", &bench.path("list.pem"))]);
-    assert!(good && told.contains("Verified."), "{told}");
-    for (profile, is_good) in [("tls-client", false), ("tls-server", true)] {
-        let chain = bench.path(&format!("{profile}.pem"));
-        let (good, told) = certtool(
-            &["--verify"],
-            &[
-                ("--load-ca-certificate", &bench.issuer.bundle),
-                ("--load-crl", &bench.path("list.pem")),
-                ("--infile", &chain),
-            ],
-        );
-        assert_eq!(good, is_good, "{profile}: {told}");
-        assert!(is_good || told.contains("revoked"), "{profile}: {told}");
+        let shown = openssl_ok(&["crl", "-in", pem.to_str().unwrap(), "-noout", "-text"]);
+        assert_eq!(shown.contains("X509v3 Issuing Distribution Point: critical"), is_part, "{shown}");
+        bench.list("tls-server", usize::from(bench.list_of("tls-client") == bench.list_of("tls-server")));
+        let (good, told) = bench.verified_by_all_lists("tls-server");
+        assert!(good, "{told}");
     }
+}
+
+#[test]
+fn nobody_finds_fault_with_the_last_list_of_an_authority_that_is_revoked() {
+    let bench = Bench::new();
+    let first = bench.issuer.authority_keys()[0].clone();
+    bench.issuer.hold_ceremony(&bench.issuer.root, 1);
+    bench.issuer.operate(&["rotate", "authority", "--apply", "--yes"]);
+    bench.issuer.operate(&["taint", &first]);
+    bench.issuer.operate(&["revoke", "authority", &first, "--force", "--reason", "ca-compromise", "--yes"]);
+    // All that it signed: those of the profiles, the issuer's own, the one that asked for them, and what was renewed meanwhile.
+    let signed = "SELECT count(*) FROM issued WHERE authority_key_id = (SELECT authority_key_id FROM issued LIMIT 1)";
+    let signed = bench.issuer.query(signed)[0].parse().unwrap();
+    assert!(signed > PROFILES.len(), "{signed}");
+    let list = bench.list("tls-client", signed);
+    is_faultless(&list, &bench.path("list.pem"), &bench.path("intermediate"));
+}
+
+#[test]
+fn nobody_finds_fault_with_what_a_ceremony_signs() {
+    let purposes = ["any", "workload", "gateway", "device", "code-signing", "subordinate"];
+    let plain = purposes.map(|purpose| vec!["--purpose", purpose]);
+    let named = vec!["--purpose", "workload", "--region", "eu-west-1", "--team", "shop"];
+    let constrained = vec!["--permit-uri-domain", "example.org"];
+    let ceremony = Ceremony::new();
+    ceremony.init();
+    let (root, out) = (ceremony.path("root/root.pem"), ceremony.path("authority.pem"));
+    let [root, out] = [Path::new(&root), Path::new(&out)];
+    for words in plain.into_iter().chain([named, constrained]) {
+        drop(fs::remove_file(out));
+        ceremony.request("prime256v1");
+        ceremony.signet(&[&Ceremony::SIGN[..], &words].concat()).success();
+        assert_eq!(findings("lint_pkix_cert", &[], &[out]), [OF_SPIFFE], "{words:?}");
+        assert!(findings("lint_pkix_signer_signee_cert_chain", &[], &[root, out]).is_empty(), "{words:?}");
+        openssl_ok(&["verify", "-x509_strict", "-CAfile", root.to_str().unwrap(), out.to_str().unwrap()]);
+        let (good, told) = certtool(&["--verify"], &[("--load-ca-certificate", root), ("--infile", out)]);
+        assert!(good && told.contains("Verified. The certificate is trusted."), "{words:?}: {told}");
+    }
+    let serial = openssl_ok(&["x509", "-in", out.to_str().unwrap(), "-noout", "-serial"]);
+    let serial = serial.trim().strip_prefix("serial=").unwrap().to_lowercase();
+    let revoke = ["--revoke", &serial, "--reason", "ca-compromise"];
+    ceremony.signet(&[&["ca", "crl", "--yes", "--dir", "root", "--out", "root.crl"][..], &revoke].concat()).success();
+    let list = ceremony.path("root.crl");
+    is_faultless(Path::new(&list), Path::new(&list), root);
 }

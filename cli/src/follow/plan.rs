@@ -96,6 +96,7 @@ fn signs(told: &[Vec<CertificateDer<'_>>], certificate: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::panic)]
     use std::slice::from_ref;
 
     use super::*;
