@@ -8,8 +8,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use signet_proto::identity::v1::identity_service_client::IdentityServiceClient;
+use signet_proto::identity::v1::{Resource, WatchRequest, WatchResponse};
 use signet_tests::wait::until;
-use signet_tests::{Direct, Issuer, Load, Mesh, Nginx, millis, pages, program, secs};
+use signet_tests::workload::channel_of;
+use signet_tests::{Direct, Issuer, Load, Mesh, Nginx, Workload, millis, pages, program, secs};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 
 const LOAD: Duration = secs(40);
 /// Requests each second, in each stream of load.
@@ -117,6 +124,106 @@ fn the_commands_of_the_page_do_what_it_says() {
     // Nothing hangs on the first any more.
     issuer.operate(&["revoke", "authority", &first, "--reason", "superseded", "--yes", "--force"]);
     assert_eq!(issuer.stages()[0], "revoked");
+}
+
+/// Clients that follow the issuer and say nothing of what they are told. Each stays until its certificate ends.
+struct Silent {
+    runtime: tokio::runtime::Runtime,
+    streams: Vec<(tonic::Streaming<WatchResponse>, mpsc::Sender<WatchRequest>)>,
+}
+
+impl Silent {
+    fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        Self { runtime, streams: Vec::new() }
+    }
+
+    fn join(&mut self, issuer: &Issuer, id: &str) {
+        let mut workload = Workload::of(issuer.address);
+        workload.attest(&issuer.join_token(id)).unwrap();
+        let (say, said) = mpsc::channel(1);
+        let watching = async {
+            let also = vec![Resource::Authorities.into()];
+            say.send(WatchRequest { also, ..WatchRequest::default() }).await.unwrap();
+            let channel = channel_of(workload.svid(), issuer.address).await.unwrap();
+            IdentityServiceClient::new(channel).watch(ReceiverStream::new(said)).await.unwrap().into_inner()
+        };
+        let stream = self.runtime.block_on(watching);
+        self.streams.push((stream, say));
+    }
+}
+
+#[test]
+fn whoever_says_nothing_is_named_a_rotation_is_cancelled_and_a_request_given_up() {
+    const CLIENT: &str = "spiffe://example.org/shop/cart";
+    let folder = tempfile::tempdir().unwrap();
+    let issuer = Issuer::start(folder.path(), "example.org", secs(3600));
+    let signet = |words: &[&str]| issuer.signet_in(folder.path(), words);
+    let refused = |words: &[&str]| {
+        let output = signet(words);
+        assert_eq!(output.status.code(), Some(1), "{words:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(done(&signet(&["status"])).contains("successors         none: have one signed in time (`signet ca csr`"));
+    issuer.hold_ceremony(&issuer.root, 1);
+    assert_eq!(issuer.operate_json(&["status"])["successors"], 1);
+
+    let mut silent = Silent::new();
+    silent.join(&issuer, CLIENT);
+    done(&signet(&["rotate", "authority", "--apply", "--yes", "--no-wait"]));
+    let told = done(&signet(&["rotate", "status"]));
+    assert!(told.contains(CLIENT), "{told}");
+    let status = issuer.operate_json(&["rotate", "status"]);
+    assert_eq!(status["missing"][0]["spiffe_id"], CLIENT, "{status}");
+    assert!(refused(&["rotate", "authority", "--apply", "--yes"]).contains("a rotation is under way"));
+    assert_eq!(done(&signet(&["rotate", "cancel"])), "cancelled; what it has done stays\n");
+    assert!(issuer.operate_json(&["rotate", "status"])["rotation"].is_null());
+    assert!(refused(&["rotate", "cancel"]).contains("no rotation is under way"));
+    assert_eq!(issuer.stages(), ["active", "prepared"]);
+
+    done(&signet(&["ca", "csr", "--out", "first.csr"]));
+    assert_eq!(issuer.stages(), ["active", "prepared", "requested"]);
+    let waits = issuer.authority_keys()[2].clone();
+    done(&signet(&["ca", "csr", "--discard", &waits, "--out", "second.csr"]));
+    assert_eq!(issuer.stages(), ["active", "prepared", "revoked", "requested"]);
+    assert_eq!(issuer.authority_keys()[2], waits);
+    let [first, second] = ["first.csr", "second.csr"].map(|name| std::fs::read(folder.path().join(name)).unwrap());
+    assert_ne!(first, second);
+    let signs = issuer.authority_keys()[0].clone();
+    let told = refused(&["ca", "csr", "--discard", &signs, "--out", "third.csr"]);
+    assert!(told.contains(&signs), "{told}");
+    // What was signed for a key that is given up is of no use any more.
+    let signed = issuer.have_signed_from(&issuer.root, &folder.path().join("first.csr"), &[]);
+    let imported = signet(&["ca", "import", signed.to_str().unwrap()]);
+    let told = String::from_utf8_lossy(&imported.stderr);
+    assert!(imported.status.success() && told.contains(&format!("{waits} is given up or revoked")), "{told}");
+    assert_eq!(issuer.stages(), ["active", "prepared", "revoked", "requested"]);
+}
+
+#[test]
+fn an_authority_that_is_at_its_end_gives_way_whoever_says_nothing_and_the_log_says_so() {
+    // With the five minutes by which it is dated back, it begins to give way at once, and waits for nobody once 45 s are left.
+    const LIFE: &str = "60s";
+    let folder = tempfile::tempdir().unwrap();
+    let mut issuer = Issuer::start(folder.path(), "example.org", secs(3600));
+    issuer.hold_ceremony_for(&issuer.root, LIFE);
+    issuer.operate(&["rotate", "authority", "--apply", "--yes"]);
+    assert_eq!(issuer.stages(), ["retired", "active"]);
+    let end = issuer.operate_json(&["status"])["authority"]["not_after"].as_str().unwrap().to_owned();
+    let end = OffsetDateTime::parse(&end, &Rfc3339).unwrap();
+    let mut silent = Silent::new();
+    silent.join(&issuer, "spiffe://example.org/silent");
+    issuer.hold_ceremony(&issuer.root, 1);
+    until("it gives way", secs(10), || issuer.is_rotating());
+    assert_eq!(issuer.stages(), ["retired", "active", "prepared"]);
+    assert!(end - OffsetDateTime::now_utc() > time::Duration::seconds(46), "it took too long to see it wait");
+    until("the next one signs", secs(60), || issuer.stages() == ["retired", "retired", "active"]);
+    let left = end - OffsetDateTime::now_utc();
+    assert!(left <= time::Duration::seconds(45), "{left}");
+    let told = issuer.process.wait_for_line("the authority in force expires soon");
+    for part in ["\"outcome\":\"the authority is active\"", "\"connected\":1", "\"missing\":1"] {
+        assert!(told.contains(part), "{told}");
+    }
 }
 
 #[test]

@@ -36,19 +36,35 @@ impl Issuer {
     /// The same as far as to the file with the certificates.
     #[track_caller]
     pub fn have_signed(&self, root: &Path, count: u32) -> PathBuf {
-        let beside = |name: &str| self.configuration.with_file_name(name);
-        let (request, signed) = (beside("successors.csr"), beside("successors.pem"));
-        for path in [&request, &signed] {
-            // There is none the first time.
-            let _ = fs::remove_file(path);
-        }
-        let socket = ("--issuer", &*self.socket);
-        signet(&["ca", "csr", "--count", &count.to_string()], &[("--out", &request), socket]);
+        self.have_signed_from(root, &self.requests(count), &[])
+    }
+
+    /// One whose certificate is good for so long.
+    #[track_caller]
+    pub fn hold_ceremony_for(&self, root: &Path, life: &str) {
+        let signed = self.have_signed_from(root, &self.requests(1), &["--life", life]);
+        self.operate(&["ca", "import", signed.to_str().expect("a path of ours")]);
+    }
+
+    /// Has the root sign a file of requests.
+    #[track_caller]
+    pub fn have_signed_from(&self, root: &Path, requests: &Path, options: &[&str]) -> PathBuf {
+        let signed = self.configuration.with_file_name("successors.pem");
+        // There is none the first time.
+        let _ = fs::remove_file(&signed);
         signet(
-            &["ca", "sign", "--yes"],
-            &[("--dir", root), ("--passphrase-file", &self.passphrase), ("--csr", &request), ("--out", &signed)],
+            &[&["ca", "sign", "--yes"], options].concat(),
+            &[("--dir", root), ("--passphrase-file", &self.passphrase), ("--csr", requests), ("--out", &signed)],
         );
         signed
+    }
+
+    fn requests(&self, count: u32) -> PathBuf {
+        let requests = self.configuration.with_file_name("successors.csr");
+        let _ = fs::remove_file(&requests);
+        let socket = ("--issuer", &*self.socket);
+        signet(&["ca", "csr", "--count", &count.to_string()], &[("--out", &requests), socket]);
+        requests
     }
 
     /// Names of the keys of its authorities, in the order in which they were made, and the stage of each.

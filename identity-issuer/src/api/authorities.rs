@@ -12,7 +12,9 @@ use time::OffsetDateTime;
 use tonic::Status;
 
 use super::{comment, report, store_status, timestamp};
-use crate::authority::{Authorities, Authority, AuthorityError, ImportError, KeyName, Member, Rotation, StepError};
+use crate::authority::{
+    Authorities, Authority, AuthorityError, ImportError, KeyName, Member, Rotation, Stage, StepError,
+};
 use crate::lives::Cut;
 use crate::policy::{Actor, Policies};
 use crate::rotation::{BeginError, Missing, Rotations, StepState, TaintError, Wanted};
@@ -100,7 +102,7 @@ impl AuthorityCalls {
             authorities.request(count as usize)?;
             Ok(authorities.requests().borrow().clone())
         });
-        let requests_pem = made.await.map_err(|_| Status::internal("making keys broke off"))?.map_err(kept)?;
+        let requests_pem = made.await.map_err(|_| Status::internal("making keys broke off"))?.map_err(step)?;
         let count = requests_pem.matches("-----BEGIN").count();
         Ok(RequestAuthoritiesResponse { requests_pem, count: u32::try_from(count).unwrap_or(u32::MAX) })
     }
@@ -125,6 +127,8 @@ impl AuthorityCalls {
         // Signed in one ceremony, they have one life.
         let mut warnings: Vec<_> = cut.filter_map(|cut| cut.warning()).collect();
         warnings.dedup();
+        let over = members.iter().filter(|member| member.stage == Stage::Revoked);
+        warnings.extend(over.map(|member| format!("{} is given up or revoked: it will not sign", member.name())));
         Ok(ImportAuthoritiesResponse { authorities: self.details(members, now).await?, warnings })
     }
 

@@ -203,20 +203,25 @@ impl Authorities {
         }
     }
 
-    /// Gives up requests for certificates. Their keys are destroyed with the next [`sweep`](Self::sweep): they can sign nothing.
-    pub(crate) fn discard(&self, names: &[KeyName]) -> Result<(), AuthorityError> {
-        let is_wanted = |member: &Member| member.stage == Stage::Requested && names.contains(&member.name());
-        if !self.kept().members.iter().any(is_wanted) {
+    /// Gives up requests for certificates, all of these or none. Their keys are destroyed with the next [`sweep`](Self::sweep): they can
+    /// sign nothing.
+    pub(crate) fn discard(&self, names: &[KeyName]) -> Result<(), StepError> {
+        if names.is_empty() {
             return Ok(());
         }
         self.change(|kept, now| {
-            kept.members
-                .iter_mut()
-                .filter(|member| is_wanted(member))
-                .for_each(|member| member.advance(Stage::Revoked, now));
-            Ok::<_, AuthorityError>(())
+            for name in names {
+                let member = find(&mut kept.members, name)?;
+                match member.stage {
+                    Stage::Requested => member.advance(Stage::Revoked, now),
+                    // It was given up before.
+                    Stage::Revoked => {}
+                    stage => return Err(StepError::Stage { name: name.clone(), stage, wanted: Stage::Requested }),
+                }
+            }
+            Ok(())
         })?;
-        self.write_requests()
+        Ok(self.write_requests()?)
     }
 
     /// Takes certificates: each for one of the keys, followed by those above it. All are taken, or none.

@@ -463,10 +463,17 @@ async fn a_request_that_is_given_up_gives_way_to_another_and_nothing_else_can_be
     let listed = issuer.authorities().await;
     assert_eq!((listed[1].request_pem.as_str(), listed[0].request_pem.as_str()), (first[0].as_str(), ""));
     assert!(listed[0].certificates_pem.contains("BEGIN CERTIFICATE") && listed[1].certificates_pem.is_empty());
-    let second = discard(keys().await).await.unwrap().into_inner();
+    // All of them or none: not the one that signs, and none that there never was.
+    assert_eq!(discard(keys().await).await.unwrap_err().code(), Code::FailedPrecondition);
+    let waits = keys().await[1].clone();
+    let unknown = discard(vec![waits.clone(), "0".repeat(40)]).await.unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound);
+    assert_eq!(issuer.stages().await, ["active", "requested"]);
+    let second = discard(vec![waits.clone()]).await.unwrap().into_inner();
     assert_eq!(second.count, 1);
     assert_ne!(second.requests_pem, first[0]);
-    assert_eq!(issuer.stages().await, ["active", "revoked", "requested"], "the one that signs is left alone");
+    assert_eq!(discard(vec![waits]).await.unwrap().into_inner(), second, "it is given up already");
+    assert_eq!(issuer.stages().await, ["active", "revoked", "requested"]);
     for wrong in [vec!["../../x".to_owned()], vec!["0".repeat(40); 17]] {
         assert_eq!(discard(wrong).await.unwrap_err().code(), Code::InvalidArgument);
     }
