@@ -1,10 +1,12 @@
-//! An issuer that is killed at any moment of taking something back: a taint, the revocation of an authority, a rotation of the root.
+//! An issuer that is killed at any moment of taking something back: a taint, the revocation of an authority or of a key of tokens, a
+//! rotation of the root.
 //!
 //! Each command is given until it is known to be done, and the issuer is killed at a random moment after each time. What an operator has been
 //! told is done stays done; what was not heard is not done by half.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::thread;
 use std::time::Instant;
@@ -32,17 +34,20 @@ struct Bench {
     reached: Vec<usize>,
     /// What nobody may be let in with any more.
     revoked: Vec<Svid>,
+    /// By keys of tokens, how far each has come.
+    of_tokens: BTreeMap<String, usize>,
 }
 
 impl Bench {
-    fn new() -> Self {
+    fn new(more: &str) -> Self {
         let folder = TempDir::new().unwrap();
-        let generous = "limits: { renewals_per_minute: 60000 }\n";
+        let generous = format!("limits: {{ renewals_per_minute: 60000 }}\n{more}");
         // Keys in a token are found at once, where each sealed one takes its time to be opened at a start.
         let hsm = SoftHsm::new(folder.path(), "issuing");
-        let issuer = Issuer::start_in_token(folder.path(), "example.org", secs(3600), generous, &hsm);
+        let issuer = Issuer::start_in_token(folder.path(), "example.org", secs(3600), &generous, &hsm);
         println!("seed {SEED:#x}");
-        Self { folder, issuer, random: SEED, kills: 0, reached: Vec::new(), revoked: Vec::new() }
+        let (reached, revoked, of_tokens) = (Vec::new(), Vec::new(), BTreeMap::new());
+        Self { folder, issuer, random: SEED, kills: 0, reached, revoked, of_tokens }
     }
 
     fn below(&mut self, end: u64) -> u64 {
@@ -128,13 +133,77 @@ impl Bench {
     fn stage(&self, position: usize) -> String {
         self.issuer.stages()[position].clone()
     }
+
+    /// The keys of tokens, each with its stage.
+    fn keys_of_tokens(&self) -> BTreeMap<String, String> {
+        let told = self.issuer.operate_json(&["get", "jwt-keys"]);
+        let text = |key: &serde_json::Value, what: &str| key[what].as_str().unwrap().to_owned();
+        told["keys"].as_array().unwrap().iter().map(|key| (text(key, "kid"), text(key, "stage"))).collect()
+    }
+
+    fn active_of_tokens(&self) -> String {
+        let keys = self.keys_of_tokens();
+        keys.into_iter().find(|(_, stage)| stage == "active").expect("one that signs").0
+    }
+
+    /// Gives a command about a key of tokens until it has come that far, with a kill after each time.
+    fn kill_until(&mut self, key: &str, stage: &str, span: u64, words: &[&str]) {
+        while self.keys_of_tokens()[key] != stage {
+            let is_done = self.kill_within(span, words);
+            self.check_keys_of_tokens();
+            assert!(!is_done || self.keys_of_tokens()[key] == stage, "{words:?} was told to be done");
+        }
+    }
+
+    /// What holds of them whenever the issuer was killed.
+    fn check_keys_of_tokens(&mut self) {
+        let now = self.keys_of_tokens();
+        assert_eq!(now.values().filter(|stage| *stage == "active").count(), 1, "{now:?}");
+        for (key, stage) in &now {
+            let reached = STAGES.iter().position(|known| known == stage).unwrap();
+            let before = self.of_tokens.insert(key.clone(), reached).unwrap_or_default();
+            assert!(reached >= before, "{key} was {} before: {now:?}", STAGES[before]);
+        }
+        let is_gone = |key: &&String| !now.contains_key(*key);
+        assert_eq!(self.of_tokens.keys().find(is_gone), None, "one is forgotten: {now:?}");
+        let published = Curl::get(format!("http://{}/bundle.json", self.issuer.web)).run().expect_status(200).text();
+        for (key, stage) in &now {
+            assert_eq!(published.contains(key.as_str()), stage != "revoked", "{key}: {now:?}, {published}");
+        }
+    }
+}
+
+#[test]
+fn an_issuer_that_is_killed_at_any_moment_of_changing_keys_of_tokens_has_done_it_or_not() {
+    const KEYS: usize = 4;
+    let began = Instant::now();
+    let mut bench = Bench::new("jwt: { issuer: 'https://tokens.example.org', publish_ahead: 0s }\n");
+    bench.check_keys_of_tokens();
+    let by = ["--reason", "key-compromise", "--yes", "--no-wait"];
+    for round in 0..KEYS {
+        let key = bench.active_of_tokens();
+        if round % 2 == 0 {
+            // Whether it was heard or not, and after the restart those who were connected are given time to come back.
+            for _ in 0..3 {
+                bench.kill_within(200, &["rotate", "jwt-key", "--apply", "--yes"]);
+                bench.check_keys_of_tokens();
+            }
+            let rotate = ["rotate", "jwt-key", "--apply", "--yes"];
+            drop(bench.issuer.signet_in(bench.folder.path(), &rotate));
+            until("the next one signs", secs(60), || bench.active_of_tokens() != key);
+        }
+        bench.kill_until(&key, "tainted", 60, &["taint", &key]);
+        bench.kill_until(&key, "revoked", 60, &[&["revoke", "jwt-key", &key], &by[..]].concat());
+    }
+    println!("{} kills after {:?}", bench.kills, began.elapsed());
+    assert!(bench.kills >= 3 * KEYS, "{}", bench.kills);
 }
 
 #[test]
 fn an_issuer_that_is_killed_at_any_moment_of_taking_something_back_has_done_it_or_not() {
     const AUTHORITIES: usize = 8;
     let began = Instant::now();
-    let mut bench = Bench::new();
+    let mut bench = Bench::new("");
     // One after the other signs for somebody.
     bench.issuer.hold_ceremony(&bench.issuer.root, AUTHORITIES as u32);
     let mut holders = Vec::new();
