@@ -26,8 +26,8 @@ pub(super) enum AdvanceError {
     Task(#[from] tokio::task::JoinError),
 }
 
-/// What an authority signed is renewed at most at this rate, so that there is room for others: 2 ms each.
-const RENEWAL: Duration = Duration::from_millis(2);
+/// What an authority signed is renewed at most at this rate, so that there is room for others: 5 ms each.
+const RENEWAL: Duration = Duration::from_millis(5);
 const LEAST_SPREAD: Duration = Duration::from_secs(1);
 const MOST_SPREAD: Duration = Duration::from_secs(24 * 3600);
 /// For clients to come back to an issuer that was started again.

@@ -60,8 +60,8 @@ pub(crate) async fn measure(table: &mut Table, certificates: usize, time: Durati
     say(format_args!("renewals of the others, and nothing else"));
     let mut alone = renewals(time).await?;
 
-    // 2 ms for each of them: that is what the issuer is to ask for.
-    let due = Duration::from_millis(2) * u32::try_from(held)?;
+    // 5 ms for each of them: that is what the issuer is to ask for.
+    let due = Duration::from_millis(5) * u32::try_from(held)?;
     let within_time = held as f64 * ((2 * time).as_secs_f64() / due.as_secs_f64()).min(1.0);
     let pool = Arc::new(Mutex::new(requests((within_time * MORE) as usize + EACH)?));
     let did = Arc::new(Did::default());
