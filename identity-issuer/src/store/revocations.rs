@@ -105,6 +105,16 @@ type IssuedRow = (i64, i64, i64, Vec<u8>, Vec<u8>);
 
 /// Of what was issued, read at once.
 const PAGE: i64 = 10_000;
+/// What comes after `$1`, `$2` and `$3`: of the same times, of the same end, and of later ends. Each is read by `issued_by_expiry`. Of rows
+/// that are compared whole, PostgreSQL weighs the first column only, and reads the table where many end at the same time.
+pub(super) const PAGE_OF_ISSUED: &str = "SELECT not_after, not_before, position, authority_key_id, serial FROM ( \
+    SELECT * FROM (SELECT not_after, not_before, position, authority_key_id, serial FROM issued \
+    WHERE not_after = $1 AND not_before = $2 AND position > $3 ORDER BY position LIMIT $4) AS same_times \
+    UNION ALL SELECT * FROM (SELECT not_after, not_before, position, authority_key_id, serial FROM issued \
+    WHERE not_after = $1 AND not_before > $2 ORDER BY not_before, position LIMIT $4) AS same_end \
+    UNION ALL SELECT * FROM (SELECT not_after, not_before, position, authority_key_id, serial FROM issued \
+    WHERE not_after > $1 ORDER BY not_after, not_before, position LIMIT $4) AS later_ends \
+    ) AS page ORDER BY not_after, not_before, position LIMIT $4";
 /// Serial numbers in one statement.
 pub(super) const SERIALS_AT_ONCE: usize = 512;
 
@@ -248,11 +258,7 @@ impl Store {
         let mut last = (now.unix_timestamp(), i64::MIN, i64::MIN);
         loop {
             let (not_after, not_before, position) = last;
-            let query = sqlx::query_as(
-                "SELECT not_after, not_before, position, authority_key_id, serial FROM issued \
-                 WHERE (not_after, not_before, position) > ($1, $2, $3) ORDER BY not_after, not_before, position LIMIT $4",
-            );
-            let query = query.bind(not_after).bind(not_before).bind(position).bind(page);
+            let query = sqlx::query_as(PAGE_OF_ISSUED).bind(not_after).bind(not_before).bind(position).bind(page);
             let rows: Vec<IssuedRow> = in_time(query.fetch_all(&self.database.lists)).await?;
             let Some((not_after, not_before, position, ..)) = rows.last() else { return Ok(Some(found)) };
             last = (*not_after, *not_before, *position);

@@ -1,5 +1,8 @@
 //! What is revoked has no successor, and is numbered for ever.
 
+use sqlx::Row as _;
+
+use super::super::revocations::PAGE_OF_ISSUED;
 use super::super::{NewRevocation, RevocationFilter, RevocationTarget, RevokedKind};
 use super::*;
 use crate::attestation::ShownCertificate;
@@ -201,6 +204,7 @@ async fn what_an_authority_has_signed_is_read_whole_part_by_part(which: Which) {
             _ => u64::from(number),
         });
         one.validity.not_after = now + life;
+        one.validity.not_before = now - Duration::from_secs(u64::from(number % 5));
         one.authority = if number.is_multiple_of(3) { other.clone() } else { own.clone() };
         store.log(one).await.unwrap();
     }
@@ -222,7 +226,48 @@ async fn what_an_authority_has_signed_is_read_whole_part_by_part(which: Which) {
     task.finish().await;
 }
 
+async fn a_page_of_what_was_issued_is_read_by_an_index(which: Which) {
+    let Opened { task, clock, location, _folder, .. } = opened(which, 16).await;
+    let now = clock.now().unix_timestamp();
+    let (explain, number) = match which {
+        Which::Sqlite => ("EXPLAIN QUERY PLAN", "CAST(number AS BLOB)"),
+        Which::Postgres => ("EXPLAIN", "int4send(number)"),
+    };
+    // Half of it ends at the same time.
+    let fill = format!(
+        "WITH RECURSIVE numbers (number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM numbers WHERE number < 20000) \
+         INSERT INTO issued (serial, spiffe_id, key_sha256, not_before, not_after, issued_at, attestation, authority_key_id, certificate) \
+         SELECT {number}, '', {number}, {now} + number / 10, \
+         {now} + CASE WHEN number > 10000 THEN 5000 ELSE 3000 + number / 10 END, 0, '', {number}, {number} FROM numbers; ANALYZE issued"
+    );
+    let url = match &location {
+        Location::File(path) => format!("sqlite://{}", path.display()),
+        Location::Postgres(url) => url.to_string(),
+    };
+    let mut connection = AnyConnection::connect(&url).await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(fill)).execute(&mut connection).await.unwrap();
+    for (not_after, not_before, position) in [(0, i64::MIN, i64::MIN), (3500, 500, 5_005), (5000, 1200, 12_005)] {
+        let sql = sqlx::AssertSqlSafe(format!("{explain} {PAGE_OF_ISSUED}"));
+        let query = sqlx::query(sql).bind(now + not_after).bind(now.saturating_add(not_before));
+        let rows = query.bind(position).bind(100_i64).fetch_all(&mut connection).await.unwrap();
+        // SQLite's plan stands in the last column, PostgreSQL's in its only one.
+        let plan: Vec<String> = rows.iter().map(|row| row.get(row.len() - 1)).collect();
+        let is_read = |step: &&String| {
+            step.contains("issued") && ["Scan", "SCAN", "SEARCH"].iter().any(|word| step.contains(word))
+        };
+        let is_walked = |step: &&String| {
+            step.contains("Index Scan using issued_by_expiry")
+                || step.contains("SEARCH issued USING INDEX issued_by_expiry")
+        };
+        let (read, walked) = (plan.iter().filter(is_read).count(), plan.iter().filter(is_walked).count());
+        assert_eq!((read, walked), (3, 3), "{}", plan.join("\n"));
+    }
+    connection.close().await.unwrap();
+    task.finish().await;
+}
+
 on_both! {
+    a_page_of_what_was_issued_is_read_by_an_index,
     what_an_authority_has_signed_is_read_whole_part_by_part,
     what_is_revoked_proves_nobodys_identity,
     a_revoked_certificate_has_no_successor_and_others_have,
