@@ -55,12 +55,15 @@ pub(crate) struct Parts {
 struct Inner {
     parts: Parts,
     kept: Mutex<BTreeMap<Place, Kept>>,
-    /// Of which there is no last list, and when one is tried again.
+    /// Authorities that have signed too much for a last list, and when that is looked at again.
     too_long: Mutex<BTreeMap<String, Instant>>,
     /// Of the next list.
     number: AtomicU64,
     /// Counts the lists that were signed.
     changes: watch::Sender<u64>,
+    /// Counts the times that all was read that an authority has signed.
+    #[cfg(test)]
+    reads: AtomicU64,
 }
 
 /// Whose list, and which part of it.
@@ -105,7 +108,7 @@ fn serial_of(entry: &Entry) -> Option<Vec<u8>> {
 const REST: Duration = Duration::from_millis(250);
 /// After one could not be signed.
 const RETRY: Duration = Duration::from_secs(1);
-/// After there was too much for it: all of that was read.
+/// After there was too much for it, before all of that is read again.
 const RETRY_TOO_LONG: Duration = Duration::from_secs(600);
 /// A wall clock that was set is noticed after this time.
 const LOOK: Duration = Duration::from_secs(15);
@@ -115,7 +118,15 @@ impl Crls {
         // By the start, and no clock: after it, there is room for four thousand million lists.
         let number = AtomicU64::new(parts.store.start() << 32);
         let (kept, too_long, changes) = (Mutex::default(), Mutex::default(), watch::Sender::default());
-        Self(Arc::new(Inner { parts, kept, too_long, number, changes }))
+        Self(Arc::new(Inner {
+            parts,
+            kept,
+            too_long,
+            number,
+            changes,
+            #[cfg(test)]
+            reads: AtomicU64::new(0),
+        }))
     }
 
     /// The latest that was signed.
@@ -160,7 +171,8 @@ impl Crls {
                     if let Some(cause) = complaint.of(&error) {
                         tracing::error!(cause, "a CRL is not signed; the last one stays");
                     }
-                    RETRY
+                    // That changes as things expire, and nothing is read for it meanwhile.
+                    if matches!(error, ListError::TooMany { .. }) { LOOK } else { RETRY }
                 }
             };
             // A long list is not signed all the time.
@@ -203,10 +215,25 @@ impl Crls {
             }
             stays
         });
-        let (mut outcome, mut all) = (Ok(()), None);
+        self.too_long()
+            .retain(|authority, _| signers.iter().any(|one| one.authority.key_id().to_string() == *authority));
+        let (mut outcome, mut all, mut unread) = (Ok(()), None, None);
         for (place, signer) in self.due(places) {
-            // One that is not signed holds up no other.
-            if let Err(error) = self.sign(place, signer, &mut all).await {
+            let authority = place.authority.clone();
+            // What could not be read for one part of a list is not asked for again for the next.
+            if unread.as_ref() == Some(&authority) {
+                continue;
+            }
+            let error = match self.sign(place, signer, &mut all).await {
+                // It ended meanwhile, and needs none.
+                Ok(()) | Err(ListError::AuthorityEnds) => continue,
+                Err(error) => error,
+            };
+            if matches!(error, ListError::Store(_) | ListError::TooMany { .. }) {
+                unread = Some(authority);
+            }
+            // One that is not signed holds up no other. What is tried again soonest is told.
+            if matches!(outcome, Ok(()) | Err(ListError::TooMany { .. })) {
                 outcome = Err(error);
             }
         }
@@ -243,7 +270,6 @@ impl Crls {
         let is_due = |place: &Place, signer: &Signer| {
             let is_fresh = |list: &RevocationList| list.this_update <= now && now < list.this_update + *life / 4;
             match kept.get(place) {
-                _ if signer.revoked.is_some() && self.is_too_long(&place.authority) => false,
                 Some(kept) if signer.revoked.is_some() => !kept.is_last,
                 Some(kept) => lacking.contains(place) || !is_fresh(&kept.list),
                 None => true,
@@ -317,12 +343,17 @@ impl Crls {
         revoked: &Entry,
         now: OffsetDateTime,
     ) -> Result<Vec<Entry>, ListError> {
-        let Parts { store, most_entries, .. } = &self.0.parts;
-        let of = Arc::new(KeyId::new(key_id.as_bytes()));
+        let Parts { store, most_entries: most, .. } = &self.0.parts;
+        let (of, name) = (Arc::new(KeyId::new(key_id.as_bytes())), key_id.to_string());
         let Entry { epoch, revoked_at, reason, .. } = *revoked;
-        let Some(signed) = store.signed_by(key_id, now, *most_entries).await? else {
-            self.too_long().insert(of.to_string(), Instant::now() + RETRY_TOO_LONG);
-            return Err(ListError::TooMany { most: *most_entries });
+        if self.is_too_long(&name) {
+            return Err(ListError::TooMany { authority: name, most: *most });
+        }
+        #[cfg(test)]
+        self.0.reads.fetch_add(1, Ordering::SeqCst);
+        let Some(signed) = store.signed_by(key_id, now, *most).await? else {
+            self.too_long().insert(name.clone(), Instant::now() + RETRY_TOO_LONG);
+            return Err(ListError::TooMany { authority: name, most: *most });
         };
         let entry = |(serial, not_after)| Entry {
             epoch,

@@ -44,10 +44,10 @@ pub(crate) enum ListError {
     #[error("what its authority has signed cannot be read")]
     Store(#[from] StoreError),
     #[error(
-        "its authority is revoked, and has signed more than {most} certificates that have not expired: a list of fewer would call the \
-         rest good; the one before stays"
+        "authority {authority} is revoked, and has signed more than {most} certificates that have not expired: a list of fewer would \
+         call the rest good; the one before stays"
     )]
-    TooMany { most: usize },
+    TooMany { authority: String, most: usize },
     #[error("its authority ends now")]
     AuthorityEnds,
     #[error("signing it broke off")]

@@ -1,8 +1,9 @@
 #![allow(clippy::unwrap_used)]
 
 use rcgen::PublicKeyData as _;
-use signet_identity::{BundleSet, Clock as _, ManualClock};
+use signet_identity::{BundleSet, Clock, ManualClock};
 use signet_process::admin::Readiness;
+use sqlx::{AnyConnection, Connection as _};
 use x509_parser::prelude::FromDer as _;
 use x509_parser::revocation_list::CertificateRevocationList;
 
@@ -106,6 +107,11 @@ impl Bench {
         revocations.catch_up().await.unwrap();
     }
 
+    /// How often all was read that an authority has signed.
+    fn reads(&self) -> u64 {
+        self.crls.0.reads.load(Ordering::SeqCst)
+    }
+
     fn lists(&self) -> Vec<Arc<RevocationList>> {
         let of_first = self.crls.all().into_iter().filter(|(place, _)| place.authority == self.name);
         of_first.map(|(_, list)| list).collect()
@@ -137,7 +143,7 @@ async fn on_the_last_lists_of_an_authority_stands_all_that_it_has_signed_and_the
     bench.is_revoked_in_the_journal();
     bench.is_revoked_on_record().await;
     bench.crls.refresh().await.unwrap();
-    assert_eq!(bench.revoked(), (1..=30).collect::<Vec<_>>());
+    assert_eq!((bench.reads(), bench.revoked()), (1, (1..=30).collect::<Vec<_>>()));
     let numbers = || bench.lists().iter().map(|list| list.number).collect::<Vec<_>>();
     let before = numbers();
     for _ in 0..3 {
@@ -169,20 +175,65 @@ async fn a_list_is_an_ordinary_one_while_the_revocation_is_not_on_record_and_is_
 
 #[tokio::test]
 async fn a_last_list_that_would_leave_something_out_is_not_signed_and_the_one_before_stays() {
-    let bench = Bench::new(2, 4).await;
+    let bench = Bench::new(5, 4).await;
     bench.has_signed(5).await;
     bench.crls.refresh().await.unwrap();
     let before: Vec<_> = bench.lists().iter().map(|list| list.number).collect();
     bench.is_revoked_in_the_journal();
     bench.is_revoked_on_record().await;
-    let refused = bench.crls.refresh().await.unwrap_err();
-    assert!(matches!(refused, ListError::TooMany { most: 4 }), "{refused}");
-    // What was read is not read again at once; and others have theirs.
-    bench.crls.refresh().await.unwrap();
+    // It is said as long as it is so, of which authority, and what was read is not read again, for no part and at no look.
+    for _ in 0..3 {
+        let refused = bench.crls.refresh().await.unwrap_err();
+        assert!(matches!(refused, ListError::TooMany { most: 4, .. }), "{refused}");
+        assert!(refused.to_string().contains(&bench.name), "{refused}");
+    }
+    assert_eq!(bench.reads(), 1);
     assert_eq!(bench.lists().iter().map(|list| list.number).collect::<Vec<_>>(), before);
+    // Others have theirs.
     bench.clock.advance(time::Duration::hours(7));
-    bench.crls.refresh().await.unwrap();
+    bench.crls.refresh().await.unwrap_err();
     let others = bench.crls.all().into_iter().filter(|(place, _)| place.authority != bench.name);
     assert!(others.map(|(_, list)| list).all(|list| list.this_update > bench.clock.now() - Duration::from_secs(2)));
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_asked_for_once_for_all_parts_of_a_list() {
+    let bench = Bench::new(5, MOST).await;
+    bench.has_signed(5).await;
+    bench.is_revoked_in_the_journal();
+    bench.is_revoked_on_record().await;
+    let path = bench._folder.path().join("issuer.db");
+    let mut database = AnyConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+    sqlx::query("ALTER TABLE issued RENAME TO elsewhere").execute(&mut database).await.unwrap();
+    let refused = bench.crls.refresh().await.unwrap_err();
+    assert!(matches!(refused, ListError::Store(_)), "{refused}");
+    assert_eq!((bench.reads(), bench.lists().len()), (1, 0));
+    sqlx::query("ALTER TABLE elsewhere RENAME TO issued").execute(&mut database).await.unwrap();
+    bench.crls.refresh().await.unwrap();
+    assert_eq!((bench.reads(), bench.revoked()), (2, vec![1, 2, 3, 4, 5]));
+    bench.end().await;
+}
+
+/// It goes on by ten days each time that it is read.
+#[derive(Debug)]
+struct Leaping(ManualClock);
+
+impl Clock for Leaping {
+    fn now(&self) -> OffsetDateTime {
+        let now = self.0.now();
+        self.0.advance(time::Duration::days(10));
+        now
+    }
+}
+
+#[tokio::test]
+async fn an_authority_that_ends_while_its_list_is_signed_needs_none_and_nobody_complains() {
+    let mut bench = Bench::new(1, MOST).await;
+    Arc::get_mut(&mut bench.crls.0).unwrap().parts.clock = Arc::new(Leaping(bench.clock.clone()));
+    for _ in 0..5 {
+        bench.crls.refresh().await.unwrap();
+    }
+    assert!(bench.crls.all().is_empty());
     bench.end().await;
 }
