@@ -29,6 +29,9 @@ const PROFILES: [(&str, &str); 7] = [
 /// pkilint knows no URI whose scheme is `spiffe`: it says so of each certificate of ours, and of nothing else.
 const OF_SPIFFE: &str = "pkix.invalid_uri_syntax";
 
+/// Critical on a part of a list (RFC 5280 §5.2.5). GnuTLS does not know it.
+const ISSUING_DISTRIBUTION_POINT: &str = "2.5.29.28 (critical)";
+
 struct Bench {
     folder: TempDir,
     issuer: Issuer,
@@ -101,7 +104,10 @@ impl Bench {
 
     /// The list that a leaf names, as soon as so many entries are on it: DER, and in `list.pem` too.
     fn list(&self, profile: &str, entries: usize) -> PathBuf {
-        let path = self.list_of(profile);
+        self.list_at(&self.list_of(profile), entries)
+    }
+
+    fn list_at(&self, path: &str, entries: usize) -> PathBuf {
         let (der, pem) = (self.path("list.der"), self.path("list.pem"));
         until("the list", secs(10), || {
             let answer = Curl::get(format!("http://{}{path}", self.issuer.web)).run();
@@ -119,6 +125,13 @@ impl Bench {
     fn revoke(&self, profile: &str) {
         let id = format!("spiffe://example.org/{profile}");
         self.issuer.operate(&["revoke", "id", &id, "--reason", "key-compromise", "--yes"]);
+    }
+
+    /// That of the root, in `root.crl`.
+    fn list_of_root(&self) -> PathBuf {
+        let (root, passphrase, out) = (&self.issuer.root, self.path("passphrase"), self.path("root.crl"));
+        signet(&["ca", "crl", "--yes"], &[("--dir", root), ("--passphrase-file", &passphrase), ("--out", &out)]);
+        out
     }
 
     /// What OpenSSL says of a leaf by the list in `list.pem` and that of the root.
@@ -144,13 +157,20 @@ fn certtool(words: &[&str], files: &[(&str, &Path)]) -> (bool, String) {
     (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Neither pkilint, of the bytes, nor GnuTLS, of the signature, finds fault with a list.
+/// Neither pkilint, of the bytes, nor OpenSSL and GnuTLS, of the signature too, find fault with a list.
 #[track_caller]
 fn is_faultless(list: &Path, pem: &Path, signer: &Path) {
     let found = findings("lint_crl", &["-t", "CRL", "-p", "PKIX"], &[list]);
     assert!(found.is_empty(), "{}: {found:?}", list.display());
     let (good, told) = certtool(&["--verify-crl"], &[("--load-ca-certificate", signer), ("--infile", pem)]);
     assert!(good && told.contains("Verified."), "{told}");
+    let (good, told) = certtool(&["--crl-info"], &[("--infile", pem)]);
+    assert!(good && told.contains("CRL Number"), "{told}");
+    let mut unknown = told.lines().filter(|line| line.contains("nknown extension"));
+    assert!(unknown.all(|line| line.contains(ISSUING_DISTRIBUTION_POINT)), "{told}");
+    let [pem, signer] = [pem, signer].map(|path| path.to_str().unwrap());
+    let (good, told) = openssl(&["crl", "-verify", "-in", pem, "-CAfile", signer, "-noout"]);
+    assert!(good && told.contains("verify OK"), "{told}");
 }
 
 /// What pkilint finds wrong.
@@ -205,9 +225,7 @@ fn nobody_finds_fault_with_a_list_and_all_of_them_refuse_what_is_in_it() {
     // Whole, and in parts: of which part it is, a critical extension says then, and GnuTLS knows none of that.
     for (more, is_part) in [("", false), (", shards: 7", true)] {
         let bench = Bench::with(more);
-        let (root, pem, intermediate) = (bench.issuer.root.clone(), bench.path("list.pem"), bench.path("intermediate"));
-        let (of_root, passphrase) = (bench.path("root.crl"), bench.path("passphrase"));
-        signet(&["ca", "crl", "--yes"], &[("--dir", &root), ("--passphrase-file", &passphrase), ("--out", &of_root)]);
+        let (pem, intermediate, of_root) = (bench.path("list.pem"), bench.path("intermediate"), bench.list_of_root());
         is_faultless(&of_root, &of_root, &bench.issuer.bundle);
 
         bench.revoke("tls-client");
@@ -230,6 +248,15 @@ fn nobody_finds_fault_with_a_list_and_all_of_them_refuse_what_is_in_it() {
         bench.list("tls-server", usize::from(bench.list_of("tls-client") == bench.list_of("tls-server")));
         let (good, told) = bench.verified_by_all_lists("tls-server");
         assert!(good, "{told}");
+        if is_part {
+            // One that calls nothing of it revoked is not taken for the part that a certificate names.
+            let own = bench.list_of("tls-client");
+            let (above, shard) = own.strip_suffix(".crl").unwrap().rsplit_once('/').unwrap();
+            let next = (shard.parse::<u32>().unwrap() + 1) % 7;
+            is_faultless(&bench.list_at(&format!("{above}/{next}.crl"), 0), &pem, &intermediate);
+            let (good, told) = bench.verified_by_all_lists("tls-client");
+            assert!(!good && told.contains("ifferent CRL scope"), "{told}");
+        }
     }
 }
 
@@ -247,6 +274,11 @@ fn nobody_finds_fault_with_the_last_list_of_an_authority_that_is_revoked() {
     assert!(signed > PROFILES.len(), "{signed}");
     let list = bench.list("tls-client", signed);
     is_faultless(&list, &bench.path("list.pem"), &bench.path("intermediate"));
+    bench.list_of_root();
+    for (profile, _) in PROFILES {
+        let (good, told) = bench.verified_by_all_lists(profile);
+        assert!(!good && told.contains("certificate revoked"), "{profile}: {told}");
+    }
 }
 
 #[test]
