@@ -126,6 +126,24 @@ fn the_commands_of_the_page_do_what_it_says() {
     assert_eq!(issuer.stages()[0], "revoked");
 }
 
+#[test]
+fn an_authority_is_remembered_as_revoked_as_long_as_it_would_live_though_no_root_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let issuer = Issuer::start(folder.path(), "example.org", secs(3600));
+    let first = issuer.authority_keys()[0].clone();
+    let lives = issuer.operate_json(&["status"])["authority"]["not_after"].as_str().unwrap().to_owned();
+    let lives = OffsetDateTime::parse(&lives, &Rfc3339).unwrap().unix_timestamp();
+    let next = issuer.make_root_for("next", "20d");
+    let root = next.join("root.pem");
+    let rotate = ["rotate", "root", "--root", root.to_str().unwrap(), "--apply", "--yes", "--override", "--no-wait"];
+    issuer.operate(&rotate);
+    issuer.hold_ceremony_for(&next, "10d");
+    until("the root before is trusted no more", secs(30), || !issuer.is_rotating());
+    issuer.operate(&["revoke", "authority", &first, "--reason", "ca-compromise", "--yes", "--force"]);
+    let remembered: i64 = issuer.query("SELECT not_after FROM revoked WHERE kind = 2")[0].parse().unwrap();
+    assert!(remembered >= lives, "{remembered} is before {lives}");
+}
+
 /// Clients that follow the issuer and say nothing of what they are told. Each stays until its certificate ends.
 struct Silent {
     runtime: tokio::runtime::Runtime,

@@ -18,9 +18,15 @@ impl Issuer {
 
     /// Another root of the trust domain, in a folder of this name.
     pub fn make_root(&self, name: &str) -> PathBuf {
+        self.make_root_for(name, "3650d")
+    }
+
+    /// One that is good for so long.
+    #[track_caller]
+    pub fn make_root_for(&self, name: &str, life: &str) -> PathBuf {
         let root = self.root.with_file_name(name);
         signet(
-            &["ca", "init", "--trust-domain", "example.org"],
+            &["ca", "init", "--trust-domain", "example.org", "--life", life],
             &[("--dir", &root), ("--passphrase-file", &self.passphrase)],
         );
         root

@@ -59,11 +59,13 @@ pub(crate) const MOST: usize = 2_000_000;
 const RETRY: Duration = Duration::from_secs(1);
 
 impl Revoker {
-    /// Until when a key or an authority has to be remembered: all that is trusted has ended by then.
+    /// Until when a key or an authority has to be remembered: all that is trusted has ended by then, and a year has passed, for what hangs on
+    /// a root that is trusted no more.
     pub(crate) fn end_of_trust(&self) -> OffsetDateTime {
         let bundles = self.distribution.bundles();
         let end = bundles.get(&self.trust_domain).and_then(|bundle| bundle.expires_at());
-        end.unwrap_or_else(|| self.clock.now() + YEAR)
+        let year = self.clock.now() + YEAR;
+        end.map_or(year, |end| end.max(year))
     }
 
     /// An authority, by its key identifier.
@@ -81,9 +83,10 @@ impl Revoker {
                 return Err(RevokeError::Active(key_id));
             }
             let key = KeyHash::of_spki(&own.key.subject_public_key_info());
-            // As its certificates name it.
-            let key_id = own.authority.map_or(key_id, |authority| authority.key_id().clone());
-            return Ok(RevocationTarget::Authority(key_id, key, end));
+            let Some(authority) = own.authority else { return Ok(RevocationTarget::Authority(key_id, key, end)) };
+            // As its certificates name it. Its last list is to be signed again after each restart, as long as it lives: whatever the roots do.
+            let end = end.max(authority.not_after());
+            return Ok(RevocationTarget::Authority(authority.key_id().clone(), key, end));
         }
         let bundles = self.distribution.bundles();
         let roots = bundles.get(&self.trust_domain).map(|bundle| bundle.authorities()).unwrap_or_default();
