@@ -35,7 +35,7 @@ use self::child::Child;
 use self::health::{Health, Outcome};
 use self::parent::Parent;
 use self::plan::{Authority, Step};
-use self::refusals::Refusals;
+use self::refusals::{Refusals, Refused};
 
 /// What a parent said, as it changes: the chains of the authorities that sign there.
 type Told = watch::Receiver<Arc<[Vec<CertificateDer<'static>>]>>;
@@ -146,12 +146,14 @@ impl Following {
                     }
                     continue;
                 }
-                Ok(Looked::Nothing) if once => return Ok(done),
+                Ok(Looked::Nothing | Looked::Waits(_)) if once => return Ok(done),
                 Ok(Looked::Nothing) => {
                     (failures, complaint) = (0, String::new());
                     health.is_well();
                     self.pause()
                 }
+                // What stands in the way has been told.
+                Ok(Looked::Waits(left)) => self.pause().min(left),
                 Err(trouble) if once => return Err(trouble.failure),
                 Err(Trouble { failure, not_before, outcome }) => {
                     let cause = failure.to_string().replace('\n', "; ");
@@ -179,7 +181,10 @@ impl Following {
         let told = self.told.borrow_and_update().clone();
         match plan::next(&authorities, &told, self.clock.now()) {
             Step::Nothing => Ok(Looked::Nothing),
-            Step::Sign(authority) => self.sign(authority).await.map(Looked::Did),
+            Step::Sign(authority) => match self.refusals.left(Instant::now()) {
+                Some(left) => Ok(Looked::Waits(left)),
+                None => self.sign(authority).await.map(Looked::Did),
+            },
             Step::Ask => {
                 self.child.ask(&[]).await.map_err(Trouble::here)?;
                 Ok(Looked::did(
@@ -221,12 +226,11 @@ impl Following {
                 Ok(DoneStep::new(&authority.key, "signed by the parent", Outcome::Signed))
             }
             Err(failure) => {
-                let next = self.refusals.another();
-                if next.is_given_up {
+                if self.refusals.another(Instant::now()) == Refused::GivenUp {
                     self.child.ask(std::slice::from_ref(&authority.key)).await.map_err(Trouble::here)?;
                     self.signed.remove(&authority.key);
                 }
-                Err(Trouble { failure, not_before: next.pause, outcome: Outcome::NotTaken })
+                Err(Trouble { failure, not_before: Duration::ZERO, outcome: Outcome::NotTaken })
             }
         }
     }
@@ -248,6 +252,8 @@ impl Trouble {
 enum Looked {
     Did(DoneStep),
     Nothing,
+    /// There is something to be signed, but not yet.
+    Waits(Duration),
 }
 
 impl Looked {

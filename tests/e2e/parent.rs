@@ -10,7 +10,7 @@ use serde_json::Value;
 use signet_test_pki::pem;
 use signet_tests::address::Host;
 use signet_tests::openssl::openssl_ok;
-use signet_tests::wait::until;
+use signet_tests::wait::{throughout, until};
 use signet_tests::workload::Svid;
 use signet_tests::{Admin, Issuer, Process, Recipe, Workload, pages, program, secs};
 use tempfile::TempDir;
@@ -210,4 +210,34 @@ fn what_there_is_to_do_is_done_once_and_a_request_whose_answer_was_lost_is_given
     let elsewhere = follow(&["--identity", "identity", "--issuer", "issuer.example.org:8081"]);
     assert_eq!(elsewhere.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&elsewhere.stderr).contains("on this machine"));
+}
+
+#[test]
+fn what_the_issuer_does_not_take_is_not_brought_again_because_the_parent_tells_something() {
+    let mut two = Two::new(secs(60));
+    two.rule("1h");
+    // It believes another root than the parent's.
+    let [trusted, other] = [&two.parent.bundle, &two.parent.make_root("elsewhere").join("root.pem")]
+        .map(|path| path.to_str().unwrap().to_owned());
+    let configuration = fs::read_to_string(&two.child.configuration).unwrap();
+    fs::write(&two.child.configuration, configuration.replace(&trusted, &other)).unwrap();
+    two.child.process.kill();
+    two.child.process.start_again();
+    let words = ["ca", "follow", "--parent", "parent.example.org:8081", "--trust-bundle", "root.pem"];
+    two.follow(&[&words[..], &["--join-token-file", "follow.token"]].concat());
+    let (mut follow, admin) = two.follow.take().unwrap();
+    let not_taken = || admin.sum("signet_ca_follow_certificates_total", &[("result", "not_taken")]);
+    follow.wait_for_line_within("the issuer does not follow its parent", secs(30));
+    follow.wait_until("one is not taken", secs(30), |_| not_taken() >= 1.0);
+
+    // The parent tells of the next, and goes over to it when this one has heard.
+    let sign = ["ca", "sign", "--dir", "root", "--passphrase-file", "passphrase", "--purpose", "subordinate", "--yes"];
+    two.done_at_parent(&["ca", "csr", "--out", "next.csr"]);
+    two.done_at_parent(&[&sign[..], &["--csr", "next.csr", "--out", "next.pem"]].concat());
+    two.done_at_parent(&["ca", "import", "next.pem"]);
+    two.done_at_parent(&["rotate", "authority", "--apply", "--yes"]);
+    assert_eq!(two.parent.stages(), ["retired", "active"]);
+    throughout("it is brought once", secs(3), || not_taken() <= 1.0);
+    assert!(!admin.is_ready(), "it is told as long as it is so");
+    assert_eq!(two.stages(), ["requested"]);
 }

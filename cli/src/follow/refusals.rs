@@ -1,35 +1,44 @@
 //! Certificates that the issuer does not take.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// How often it has refused one, since it took one.
+/// How often it has refused one, since it took one, and until when it is not brought another.
 #[derive(Debug, Default)]
-pub(super) struct Refusals(u32);
+pub(super) struct Refusals {
+    count: u32,
+    not_before: Option<Instant>,
+}
 
-/// What follows from another refusal.
-#[derive(Debug, Eq, PartialEq)]
-pub(super) struct Next {
-    /// Before anything is tried again.
-    pub(super) pause: Duration,
-    /// Whether the certificate is given up, and its key with it: what the parent signs for another may be taken.
-    pub(super) is_given_up: bool,
+/// What becomes of a certificate that was refused.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Refused {
+    /// It may be good a moment later: a root is yet to be trusted, or a clock to be set.
+    Kept,
+    /// With its key: what the parent signs for another may be taken.
+    GivenUp,
 }
 
 const FIRST: Duration = Duration::from_secs(60);
 const LONGEST: Duration = Duration::from_secs(3600);
-/// One that is refused may be good a moment later: a root is yet to be trusted, or a clock to be set.
 const ATTEMPTS: u32 = 3;
 
 impl Refusals {
     /// Each certificate is on record at the parent: the more were refused, the longer the next one is waited for.
-    pub(super) fn another(&mut self) -> Next {
-        let pause = FIRST.saturating_mul(1 << self.0.min(6)).min(LONGEST);
-        self.0 = self.0.saturating_add(1);
-        Next { pause, is_given_up: self.0.is_multiple_of(ATTEMPTS) }
+    pub(super) fn another(&mut self, now: Instant) -> Refused {
+        let pause = FIRST.saturating_mul(1 << self.count.min(6)).min(LONGEST);
+        self.not_before = now.checked_add(pause);
+        self.count = self.count.saturating_add(1);
+        if self.count.is_multiple_of(ATTEMPTS) { Refused::GivenUp } else { Refused::Kept }
+    }
+
+    /// How long nothing is to be signed or brought yet, whatever the parent tells meanwhile: it may tell something new each second.
+    pub(super) fn left(&self, now: Instant) -> Option<Duration> {
+        let left = self.not_before?.saturating_duration_since(now);
+        (!left.is_zero()).then_some(left)
     }
 
     pub(super) fn over(&mut self) {
-        self.0 = 0;
+        *self = Self::default();
     }
 }
 
@@ -38,19 +47,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_parent_whose_certificates_are_never_taken_signs_few_of_them() {
-        let (mut refusals, mut passed, mut given_up) = (Refusals::default(), Duration::ZERO, Vec::new());
-        while passed < Duration::from_secs(24 * 3600) {
-            let next = refusals.another();
-            passed += next.pause;
-            if next.is_given_up {
-                given_up.push(passed);
+    fn a_parent_whose_certificates_are_never_taken_signs_few_of_them_however_often_it_is_looked_at() {
+        let (mut refusals, start) = (Refusals::default(), Instant::now());
+        let (mut brought, mut given_up) = (Vec::new(), Vec::new());
+        for second in 0..24 * 3600 {
+            let now = start + Duration::from_secs(second);
+            if refusals.left(now).is_some() {
+                continue;
+            }
+            brought.push(second);
+            if refusals.another(now) == Refused::GivenUp {
+                given_up.push(second);
             }
         }
         // The first one is given up soon, and from then on one in three hours.
-        assert!(given_up[0] < Duration::from_secs(600), "{given_up:?}");
-        assert!((8..=10).contains(&given_up.len()), "{given_up:?}");
+        assert_eq!(brought[..4], [0, 60, 180, 420]);
+        assert_eq!(given_up[0], 180);
+        assert!(brought.len() <= 30 && (8..=10).contains(&given_up.len()), "{brought:?}, {given_up:?}");
+
         refusals.over();
-        assert_eq!(refusals.another(), Next { pause: FIRST, is_given_up: false });
+        assert_eq!((refusals.left(start), refusals.another(start)), (None, Refused::Kept));
+        assert_eq!(refusals.left(start), Some(FIRST));
     }
 }
