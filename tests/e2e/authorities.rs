@@ -198,6 +198,12 @@ fn whoever_says_nothing_is_named_a_rotation_is_cancelled_and_a_request_given_up(
     assert!(issuer.operate_json(&["rotate", "status"])["rotation"].is_null());
     assert!(refused(&["rotate", "cancel"]).contains("no rotation is under way"));
     assert_eq!(issuer.stages(), ["active", "prepared"]);
+    // A program reads what is under way then: nothing.
+    done(&signet(&["rotate", "authority", "--apply", "--yes", "--no-wait"]));
+    assert!(issuer.is_rotating());
+    let cancelled = issuer.operate_json(&["rotate", "cancel"]);
+    assert_eq!(cancelled, issuer.operate_json(&["rotate", "status"]));
+    assert!(cancelled["rotation"].is_null(), "{cancelled}");
 
     done(&signet(&["ca", "csr", "--out", "first.csr"]));
     assert_eq!(issuer.stages(), ["active", "prepared", "requested"]);
