@@ -12,7 +12,7 @@ mod state;
 
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,20 +74,37 @@ async fn start_and_watch(options: &DevOptions, log: LogHandle, parts: &mut Parts
 /// The state folder of the mesh whose issuer is named, where it is one of `signet dev`.
 pub(crate) fn folder_of(issuer: &IssuerOptions) -> Option<PathBuf> {
     let socket = issuer.issuer.as_deref().unwrap_or(admin::SOCKETS[0]);
-    let folder = std::path::Path::new(socket).parent()?;
+    let folder = Path::new(socket).parent()?;
     state::is_ours(folder).then(|| folder.to_owned())
 }
 
 /// Makes the next root of such a mesh, where there is none yet; returns its certificate.
-pub(crate) fn next_root(folder: &std::path::Path) -> Result<PathBuf, Failure> {
-    let (root, next) = (state::root_in(folder), state::next_root_in(folder));
-    ceremony::next_root(&root, &next, |trust_domain| {
-        let file = state::draw_passphrase(&next)?;
+pub(crate) fn next_root(folder: &Path) -> Result<PathBuf, Failure> {
+    next_root_at(folder, &state::next_root_in(folder))
+}
+
+/// For a plan: the next root of such a mesh, or where there is none yet, one that is gone afterwards.
+pub(crate) fn with_some_next_root(
+    folder: &Path,
+    plan: impl FnOnce(&Path) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    if state::next_root_in(folder).exists() {
+        return plan(&next_root(folder)?);
+    }
+    let place = tempfile::tempdir().map_err(|error| {
+        Failure::new(format!("no folder for a moment: {error}")).remedy("see that TMPDIR can be written to")
+    })?;
+    plan(&next_root_at(folder, &place.path().join("root"))?)
+}
+
+fn next_root_at(folder: &Path, next: &Path) -> Result<PathBuf, Failure> {
+    ceremony::next_root(&state::root_in(folder), next, |trust_domain| {
+        let file = state::draw_passphrase(next)?;
         let passphrase =
             Passphrase::from_file(&file).map_err(|error| damaged(&file, Failure::from_error(&error).cause()))?;
-        root::init(&next, trust_domain, &passphrase, SealStrength::STANDARD, ROOT_LIFE, &SystemClock)
+        root::init(next, trust_domain, &passphrase, SealStrength::STANDARD, ROOT_LIFE, &SystemClock)
             .map(drop)
-            .map_err(|error| damaged(&next, Failure::from_error(&error).cause()))
+            .map_err(|error| damaged(next, Failure::from_error(&error).cause()))
     })
 }
 
@@ -227,7 +244,7 @@ impl Mesh<'_> {
         self.state.replace(&format!("gateway-{name}.token"), &answer.join_token)
     }
 
-    fn passphrase(&self, folder: &std::path::Path) -> Result<Passphrase, Failure> {
+    fn passphrase(&self, folder: &Path) -> Result<Passphrase, Failure> {
         let file = self.state.passphrase_file(folder)?;
         Passphrase::from_file(&file).map_err(|error| damaged(&file, Failure::from_error(&error).cause()))
     }

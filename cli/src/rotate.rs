@@ -1,6 +1,7 @@
 //! `signet rotate`: what would be done, doing it, and how far it has come.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -37,13 +38,18 @@ pub(crate) fn authority(options: &RotateAuthorityOptions, format: Format) -> Res
 pub(crate) fn root(options: &RotateRootOptions, format: Format) -> Result<(), Failure> {
     let path = match (&options.root, dev::folder_of(&options.begin.issuer)) {
         (Some(path), _) => path.clone(),
-        (None, Some(folder)) => dev::next_root(&folder)?,
+        (None, Some(folder)) if options.begin.apply => dev::next_root(&folder)?,
+        (None, Some(folder)) => return dev::with_some_next_root(&folder, |path| begin_root(options, path, format)),
         (None, None) => {
             return Err(Failure::new("which root is to come?")
                 .remedy("make one by `signet ca init` and name its certificate by --root FILE"));
         }
     };
-    let root_pem = std::fs::read_to_string(&path).map_err(|error| {
+    begin_root(options, &path, format)
+}
+
+fn begin_root(options: &RotateRootOptions, path: &Path, format: Format) -> Result<(), Failure> {
+    let root_pem = std::fs::read_to_string(path).map_err(|error| {
         Failure::new(format!("{}: {error}", path.display())).remedy("name the next root's certificate, PEM")
     })?;
     carry_out(&options.begin, &What::Root(RootRotation { root_pem }), format)

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
@@ -229,14 +230,29 @@ fn a_mesh_goes_over_to_another_authority_and_another_root() {
     let mut dev = place.start(&[]);
     let root = || fs::read_to_string(place.state().join("root/root.pem")).unwrap();
     let before = root();
-    for what in ["authority", "root"] {
+    let operate = |words: &[&str]| {
         let socket = place.state().join("issuer-admin.sock");
-        let words = ["rotate", what, "--apply", "--yes", "--issuer"];
-        let rotate = Recipe::new("rotate", program::ours("signet"), place.folder.path()).args(words).arg(&socket);
-        rotate.run(secs(40)).success();
+        let signet = Recipe::new("signet", program::ours("signet"), place.folder.path()).args(words);
+        let told = signet.arg("--issuer").arg(&socket).run(secs(40)).success();
+        // All runs write to one log.
+        told.rsplit("\n$ ").next().unwrap_or_default().to_owned()
+    };
+    let kept = || {
+        let names = fs::read_dir(place.state()).unwrap().map(|entry| entry.unwrap().file_name());
+        let names: BTreeSet<_> = names.filter(|name| !name.to_string_lossy().contains("sqlite")).collect();
+        let told = operate(&["get", "authorities", "-o", "json"]);
+        let lines = told.lines().filter(|line| line.contains("\"key\"") || line.contains("\"stage\""));
+        (names, lines.map(str::to_owned).collect::<Vec<_>>())
+    };
+    for what in ["authority", "root"] {
+        let before = kept();
+        assert!(operate(&["rotate", what, "--plan"]).contains("to come"));
+        assert_eq!(kept(), before, "a plan of another {what} has done something");
+        operate(&["rotate", what, "--apply", "--yes"]);
         place.curl("/").run().expect_status(200);
     }
     until("the next root is the root", secs(10), || root() != before);
+    assert!(operate(&["get", "authorities"]).contains("tainted"), "nobody tainted what the root before had signed");
     dev.signal(Signal::Interrupt);
     assert_eq!(dev.wait(secs(5)).code(), Some(0));
     let _dev = place.start(&[]);

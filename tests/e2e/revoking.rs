@@ -70,6 +70,10 @@ fn the_commands_of_the_page_do_what_it_says() {
     let at = |name: &str| folder.path().join(name);
     let issuer = Issuer::start(folder.path(), "example.org", secs(3600));
     issuer.apply(RULE);
+    // One that has retired, and on which nothing hangs.
+    let first = issuer.authority_keys()[0].clone();
+    issuer.hold_ceremony(&issuer.root, 1);
+    issuer.operate(&["rotate", "authority", "--apply", "--yes", "--override"]);
     let mut till = attested(&issuer, "spiffe://example.org/shop/till");
     let two = attested(&issuer, "spiffe://example.org/two");
     let mut carts: Vec<_> = (0..6).map(|_| attested(&issuer, CART)).collect();
@@ -110,7 +114,8 @@ fn the_commands_of_the_page_do_what_it_says() {
                 let refused = signet(&issuer, folder.path(), &words);
                 assert_eq!(refused.status.code(), Some(1));
                 assert!(text(&refused.stderr).contains("there is no authority 3f1c"), "{}", text(&refused.stderr));
-                continue;
+                words[2] = &first;
+                0
             }
             ("serial", "--file") => {
                 fs::write(at("serials.txt"), format!("{}\n{}\n", serial(&carts[2]), serial(&carts[3]))).unwrap();

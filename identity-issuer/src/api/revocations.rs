@@ -55,10 +55,8 @@ impl Revoking<'_> {
         let target = self.target(permissions, target, grantable).await?;
         let plan = self.revoker.plan(target).await.map_err(status)?;
         self.may(permissions, &plan)?;
-        if let (RevocationTarget::Authority(key_id, ..), false, certificates @ 1..) =
-            (&plan.target, request.force || request.dry_run, plan.certificates.len())
-        {
-            return Err(status(RevokeError::InUse { key_id: key_id.clone(), certificates }));
+        if !(request.force || request.dry_run) {
+            self.revoker.must_not_be_in_use(&plan.target).await.map_err(status)?;
         }
         let connected = u32::try_from(plan.connected).unwrap_or(u32::MAX);
         if request.dry_run {

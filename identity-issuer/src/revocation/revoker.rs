@@ -44,8 +44,11 @@ pub(crate) enum RevokeError {
     Root(KeyId),
     #[error("{0} signs now, or is above what does: make another one active first")]
     Active(KeyId),
-    #[error("{certificates} valid certificates hang on {key_id}: taint it, so that they are replaced, or force it")]
-    InUse { key_id: KeyId, certificates: usize },
+    #[error(
+        "certificates that hang on {key_id} and have no successor yet: {certificates}; {}, or force it",
+        if *.is_tainted { "it is tainted, so their holders renew them: wait" } else { "taint it, so that they are replaced" }
+    )]
+    InUse { key_id: KeyId, certificates: u64, is_tainted: bool },
     #[error("there would be more than {MOST} revoked certificates that have not expired")]
     TooMany,
     #[error(transparent)]
@@ -101,6 +104,19 @@ impl Revoker {
         match self.store.key_of(&key_id, self.clock.now()).await? {
             Some(key) => Ok(target(key)),
             None => Err(RevokeError::UnknownAuthority(key_id)),
+        }
+    }
+
+    /// Refuses what live certificates hang on that nothing has replaced. One that has a successor is not missed, though it has not expired.
+    pub(crate) async fn must_not_be_in_use(&self, target: &RevocationTarget) -> Result<(), RevokeError> {
+        let RevocationTarget::Authority(key_id, ..) = target else { return Ok(()) };
+        match self.store.without_successor(key_id.as_bytes(), self.clock.now()).await? {
+            0 => Ok(()),
+            certificates => {
+                let own = self.authorities.all().into_iter().find(|member| member.is_called(key_id));
+                let is_tainted = own.is_some_and(|member| member.stage == Stage::Tainted);
+                Err(RevokeError::InUse { key_id: key_id.clone(), certificates, is_tainted })
+            }
         }
     }
 
