@@ -64,6 +64,7 @@ impl TestIdentity {
         let serials =
             RevokedSerials { authority_key_id: vec![1], serials: vec![vec![1], vec![2]], not_after: vec![i64::MAX; 2] };
         let statement = RevocationStatement {
+            at: 0,
             trust_domain: "example.org".to_owned(),
             lineage: vec![0; 8],
             after: 0,

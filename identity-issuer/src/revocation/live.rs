@@ -40,6 +40,8 @@ struct Inner {
     signed: Arc<tokio::sync::Mutex<Signed>>,
     /// There is something to be told.
     arrived: Notify,
+    /// The latest time that was seen by whoever forgets what has expired.
+    seen: Mutex<OffsetDateTime>,
     told: watch::Sender<Told>,
     complaint: Mutex<Complaint>,
     /// When somebody was last said to have heard of more than there is on record.
@@ -94,6 +96,8 @@ const STEP: u64 = 256;
 /// So long what is added is gathered before clients are told of more.
 const GATHER: Duration = Duration::from_millis(50);
 const SWEEP: Duration = Duration::from_secs(60);
+/// A clock that goes back by more than this was wrong.
+const SET_BACK: Duration = Duration::from_secs(60);
 /// After it was said that the record has lost something, before it is said again.
 const SILENCE: Duration = Duration::from_secs(60);
 /// Of the record, read at once.
@@ -111,6 +115,7 @@ impl Revocations {
         clock: SharedClock,
     ) -> Result<Self, StoreError> {
         let (lineage, _) = store.revocation_epoch().await?;
+        let seen = Mutex::new(clock.now());
         let revocations = Self(Arc::new(Inner {
             trust_domain,
             lineage,
@@ -123,6 +128,7 @@ impl Revocations {
             reading: tokio::sync::Mutex::default(),
             signed: Arc::default(),
             arrived: Notify::new(),
+            seen,
             told: watch::Sender::default(),
             complaint: Mutex::default(),
             lost: Mutex::default(),
@@ -195,6 +201,40 @@ impl Revocations {
         Ok(())
     }
 
+    /// Where the clock was ahead, what is told too little of may have been forgotten, or not read at all: reads the record from its
+    /// beginning, up to where it was read before.
+    async fn read_again_if_set_back(&self) -> Result<(), StoreError> {
+        let Inner { store, clock, reading, .. } = &*self.0;
+        let now = clock.now();
+        if now >= *self.0.seen.lock().unwrap_or_else(PoisonError::into_inner) - SET_BACK {
+            self.see(now);
+            return Ok(());
+        }
+        let _alone = reading.lock().await;
+        let read = self.epoch();
+        let mut again = Live { latest: read, ..Live::default() };
+        while again.read < read {
+            let page = store.revoked_between((again.read, read), now - super::KEPT_AFTER_EXPIRY, PAGE).await?;
+            let is_last = page.len() < PAGE as usize;
+            again.add(page, is_last)?;
+        }
+        {
+            let mut live = self.live();
+            let before = live.entries.len();
+            tracing::warn!(entries = again.entries.len(), before, "the clock was set back: read again what is revoked");
+            again.latest = live.latest;
+            *live = again;
+        }
+        *self.0.signed.lock().await = Signed::default();
+        *self.0.seen.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        Ok(())
+    }
+
+    fn see(&self, now: OffsetDateTime) {
+        let mut seen = self.0.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        *seen = now.max(*seen);
+    }
+
     /// Tells clients of what is added, and forgets what has expired. Until cancelled.
     pub(crate) async fn run(self) {
         let mut next_sweep = tokio::time::Instant::now() + SWEEP;
@@ -206,11 +246,19 @@ impl Revocations {
                 }
                 () = tokio::time::sleep_until(next_sweep) => {
                     next_sweep += SWEEP;
-                    let over = (self.0.clock.now() - super::KEPT_AFTER_EXPIRY).unix_timestamp();
-                    self.live().entries.retain(|entry| entry.not_after >= over);
+                    if let Err(error) = self.sweep().await {
+                        tracing::error!(%error, "what is revoked cannot be read again");
+                    }
                 }
             }
         }
+    }
+
+    async fn sweep(&self) -> Result<(), StoreError> {
+        self.read_again_if_set_back().await?;
+        let over = (self.0.clock.now() - super::KEPT_AFTER_EXPIRY).unix_timestamp();
+        self.live().entries.retain(|entry| entry.not_after >= over);
+        Ok(())
     }
 
     fn tell(&self) {
@@ -287,10 +335,10 @@ impl Revocations {
         let unsigned = {
             let live = self.live();
             let span = span(&live, now);
-            if let Some(statement) = signed.get(span, live.latest, &authority) {
+            if let Some(statement) = signed.get(span, live.latest, &authority, now) {
                 return Ok(statement);
             }
-            let entries = live.of(span).iter().filter(|entry| entry.not_after >= now.unix_timestamp());
+            let entries = live.of(span).iter().filter(|entry| is_told(entry, now));
             Unsigned::new((trust_domain, *lineage), (span, live.latest), entries, now)
         };
         // Whoever else wants one waits: most often it is the same. So does the next where this one is wanted no more: a key that
@@ -314,6 +362,11 @@ impl Revocations {
     fn live(&self) -> MutexGuard<'_, Live> {
         self.0.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whoever is told of it judges by a clock of its own: this one may be ahead.
+fn is_told(entry: &Entry, now: OffsetDateTime) -> bool {
+    entry.not_after >= (now - RevocationStatement::GRACE).unix_timestamp()
 }
 
 impl Live {
@@ -360,8 +413,7 @@ impl Live {
 
     /// What is told next of whoever has come so far.
     fn span(&self, has: u64, previous: u64, now: OffsetDateTime) -> Span {
-        let now = now.unix_timestamp();
-        let live_in = |span| self.of(span).iter().filter(|entry| entry.not_after >= now).count() as u64;
+        let live_in = |span| self.of(span).iter().filter(|entry| is_told(entry, now)).count() as u64;
         let mut span = Span { after: has - has % CHUNK, epoch: (has - has % CHUNK + CHUNK).min(self.read) };
         if span.epoch == self.read {
             // Whoever is up to date but for the last gets that alone.
@@ -382,8 +434,15 @@ impl Live {
 }
 
 impl Signed {
-    /// One that says that it is the last is good as long as it is; of any other, only that there is more.
-    fn get(&mut self, span: Span, latest: u64, authority: &Arc<Authority>) -> Option<Arc<SignedStatement>> {
+    /// One that says that it is the last is good as long as it is; of any other, only that there is more. One that was made at a later
+    /// time than it is now leaves too much out.
+    fn get(
+        &mut self,
+        span: Span,
+        latest: u64,
+        authority: &Arc<Authority>,
+        now: OffsetDateTime,
+    ) -> Option<Arc<SignedStatement>> {
         let is_by = self.by.as_ref().is_some_and(|by| Arc::ptr_eq(by, authority));
         if !is_by {
             *self = Self { by: Some(Arc::clone(authority)), ..Self::default() };
@@ -391,7 +450,8 @@ impl Signed {
         let is_true = |statement: &SignedStatement| {
             statement.latest == latest || (statement.latest > statement.span.epoch && statement.latest <= latest)
         };
-        self.statements.get(&span).filter(|statement| is_true(statement)).cloned()
+        let is_good = |statement: &&Arc<SignedStatement>| statement.at <= now && is_true(statement);
+        self.statements.get(&span).filter(is_good).cloned()
     }
 
     fn keep(&mut self, statement: SignedStatement) -> Arc<SignedStatement> {

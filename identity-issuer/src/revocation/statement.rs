@@ -27,6 +27,7 @@ pub(super) struct Span {
 pub(super) struct Unsigned {
     span: Span,
     latest: u64,
+    at: OffsetDateTime,
     /// A RevocationStatement, encoded.
     statement: Vec<u8>,
     version: Version,
@@ -38,6 +39,7 @@ pub(crate) struct SignedStatement {
     pub(super) span: Span,
     /// The latest there was.
     pub(super) latest: u64,
+    pub(super) at: OffsetDateTime,
     pub(crate) told: wire::Revocations,
 }
 
@@ -91,15 +93,15 @@ impl Unsigned {
             ..wire::RevocationStatement::default()
         };
         entries.for_each(|entry| add(&mut statement, entry));
-        Self { span, latest, statement: statement.encode_to_vec(), version: lineage.version(span.epoch) }
+        Self { span, latest, at: now, statement: statement.encode_to_vec(), version: lineage.version(span.epoch) }
     }
 
     pub(super) fn sign(self, authority: &Authority) -> Result<SignedStatement, SignError> {
-        let Self { span, latest, statement, version } = self;
+        let Self { span, latest, at, statement, version } = self;
         let signature = authority.sign_statement(&to_be_signed(&statement))?;
         let chain = authority.chain().iter().map(|der| der.to_vec()).collect();
         let told = wire::Revocations { statement, signature, chain, version: version.to_vec() };
-        Ok(SignedStatement { span, latest, told })
+        Ok(SignedStatement { span, latest, at, told })
     }
 }
 

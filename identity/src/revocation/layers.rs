@@ -49,7 +49,7 @@ const SHARE: usize = 16;
 /// Of the entries, for each of the marks, at least.
 const ENTRIES_OF_A_MARK: usize = 4;
 /// What is over is remembered for a while all the same: a clock that goes back shall not bring it back to life.
-const GRACE: u32 = 2 * 3600;
+pub(super) const GRACE: u32 = 2 * 3600;
 
 impl<const N: usize> Layers<N> {
     pub(super) fn new() -> Self {

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use super::{
     Entries, KeySha256, Position, RevocationSet, Revocations, Revoked,
     chain::signer_key,
-    layers::{Entry, Until},
+    layers::{Entry, GRACE, Until},
     serials::Serials,
 };
 use crate::{AuthorityError, BundleSet, TrustDomain};
@@ -59,6 +59,8 @@ pub struct RevocationStatement {
     pub epoch: u64,
     /// The last one that there is.
     pub latest: u64,
+    /// When it was made, in seconds of Unix time.
+    pub at: i64,
     pub serials: Vec<RevokedSerials>,
     pub keys: Vec<RevokedKey>,
     pub authorities: Vec<RevokedKey>,
@@ -116,6 +118,8 @@ pub enum RevocationError {
     OtherTrustDomain { said: String, signed_by: TrustDomain },
     #[error("the statement's {what} cannot be")]
     Malformed { what: &'static str },
+    #[error("the statement was made {} s ahead of this clock, and leaves out what expires until then", .ahead)]
+    FromTheFuture { ahead: i64 },
     #[error("the statement has {count} entries; the limit is 16,384")]
     TooMany { count: usize },
     #[error("{count} entries of one trust domain would be known; the limits are 10,000,000, of 4,096 authorities")]
@@ -184,6 +188,10 @@ impl RevocationSet {
             return Err(RevocationError::OtherTrustDomain { said, signed_by: trust_domain.clone() });
         }
         let known = self.get(trust_domain);
+        let ahead = statement.at.saturating_sub(now.unix_timestamp());
+        if ahead > i64::from(GRACE) {
+            return Err(RevocationError::FromTheFuture { ahead });
+        }
         let position = statement.position(known)?;
         statement.check_size()?;
         let mut entries = known.map_or_else(Entries::new, |known| (*known.entries).clone());
@@ -200,6 +208,9 @@ impl RevocationStatement {
     /// How many numbers one statement goes on at most, of which most may have expired: none uses up those that there are, so that
     /// nothing could come after it.
     pub const MAX_EPOCHS: u64 = 1 << 24;
+
+    /// So long what has expired is remembered, and told: no two clocks that work together are further apart.
+    pub const GRACE: std::time::Duration = std::time::Duration::from_secs(GRACE as u64);
 
     /// How far all is known with this statement, if nothing is missed and nothing forgotten with it.
     fn position(&self, known: Option<&Revocations>) -> Result<Position, RevocationError> {

@@ -218,6 +218,13 @@ fn a_statement_is_taken_whole_or_not_at_all() {
         assert!(matches!(refused, RevocationError::Malformed { .. }), "{refused:?}");
         assert_eq!(known.get(&domain()).unwrap().counts(), RevocationCounts::default());
     }
+    // By a clock that is far ahead something is left out that has not expired.
+    let at = |ahead| now().unix_timestamp().saturating_add(ahead);
+    for ahead in [at(7_260), i64::MAX] {
+        let refused = with(&known, RevocationStatement { at: ahead, ..statement(0, 1, 1) }).unwrap_err();
+        assert!(matches!(refused, RevocationError::FromTheFuture { .. }), "{refused:?}");
+    }
+    with(&known, RevocationStatement { at: at(7_100), ..statement(0, 1, 1) }).unwrap();
     let other = RevocationStatement { trust_domain: "other.org".into(), keys: good_keys, ..statement(0, 1, 1) };
     assert!(matches!(with(&known, other).unwrap_err(), RevocationError::OtherTrustDomain { .. }));
 }

@@ -62,6 +62,7 @@ pub(super) fn decoded(statement: &[u8]) -> Result<RevocationStatement, Statement
     };
     let key = |sha256, not_after| RevokedKey { sha256, not_after };
     Ok(RevocationStatement {
+        at: statement.at.map_or(0, |at| at.seconds),
         trust_domain: statement.trust_domain,
         lineage: statement.lineage,
         after: statement.after,
