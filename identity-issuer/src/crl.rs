@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use crate::authority::{Authorities, Authority, KeyId, Member, Stage};
 use crate::complaint::Complaint;
 use crate::metrics::Metrics;
-use crate::revocation::{Entry, Revocations, What};
+use crate::revocation::{Entry, Reason, Revocations, What};
 use crate::store::Store;
 pub(crate) use export::{Bucket, ExportTo, run as export};
 use list::Terms;
@@ -55,10 +55,12 @@ pub(crate) struct Parts {
 struct Inner {
     parts: Parts,
     kept: Mutex<BTreeMap<Place, Kept>>,
-    /// Authorities that have signed too much for a last list, and when that is looked at again.
-    too_long: Mutex<BTreeMap<String, Instant>>,
-    /// Of the next list.
-    number: AtomicU64,
+    /// Authorities whose last list cannot be signed, and when all that they have signed is read again.
+    put_off: Mutex<BTreeMap<String, PutOff>>,
+    /// By authorities, what was last said of a list that is not signed.
+    complaints: Mutex<BTreeMap<String, Complaint>>,
+    /// The lists that were signed.
+    count: AtomicU64,
     /// Counts the lists that were signed.
     changes: watch::Sender<u64>,
     /// Counts the times that all was read that an authority has signed.
@@ -79,16 +81,42 @@ struct Kept {
     list: Arc<RevocationList>,
     /// All that belongs there up to this epoch is in it.
     covers: u64,
-    /// Whether all stands in it that its authority has signed.
-    is_last: bool,
+    content: Content,
+}
+
+/// What stands in a list.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Content {
+    /// What is revoked.
+    Revoked,
+    /// All that its authority has signed and will, and which has been revoked as the record says, or as this issuer remembers only.
+    All { is_on_record: bool },
+    /// All that its authority has signed so far: it signs, though it is revoked.
+    AllYet,
+}
+
+/// Until when, and how many entries there may be where there are more.
+#[derive(Clone, Copy, Debug)]
+struct PutOff {
+    until: Instant,
+    most: Option<usize>,
 }
 
 /// Who signs a list, and what belongs there.
 #[derive(Clone, Debug)]
 struct Signer {
     authority: Arc<Authority>,
-    /// Its own revocation: its list is the last one.
-    revoked: Option<Entry>,
+    content: Content,
+    /// Its own revocation.
+    revoked: Option<Ended>,
+}
+
+/// How an authority was revoked.
+#[derive(Clone, Copy, Debug)]
+struct Ended {
+    epoch: u64,
+    revoked_at: i64,
+    reason: Reason,
 }
 
 /// All that a revoked authority has signed.
@@ -110,20 +138,20 @@ const REST: Duration = Duration::from_millis(250);
 const RETRY: Duration = Duration::from_secs(1);
 /// After there was too much for it, before all of that is read again.
 const RETRY_TOO_LONG: Duration = Duration::from_secs(600);
+/// After all was read, and the key did not sign it.
+const RETRY_UNSIGNED: Duration = Duration::from_secs(60);
 /// A wall clock that was set is noticed after this time.
 const LOOK: Duration = Duration::from_secs(15);
 
 impl Crls {
     pub(crate) fn new(parts: Parts) -> Self {
-        // By the start, and no clock: after it, there is room for four thousand million lists.
-        let number = AtomicU64::new(parts.store.start() << 32);
-        let (kept, too_long, changes) = (Mutex::default(), Mutex::default(), watch::Sender::default());
         Self(Arc::new(Inner {
             parts,
-            kept,
-            too_long,
-            number,
-            changes,
+            kept: Mutex::default(),
+            put_off: Mutex::default(),
+            complaints: Mutex::default(),
+            count: AtomicU64::new(0),
+            changes: watch::Sender::default(),
             #[cfg(test)]
             reads: AtomicU64::new(0),
         }))
@@ -156,24 +184,15 @@ impl Crls {
     pub(crate) async fn run(self) {
         let Parts { revocations, authorities, .. } = &self.0.parts;
         let (mut told, mut changes) = (revocations.told(), authorities.changes());
-        let mut complaint = Complaint::default();
         loop {
             told.mark_unchanged();
             changes.mark_unchanged();
             let began = Instant::now();
             let wait = match self.refresh().await {
-                Ok(()) => {
-                    complaint.clear();
-                    LOOK
-                }
-                Err(error) => {
-                    self.0.parts.metrics.crl_failed("sign");
-                    if let Some(cause) = complaint.of(&error) {
-                        tracing::error!(cause, "a CRL is not signed; the last one stays");
-                    }
-                    // That changes as things expire, and nothing is read for it meanwhile.
-                    if matches!(error, ListError::TooMany { .. }) { LOOK } else { RETRY }
-                }
+                Ok(()) => LOOK,
+                // That changes with time, and nothing is read for it meanwhile.
+                Err(ListError::TooMany { .. } | ListError::PutOff) => LOOK,
+                Err(_) => RETRY,
             };
             // A long list is not signed all the time.
             tokio::time::sleep(REST.max(began.elapsed())).await;
@@ -190,16 +209,27 @@ impl Crls {
     pub(crate) async fn refresh(&self) -> Result<(), ListError> {
         let Parts { authorities, points, metrics, .. } = &self.0.parts;
         let signer = |member: Member| {
-            let is_revoked = match member.stage {
-                Stage::Active | Stage::Retired | Stage::Tainted => false,
-                Stage::Revoked => true,
-                Stage::Requested | Stage::Prepared => return None,
-            };
+            if matches!(member.stage, Stage::Requested | Stage::Prepared) {
+                return None;
+            }
             // Of one that is over, nothing is good anyway.
             let authority = member.authority.filter(|authority| authority.not_after() > self.now())?;
-            // That may be on record in a moment only. Until then, its list is as any other.
-            let revoked = if is_revoked { self.revocation_of(&authority) } else { None };
-            Some(Signer { authority, revoked })
+            // What is on record is so whatever this issuer has written down of it. What it has written down stays so, though the record
+            // lost it: the reason alone is not known then.
+            let (is_on_record, revoked) = match self.revocation_of(&authority) {
+                Some(revoked) => (true, Some(revoked)),
+                None if member.stage == Stage::Revoked => {
+                    let (revoked_at, reason) = (member.since.unix_timestamp(), Reason::CessationOfOperation);
+                    (false, Some(Ended { epoch: 0, revoked_at, reason }))
+                }
+                None => (false, None),
+            };
+            let content = match member.stage {
+                _ if revoked.is_none() => Content::Revoked,
+                Stage::Active => Content::AllYet,
+                _ => Content::All { is_on_record },
+            };
+            Some(Signer { authority, content, revoked })
         };
         let signers: Vec<Signer> = authorities.all().into_iter().filter_map(signer).collect();
         let of = |signer: &Signer| {
@@ -215,10 +245,13 @@ impl Crls {
             }
             stays
         });
-        self.too_long()
-            .retain(|authority, _| signers.iter().any(|one| one.authority.key_id().to_string() == *authority));
+        let is_there = |authority: &str| signers.iter().any(|one| one.authority.key_id().to_string() == authority);
+        self.put_off().retain(|authority, _| is_there(authority));
+        let due = self.due(places);
+        let is_due = |authority: &str| due.iter().any(|(place, _)| place.authority == authority);
+        self.complaints().retain(|authority, _| is_due(authority));
         let (mut outcome, mut all, mut unread) = (Ok(()), None, None);
-        for (place, signer) in self.due(places) {
+        for (place, signer) in due {
             let authority = place.authority.clone();
             // What could not be read for one part of a list is not asked for again for the next.
             if unread.as_ref() == Some(&authority) {
@@ -229,21 +262,35 @@ impl Crls {
                 Ok(()) | Err(ListError::AuthorityEnds) => continue,
                 Err(error) => error,
             };
-            if matches!(error, ListError::Store(_) | ListError::TooMany { .. }) {
+            metrics.crl_failed("sign");
+            self.complain(&authority, &error);
+            if matches!(error, ListError::Store(_) | ListError::TooMany { .. } | ListError::PutOff) {
                 unread = Some(authority);
             }
             // One that is not signed holds up no other. What is tried again soonest is told.
-            if matches!(outcome, Ok(()) | Err(ListError::TooMany { .. })) {
+            if matches!(outcome, Ok(()) | Err(ListError::TooMany { .. } | ListError::PutOff)) {
                 outcome = Err(error);
             }
         }
         outcome
     }
 
-    fn revocation_of(&self, authority: &Authority) -> Option<Entry> {
+    /// Once for each authority and cause.
+    fn complain(&self, authority: &str, error: &ListError) {
+        if matches!(error, ListError::PutOff) {
+            return;
+        }
+        let mut complaints = self.complaints();
+        if let Some(cause) = complaints.entry(authority.to_owned()).or_default().of(error) {
+            tracing::error!(cause, authority, "a CRL is not signed; the last one stays");
+        }
+    }
+
+    fn revocation_of(&self, authority: &Authority) -> Option<Ended> {
         let key_id = authority.key_id().as_bytes();
         let is_its = |entry: &&Entry| matches!(&entry.what, What::Authority(of, _) if of.as_bytes() == key_id);
-        self.0.parts.revocations.inspect(|entries, _| entries.iter().find(is_its).cloned())
+        let ended = |entry: &Entry| Ended { epoch: entry.epoch, revoked_at: entry.revoked_at, reason: entry.reason };
+        self.0.parts.revocations.inspect(|entries, _| entries.iter().find(is_its).map(ended))
     }
 
     /// Those that are not there, are a quarter of their life old, or lack something.
@@ -270,7 +317,9 @@ impl Crls {
         let is_due = |place: &Place, signer: &Signer| {
             let is_fresh = |list: &RevocationList| list.this_update <= now && now < list.this_update + *life / 4;
             match kept.get(place) {
-                Some(kept) if signer.revoked.is_some() => !kept.is_last,
+                Some(kept) if kept.content != signer.content => true,
+                // Its last one, unless it was made by a clock that was ahead: that leaves out what expires until then.
+                Some(Kept { content: Content::All { .. }, list, .. }) => list.this_update > now,
                 Some(kept) => lacking.contains(place) || !is_fresh(&kept.list),
                 None => true,
             }
@@ -280,14 +329,14 @@ impl Crls {
 
     /// `all` is kept from one part of a list to the next.
     async fn sign(&self, place: Place, signer: Signer, all: &mut Option<AllSigned>) -> Result<(), ListError> {
-        let Signer { authority, revoked } = signer;
+        let Signer { authority, content, revoked } = signer;
         let Parts { revocations, points, life, metrics, clock, .. } = &self.0.parts;
         let now = clock.now();
         let this_update = now.replace_nanosecond(0).unwrap_or(now);
         let key_id = KeyId::new(authority.key_id().as_bytes());
-        let next_update = match revoked.is_some() {
-            true => authority.not_after(),
-            false => (this_update + *life).min(authority.not_after()),
+        let next_update = match content {
+            Content::All { .. } => authority.not_after(),
+            Content::Revoked | Content::AllYet => (this_update + *life).min(authority.not_after()),
         };
         let before = self.kept().get(&place).cloned();
         // Whatever had not ended when the last list was signed stands in this one, for the last time (RFC 5280 §3.3).
@@ -307,7 +356,7 @@ impl Crls {
             let all = match all {
                 Some(all) if all.authority == place.authority => all,
                 other => {
-                    let entries = self.all_signed_by(&key_id, revoked, this_update).await?;
+                    let entries = self.all_signed_by(&key_id, *revoked, this_update).await?;
                     other.insert(AllSigned { authority: place.authority.clone(), entries })
                 }
             };
@@ -323,15 +372,19 @@ impl Crls {
             next_update,
             // Where it is a part only, it says of what.
             point: points.is_sharded().then(|| points.uri(&key_id, place.shard)).flatten(),
-            number: self.0.number.fetch_add(1, Ordering::SeqCst).into(),
+            number: self.next_number(),
         };
         let count = entries.len();
         // It takes a good part of a second where there are many.
         let signing = tokio::task::spawn_blocking(move || RevocationList::sign(&authority, &terms, &entries));
-        let list = signing.await.map_err(|_| ListError::Task)??;
+        let list = signing.await.map_err(|_| ListError::Task)?;
+        if revoked.is_some() && matches!(list, Err(ListError::Signing(_))) {
+            self.put_it_off(&place.authority, RETRY_UNSIGNED, None);
+        }
+        let list = list?;
         tracing::debug!(authority = place.authority, shard = place.shard, entries = count, number = %list.number, "CRL signed");
         metrics.crl_next_update(&place.authority, place.shard, list.next_update);
-        self.kept().insert(place, Kept { list: Arc::new(list), covers: epoch, is_last: revoked.is_some() });
+        self.kept().insert(place, Kept { list: Arc::new(list), covers: epoch, content });
         self.0.changes.send_modify(|changes| *changes += 1);
         Ok(())
     }
@@ -340,19 +393,23 @@ impl Crls {
     async fn all_signed_by(
         &self,
         key_id: &KeyId,
-        revoked: &Entry,
+        revoked: Ended,
         now: OffsetDateTime,
     ) -> Result<Vec<Entry>, ListError> {
         let Parts { store, most_entries: most, .. } = &self.0.parts;
         let (of, name) = (Arc::new(KeyId::new(key_id.as_bytes())), key_id.to_string());
-        let Entry { epoch, revoked_at, reason, .. } = *revoked;
-        if self.is_too_long(&name) {
-            return Err(ListError::TooMany { authority: name, most: *most });
+        let Ended { epoch, revoked_at, reason } = revoked;
+        match self.put_off().get(&name) {
+            Some(PutOff { until, most: Some(most) }) if *until > Instant::now() => {
+                return Err(ListError::TooMany { authority: name, most: *most });
+            }
+            Some(PutOff { until, most: None }) if *until > Instant::now() => return Err(ListError::PutOff),
+            Some(_) | None => {}
         }
         #[cfg(test)]
         self.0.reads.fetch_add(1, Ordering::SeqCst);
         let Some(signed) = store.signed_by(key_id, now, *most).await? else {
-            self.too_long().insert(name.clone(), Instant::now() + RETRY_TOO_LONG);
+            self.put_it_off(&name, RETRY_TOO_LONG, Some(*most));
             return Err(ListError::TooMany { authority: name, most: *most });
         };
         let entry = |(serial, not_after)| Entry {
@@ -365,13 +422,21 @@ impl Crls {
         Ok(signed.into_iter().map(entry).collect())
     }
 
-    /// Whether it was so a moment ago.
-    fn is_too_long(&self, authority: &str) -> bool {
-        self.too_long().get(authority).is_some_and(|again| *again > Instant::now())
+    /// By the start of this issuer, and no clock: each start has room for 2^64 of them (RFC 5280 §5.2.3: 20 octets at most).
+    fn next_number(&self) -> u128 {
+        u128::from(self.0.parts.store.start()) << 64 | u128::from(self.0.count.fetch_add(1, Ordering::SeqCst))
     }
 
-    fn too_long(&self) -> MutexGuard<'_, BTreeMap<String, Instant>> {
-        self.0.too_long.lock().unwrap_or_else(PoisonError::into_inner)
+    fn put_it_off(&self, authority: &str, after: Duration, most: Option<usize>) {
+        self.put_off().insert(authority.to_owned(), PutOff { until: Instant::now() + after, most });
+    }
+
+    fn put_off(&self) -> MutexGuard<'_, BTreeMap<String, PutOff>> {
+        self.0.put_off.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn complaints(&self) -> MutexGuard<'_, BTreeMap<String, Complaint>> {
+        self.0.complaints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Nothing panics while it is held.

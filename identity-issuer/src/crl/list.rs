@@ -48,6 +48,8 @@ pub(crate) enum ListError {
          call the rest good; the one before stays"
     )]
     TooMany { authority: String, most: usize },
+    #[error("its authority did not sign it a moment ago; all that it has signed is read again later")]
+    PutOff,
     #[error("its authority ends now")]
     AuthorityEnds,
     #[error("signing it broke off")]

@@ -28,7 +28,6 @@ struct Bench {
     /// Of the first authority.
     name: String,
     key: crate::authority::custody::KeyName,
-    spki: Vec<u8>,
     clock: ManualClock,
     task: StoreTask,
     _folder: tempfile::TempDir,
@@ -65,10 +64,10 @@ impl Bench {
         let profiles = Profiles::new((DAY, Duration::ZERO), []);
         let metrics = Metrics::register(&prometheus::Registry::new(), &profiles).unwrap();
         let points = DistributionPoints::new(Some("http://crl.example.org"), shards);
-        let (name, spki) = (first.key_id().to_string(), keys[0].subject_public_key_info().to_vec());
+        let name = first.key_id().to_string();
         let crls =
             Crls::new(Parts { revocations, authorities, store, points, life: DAY, most_entries, metrics, clock });
-        Self { crls, name, key: keys[0].name(), spki, clock: manual, task, _folder: folder }
+        Self { crls, name, key: keys[0].name(), clock: manual, task, _folder: folder }
     }
 
     /// The first authority has signed so many.
@@ -98,10 +97,15 @@ impl Bench {
     }
 
     async fn is_revoked_on_record(&self) {
+        self.is_on_record(0).await;
+    }
+
+    async fn is_on_record(&self, position: usize) {
         let Parts { store, authorities, revocations, .. } = &self.crls.0.parts;
-        let authority = authorities.all()[0].authority.clone().unwrap();
+        let member = authorities.all().into_iter().nth(position).unwrap();
+        let (authority, key) = (member.authority.unwrap(), KeyHash::of_spki(&member.key.subject_public_key_info()));
         let id = KeyId::new(authority.key_id().as_bytes());
-        let target = RevocationTarget::Authority(id, KeyHash::of_spki(&self.spki), authority.not_after());
+        let target = RevocationTarget::Authority(id, key, authority.not_after());
         let (reason, actor, comment) = (Reason::CaCompromise, Actor::user(0), String::new());
         store.revoke(NewRevocation { target, reason, actor, comment, at: self.clock.now() }).await.unwrap();
         revocations.catch_up().await.unwrap();
@@ -144,6 +148,8 @@ async fn on_the_last_lists_of_an_authority_stands_all_that_it_has_signed_and_the
     bench.is_revoked_on_record().await;
     bench.crls.refresh().await.unwrap();
     assert_eq!((bench.reads(), bench.revoked()), (1, (1..=30).collect::<Vec<_>>()));
+    // At this start of the issuer, and none before, whatever the clock says.
+    assert!(bench.lists().iter().all(|list| list.number >> 64 == bench.crls.0.parts.store.start().into()));
     let numbers = || bench.lists().iter().map(|list| list.number).collect::<Vec<_>>();
     let before = numbers();
     for _ in 0..3 {
@@ -157,7 +163,24 @@ async fn on_the_last_lists_of_an_authority_stands_all_that_it_has_signed_and_the
 }
 
 #[tokio::test]
-async fn a_list_is_an_ordinary_one_while_the_revocation_is_not_on_record_and_is_not_signed_at_each_look() {
+async fn nothing_that_a_revoked_authority_has_signed_is_called_good_whoever_remembers_that_it_is() {
+    // The record alone: this issuer was away, or cannot write it down.
+    let bench = Bench::new(1, MOST).await;
+    bench.has_signed(3).await;
+    bench.crls.refresh().await.unwrap();
+    assert_eq!(bench.revoked(), Vec::<u8>::new());
+    bench.is_revoked_on_record().await;
+    bench.crls.refresh().await.unwrap();
+    let end = bench.crls.0.parts.authorities.all()[0].authority.clone().unwrap().not_after();
+    assert_eq!((bench.revoked(), bench.lists()[0].next_update), (vec![1, 2, 3], end));
+    // The one that signs, too, as far as it has signed.
+    bench.is_on_record(1).await;
+    bench.crls.refresh().await.unwrap();
+    let others = bench.crls.all().into_iter().filter(|(place, _)| place.authority != bench.name);
+    assert!(others.map(|(_, list)| list).all(|list| list.next_update < end), "it is not its last");
+    bench.end().await;
+
+    // This issuer alone: the record was lost. And it is signed once, not at each look.
     let bench = Bench::new(1, MOST).await;
     bench.has_signed(3).await;
     bench.is_revoked_in_the_journal();
@@ -166,10 +189,25 @@ async fn a_list_is_an_ordinary_one_while_the_revocation_is_not_on_record_and_is_
     for _ in 0..5 {
         bench.crls.refresh().await.unwrap();
     }
-    assert_eq!((bench.lists()[0].number, bench.revoked()), (first, vec![]));
+    assert_eq!((bench.lists()[0].number, bench.revoked()), (first, vec![1, 2, 3]));
     bench.is_revoked_on_record().await;
     bench.crls.refresh().await.unwrap();
+    assert_eq!((bench.lists()[0].number, bench.revoked()), (first + 2, vec![1, 2, 3]), "with the reason on record");
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_last_list_by_a_clock_that_was_ahead_is_signed_again_with_what_it_left_out() {
+    let bench = Bench::new(1, MOST).await;
+    bench.has_signed(3).await;
+    bench.is_revoked_on_record().await;
+    bench.clock.advance(time::Duration::days(2));
+    bench.crls.refresh().await.unwrap();
+    assert_eq!(bench.revoked(), Vec::<u8>::new());
+    bench.clock.advance(time::Duration::days(-2));
+    bench.crls.refresh().await.unwrap();
     assert_eq!(bench.revoked(), [1, 2, 3]);
+    assert!(bench.lists()[0].this_update <= bench.clock.now());
     bench.end().await;
 }
 

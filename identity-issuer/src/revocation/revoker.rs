@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use super::{Revocations, SerialNumber, What};
 use crate::authority::{Authorities, CaCertificate, KeyId, Stage, StepError};
 use crate::bundles::Shared;
+use crate::complaint::Complaint;
 use crate::csr::KeyHash;
 use crate::distribution::{Distribution, Holder};
 use crate::pem_files;
@@ -216,19 +217,35 @@ impl Revoker {
         revoking.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Keeps the stages of this issuer's authorities in step with what is on record, whoever revoked them, until cancelled.
+    /// Keeps the stages of this issuer's authorities in step with what is on record, whoever revoked them, until cancelled. What cannot
+    /// be written down now is later: a disk may be full, or the authority one that signs until another is there.
     pub(crate) async fn follow_authorities(self) {
-        let mut told = self.revocations.told();
+        let (mut told, mut changes) = (self.revocations.told(), self.authorities.changes());
+        let mut complaint = Complaint::default();
         loop {
             told.mark_unchanged();
+            changes.mark_unchanged();
             let authority =
                 |what: &What| if let What::Authority(key_id, _) = what { Some(KeyId::clone(key_id)) } else { None };
             let revoked: Vec<_> = self
                 .revocations
                 .inspect(|entries, _| entries.iter().filter_map(|entry| authority(&entry.what)).collect());
-            revoked.iter().for_each(|key_id| self.note_authority(key_id));
-            if told.changed().await.is_err() {
-                return;
+            // All of them are tried.
+            let failed: Vec<_> =
+                revoked.iter().filter_map(|key_id| Some((key_id, self.write_down(key_id).err()?))).collect();
+            match failed.first() {
+                None => complaint.clear(),
+                Some((key_id, error)) => {
+                    if let Some(cause) = complaint.of(error) {
+                        tracing::error!(cause, authority = %key_id, "{UNWRITTEN}");
+                    }
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(AGAIN), if !failed.is_empty() => {}
+                Ok(()) = told.changed() => {}
+                // Neither sender ends before this does.
+                Ok(()) = changes.changed() => {}
             }
         }
     }
@@ -250,7 +267,7 @@ impl Revoker {
     fn note_authority(&self, key_id: &KeyId) {
         if let Err(error) = self.write_down(key_id) {
             let cause = signet_process::start::Report::of(&error).cause;
-            tracing::error!(cause, authority = %key_id, "an authority is revoked, and its stage cannot be written down");
+            tracing::error!(cause, authority = %key_id, "{UNWRITTEN}");
         }
     }
 
@@ -272,4 +289,7 @@ impl Revoker {
     }
 }
 
+const UNWRITTEN: &str = "an authority is revoked, and its stage cannot be written down";
+/// After a stage could not be written down.
+const AGAIN: Duration = Duration::from_secs(10);
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
