@@ -261,7 +261,9 @@ fn unacknowledged(missing: Missing) -> Unacknowledged {
 fn step(error: StepError) -> Status {
     match error {
         StepError::Unknown { .. } => Status::not_found(error.to_string()),
-        StepError::Stage { .. } | StepError::Rotating { .. } => Status::failed_precondition(error.to_string()),
+        StepError::Stage { .. } | StepError::Rotating { .. } | StepError::OtherKeyId { .. } => {
+            Status::failed_precondition(error.to_string())
+        }
         StepError::Keep(error) => kept(error),
     }
 }

@@ -50,6 +50,11 @@ pub(crate) enum StepError {
         "authority {name} signs, and the root is being rotated: have a key of its own signed by the next one (`signet ca csr`)"
     )]
     Rotating { name: KeyName },
+    #[error(
+        "authority {name} has a certificate with another subject key identifier, by which all that it has signed is known: have it \
+         signed with the same one"
+    )]
+    OtherKeyId { name: KeyName },
     #[error(transparent)]
     Keep(#[from] AuthorityError),
 }
@@ -108,6 +113,16 @@ impl Member {
     pub(crate) fn is_called(&self, key_id: &KeyId) -> bool {
         let certified = self.authority.as_ref().map(|authority| authority.key_id());
         certified == Some(key_id) || self.name().as_str() == key_id.to_string()
+    }
+
+    /// The subject key identifier of its certificate, where it has signed by it: whether that leads to a root or not.
+    pub(super) fn signed_under(&self) -> Option<KeyId> {
+        match self.stage {
+            Stage::Requested | Stage::Prepared => None,
+            Stage::Active | Stage::Retired | Stage::Tainted | Stage::Revoked => {
+                self.chain.as_deref().and_then(own_certificate).and_then(|own| own.key_id)
+            }
+        }
     }
 
     /// Whether clients are told of it.
@@ -169,16 +184,20 @@ impl Entry {
 fn is_over(stage: Stage, chain: Option<&str>, now: OffsetDateTime) -> bool {
     let has_ended = |chain| ends_at(chain).is_some_and(|end| end + LINGERING < now);
     match stage {
-        Stage::Retired | Stage::Tainted => chain.is_some_and(has_ended),
+        Stage::Prepared | Stage::Retired | Stage::Tainted => chain.is_some_and(has_ended),
         // One without a certificate signs nothing, and will not.
         Stage::Revoked => chain.is_none_or(has_ended),
-        Stage::Requested | Stage::Prepared | Stage::Active => false,
+        Stage::Requested | Stage::Active => false,
     }
 }
 
 fn ends_at(chain: &str) -> Option<OffsetDateTime> {
+    own_certificate(chain).map(|own| own.not_after)
+}
+
+fn own_certificate(chain: &str) -> Option<CaCertificate> {
     let chain = read_chain(chain.as_bytes()).ok()?;
-    CaCertificate::parse(chain.first()?.to_vec()).ok().map(|own| own.not_after)
+    CaCertificate::parse(chain.first()?.to_vec()).ok()
 }
 
 /// A clock that was ahead for a moment destroys no key: as long as records of certificates are kept that have expired.

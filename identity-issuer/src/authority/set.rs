@@ -242,6 +242,10 @@ impl Authorities {
                 let has_active = kept.active().is_some();
                 let goes_over = kept.rotation.as_ref().is_some_and(|rotation| rotation.root.is_some());
                 let member = find(&mut kept.members, &name)?;
+                // What is on record, in lists and in guards of what it has signed is known by the identifier that it signed under.
+                if member.signed_under().is_some_and(|before| before != *authority.key_id()) {
+                    return Err(StepError::OtherKeyId { name });
+                }
                 if member.stage == Stage::Active && goes_over && member.chain.as_ref() != Some(&pem) {
                     return Err(StepError::Rotating { name });
                 }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use rcgen::{Issuer, PublicKeyData as _};
+use rcgen::{Issuer, KeyIdMethod, PublicKeyData as _};
 use signet_identity::{TrustBundle, TrustDomain};
 use time::OffsetDateTime;
 
@@ -39,6 +39,14 @@ impl Root {
     pub(crate) fn sign(&self, key: &CaKey, now: OffsetDateTime, life: Duration) -> String {
         let level = Level::Intermediate { path_length: 0 };
         let params = ca_certificate(level, self.bundle.trust_domain(), key, ca_validity(now, life, None)).unwrap();
+        pem_files::encode(pem_files::CERTIFICATE, params.signed_by(key, &self.issuer).unwrap().der())
+    }
+
+    /// The same, with another subject key identifier than Signet's.
+    pub(crate) fn sign_as(&self, key_id: [u8; 20], key: &CaKey, now: OffsetDateTime, life: Duration) -> String {
+        let level = Level::Intermediate { path_length: 0 };
+        let mut params = ca_certificate(level, self.bundle.trust_domain(), key, ca_validity(now, life, None)).unwrap();
+        params.key_identifier_method = KeyIdMethod::PreSpecified(key_id.to_vec());
         pem_files::encode(pem_files::CERTIFICATE, params.signed_by(key, &self.issuer).unwrap().der())
     }
 

@@ -105,3 +105,64 @@ fn an_issuer_that_stopped_between_a_keys_end_and_the_journal_starts_and_one_whos
     custody.destroy(&keys[1].name(), Purpose::Authority).unwrap();
     assert!(gone(open()), "it is the one that signs");
 }
+
+#[test]
+fn what_an_authority_has_signed_stays_known_by_the_identifier_it_was_signed_under() {
+    let folder = tempfile::tempdir().unwrap();
+    let now = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
+    let root = Root::new("example.org", now);
+    let place = Place {
+        trust_domain: "example.org".parse().unwrap(),
+        custody: Arc::new(Memory::default()),
+        journal: folder.path().join("authorities.json"),
+        request: folder.path().join("authority.csr"),
+        path_length: 0,
+    };
+    let authorities = Authorities::open(place, Some(&root.bundle()), ManualClock::new(now).shared()).unwrap();
+    authorities.request(2).unwrap();
+    let keys: Vec<_> = authorities.all().into_iter().map(|member| member.key).collect();
+    let day = Duration::from_secs(86_400);
+    let import = |pem: &str| authorities.import(pem.as_bytes(), &root.bundle());
+    for key in &keys {
+        import(&root.sign(key, now, 10 * day)).unwrap();
+    }
+    // One that has signed nothing yet may have another.
+    import(&root.sign_as([7; 20], &keys[1], now, 10 * day)).unwrap();
+    import(&root.sign(&keys[1], now, 10 * day)).unwrap();
+    authorities.change(|kept, now| kept.activate(&keys[1].name(), now)).unwrap();
+    let before = |number: usize| authorities.all()[number].authority.clone().unwrap().certificate().unwrap().to_vec();
+    for (number, key) in keys.iter().enumerate() {
+        let known = before(number);
+        let refused = import(&root.sign_as([7; 20], key, now, 20 * day)).unwrap_err();
+        assert!(matches!(refused, ImportError::Step(StepError::OtherKeyId { .. })), "{refused}");
+        assert_eq!(before(number), known);
+        import(&root.sign(key, now, 20 * day)).unwrap();
+        assert_ne!(before(number), known);
+    }
+}
+
+#[test]
+fn one_that_was_prepared_and_never_signed_makes_room_once_it_has_expired() {
+    let folder = tempfile::tempdir().unwrap();
+    let now = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
+    let (clock, root) = (ManualClock::new(now), Root::new("example.org", now));
+    let place = Place {
+        trust_domain: "example.org".parse().unwrap(),
+        custody: Arc::new(Memory::default()),
+        journal: folder.path().join("authorities.json"),
+        request: folder.path().join("authority.csr"),
+        path_length: 0,
+    };
+    let authorities = Authorities::open(place, Some(&root.bundle()), clock.shared()).unwrap();
+    authorities.request(MOST).unwrap();
+    let day = Duration::from_secs(86_400);
+    for (number, member) in authorities.all().into_iter().enumerate() {
+        let life = if number == 0 { 60 * day } else { day };
+        authorities.import(root.sign(&member.key, now, life).as_bytes(), &root.bundle()).unwrap();
+    }
+    assert!(matches!(authorities.request(1), Err(AuthorityError::TooMany)));
+    clock.set(now + 9 * day);
+    authorities.sweep().unwrap();
+    assert_eq!(authorities.all().len(), 1);
+    authorities.request(1).unwrap();
+}
