@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{
-    GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
+use prometheus::{GaugeVec, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use time::OffsetDateTime;
 
 use crate::admission::Limit;
@@ -30,7 +28,7 @@ pub(crate) struct Metrics {
     keys_out_of_reach: IntGauge,
     bundles_refused: IntGaugeVec,
     shed: IntCounterVec,
-    revocations_lost: IntCounter,
+    revocations_ahead: IntGauge,
     crl_next_update: IntGaugeVec,
     crl_failures: IntCounterVec,
     web_requests: IntCounterVec,
@@ -150,11 +148,11 @@ impl Metrics {
             &["limit"],
         )?;
         Limit::ALL.iter().for_each(|limit| drop(shed.with_label_values(&[limit.label()])));
-        let revocations_lost = IntCounter::new(
-            "signet_issuer_revocations_lost_total",
-            "Streams of clients that know of revocations which are not on record any more.",
+        let revocations_ahead = IntGauge::new(
+            "signet_issuer_revocations_ahead_clients",
+            "Connected clients that know of revocations which are not on record any more.",
         )?;
-        registry.register(Box::new(revocations_lost.clone()))?;
+        registry.register(Box::new(revocations_ahead.clone()))?;
         Ok(Self {
             issued,
             issue_duration,
@@ -182,7 +180,7 @@ impl Metrics {
             )?,
             bundles_refused,
             shed,
-            revocations_lost,
+            revocations_ahead,
             bundle_refreshed_at,
             federation_refused,
             crl_next_update,
@@ -229,9 +227,9 @@ impl Metrics {
         self.jwt_key_expires_at.set(ends.map_or(0, OffsetDateTime::unix_timestamp));
     }
 
-    /// A client knows more than the record does.
-    pub(crate) fn revocations_lost(&self) {
-        self.revocations_lost.inc();
+    /// Clients that know more than the record does.
+    pub(crate) fn revocations_ahead(&self) -> IntGauge {
+        self.revocations_ahead.clone()
     }
 
     /// How many.

@@ -7,6 +7,7 @@
 //! ```
 //! The record decides over renewals and first certificates: no certificate slips through between it and what is in memory.
 
+mod ahead;
 mod entry;
 mod live;
 mod revoker;
@@ -15,6 +16,7 @@ mod statement;
 
 use std::time::Duration;
 
+pub(crate) use ahead::IsAhead;
 pub use entry::Reason;
 pub(crate) use entry::{Entry, SerialNumber, What};
 pub(crate) use live::{Revocations, StatementError, Told};

@@ -223,6 +223,7 @@ impl Issuer {
             authorities.clone(),
             distribution.clone(),
             clock.clone(),
+            &metrics,
         );
         let revocations = revocations.await.map_err(RunError::Records)?;
         let shared_bundles = Shared::new(

@@ -248,7 +248,6 @@ impl IdentityService for IdentityApi {
             grounds,
             policies: self.policies.clone(),
             revocations: self.revocations.clone(),
-            metrics: self.metrics.clone(),
             clock: self.clock.clone(),
         };
         let watching = Watching::new(holder, subscription, request.into_inner(), ending, self.metrics.client());

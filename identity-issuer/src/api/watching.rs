@@ -22,9 +22,9 @@ use super::{BUSY, too_many, written};
 use crate::bundles::{jwt_told_to, told_to};
 use crate::distribution::{Event, Resource, Subscription, Version};
 use crate::entitlement::{self, Entitlement, Grounds, Wanted, entitle};
-use crate::metrics::{Counted, Metrics};
+use crate::metrics::Counted;
 use crate::policy::Policies;
-use crate::revocation::{Revocations, SignedStatement, StatementError, Told};
+use crate::revocation::{IsAhead, Revocations, SignedStatement, StatementError, Told};
 
 /// Who watches.
 #[derive(Debug)]
@@ -33,7 +33,6 @@ pub(super) struct Holder {
     pub(super) grounds: Grounds,
     pub(super) policies: Policies,
     pub(super) revocations: Revocations,
-    pub(super) metrics: Metrics,
     pub(super) clock: SharedClock,
 }
 
@@ -63,8 +62,10 @@ pub(super) struct Watching {
     wants_revocations: bool,
     /// What could not be said a moment ago.
     owes_revocations: bool,
-    /// It has heard of more than there is on record, and is yet to be told how far that goes.
-    is_ahead: bool,
+    /// It has heard of more than there is on record,
+    is_ahead: Option<IsAhead>,
+    /// and is yet to be told how far that goes.
+    owes_end: bool,
     /// What it is to be told next of them, as long as that is yet to be signed.
     signing: JoinSet<Signing>,
     ready: VecDeque<WatchResponse>,
@@ -125,7 +126,8 @@ impl Watching {
             wants_entitlements: false,
             wants_revocations: false,
             owes_revocations: false,
-            is_ahead: false,
+            is_ahead: None,
+            owes_end: false,
             signing: JoinSet::new(),
             ready: VecDeque::new(),
             has_greeted: false,
@@ -311,7 +313,7 @@ impl Watching {
         }
         self.revoked.mark_unchanged();
         let (revocations, has) = (self.holder.revocations.clone(), self.revocations);
-        if self.is_ahead {
+        if self.owes_end {
             self.signing.spawn(async move { revocations.end().await.map(Some) });
         } else if revocations.lacks(has) {
             self.signing.spawn(async move { revocations.next_for(has).await });
@@ -323,7 +325,7 @@ impl Watching {
         let revocations = &self.holder.revocations;
         match signed {
             Ok(Some(next)) => {
-                self.is_ahead = false;
+                self.owes_end = false;
                 self.revocations = Some(next.epoch());
                 self.note_sent(Resource::Revocations, Some(revocations.lineage().version(next.epoch())));
                 self.send(watch_response::Event::Revocations(next.told.clone()));
@@ -379,12 +381,11 @@ impl Watching {
             return;
         }
         let has = self.revocations.unwrap_or_default();
-        match self.holder.revocations.is_behind(has, &self.holder.id).await {
-            Ok(false) => self.subscription.has_revocations(has),
-            Ok(true) => {
+        match self.holder.revocations.is_ahead(has, &self.holder.id).await {
+            Ok(None) => self.subscription.has_revocations(has),
+            Ok(is_ahead) => {
                 // What is revoked next it will not have in force: it refuses to go back.
-                self.is_ahead = true;
-                self.holder.metrics.revocations_lost();
+                (self.owes_end, self.is_ahead) = (true, is_ahead);
                 self.subscription.has_revocations(0);
             }
             // Whoever can read the record knows better.

@@ -11,13 +11,16 @@ use std::time::Duration;
 use signet_identity::{RevocationStatement, SharedClock, TrustDomain, WorkloadId};
 use time::OffsetDateTime;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
+use super::ahead::{Ahead, IsAhead, Summary};
 use super::statement::{Lineage, SignedStatement, Span, Unsigned};
 use super::{Entry, SerialNumber, What};
 use crate::authority::{Authorities, Authority, KeyId, SignError, sign_with};
 use crate::complaint::Complaint;
 use crate::csr::KeyHash;
 use crate::distribution::Distribution;
+use crate::metrics::Metrics;
 use crate::store::{RevokedKind, RevokedRecord, Store, StoreError};
 
 /// Cheap to clone.
@@ -44,8 +47,10 @@ struct Inner {
     seen: Mutex<OffsetDateTime>,
     told: watch::Sender<Told>,
     complaint: Mutex<Complaint>,
-    /// When somebody was last said to have heard of more than there is on record.
-    lost: Mutex<Option<OffsetDateTime>>,
+    /// Who has heard of more than there is on record,
+    ahead: Ahead,
+    /// and when that was last told.
+    lost: Mutex<Option<Instant>>,
 }
 
 /// In the order of their epochs.
@@ -98,8 +103,8 @@ const GATHER: Duration = Duration::from_millis(50);
 const SWEEP: Duration = Duration::from_secs(60);
 /// A clock that goes back by more than this was wrong.
 const SET_BACK: Duration = Duration::from_secs(60);
-/// After it was said that the record has lost something, before it is said again.
-const SILENCE: Duration = Duration::from_secs(60);
+/// After it was said that the record has lost something, before it is said again. At each sweep it is.
+const SILENCE: Duration = Duration::from_secs(50);
 /// Of the record, read at once.
 const PAGE: u32 = 10_000;
 /// Bytes of statements that are kept.
@@ -113,6 +118,7 @@ impl Revocations {
         authorities: Authorities,
         distribution: Distribution,
         clock: SharedClock,
+        metrics: &Metrics,
     ) -> Result<Self, StoreError> {
         let (lineage, _) = store.revocation_epoch().await?;
         let seen = Mutex::new(clock.now());
@@ -131,6 +137,7 @@ impl Revocations {
             seen,
             told: watch::Sender::default(),
             complaint: Mutex::default(),
+            ahead: Ahead::new(metrics.revocations_ahead()),
             lost: Mutex::default(),
         }));
         revocations.catch_up().await?;
@@ -237,7 +244,7 @@ impl Revocations {
 
     /// Tells clients of what is added, and forgets what has expired. Until cancelled.
     pub(crate) async fn run(self) {
-        let mut next_sweep = tokio::time::Instant::now() + SWEEP;
+        let mut next_sweep = Instant::now() + SWEEP;
         loop {
             tokio::select! {
                 () = self.0.arrived.notified() => {
@@ -246,6 +253,9 @@ impl Revocations {
                 }
                 () = tokio::time::sleep_until(next_sweep) => {
                     next_sweep += SWEEP;
+                    if self.is_to_be_told() {
+                        self.tell_of_loss();
+                    }
                     if let Err(error) = self.sweep().await {
                         tracing::error!(%error, "what is revoked cannot be read again");
                     }
@@ -263,6 +273,7 @@ impl Revocations {
 
     fn tell(&self) {
         let read = self.epoch();
+        self.0.ahead.has_come_to(read);
         self.0.told.send_if_modified(|told| {
             let is_more = told.read != read;
             if is_more {
@@ -272,34 +283,43 @@ impl Revocations {
         });
     }
 
-    /// Whether a client that has come so far has heard of more than there is on record. What this issuer knows may be a moment older.
-    pub(crate) async fn is_behind(&self, has: u64, client: &WorkloadId) -> Result<bool, StoreError> {
+    /// Where a client that has come so far has heard of more than there is on record: to be kept as long as it is connected. What this
+    /// issuer knows may be a moment older.
+    pub(crate) async fn is_ahead(&self, has: u64, client: &WorkloadId) -> Result<Option<IsAhead>, StoreError> {
         if has > self.epoch() {
             self.catch_up().await?;
         }
-        let on_record = self.epoch();
-        let is_behind = has > on_record;
-        if is_behind && self.is_to_be_told() {
-            tracing::error!(
-                client = %client,
-                known = has,
-                on_record,
-                "a client says that it knows of revocations that are not on record, and refuses what comes until they are \
-                 passed: was the database restored from a backup? revoke again what is lost, and draw another lineage; where one \
-                 client alone says so, look at that client"
-            );
+        if has <= self.epoch() {
+            return Ok(None);
         }
-        Ok(is_behind)
+        let is_ahead = self.0.ahead.add(client.clone(), has);
+        if self.is_to_be_told() {
+            self.tell_of_loss();
+        }
+        Ok(Some(is_ahead))
     }
 
     /// Again and again as long as it is so: one that says what is not true silences none that does.
+    fn tell_of_loss(&self) {
+        if let Some(Summary { clients, named, least }) = self.0.ahead.summary() {
+            tracing::error!(
+                clients,
+                named = named.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+                known = least,
+                on_record = self.epoch(),
+                "clients say that they know of revocations that are not on record, and refuse what comes until they are passed: was the \
+                 database restored from a backup? revoke again what is lost, and draw another lineage; where one client alone says \
+                 so, look at that client"
+            );
+        }
+    }
+
+    /// Whether it was not a moment ago.
     fn is_to_be_told(&self) -> bool {
-        let now = self.0.clock.now();
         let mut lost = self.0.lost.lock().unwrap_or_else(PoisonError::into_inner);
-        // A clock that was set back silences nothing either.
-        let is_silent = lost.is_some_and(|told| told <= now && now - told < SILENCE);
+        let is_silent = lost.is_some_and(|told| told.elapsed() < SILENCE);
         if !is_silent {
-            *lost = Some(now);
+            *lost = Some(Instant::now());
         }
         !is_silent
     }

@@ -331,7 +331,7 @@ async fn a_client_that_knows_more_than_the_record_hears_of_that_and_so_does_the_
     let told = ahead.next().await;
     let statement = read(&issuer, &told);
     assert_eq!((statement.after, statement.epoch, statement.latest), (0, 0, 0));
-    issuer.until_metric("signet_issuer_revocations_lost_total 1").await;
+    issuer.until_metric("signet_issuer_revocations_ahead_clients 1").await;
     let refused = Applied { refused: "it goes back".to_owned(), ..applied(&told.version) };
     ahead.say.send(WatchRequest { applied: vec![refused], ..WatchRequest::default() }).await.unwrap();
     eventually("the operator sees it", async || {
@@ -349,7 +349,17 @@ async fn a_client_that_knows_more_than_the_record_hears_of_that_and_so_does_the_
     // Whoever knows as much as there is, or less, is none of those.
     let _level = Following::new(&issuer, &till, version(1)).await;
     Following::new(&issuer, &till, version(0)).await.next().await;
-    issuer.until_metric("signet_issuer_revocations_lost_total 1").await;
+    issuer.until_metric("signet_issuer_revocations_ahead_clients 1").await;
+    // It is one of those until it goes, or the record has come as far.
+    let gone = Following::new(&issuer, &till, version(9)).await;
+    issuer.until_metric("signet_issuer_revocations_ahead_clients 2").await;
+    drop(gone);
+    issuer.until_metric("signet_issuer_revocations_ahead_clients 1").await;
+    for _ in 1..7 {
+        let other = issuer.join(ID).await;
+        revoke(&issuer, serials(&[&other])).await.unwrap();
+    }
+    issuer.until_metric("signet_issuer_revocations_ahead_clients 0").await;
     issuer.stop().await;
 }
 

@@ -14,6 +14,7 @@ use crate::authority::{Place, Publication, testing};
 use crate::bundles::Bundles;
 use crate::key::P256Key;
 use crate::policy::Actor;
+use crate::profile::Profiles;
 use crate::revocation::Reason;
 use crate::store::{Location, NewRevocation, RevocationTarget, StoreTask};
 
@@ -195,7 +196,9 @@ impl Bench {
         let location = Location::File(folder.path().join("issuer.db"));
         let (store, task) = Store::open(&location, &domain, 10, clock.clone(), Readiness::default()).await.unwrap();
         let distribution = Distribution::new((Bundles::new(BundleSet::default()), Publication::new()), 10, 10);
-        let revocations = Revocations::load(domain, store, authorities, distribution, clock).await.unwrap();
+        let profiles = Profiles::new((Duration::from_secs(3600), Duration::ZERO), []);
+        let metrics = Metrics::register(&prometheus::Registry::new(), &profiles).unwrap();
+        let revocations = Revocations::load(domain, store, authorities, distribution, clock, &metrics).await.unwrap();
         Self { revocations, task, clock: manual, _folder: folder }
     }
 
@@ -208,24 +211,26 @@ impl Bench {
 #[tokio::test]
 async fn whoever_claims_to_have_heard_of_more_silences_nobody_and_costs_few_readings() {
     let bench = Bench::new(&Device::default()).await;
-    let Bench { revocations, clock, .. } = &bench;
+    let Bench { revocations, .. } = &bench;
     let client: WorkloadId = "spiffe://example.org/client".parse().unwrap();
     let version = |epoch: u64| revocations.lineage().epoch_of(revocations.lineage().version(epoch));
     assert_eq!((version(u64::MAX), version(1 << 63), version(7)), (None, None, Some(7)), "no record comes so far");
 
-    // The liar first: whoever comes after it is heard all the same.
-    assert!(revocations.is_behind(i64::MAX as u64, &client).await.unwrap());
-    assert!(!revocations.is_to_be_told());
-    clock.advance(SILENCE.try_into().unwrap());
-    assert!(revocations.is_to_be_told());
-    clock.set(at(-3600));
+    // The liar first: whoever comes after it is named all the same, a minute later at most.
+    let liar = revocations.is_ahead(i64::MAX as u64, &client).await.unwrap();
+    assert!(liar.is_some() && !revocations.is_to_be_told());
+    let other: WorkloadId = "spiffe://example.org/other".parse().unwrap();
+    let _honest = revocations.is_ahead(7, &other).await.unwrap();
+    let told = revocations.0.ahead.summary().unwrap();
+    assert_eq!((told.clients, told.least, told.named.contains(&other)), (2, 7, true));
+    *revocations.0.lost.lock().unwrap() = Some(Instant::now() - SILENCE);
     assert!(revocations.is_to_be_told());
 
     let before = revocations.0.begun.load(Ordering::SeqCst);
     let mut claims: tokio::task::JoinSet<bool> = (0..100)
         .map(|_| {
             let (revocations, client) = (revocations.clone(), client.clone());
-            async move { revocations.is_behind(1, &client).await.unwrap() }
+            async move { revocations.is_ahead(1, &client).await.unwrap().is_some() }
         })
         .collect();
     while let Some(is_behind) = claims.join_next().await {
