@@ -10,9 +10,8 @@ use std::time::Instant;
 use serde_json::Value;
 use signet_tests::ceremony::Ceremony;
 use signet_tests::openssl::{openssl, openssl_ok};
+use signet_tests::program;
 use signet_tests::terminal::Asked;
-use signet_tests::{Issuer, SoftHsm, pages, program, secs};
-use tempfile::TempDir;
 
 fn at_a_terminal(ceremony: &Ceremony, words: &[&str]) -> Asked {
     let mut command = Command::new(program::ours("signet"));
@@ -352,87 +351,4 @@ fn a_ceremony_that_is_killed_at_any_point_leaves_a_record_that_holds() {
     assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
     let numbers: Vec<_> = log(&ceremony).iter().map(|entry| entry["number"].as_u64().unwrap()).collect();
     assert!(numbers.iter().copied().eq(1..=numbers.len() as u64) && numbers.len() > 7, "{numbers:?}");
-}
-
-/// The machine with the root, and that of the issuer; what goes from one to the other is carried.
-struct Sides {
-    offline: TempDir,
-    online: TempDir,
-    issuer: Issuer,
-    hsm: SoftHsm,
-}
-
-impl Sides {
-    fn new() -> Self {
-        let (offline, online) = (TempDir::new().unwrap(), TempDir::new().unwrap());
-        let issuer = Issuer::start(online.path(), "example.org", secs(600));
-        let hsm = SoftHsm::new(offline.path(), "root");
-        let sides = Self { offline, online, issuer, hsm };
-        // The issuer keeps what it trusts.
-        fs::create_dir(sides.offline.path().join("root")).unwrap();
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-        fs::set_permissions(sides.offline.path().join("root"), mode).unwrap();
-        for file in ["root.key", "ceremonies.jsonl", "ceremonies.head"] {
-            let (from, to) =
-                (sides.online.path().join("root").join(file), sides.offline.path().join("root").join(file));
-            fs::copy(&from, to).unwrap();
-            fs::remove_file(from).unwrap();
-        }
-        fs::copy(&sides.issuer.bundle, sides.offline.path().join("root/root.pem")).unwrap();
-        fs::copy(sides.online.path().join("passphrase"), sides.offline.path().join("passphrase")).unwrap();
-        fs::copy(sides.hsm.pin_file(), sides.offline.path().join("pin")).unwrap();
-        sides
-    }
-
-    fn carry(&self, from: &TempDir, file: &str, to: &TempDir, name: &str) {
-        fs::copy(from.path().join(file), to.path().join(name)).unwrap();
-    }
-
-    #[track_caller]
-    fn signet(&self, side: &Path, words: &[&str]) {
-        let mut command = Command::new(program::ours("signet"));
-        command.args(words).current_dir(side).env("SOFTHSM2_CONF", self.hsm.settings());
-        // Offline, nobody is there to talk to.
-        let issuer = if side == self.online.path() { &self.issuer.socket } else { Path::new("/nowhere") };
-        let output = command.env("SIGNET_ISSUER", issuer).output().unwrap();
-        assert!(output.status.success(), "signet {words:?}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-}
-
-#[test]
-fn the_commands_of_the_page_work_and_the_root_stays_on_its_side() {
-    let sides = Sides::new();
-    let (offline, online) = (&sides.offline, &sides.online);
-    let first = Ceremony::new();
-    let mut verbs = Vec::new();
-    for words in pages::commands("hierarchy.md") {
-        let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
-        verbs.push(words[1].to_owned());
-        match words[1] {
-            // The root that is made first; this issuer has one already.
-            "init" if words[3] == "root" => sides.signet(first.folder.path(), &words),
-            "csr" => {
-                sides.signet(online.path(), &words);
-                sides.carry(online, "authority.csr", offline, "authority.csr");
-                sides.carry(online, "authority.csr", offline, "successor.csr");
-            }
-            "sign" | "crl" => {
-                words.push("--yes");
-                sides.signet(offline.path(), &words);
-            }
-            "import" => {
-                sides.carry(offline, "authority.pem", online, "authority.pem");
-                sides.signet(online.path(), &words);
-            }
-            _ => {
-                sides.carry(offline, "root/ceremonies.jsonl", offline, "ceremonies.jsonl");
-                sides.carry(offline, "root/root.pem", offline, "root.pem");
-                sides.signet(offline.path(), &words);
-            }
-        }
-    }
-    assert_eq!(verbs, ["init", "csr", "sign", "verify-log", "import", "crl", "log", "verify-log", "init", "sign"]);
-    let known = sides.issuer.operate(&["get", "authorities"]);
-    assert_eq!(known.matches("prepared").count(), 2, "{known}");
-    assert!(!online.path().join("root/root.key").exists());
 }

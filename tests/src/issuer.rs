@@ -90,6 +90,16 @@ impl Issuer {
         Self::under(folder, self.root.clone(), self.passphrase.clone(), trust_domain, ttl, more, Kind::Unsigned)
     }
 
+    /// One whose root is elsewhere: only its certificate is here. The issuer waits for its first authority.
+    pub fn start_away_from_root(folder: &Path, certificate: &Path, trust_domain: &str, ttl: Duration) -> Self {
+        let (root, passphrase) = (folder.join("root"), folder.join("passphrase"));
+        fs::create_dir(&root).expect("a folder");
+        fs::copy(certificate, root.join("root.pem")).expect("a file");
+        fs::write(&passphrase, "the issuer's passphrase\n").expect("a file");
+        make_private(&passphrase);
+        Self::under(folder, root, passphrase, trust_domain, ttl, "", Kind::Unsigned)
+    }
+
     fn under(
         folder: &Path,
         root: PathBuf,
