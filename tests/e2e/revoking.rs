@@ -95,7 +95,9 @@ fn the_commands_of_the_page_do_what_it_says() {
         let issued = command.arg("--identity").arg(&identity).current_dir(folder.path()).output().unwrap();
         assert!(issued.status.success(), "{}", text(&issued.stderr));
     };
-    fs::write(at("leaked.pem"), carts[0].svid().chain_pem()).unwrap();
+    let mut leaked = attested(&issuer, "spiffe://example.org/shop/leaked");
+    leaked.renew().unwrap();
+    fs::write(at("leaked.pem"), leaked.svid().chain_pem()).unwrap();
     let mut ran = 0;
     for words in pages::commands("revocation.md") {
         let words: Vec<String> = words
@@ -129,8 +131,7 @@ fn the_commands_of_the_page_do_what_it_says() {
                     .output()
                     .unwrap();
                 fs::write(at("leaked.pub"), pem.stdout).unwrap();
-                // Its certificate is the identity's, which is revoked already.
-                0
+                1
             }
             ("agent", _) => 1,
             ("rule", _) => {
@@ -158,6 +159,8 @@ fn the_commands_of_the_page_do_what_it_says() {
     }
     assert!(ran >= 10, "{ran}");
     till.renew().unwrap();
+    // By its key.
+    assert_eq!(leaked.renew().unwrap_err().code(), Code::PermissionDenied);
     drop(two);
     // Nobody is asked, and nothing is done, where there is nobody and `--yes` is not given.
     let words = ["revoke", "serial", &serial(&till), "--reason", "superseded"];
