@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::HashSet;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use signet_identity::{SystemClock, TlsPolicies, TrustBundle};
 use signet_sdk::{IssuerSource, JoinToken, RotationResult, Running, State};
 use signet_test_postgres::Server;
 use signet_tests::wait::{throughout, until, until_some};
-use signet_tests::{Direct, Gateway, GatewayPlan, Issuer, Load, Nginx, Workload, pages, secs};
+use signet_tests::{Curl, Direct, Gateway, GatewayPlan, IdentityFiles, Issuer, Load, Nginx, Workload, pages, secs};
 use tokio_util::sync::CancellationToken;
 
 const TRUST_DOMAIN: &str = "example.org";
@@ -31,6 +32,11 @@ struct Mesh {
 
 impl Mesh {
     fn new() -> Self {
+        Self::giving(TTL)
+    }
+
+    /// Leaves of this life.
+    fn giving(ttl: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let server = Server::start(true);
         let url = server.database();
@@ -38,8 +44,8 @@ impl Mesh {
         let (one, two) = (folder.path().join("one"), folder.path().join("two"));
         std::fs::create_dir(&one).unwrap();
         std::fs::create_dir(&two).unwrap();
-        let one = Issuer::start_with(&one, TRUST_DOMAIN, TTL, &database);
-        let two = one.beside(&two, TRUST_DOMAIN, TTL, &database);
+        let one = Issuer::start_with(&one, TRUST_DOMAIN, ttl, &database);
+        let two = one.beside(&two, TRUST_DOMAIN, ttl, &database);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         Self { server, url, one, two, runtime, folder }
     }
@@ -282,7 +288,7 @@ fn words(words: &[&str]) -> Vec<String> {
 
 #[test]
 fn the_commands_of_the_page_work_at_either_issuer() {
-    let mut mesh = Mesh::new();
+    let mesh = Mesh::new();
     let example = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/policy.yaml");
     let commands = pages::commands("replicas.md");
     assert!(commands.len() > 3);
@@ -295,19 +301,58 @@ fn the_commands_of_the_page_work_at_either_issuer() {
     mesh.one.operate(&["apply", "-f", example.to_str().unwrap(), "--yes"]);
     let rules = |issuer: &Issuer| issuer.operate_json(&["get", "rules"]);
     until("the rules are at the other", secs(5), || rules(&mesh.two) == rules(&mesh.one));
+}
 
-    // That of the page on revocation, for this database.
-    let [line] = &pages::shell("revocation.md", &["psql"])[..] else { panic!("the page has another psql") };
-    let sql = line.split('"').nth(3).unwrap();
+#[test]
+fn the_line_of_the_page_for_postgresql_draws_another_lineage_and_clients_begin_anew_and_keep_what_they_have() {
+    let mut mesh = Mesh::giving(secs(3600));
+    let nginx = Nginx::start();
+    nginx.serve_random("page", 64);
+    let inbound = gateway(&mesh, "inbound").inbound(&["spiffe://example.org/client/**"], &nginx.url()).start();
+    let client = |name: &str| {
+        let mut client = Workload::of(mesh.one.address);
+        client.attest(&mesh.one.join_token(&format!("spiffe://example.org/client/{name}"))).unwrap();
+        client.svid().write(mesh.folder.path(), name)
+    };
+    let [before, after, stays] = ["before", "after", "stays"].map(client);
+    let is_served =
+        |identity: &IdentityFiles| Curl::get(inbound.inbound_url("/page")).identity(identity).run().status == 200;
+    let revoke = |issuer: &Issuer, name: &str| {
+        let id = format!("spiffe://example.org/client/{name}");
+        let done = issuer.operate_json(&["revoke", "id", &id, "--reason", "key-compromise", "--yes"]);
+        assert_eq!((&done["in_force"]["applied"], &done["in_force"]["following"]), (&1.into(), &1.into()), "{done}");
+    };
+    let epoch = || inbound.admin.sum("signet_revocation_epoch", &[]);
+    assert!(is_served(&before) && is_served(&after) && is_served(&stays));
+    revoke(&mesh.one, "before");
+    assert!(!is_served(&before) && is_served(&after) && is_served(&stays));
+    assert_eq!(epoch(), 1.0);
+
     for issuer in [&mut mesh.one, &mut mesh.two] {
         issuer.process.kill();
     }
+    // What comes back from a backup that was made before.
+    mesh.server.query(&mesh.url, "DELETE FROM revoked");
+    mesh.server.query(&mesh.url, "UPDATE revocation_epoch SET epoch = 0");
     let lineage = || mesh.server.query(&mesh.url, "SELECT encode(lineage, 'hex') FROM revocation_epoch");
-    let before = lineage();
-    mesh.server.query(&mesh.url, sql);
-    assert!(lineage() != before && lineage()[0].len() == 16, "{before:?}, {:?}", lineage());
-    mesh.one.process.start_again();
-    mesh.one.wait_until_ready();
+    let of_before = lineage();
+    let [line] = &pages::shell("revocation.md", &["psql"])[..] else { panic!("the page has another psql") };
+    let done = Command::new("sh").args(["-c", line]).env("DATABASE", &mesh.url).output().unwrap();
+    assert!(done.status.success(), "{line}: {}", String::from_utf8_lossy(&done.stderr));
+    assert!(lineage() != of_before && lineage()[0].len() == 16, "{of_before:?}, {:?}", lineage());
+    for issuer in [&mut mesh.one, &mut mesh.two] {
+        issuer.process.start_again();
+        issuer.wait_until_ready();
+    }
+    let connected = |issuer: &Issuer| issuer.admin.sum("signet_issuer_connected_clients", &[]);
+    until("the gateway is back", secs(20), || connected(&mesh.one) + connected(&mesh.two) == 1.0);
+    revoke(&mesh.one, "after");
+    // By the numbers of the new lineage; and what it had is not taken back.
+    assert_eq!(epoch(), 1.0);
+    assert!(!is_served(&before) && !is_served(&after) && is_served(&stays));
+    let lost = |issuer: &Issuer| issuer.admin.sum("signet_issuer_revocations_lost_total", &[]);
+    assert_eq!(lost(&mesh.one) + lost(&mesh.two), 0.0);
+    assert_eq!(inbound.admin.sum("signet_svid_rotations_total", &[("result", "refused")]), 0.0);
 }
 
 #[test]
@@ -322,7 +367,7 @@ fn an_issuer_that_is_gone_for_good_is_forgotten_and_one_that_is_there_is_not() {
     let command = spans.iter().find_map(|span| span.strip_prefix("signet forget ")).expect("on the page");
     let command = ["forget", &command.replace("ISSUER", &other)].map(str::to_owned);
     let forget = |issuer: &Issuer| {
-        let mut signet = std::process::Command::new(signet_tests::program::ours("signet"));
+        let mut signet = Command::new(signet_tests::program::ours("signet"));
         let output = signet.args(&command).arg("--issuer").arg(&issuer.socket).output().unwrap();
         (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
     };
