@@ -6,6 +6,8 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use signet_tests::address::Host;
 use signet_tests::tokens::{PROVIDER, TokenMaker};
@@ -18,6 +20,7 @@ const PARTNER: &str = "partner.example";
 /// An issuer of the partner's, at both kinds of endpoints.
 struct Partner {
     issuer: Issuer,
+    configuration: String,
     folder: TempDir,
     web: SocketAddr,
     spiffe: SocketAddr,
@@ -26,6 +29,10 @@ struct Partner {
 
 impl Partner {
     fn new() -> Self {
+        Self::of(PARTNER)
+    }
+
+    fn of(trust_domain: &str) -> Self {
         let folder = TempDir::new().unwrap();
         let host = Host::new();
         let (web, spiffe) = (host.free(), host.free());
@@ -38,8 +45,16 @@ impl Partner {
             path("web.pem"),
             path("web.key"),
         );
-        let issuer = Issuer::start_with(folder.path(), PARTNER, secs(600), &configuration);
-        Self { issuer, folder, web, spiffe, _host: host }
+        let issuer = Issuer::start_with(folder.path(), trust_domain, secs(600), &configuration);
+        Self { issuer, configuration, folder, web, spiffe, _host: host }
+    }
+
+    /// At the same addresses, with another root and nothing of what was.
+    fn begin_anew(&mut self) {
+        self.issuer.process.kill();
+        let folder = self.folder.path().join("anew");
+        fs::create_dir(&folder).unwrap();
+        self.issuer = Issuer::start_with(&folder, PARTNER, secs(600), &self.configuration);
     }
 
     /// Somebody of the partner's, as files.
@@ -80,6 +95,68 @@ fn the_commands_of_the_page_work_by_either_profile() {
     let [known] = &federations(&issuer)[..] else { panic!("one") };
     assert_eq!((&known["x509_authorities"], &known["jwt_authorities"]), (&json!(1), &json!(1)));
     assert_eq!((&known["profile"], &known["refused"]), (&json!("https_web"), &json!("")));
+}
+
+#[test]
+fn a_bundle_of_the_configuration_is_fetched_from_a_spiffe_endpoint_as_the_page_says() {
+    let partner = Partner::of("spiffe.example");
+    let page = pages::fragment("federation.md", "federation").text;
+    // The last of its entries. The others are of partners that are not here.
+    let entry = page.rsplit_once("  - trust_domain: ").expect("several entries").1;
+    let entry = entry.replace("https://issuer.spiffe.example:8444/", &format!("https://{}/", partner.spiffe));
+    let entry = entry.replace("bundle: spiffe.pem", &format!("bundle: {}", partner.issuer.bundle.display()));
+    assert!(entry.starts_with("spiffe.example\n") && entry.contains("profile: https_spiffe"), "{entry}");
+    let other = entry.replace("spiffe://spiffe.example/signet/issuer", "spiffe://spiffe.example/signet/other");
+    assert_ne!(entry, other);
+    for (entry, is_believed) in [(entry, true), (other, false)] {
+        let folder = TempDir::new().unwrap();
+        let configuration = format!("federation:\n  - trust_domain: {entry}");
+        let issuer = Issuer::start_with(folder.path(), "example.org", secs(600), &configuration);
+        let known = || federations(&issuer).pop().expect("the one of the configuration");
+        // The file has no keys of tokens: they are from the endpoint.
+        let is_settled = || known()["jwt_authorities"] == 1 || known()["refused"] != "";
+        until("the endpoint was asked", secs(20), is_settled);
+        let known = known();
+        assert_eq!((&known["trust_domain"], &known["profile"]), (&json!("spiffe.example"), &json!("https_spiffe")));
+        assert_eq!((known["jwt_authorities"] == 1, known["refused"] == ""), (is_believed, is_believed), "{known}");
+    }
+}
+
+#[test]
+fn a_partner_that_has_begun_anew_is_taken_by_the_word_of_an_operator_as_the_page_says() {
+    let mut partner = Partner::new();
+    let folder = TempDir::new().unwrap();
+    let issuer = Issuer::start(folder.path(), "example.org", secs(600));
+    let (url, web_ca) = (format!("https://{}/bundle.json", partner.web), partner.folder.path().join("web-ca.pem"));
+    issuer.operate(&["federate", "add", PARTNER, "--url", &url, "--profile", "https_web", "--ca", text(&web_ca)]);
+    let commands = pages::commands("federation.md");
+    let refreshes = commands.iter().filter(|words| words[1] == "refresh");
+    let refreshes: Vec<Vec<&str>> = refreshes.map(|words| words.iter().map(String::as_str).collect()).collect();
+    let [plain, accepting] = &refreshes[..] else { panic!("two of the page: {refreshes:?}") };
+    assert!(!plain.contains(&"--accept") && accepting.contains(&"--accept"), "{refreshes:?}");
+    // Of the root that is trusted.
+    let x5c = |issuer: &Issuer| {
+        let der = foreign_ca::openssl_in(folder.path(), &["x509", "-in", text(&issuer.bundle), "-outform", "DER"]);
+        STANDARD.encode(der)
+    };
+    let kept = || {
+        let files = fs::read_dir(issuer.database.with_file_name("federation")).unwrap();
+        files.map(|file| fs::read_to_string(file.unwrap().path()).unwrap()).collect::<String>()
+    };
+    let before = x5c(&partner.issuer);
+    assert!(kept().contains(&before));
+
+    partner.begin_anew();
+    let after = x5c(&partner.issuer);
+    let refused = issuer.signet_in(folder.path(), plain);
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(1) && error.contains("--accept"), "{error}");
+    assert!(federations(&issuer)[0]["refused"] != "" && kept().contains(&before) && !kept().contains(&after));
+
+    issuer.operate(accepting);
+    assert_eq!(federations(&issuer)[0]["refused"], "");
+    assert!(kept().contains(&after) && !kept().contains(&before));
+    issuer.operate(plain);
 }
 
 const RULES: &str = "rules:
