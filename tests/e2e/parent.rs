@@ -6,10 +6,13 @@ use std::fs;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use signet_test_pki::pem;
 use signet_tests::address::Host;
+use signet_tests::files::replace;
+use signet_tests::foreign_ca::{EC, make_ca, make_leaf};
 use signet_tests::openssl::openssl_ok;
+use signet_tests::tokens::{PROVIDER, TokenMaker};
 use signet_tests::wait::{throughout, until};
 use signet_tests::workload::Svid;
 use signet_tests::{Admin, Issuer, Process, Recipe, Workload, pages, program, secs};
@@ -30,12 +33,16 @@ struct Two {
 impl Two {
     /// The child's leaves live so long.
     fn new(ttl: Duration) -> Self {
-        let folder = TempDir::new().unwrap();
+        Self::within(TempDir::new().unwrap(), ttl, "")
+    }
+
+    /// With more in the configuration of the parent, which finds the files of `folder` at `..`.
+    fn within(folder: TempDir, ttl: Duration, configuration: &str) -> Self {
         let [above, below] = ["parent", "child"].map(|name| folder.path().join(name));
         for folder in [&above, &below] {
             fs::create_dir(folder).unwrap();
         }
-        let parent = Issuer::start_above_others(&above, "example.org", secs(60), "");
+        let parent = Issuer::start_above_others(&above, "example.org", secs(60), configuration);
         let child = parent.start_below(&below, "example.org", ttl, "");
         Self { folder, parent, child, follow: None, host: Host::new() }
     }
@@ -67,8 +74,21 @@ impl Two {
     }
 
     fn rule(&self, ttl: &str) {
+        self.rule_and(ttl, "");
+    }
+
+    fn rule_and(&self, ttl: &str, more: &str) {
         let rules = pages::fragment("parent.md", "rules").text.replace("ttl: 7d", &format!("ttl: {ttl}"));
-        self.parent.apply(&rules);
+        self.parent.apply(&(rules + more));
+    }
+
+    /// How the child proved who it is, the last time.
+    fn last_proof(&self) -> String {
+        let agents = self.parent.operate_json(&["get", "agents"]);
+        let agents = agents["agents"].as_array().unwrap();
+        let last = agents.iter().max_by_key(|agent| agent["id"].as_u64()).unwrap();
+        assert_eq!(last["spiffe_id"], REGION);
+        last["method"].as_str().unwrap().to_owned()
     }
 
     fn stages(&self) -> Vec<String> {
@@ -210,6 +230,85 @@ fn what_there_is_to_do_is_done_once_and_a_request_whose_answer_was_lost_is_given
     let elsewhere = follow(&["--identity", "identity", "--issuer", "issuer.example.org:8081"]);
     assert_eq!(elsewhere.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&elsewhere.stderr).contains("on this machine"));
+}
+
+#[test]
+fn a_certificate_and_its_key_prove_who_an_issuer_is_also_after_a_restart() {
+    let folder = TempDir::new().unwrap();
+    make_ca(folder.path(), "datacenter-1", "Data centre 1");
+    make_leaf(folder.path(), "datacenter-1", "eu-west-1", EC, "extendedKeyUsage=clientAuth\n");
+    let authority = "attestation: { x509_pop: [{ authority: datacenter-1, ca: ../datacenter-1.pem }] }\n";
+    let mut two = Two::within(folder, secs(60), authority);
+    let by_name =
+        "  - name: machine\n    match: { x509.authority: datacenter-1, x509.common_name: eu-west-1 }\n    spiffe_id: ";
+    two.rule_and("1h", &format!("{by_name}{REGION}\n"));
+    let [certificate, key] = ["pem", "key"].map(|end| two.folder.path().join(format!("eu-west-1.{end}")));
+    let words = ["ca", "follow", "--parent", "parent.example.org:8081", "--trust-bundle", "root.pem"];
+    let by = ["--x509-certificate", certificate.to_str().unwrap(), "--x509-key", key.to_str().unwrap()];
+    assert!(by.iter().step_by(2).all(|option| pages::spans("parent.md").contains(&(*option).to_owned())));
+    two.follow(&[&words[..], &by].concat());
+    two.child.wait_until_ready();
+    two.joined();
+    assert_eq!(two.last_proof(), "x509_pop");
+    assert_eq!(two.stages(), ["active"]);
+
+    let (mut follow, _) = two.follow.take().unwrap();
+    follow.kill();
+    follow.start_again();
+    let another = two.folder.path().join("another.csr");
+    two.child.operate(&["ca", "csr", "--out", another.to_str().unwrap()]);
+    follow.wait_until("it is signed", secs(30), |_| two.stages() == ["active", "prepared"]);
+    assert_eq!(two.last_proof(), "x509_pop");
+}
+
+#[test]
+fn a_token_that_something_else_keeps_fresh_in_a_file_proves_who_an_issuer_is() {
+    let folder = TempDir::new().unwrap();
+    let maker = TokenMaker::at(folder.path());
+    let cluster = "{ cluster: prod, issuer: 'https://kubernetes.default.svc', jwks: { file: ../keys.json } }";
+    let attestation = format!("{}  k8s_sa_token: [{cluster}]\n", PROVIDER.replace("keys.json", "../keys.json"));
+    let mut two = Two::within(folder, secs(60), &attestation);
+    let rule = |name: &str, attributes: &str| {
+        format!("  - name: {name}\n    match: {{ {attributes} }}\n    spiffe_id: {REGION}\n")
+    };
+    let of_pods = rule("pod", "k8s.cluster: prod, k8s.service_account: eu-west-1");
+    two.rule_and("1h", &(rule("job", "oidc.provider: ci, oidc.subject: eu-west-1") + &of_pods));
+    let id_token = |name: &str| maker.token(name, json!({}));
+    let of_account = |name: &str| {
+        let pod = json!({"namespace": "signet", "serviceaccount": {"name": name, "uid": "1"}, "pod": {"name": "p", "uid": "2"}});
+        let subject = format!("system:serviceaccount:signet:{name}");
+        let claims = json!({"iss": "https://kubernetes.default.svc", "aud": ["spiffe://example.org/signet/issuer"]});
+        let Value::Object(mut claims) = claims else { panic!("claims are an object") };
+        claims.insert("kubernetes.io".to_owned(), pod);
+        maker.token(&subject, claims.into())
+    };
+    let folder = two.child.configuration.parent().unwrap().to_owned();
+    let words = ["ca", "follow", "--parent", "parent.example.org:8081", "--trust-bundle", "root.pem"];
+    let ways = [
+        ("--oidc-token-file", "oidc", &id_token as &dyn Fn(&str) -> String, "oidc.subject=elsewhere"),
+        ("--k8s-token-file", "k8s_sa_token", &of_account, "k8s.service_account=elsewhere"),
+    ];
+    let stages = [&["requested"][..], &["active", "requested"], &["active", "prepared"]];
+    for ((option, method, token, of_another), stages) in ways.into_iter().zip(stages.windows(2)) {
+        assert!(pages::spans("parent.md").contains(&option.to_owned()));
+        // One for somebody else first: what is in the file is what is shown, and the file is read again.
+        fs::write(folder.join("token"), token("elsewhere")).unwrap();
+        two.follow(&[&words[..], &[option, "token"]].concat());
+        let (mut follow, _) = two.follow.take().unwrap();
+        follow.wait_for_line_within(of_another, secs(30));
+        assert_eq!(two.stages(), stages[0]);
+        replace(&folder.join("token"), &token("eu-west-1"));
+        follow.wait_until("it is signed", secs(60), |_| !two.stages().contains(&"requested".to_owned()));
+        assert_eq!(two.last_proof(), method);
+        follow.kill();
+        if stages[1].contains(&"requested") {
+            two.child.wait_until_ready();
+            let another = folder.join("another.csr");
+            two.child.operate(&["ca", "csr", "--out", another.to_str().unwrap()]);
+        }
+        assert_eq!(two.stages(), stages[1]);
+    }
+    two.joined();
 }
 
 #[test]
