@@ -188,7 +188,14 @@ fn a_machine_gets_an_access_token_by_its_certificate_as_the_page_says() {
             &format!("subject_token={token}"),
         ])
     };
-    exchange(&own).expect_status(200);
+    let told: Value = serde_json::from_str(&exchange(&own).expect_status(200).text()).unwrap();
+    assert_eq!(
+        (&told["issued_token_type"], &told["token_type"], &told["expires_in"]),
+        (&"urn:ietf:params:oauth:token-type:access_token".into(), &"Bearer".into(), &60.into())
+    );
+    let exchanged = told["access_token"].as_str().unwrap();
+    let claims = web.python(PYJWT, &[exchanged, "https://warehouse.example.org"]).unwrap();
+    assert_eq!((&claims["sub"], &claims["cnf"]["x5t#S256"]), (&ID.into(), &thumbprint.as_str().into()));
     let refused = exchange(token).expect_status(400);
     assert!(refused.text().contains("invalid_grant"), "{}", refused.text());
     let refused = post(&["grant_type=client_credentials", "scope=admin"]).expect_status(400);

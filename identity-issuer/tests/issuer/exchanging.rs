@@ -46,6 +46,7 @@ const RULES: &str = "rules:
     profile: cloud";
 
 const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 
 async fn post(issuer: &Issuer, holder: Option<&Identity>, body: &str) -> Answer {
@@ -125,7 +126,24 @@ async fn a_token_is_bound_to_the_certificate_that_it_was_asked_for_by() {
     };
     let shown = |token: &str| format!("grant_type={EXCHANGE}&subject_token_type={JWT}&subject_token={token}");
     let mine = own("https://oidc.example.org", &cart).await;
-    assert_eq!(post(&issuer, Some(&cart), &shown(&mine)).await.status, 200);
+    let exchanged = post(&issuer, Some(&cart), &shown(&mine)).await;
+    assert_eq!((exchanged.status, exchanged.header("cache-control")), (200, Some("no-store")), "{exchanged:?}");
+    // RFC 8693 §2.2.1, and what is in the token is what is told of it.
+    let told = exchanged.json();
+    assert_eq!(
+        (&told["issued_token_type"], &told["token_type"], &told["expires_in"], &told["scope"]),
+        (&json!(ACCESS_TOKEN), &json!("Bearer"), &json!(60), &json!("read write"))
+    );
+    let given = told["access_token"].as_str().unwrap();
+    assert_eq!(jsonwebtoken::decode_header(given).unwrap().typ.as_deref(), Some("at+jwt"));
+    let claims = decode::<Value>(given, &key, &validation).unwrap().claims;
+    assert_eq!((&claims["sub"], &claims["client_id"], &claims["scope"]), (&json!(ID), &json!(ID), &told["scope"]));
+    assert_eq!(
+        (&claims["aud"], &claims["iss"]),
+        (&json!(["https://warehouse.example"]), &json!("https://oidc.example.org"))
+    );
+    assert_eq!(claims["cnf"], json!({"x5t#S256": thumbprint}));
+    assert_eq!(claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(), 60);
     let other = issuer.join("spiffe://example.org/shop/other").await;
     for (what, wrong) in [
         ("another's", own("https://oidc.example.org", &other).await),
