@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+use std::ops::RangeInclusive;
+
 use rcgen::PublicKeyData as _;
 use signet_identity::{BundleSet, Clock, ManualClock};
 use signet_process::admin::Readiness;
@@ -17,7 +19,7 @@ use crate::csr::KeyHash;
 use crate::distribution::Distribution;
 use crate::policy::Actor;
 use crate::profile::{Profiles, Validity};
-use crate::revocation::{MOST, Reason};
+use crate::revocation::{MOST, Reason, SerialNumber};
 use crate::store::{Location, NewRevocation, RevocationTarget, StoreTask};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -72,10 +74,15 @@ impl Bench {
 
     /// The first authority has signed so many.
     async fn has_signed(&self, count: u8) {
+        self.has_signed_each(1..=count).await;
+    }
+
+    /// Those of these numbers, for a day.
+    async fn has_signed_each(&self, numbers: RangeInclusive<u8>) {
         let Parts { store, authorities, .. } = &self.crls.0.parts;
         let authority = authorities.all()[0].authority.clone().unwrap();
         let now = self.clock.now();
-        for number in 1..=count {
+        for number in numbers {
             let certificate = Certificate {
                 chain: vec![vec![number].into()],
                 id: "spiffe://example.org/a".parse().unwrap(),
@@ -90,6 +97,14 @@ impl Bench {
             };
             store.log(certificate).await.unwrap();
         }
+    }
+
+    async fn has_revoked(&self, number: u8) {
+        let Parts { store, revocations, .. } = &self.crls.0.parts;
+        let target = RevocationTarget::Serials(vec![SerialNumber::from_be_bytes(&[number; 16]).unwrap()]);
+        let (reason, actor, comment) = (Reason::Superseded, Actor::user(0), String::new());
+        store.revoke(NewRevocation { target, reason, actor, comment, at: self.clock.now() }).await.unwrap();
+        revocations.catch_up().await.unwrap();
     }
 
     fn is_revoked_in_the_journal(&self) {
@@ -159,6 +174,35 @@ async fn on_the_last_lists_of_an_authority_stands_all_that_it_has_signed_and_the
     assert_eq!(numbers(), before);
     let end = bench.lists()[0].next_update;
     assert!(end > bench.clock.now() + 20 * DAY, "{end}");
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn an_entry_leaves_its_list_once_its_certificate_has_expired_and_it_has_stood_in_one_past_its_end() {
+    let bench = Bench::new(1, MOST).await;
+    let hour = time::Duration::hours(1);
+    bench.has_signed_each(1..=1).await;
+    bench.has_revoked(1).await;
+    bench.clock.advance(12 * hour);
+    bench.has_signed_each(2..=2).await;
+    bench.has_revoked(2).await;
+    bench.crls.refresh().await.unwrap();
+    assert_eq!(bench.revoked(), [1, 2]);
+    let until = |at: OffsetDateTime| bench.clock.advance(at - bench.clock.now());
+    let first_ends = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap() + DAY;
+
+    // A list that is signed before the end, and the first one after it (RFC 5280 §3.3).
+    for (at, expected) in [
+        (first_ends - hour, &[1, 2][..]),
+        (first_ends + 6 * hour, &[1, 2]),
+        (first_ends + 13 * hour, &[2]),
+        (first_ends + 20 * hour, &[]),
+    ] {
+        until(at);
+        bench.crls.refresh().await.unwrap();
+        let list = &bench.lists()[0];
+        assert_eq!((list.this_update, bench.revoked()), (at, expected.to_vec()));
+    }
     bench.end().await;
 }
 
