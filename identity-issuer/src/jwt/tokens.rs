@@ -198,3 +198,66 @@ impl fmt::Debug for Jwt {
         f.debug_struct("Jwt").field("jti", &hex::encode(self.jti)).field("id", &self.id).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use signet_identity::{Clock as _, ManualClock};
+    use signet_process::admin::Readiness;
+
+    use super::*;
+    use crate::authority::custody::Algorithm;
+    use crate::authority::custody::Memory;
+    use crate::jwt::{Place, Schedule};
+    use crate::profile::Profiles;
+    use crate::store::Location;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[tokio::test]
+    async fn no_token_lives_longer_than_the_key_that_signs_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = ManualClock::new(OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap());
+        let metrics =
+            Metrics::register(&prometheus::Registry::new(), &Profiles::new((HOUR, Duration::ZERO), [])).unwrap();
+        let location = Location::File(folder.path().join("issuer.db"));
+        let trust_domain = "example.org".parse().unwrap();
+        let opening = Store::open(&location, &trust_domain, 100, clock.shared(), Readiness::default());
+        let (store, task) = opening.await.unwrap();
+        let place = Place {
+            custody: Arc::new(Memory::default()),
+            journal: folder.path().join("jwt-keys.json"),
+            algorithm: Algorithm::Es256,
+            schedule: Schedule { key_life: 24 * HOUR, publish_ahead: HOUR, longest_token: HOUR },
+        };
+        let keys = JwtKeys::open(place, metrics.clone(), clock.shared()).unwrap();
+        let key_ends = clock.now() + 24 * HOUR;
+        let (longest, access_audiences, shared) = (HOUR, Arc::default(), clock.shared());
+        let tokens = Tokens { keys, issuer: None, longest, access_audiences, store, metrics, clock: shared };
+        let life = |ttl| {
+            let wanted = Wanted {
+                kind: Kind::Svid,
+                id: "spiffe://example.org/a".parse().unwrap(),
+                audience: vec!["db".to_owned()],
+                ttl,
+                until: None,
+                more: Map::new(),
+                serial: vec![1],
+                attestation: AttestationNumber(1),
+            };
+            let jwt = tokens.sign(&tokens.keys.signer(clock.now()).unwrap(), wanted).unwrap();
+            let claims = URL_SAFE_NO_PAD.decode(jwt.token.split('.').nth(1).unwrap()).unwrap();
+            let claims: Value = serde_json::from_slice(&claims).unwrap();
+            assert_eq!(claims["exp"], jwt.expires_at.unix_timestamp());
+            jwt.expires_at - clock.now()
+        };
+        assert_eq!(life(HOUR), HOUR);
+        // Nothing has taken its place, and it ends in ten minutes.
+        clock.advance(key_ends - HOUR / 6 - clock.now());
+        assert_eq!((life(HOUR), life(HOUR / 12)), (time::Duration::minutes(10), time::Duration::minutes(5)));
+        drop(tokens);
+        task.finish().await;
+    }
+}
