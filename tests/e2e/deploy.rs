@@ -1,6 +1,6 @@
 //! What `deploy/` ships works with the programs that it is for.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,8 +11,10 @@ use signet_test_pki::{Authority, pem};
 use signet_tests::address::Host;
 use signet_tests::issuer::signet;
 use signet_tests::wait::until;
-use signet_tests::{Admin, Curl, Mesh, Nginx, Recipe, program, secs};
+use signet_tests::{Admin, Curl, Issuer, Mesh, Nginx, Recipe, program, secs};
 use tempfile::TempDir;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 #[test]
 fn each_example_is_taken_by_its_program() {
@@ -151,6 +153,36 @@ fn every_metric_of_the_alerts_is_exported() {
         let is_exported = || [mesh.inbound.admin, mesh.issuer.admin].iter().any(|admin| admin.metrics().has(metric));
         until(metric, secs(10), is_exported);
     }
+}
+
+#[test]
+fn a_successor_is_exported_as_the_alert_reads_it_once_it_is_signed_and_until_it_signs() {
+    let alerts = fs::read_to_string(deploy().join("prometheus/alerts.yaml")).unwrap();
+    let alert = alerts.split("- alert: ").find(|alert| alert.starts_with("SignetNoSuccessor\n")).unwrap();
+    let of = |before: &str| {
+        let (_, series) = alert.split_once(before).unwrap_or_else(|| panic!("no `{before}` in {alert}"));
+        let (name, label) = series.split('}').next().unwrap().split_once("{state=").unwrap();
+        (name.to_owned(), label.trim_matches('"').to_owned())
+    };
+    let (active, prepared) = (of("expr: >-\n          "), of("unless on (instance) "));
+    let folder = TempDir::new().unwrap();
+    let issuer = Issuer::start(folder.path(), "example.org", secs(600));
+    let ends = |(name, state): &(String, String)| {
+        let metrics = issuer.admin.metrics();
+        let count = metrics.label_values(name, "state").iter().filter(|found| *found == state).count();
+        (count, metrics.sum(name, &[("state", state)]))
+    };
+    let told = |at: usize| {
+        let text = issuer.operate_json(&["get", "authorities"])["authorities"][at]["not_after"].clone();
+        OffsetDateTime::parse(text.as_str().unwrap(), &Rfc3339).unwrap().unix_timestamp() as f64
+    };
+    assert_eq!((ends(&active), ends(&prepared)), ((1, told(0)), (0, 0.0)));
+    issuer.operate(&["ca", "csr", "--out", folder.path().join("asked.csr").to_str().unwrap()]);
+    assert_eq!(ends(&prepared), (0, 0.0), "it is asked for, and not signed");
+    issuer.hold_ceremony(&issuer.root, 1);
+    assert_eq!((ends(&active), ends(&prepared)), ((1, told(0)), (1, told(1))));
+    issuer.operate(&["rotate", "authority", "--apply", "--yes"]);
+    assert_eq!((ends(&active), ends(&prepared)), ((1, told(1)), (0, 0.0)));
 }
 
 const EXAMPLES: [(&str, &str); 3] = [
