@@ -497,6 +497,8 @@ impl AdminApi {
                 not_before: Some(timestamp(authority.not_before())),
                 not_after: Some(timestamp(authority.not_after())),
                 longest_life: prost_types::Duration::try_from(authority.longest_leaf()).ok(),
+                successor_due: Some(timestamp(authority.successor_due())),
+                gives_way: Some(timestamp(authority.gives_way())),
             }),
             lives_cut: u32::try_from(self.authorities.cut().map_or(0, |cut| cut.count())).unwrap_or(u32::MAX),
             connected_clients: u32::try_from(self.distribution.client_count()).unwrap_or(u32::MAX),

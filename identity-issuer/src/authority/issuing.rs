@@ -163,6 +163,16 @@ impl Authority {
         Duration::from_secs(life.as_secs() / u64::from(LEAF_LIVES)).max(SHORTEST_LEAF)
     }
 
+    /// From when on a successor is asked for.
+    pub(crate) fn successor_due(&self) -> OffsetDateTime {
+        self.not_after - (self.not_after - self.not_before) / 2
+    }
+
+    /// When it gives way to one that is ready, by itself.
+    pub(crate) fn gives_way(&self) -> OffsetDateTime {
+        self.not_after - (self.not_after - self.not_before) / 4
+    }
+
     /// Whether verifiers take what it signs for the profile's purposes.
     fn is_for(&self, profile: &Profile) -> bool {
         let Form::Leaf(leaf) = &profile.form else { return true };

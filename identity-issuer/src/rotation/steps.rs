@@ -34,8 +34,6 @@ const MOST_SPREAD: Duration = Duration::from_secs(24 * 3600);
 const RECONNECTING: Duration = Duration::from_secs(10);
 /// Between the last renewal and the end of the root before.
 const SETTLING: Duration = Duration::from_secs(5);
-/// An authority gives way by itself when less than this part of its life is left, and nobody is waited for from half of that on.
-const LAST_PART: u32 = 4;
 
 impl Parts {
     /// Custody may take its time: not on a worker of the runtime.
@@ -129,12 +127,12 @@ impl Parts {
     /// Begins a rotation while there is time to wait for everybody; asks for a successor long before.
     async fn begin_in_time(&self) -> Result<(), AdvanceError> {
         let Some(active) = self.authorities.active() else { return Ok(()) };
-        let (life, left) = (active.not_after() - active.not_before(), active.not_after() - self.clock.now());
+        let now = self.clock.now();
         // One that ends with it, or before, is no way out.
         let outlives =
             |member: &Member| member.authority.as_ref().is_some_and(|next| next.not_after() > active.not_after());
         match self.ready().into_iter().find(outlives) {
-            Some(next) if left * LAST_PART < life => {
+            Some(next) if now > active.gives_way() => {
                 let name = next.name();
                 let has_begun = self.authorities.change(|kept, now| {
                     // An operator may have been quicker.
@@ -157,7 +155,7 @@ impl Parts {
                 }
                 Ok(())
             }
-            None if left * 2 < life => self.keep_request().await,
+            None if now > active.successor_due() => self.keep_request().await,
             Some(_) | None => Ok(()),
         }
     }
@@ -212,7 +210,8 @@ impl Parts {
     fn is_at_its_end(&self, now: OffsetDateTime) -> bool {
         let active = self.authorities.active();
         active.is_some_and(|active| {
-            (active.not_after() - now) * (2 * LAST_PART) < active.not_after() - active.not_before()
+            // Half of the time in which it gives way.
+            active.not_after() - now < (active.not_after() - active.gives_way()) / 2
         })
     }
 

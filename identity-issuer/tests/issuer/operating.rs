@@ -55,6 +55,10 @@ async fn status_tells_of_authority_and_certificates() {
     assert_eq!(status.live_svids, 2, "the issuer's own and the one that joined");
     let authority = status.authority.unwrap();
     assert_eq!(authority.key_id.len(), 40);
+    let at = |time: Option<prost_types::Timestamp>| time.expect("a time").seconds;
+    let (from, to) = (at(authority.not_before), at(authority.not_after));
+    let [due, gives_way] = [authority.successor_due, authority.gives_way].map(at);
+    assert!((due - from).abs_diff(to - due) <= 2 && (gives_way - due).abs_diff(to - gives_way) <= 2, "{authority:?}");
     let expiration = format!(
         "signet_ca_expiration_timestamp_seconds{{authority=\"{}\",state=\"active\"}} {}",
         authority.key_id,
