@@ -402,3 +402,38 @@ impl Known {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use serde_json::json;
+    use signet_test_pki::Authority;
+
+    use super::*;
+
+    #[test]
+    fn a_bundle_is_fetched_again_after_a_quarter_of_its_hint_between_a_minute_and_an_hour() {
+        let domain: TrustDomain = "partner.example".parse().unwrap();
+        let root = STANDARD.encode(Authority::root("partner.example").certificate());
+        let pause = |hint: Option<u64>| {
+            let mut document = json!({"keys": [{"use": "x509-svid", "x5c": [root]}]});
+            hint.into_iter().for_each(|hint| document["spiffe_refresh_hint"] = json!(hint));
+            Document::parse(&domain, document.to_string().as_bytes()).unwrap().pause().as_secs()
+        };
+        for (hint, expected) in [
+            (Some(0), 60),
+            (Some(239), 60),
+            (Some(244), 61),
+            (Some(3600), 900),
+            (Some(14_396), 3599),
+            (Some(14_404), 3600),
+            (Some(u64::MAX), 3600),
+            // Of one that says nothing, as of one that says five minutes.
+            (None, 75),
+        ] {
+            assert_eq!(pause(hint), expected, "{hint:?}");
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! Two trust domains that federate, and what is not taken of another one.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -202,6 +203,7 @@ struct Endpoint {
     url: String,
     ca: String,
     answer: Arc<Mutex<(u16, String)>>,
+    fetched: Arc<AtomicUsize>,
 }
 
 impl Endpoint {
@@ -219,12 +221,14 @@ impl Endpoint {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}/bundle.json", listener.local_addr().unwrap());
         let answer = Arc::new(Mutex::new((200, String::new())));
-        let served = Arc::clone(&answer);
+        let fetched = Arc::new(AtomicUsize::new(0));
+        let (served, count) = (Arc::clone(&answer), Arc::clone(&fetched));
         tokio::spawn(async move {
             loop {
                 let (tcp, _) = listener.accept().await.unwrap();
                 let Ok(mut tls) = acceptor.accept(tcp).await else { continue };
                 let (status, body) = served.lock().unwrap().clone();
+                count.fetch_add(1, Ordering::Relaxed);
                 // Its request is one packet.
                 let _ = tls.read(&mut [0; 4096]).await;
                 let head = format!(
@@ -235,12 +239,25 @@ impl Endpoint {
                 let _ = tls.shutdown().await;
             }
         });
-        Self { url, ca: certificate.pem(), answer }
+        Self { url, ca: certificate.pem(), answer, fetched }
     }
 
     fn say(&self, sequence: u64, keys: &[Value]) {
-        let document = json!({"spiffe_sequence": sequence, "spiffe_refresh_hint": 60, "keys": keys});
+        self.say_hinting(60, sequence, keys);
+    }
+
+    fn say_hinting(&self, hint: u64, sequence: u64, keys: &[Value]) {
+        let document = json!({"spiffe_sequence": sequence, "spiffe_refresh_hint": hint, "keys": keys});
         *self.answer.lock().unwrap() = (200, document.to_string());
+    }
+
+    /// Where an issuer's configuration names it.
+    fn place(&self) -> Place {
+        let mut place = Place::new();
+        write(&place.path("web-ca.pem"), &self.ca);
+        let at = format!("url: \"{}\", profile: https_web, ca: web-ca.pem", self.url);
+        place.settings = format!("federation: [{{ trust_domain: {PARTNER}, endpoint: {{ {at} }} }}]");
+        place
     }
 }
 
@@ -253,10 +270,7 @@ async fn a_bad_bundle_never_replaces_a_good_one() {
     let endpoint = Endpoint::start().await;
     let (one, two, other) = (Authority::root(PARTNER), Authority::root(PARTNER), Authority::root(PARTNER));
     let foreign = Authority::root("evil.example");
-    let mut place = Place::new();
-    write(&place.path("web-ca.pem"), &endpoint.ca);
-    let at = format!("url: \"{}\", profile: https_web, ca: web-ca.pem", endpoint.url);
-    place.settings = format!("federation: [{{ trust_domain: {PARTNER}, endpoint: {{ {at} }} }}]");
+    let place = endpoint.place();
     endpoint.say(7, &[key(&one), key(&two)]);
     let issuer = place.serve().await;
     eventually("the first bundle", async || list(&issuer).await[0].x509_authorities == 2).await;
@@ -312,5 +326,43 @@ async fn a_bad_bundle_never_replaces_a_good_one() {
     assert_eq!(refused.message(), "the configuration of this issuer names it: take it out there");
     let again = request(endpoint.url.clone(), Profile::HttpsWeb(WebProfile { ca_pem: endpoint.ca.clone() }));
     assert_eq!(add(&issuer, again).await.unwrap_err().code(), Code::AlreadyExists);
+    issuer.stop().await;
+}
+
+/// All that waits for a time finds that so much of it has gone by.
+async fn later(by: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(by).await;
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn a_partners_bundle_is_fetched_again_by_its_hint_and_a_minute_after_it_was_not_to_be_had() {
+    const HINT: u64 = 3600;
+    let endpoint = Endpoint::start().await;
+    let roots = [Authority::root(PARTNER), Authority::root(PARTNER), Authority::root(PARTNER)];
+    let keys: Vec<_> = roots.iter().map(key).collect();
+    let fetched = || endpoint.fetched.load(Ordering::Relaxed);
+    endpoint.say_hinting(HINT, 1, &keys[..1]);
+    let place = endpoint.place();
+    let issuer = place.serve().await;
+    eventually("the first bundle", async || list(&issuer).await[0].x509_authorities == 1).await;
+
+    // Not before a quarter of the hint: what came then would be the bundle for as long again.
+    later(Duration::from_secs(HINT / 4 - 100)).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    endpoint.say_hinting(HINT, 2, &keys[..2]);
+    later(Duration::from_secs(100)).await;
+    eventually("the second root", async || list(&issuer).await[0].x509_authorities == 2).await;
+    assert_eq!(fetched(), 2);
+
+    *endpoint.answer.lock().unwrap() = (500, String::new());
+    later(Duration::from_secs(HINT / 4)).await;
+    eventually("the refusal", async || !list(&issuer).await[0].refused.is_empty()).await;
+    assert_eq!(list(&issuer).await[0].x509_authorities, 2);
+    endpoint.say_hinting(HINT, 3, &keys);
+    later(Duration::from_secs(60)).await;
+    eventually("the third root", async || list(&issuer).await[0].x509_authorities == 3).await;
+    assert_eq!((fetched(), list(&issuer).await[0].refused.as_str()), (4, ""));
     issuer.stop().await;
 }
