@@ -329,6 +329,35 @@ async fn a_bad_bundle_never_replaces_a_good_one() {
     issuer.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partner_that_takes_most_of_its_authorities_away_at_once_keeps_all_until_somebody_accepts_it() {
+    let endpoint = Endpoint::start().await;
+    let roots = [Authority::root(PARTNER), Authority::root(PARTNER), Authority::root(PARTNER)];
+    let keys: Vec<_> = roots.iter().map(key).collect();
+    let place = endpoint.place();
+    endpoint.say(7, &keys);
+    let issuer = place.serve().await;
+    eventually("the first bundle", async || list(&issuer).await[0].x509_authorities == 3).await;
+    endpoint.say(8, &keys[..1]);
+    let refused = refresh(&issuer).await.unwrap_err();
+    let expected = "2 of the 3 X.509 authorities that are trusted now are not in it: where partner.example says so \
+                    itself, `signet federate refresh partner.example --accept`";
+    assert!(refused.code() == Code::FailedPrecondition && refused.message().contains(expected), "{refused}");
+    let now = &list(&issuer).await[0];
+    assert_eq!((now.sequence, now.x509_authorities), (7, 3));
+    assert!(now.refused.contains(expected), "{}", now.refused);
+    // One after the other is a rotation.
+    endpoint.say(8, &keys[..2]);
+    assert_eq!(refresh(&issuer).await.unwrap().x509_authorities, 2);
+    endpoint.say(9, &keys);
+    assert_eq!(refresh(&issuer).await.unwrap().x509_authorities, 3);
+    endpoint.say(10, &keys[..1]);
+    let accepted = RefreshFederationRequest { trust_domain: PARTNER.to_owned(), accept: true };
+    let now = refresh_by(&issuer, accepted).await.unwrap();
+    assert_eq!((now.sequence, now.x509_authorities, now.refused.as_str()), (10, 1, ""));
+    issuer.stop().await;
+}
+
 /// All that waits for a time finds that so much of it has gone by.
 async fn later(by: Duration) {
     tokio::time::pause();
