@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use signet_proto::identity::v1::identity_service_client::IdentityServiceClient;
-use signet_proto::identity::v1::{Resource, WatchRequest, WatchResponse};
+use signet_proto::identity::v1::watch_response::Event;
+use signet_proto::identity::v1::{Applied, Resource, WatchRequest, WatchResponse};
 use signet_tests::wait::until;
 use signet_tests::workload::channel_of;
 use signet_tests::{Direct, Issuer, Load, Mesh, Nginx, Workload, millis, pages, program, secs};
@@ -144,21 +145,36 @@ fn an_authority_is_remembered_as_revoked_as_long_as_it_would_live_though_no_root
     assert!(remembered >= lives, "{remembered} is before {lives}");
 }
 
-/// Clients that follow the issuer and say nothing of what they are told. Each stays until its certificate ends.
+/// Clients that follow the issuer and say nothing of what they are told, until they are to. Each stays until its certificate ends.
 struct Silent {
     runtime: tokio::runtime::Runtime,
+    workloads: Vec<Workload>,
     streams: Vec<(tonic::Streaming<WatchResponse>, mpsc::Sender<WatchRequest>)>,
 }
 
 impl Silent {
     fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        Self { runtime, streams: Vec::new() }
+        Self { runtime, workloads: Vec::new(), streams: Vec::new() }
     }
 
     fn join(&mut self, issuer: &Issuer, id: &str) {
         let mut workload = Workload::of(issuer.address);
         workload.attest(&issuer.join_token(id)).unwrap();
+        self.streams.push(self.follow(issuer, &workload));
+        self.workloads.push(workload);
+    }
+
+    /// To an issuer that was started again.
+    fn come_back(&mut self, issuer: &Issuer) {
+        self.streams = self.workloads.iter().map(|workload| self.follow(issuer, workload)).collect();
+    }
+
+    fn follow(
+        &self,
+        issuer: &Issuer,
+        workload: &Workload,
+    ) -> (tonic::Streaming<WatchResponse>, mpsc::Sender<WatchRequest>) {
         let (say, said) = mpsc::channel(1);
         let watching = async {
             let also = vec![Resource::Authorities.into()];
@@ -166,9 +182,59 @@ impl Silent {
             let channel = channel_of(workload.svid(), issuer.address).await.unwrap();
             IdentityServiceClient::new(channel).watch(ReceiverStream::new(said)).await.unwrap().into_inner()
         };
-        let stream = self.runtime.block_on(watching);
-        self.streams.push((stream, say));
+        (self.runtime.block_on(watching), say)
     }
+
+    /// Each says that it would believe so many authorities, once it is told of them.
+    fn believe(&mut self, count: usize) {
+        for (stream, say) in &mut self.streams {
+            self.runtime.block_on(async {
+                let version = loop {
+                    let message = stream.message().await.unwrap().unwrap();
+                    if let Some(Event::Authorities(told)) = message.event
+                        && told.authorities.len() == count
+                    {
+                        break told.version;
+                    }
+                };
+                let applied = Applied { resource: Resource::Authorities.into(), version, refused: String::new() };
+                say.send(WatchRequest { applied: vec![applied], ..WatchRequest::default() }).await.unwrap();
+            });
+        }
+    }
+}
+
+/// Whether a rotation waits for this client, and since when the issuer counts that.
+fn is_waited_for(issuer: &Issuer, client: &str) -> bool {
+    let status = issuer.operate_json(&["rotate", "status"]);
+    status["missing"][0]["spiffe_id"] == client && !status["rotation"]["deadline"].is_null()
+}
+
+#[test]
+fn who_was_connected_when_the_issuer_was_killed_is_waited_for_until_it_is_back_and_believes_the_successor() {
+    const CLIENT: &str = "spiffe://example.org/shop/cart";
+    let folder = tempfile::tempdir().unwrap();
+    let mut issuer = Issuer::start(folder.path(), "example.org", secs(3600));
+    issuer.hold_ceremony(&issuer.root, 1);
+    let mut silent = Silent::new();
+    silent.join(&issuer, CLIENT);
+    issuer.operate(&["rotate", "authority", "--apply", "--yes", "--no-wait"]);
+    until("it is waited for", secs(10), || is_waited_for(&issuer, CLIENT));
+
+    issuer.process.kill();
+    issuer.process.start_again();
+    issuer.wait_until_ready();
+    // Nobody is connected while the issuer looks a few times at what it can do next.
+    thread::sleep(secs(1));
+    assert_eq!(issuer.stages(), ["active", "prepared"]);
+    silent.come_back(&issuer);
+    until("it is waited for again", secs(10), || is_waited_for(&issuer, CLIENT));
+    // Longer than clients are given to come back.
+    thread::sleep(secs(11));
+    assert_eq!(issuer.stages(), ["active", "prepared"]);
+    assert!(is_waited_for(&issuer, CLIENT));
+    silent.believe(2);
+    until("the successor signs", secs(10), || issuer.stages() == ["retired", "active"]);
 }
 
 #[test]
