@@ -13,7 +13,7 @@ use signet_proto::identity::v1::watch_response::Event;
 use signet_proto::identity::v1::{Applied, Resource, WatchRequest, WatchResponse};
 use signet_tests::wait::until;
 use signet_tests::workload::channel_of;
-use signet_tests::{Direct, Issuer, Load, Mesh, Nginx, Workload, millis, pages, program, secs};
+use signet_tests::{Direct, GatewayPlan, Issuer, Load, Mesh, Nginx, Signal, Workload, millis, pages, program, secs};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::mpsc;
@@ -235,6 +235,35 @@ fn who_was_connected_when_the_issuer_was_killed_is_waited_for_until_it_is_back_a
     assert!(is_waited_for(&issuer, CLIENT));
     silent.believe(2);
     until("the successor signs", secs(10), || issuer.stages() == ["retired", "active"]);
+}
+
+#[test]
+fn a_client_that_is_stopped_is_waited_for_until_it_is_found_dead_and_comes_back_to_the_successor() {
+    const CLIENT: &str = "spiffe://example.org/gateway/stopped";
+    let folder = tempfile::tempdir().unwrap();
+    // As it is by itself, but sooner.
+    let sooner = "limits: { keepalive_interval: 10s, keepalive_timeout: 10s }\n";
+    let mut issuer = Issuer::start_with(folder.path(), "example.org", secs(3600), sooner);
+    let token = folder.path().join("token");
+    std::fs::write(&token, issuer.join_token(CLIENT)).unwrap();
+    let gateway = GatewayPlan::new("stopped")
+        .identity_from_issuer(issuer.address, "example.org", &issuer.bundle, &token)
+        .inbound(&["spiffe://example.org/any"], "http://127.0.0.1:1")
+        .start();
+    let acknowledged = |issuer: &Issuer| issuer.operate_json(&["rotate", "status"])["acknowledged"].clone();
+    until("it is connected", secs(10), || acknowledged(&issuer) == 1);
+
+    gateway.process.signal(Signal::Stop);
+    issuer.hold_ceremony(&issuer.root, 1);
+    issuer.operate(&["rotate", "authority", "--apply", "--yes", "--no-wait"]);
+    until("it is waited for", secs(10), || is_waited_for(&issuer, CLIENT));
+    assert_eq!(issuer.stages(), ["active", "prepared"]);
+    until("it is waited for no more", secs(60), || issuer.stages() == ["retired", "active"]);
+    // Neither the deadline nor a person has to do with it.
+    let told = issuer.process.wait_for_line("the authority is active");
+    assert!(told.contains("\"connected\":0") && !told.contains("overridden_by"), "{told}");
+    gateway.process.signal(Signal::Continue);
+    until("it is back", secs(30), || acknowledged(&issuer) == 1);
 }
 
 #[test]

@@ -66,3 +66,45 @@ impl Acknowledgements {
         (self.connected - self.missing.len()) * 100 >= usize::from(quorum) * self.connected
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
+    use super::*;
+    use crate::attestation::AttestationNumber;
+
+    #[test]
+    fn after_the_deadline_one_of_twenty_may_be_missing_and_of_fewer_nobody() {
+        let told_at = OffsetDateTime::UNIX_EPOCH;
+        let suffice = |connected: i64, missing: i64, quorum: u8, after: u64| {
+            let missing = (0..connected).map(|number| Acknowledgement {
+                agent: AttestationNumber(number),
+                id: "spiffe://example.org/a".parse().unwrap(),
+                acknowledged: number >= missing,
+                refused: String::new(),
+            });
+            let patience = Patience { deadline: Duration::from_secs(600), quorum };
+            let all = Acknowledgements::of(missing, Vec::new(), &Version::default());
+            all.suffice(patience, told_at, told_at + Duration::from_secs(after))
+        };
+        for (connected, missing, quorum, after, expected) in [
+            (0, 0, 95, 0, true),
+            (20, 0, 95, 0, true),
+            (20, 1, 95, 600, false),
+            (20, 1, 95, 601, true),
+            (20, 2, 95, 601, false),
+            (40, 2, 95, 601, true),
+            (19, 1, 95, 86_400, false),
+            (1, 1, 95, 86_400, false),
+            (2, 1, 50, 601, true),
+            (1, 1, 0, 600, false),
+            (1, 1, 0, 601, true),
+            (100, 1, 100, 86_400, false),
+        ] {
+            let case = format!("{missing} of {connected} missing, {quorum} %, after {after} s");
+            assert_eq!(suffice(connected, missing, quorum, after), expected, "{case}");
+        }
+    }
+}
