@@ -126,6 +126,38 @@ fn the_issuers_keys_are_opened_by_one_thing_and_shown_without_it() {
 }
 
 #[test]
+fn how_long_a_rotation_waits_and_for_how_many_is_configured_within_bounds() {
+    let files = Files::new();
+    let of = |rotation: &str| {
+        MINIMAL
+            .replace("passphrase_file: passphrase", &format!("passphrase_file: passphrase, rotation: {{ {rotation} }}"))
+    };
+    for (rotation, seconds, percent) in [
+        ("", 600, 95),
+        ("deadline: 2h", 7200, 95),
+        ("quorum_percent: 80", 600, 80),
+        ("deadline: 1s, quorum_percent: 0", 1, 0),
+        ("deadline: 30d, quorum_percent: 100", 30 * 86_400, 100),
+    ] {
+        let config = files.parse(&of(rotation)).unwrap();
+        for config in [&config, &files.parse(&config.redacted).unwrap()] {
+            let patience = config.authority.patience;
+            assert_eq!((patience.deadline.as_secs(), patience.quorum), (seconds, percent), "{rotation}");
+        }
+    }
+    for (rotation, expected) in [
+        ("deadline: 0s", "`deadline` is 0s\nwrite 1s to 30d"),
+        ("deadline: 31d", "`deadline` is 31d\nwrite 1s to 30d"),
+        ("quorum_percent: 101", "`quorum_percent` is 101\nwrite 0 to 100"),
+        ("quorum_percent: -1", "issuer.yaml:4:"),
+        ("quorum: 95", "unknown key `quorum` in `rotation` of `authority`"),
+    ] {
+        let refusal = files.refusal(&of(rotation));
+        assert!(refusal.starts_with("issuer.yaml:4:") && refusal.contains(expected), "{rotation}: {refusal}");
+    }
+}
+
+#[test]
 fn wrong_values_are_refused_with_their_place_and_the_fix() {
     let files = Files::new();
     for (line, expected) in [

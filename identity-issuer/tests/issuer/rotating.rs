@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use identity_issuer::root;
+use identity_issuer::{Config, SealStrength, root};
 use rcgen::KeyPair;
 use signet_identity::{SystemClock, TrustBundle};
 use signet_proto::admin::v1::rotate_request::What;
@@ -222,10 +222,12 @@ async fn a_restart_goes_on_with_a_rotation_and_an_override_is_a_persons() {
 async fn whoever_says_nothing_is_waited_for_until_the_deadline_and_a_rotation_can_be_given_up() {
     let place = Place::new();
     let requested = {
-        let mut slow = place.config();
-        slow.authority.patience.deadline = Duration::from_secs(1);
-        slow.authority.patience.quorum = 50;
-        slow
+        let text = place.config().redacted;
+        let text =
+            text.replace("deadline: 10m\n", "deadline: 1s\n").replace("quorum_percent: 95", "quorum_percent: 50");
+        let mut impatient = Config::parse(&place.path("issuer.yaml"), &text).unwrap();
+        impatient.authority.seal_strength = SealStrength::MINIMAL;
+        impatient
     };
     let mut issuer = place.start_with(requested).await.unwrap();
     place.sign_with("root", HOUR);
@@ -235,6 +237,7 @@ async fn whoever_says_nothing_is_waited_for_until_the_deadline_and_a_rotation_ca
     let requests = request(&issuer, 1).await;
     issuer.import(&sign(&place, "root", &requests[0], HOUR)).await.unwrap();
     issuer.rotate(to_next(), false).await.unwrap();
+    assert_eq!(issuer.status().await.rotation.unwrap().quorum, 50);
     // Neither of two is no quorum.
     let late = async || issuer.status().await.rotation.unwrap().deadline.is_some_and(|at| at.seconds < now() - 1);
     eventually("the deadline is over", late).await;
