@@ -267,6 +267,43 @@ fn a_client_that_is_stopped_is_waited_for_until_it_is_found_dead_and_comes_back_
 }
 
 #[test]
+fn whoever_has_a_rotation_wait_for_nobody_is_named_by_it_in_what_the_issuer_keeps_and_in_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut issuer = Issuer::start(folder.path(), "example.org", secs(3600));
+    let id = Command::new("id").arg("-u").output().unwrap();
+    let person = format!("uid:{}", String::from_utf8(id.stdout).unwrap().trim());
+    issuer.hold_ceremony(&issuer.root, 1);
+    let mut silent = Silent::new();
+    silent.join(&issuer, "spiffe://example.org/silent");
+    issuer.operate(&["rotate", "authority", "--apply", "--yes", "--no-wait"]);
+    let status = issuer.operate_json(&["rotate", "status"]);
+    assert!(status["rotation"]["actor"] == person.as_str() && status["rotation"]["overridden_by"].is_null());
+    issuer.operate(&["rotate", "authority", "--apply", "--yes", "--override"]);
+    assert_eq!(issuer.stages(), ["retired", "active"]);
+    let is_named = |told: &str, what: &str| {
+        let named = format!("\"overridden_by\":\"{person}\"");
+        assert!(told.contains(&named) && told.contains(what), "{told}");
+    };
+    let told = issuer.process.wait_for_line("the authority is active");
+    is_named(&told, "\"missing\":1");
+
+    // One that waits for a ceremony shows it meanwhile.
+    let next = issuer.make_root("next");
+    let root = next.join("root.pem");
+    let rotate = ["rotate", "root", "--root", root.to_str().unwrap(), "--apply", "--yes", "--override", "--no-wait"];
+    issuer.operate(&rotate);
+    assert_eq!(issuer.operate_json(&["rotate", "status"])["rotation"]["overridden_by"], person.as_str());
+    assert!(issuer.operate(&["rotate", "status"]).contains(&format!("{person} waits for nobody")));
+    let kept = std::fs::read_to_string(issuer.database.with_file_name("authorities.json")).unwrap();
+    let kept: Value = serde_json::from_str(&kept).unwrap();
+    assert_eq!(kept["rotation"]["overridden_by"], person.as_str(), "{kept}");
+    until("a request", secs(10), || issuer.stages().contains(&"requested".to_owned()));
+    issuer.hold_ceremony(&next, 1);
+    let told = issuer.process.wait_for_line("the roots are withdrawn");
+    is_named(&told, "\"action\":\"Rotate\"");
+}
+
+#[test]
 fn whoever_says_nothing_is_named_a_rotation_is_cancelled_and_a_request_given_up() {
     const CLIENT: &str = "spiffe://example.org/shop/cart";
     let folder = tempfile::tempdir().unwrap();

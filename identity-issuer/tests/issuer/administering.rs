@@ -2,10 +2,12 @@
 
 use signet_proto::admin::v1::admin_service_client::AdminServiceClient;
 use signet_proto::admin::v1::evict_agents_request::Agents;
+use signet_proto::admin::v1::rotate_request::What;
 use signet_proto::admin::v1::{
     ApplyPolicyRequest, Attribute, AttributeList, BanRequest, CreateJoinTokenRequest, EvictAgentsRequest,
-    ExplainPolicyRequest, GetPolicyRequest, GetStatusRequest, ListAgentsRequest, ListBansRequest,
-    ListPolicyRevisionsRequest, PolicyFile, RequestRenewalRequest, RollbackPolicyRequest, explain_policy_request,
+    ExplainPolicyRequest, GetPolicyRequest, GetRotationRequest, GetStatusRequest, ListAgentsRequest, ListBansRequest,
+    ListPolicyRevisionsRequest, PolicyFile, RequestRenewalRequest, RollbackPolicyRequest, RootRotation, RotateRequest,
+    explain_policy_request,
 };
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -221,5 +223,29 @@ async fn what_an_administrator_says_is_bounded() {
     assert_eq!(owner.ban(ban).await.unwrap_err().code(), Code::InvalidArgument);
     let page = ListBansRequest { after: "\0".to_owned(), limit: 1 };
     assert_eq!(owner.list_bans(page).await.unwrap_err().code(), Code::InvalidArgument);
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_hurries_a_rotation_that_somebody_else_has_begun_is_the_one_who_is_on_record_for_it() {
+    const EVE: &str = "spiffe://example.org/people/eve";
+    let place = Place::with(&format!("administration: [{{ role: administrator, spiffe_ids: [\"{EVE}\"] }}]"));
+    let issuer = place.serve().await;
+    let eve = issuer.join(EVE).await;
+    let mut eve = admin(&issuer, &eve).await;
+    place.make_root("next", "example.org");
+    let root_pem = std::fs::read_to_string(place.path("next/root.pem")).unwrap();
+    let what = Some(What::Root(RootRotation { root_pem }));
+    let begin = RotateRequest { what: what.clone(), ..RotateRequest::default() };
+    let begun = issuer.admin().await.rotate(begin).await.unwrap().into_inner().rotation.unwrap();
+    assert!(begun.actor.starts_with("uid:") && begun.overridden_by.is_empty(), "{begun:?}");
+    let hurry = RotateRequest { what, override_acknowledgements: true, ..RotateRequest::default() };
+    let hurried = eve.rotate(hurry).await.unwrap().into_inner().rotation.unwrap();
+    assert_eq!((&hurried.actor, hurried.overridden_by.as_str()), (&begun.actor, EVE));
+    issuer.stop().await;
+    // Nor does a restart forget it.
+    let issuer = place.serve().await;
+    let status = issuer.admin().await.get_rotation(GetRotationRequest {}).await.unwrap().into_inner();
+    assert_eq!(status.rotation.unwrap().overridden_by, EVE);
     issuer.stop().await;
 }
