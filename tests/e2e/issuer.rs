@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
@@ -12,7 +14,7 @@ use signet_tests::issuer::{Issuer, signet};
 use signet_tests::mesh::TRUST_DOMAIN;
 use signet_tests::openssl::{openssl, openssl_ok};
 use signet_tests::wait::until;
-use signet_tests::{Gateway, Load, Mesh, Nginx, SClient, Workload, millis, secs};
+use signet_tests::{Gateway, Load, Mesh, Nginx, SClient, Workload, millis, open_keys, secs};
 use tempfile::TempDir;
 use tonic::Code;
 
@@ -197,7 +199,7 @@ fn a_leaf_follows_the_profile_and_openssl_verifies_it_strictly() {
     let workload = attested(&issuer, "/shop/cart");
     let files = workload.svid().write(folder.path(), "leaf");
     let intermediate = folder.path().join("intermediate.pem");
-    std::fs::write(&intermediate, signet_test_pki::pem("CERTIFICATE", &workload.svid().chain[1])).unwrap();
+    fs::write(&intermediate, signet_test_pki::pem("CERTIFICATE", &workload.svid().chain[1])).unwrap();
 
     let leaf = files.certificate.to_str().unwrap();
     let text = openssl_ok(&["x509", "-in", leaf, "-noout", "-text", "-nameopt", "RFC2253"]);
@@ -276,21 +278,63 @@ fn the_issuer_proves_its_own_identity_to_openssl() {
     let leaf = told.split("-----BEGIN CERTIFICATE-----").nth(1).unwrap();
     let leaf = leaf.split("-----END CERTIFICATE-----").next().unwrap();
     let file = folder.path().join("issuer.pem");
-    std::fs::write(&file, format!("-----BEGIN CERTIFICATE-----{leaf}-----END CERTIFICATE-----\n")).unwrap();
+    fs::write(&file, format!("-----BEGIN CERTIFICATE-----{leaf}-----END CERTIFICATE-----\n")).unwrap();
     let text = openssl_ok(&["x509", "-in", file.to_str().unwrap(), "-noout", "-ext", "subjectAltName"]);
     assert!(text.contains("URI:spiffe://example.org/signet/issuer"), "{text}");
 }
 
 #[test]
 fn no_private_key_lies_open_in_the_issuers_files() {
-    let (issuer, folder) = issuer(secs(60));
-    drop(attested(&issuer, "/client/any"));
-    let found = std::process::Command::new("grep")
-        .args(["-rlE", "BEGIN (EC |RSA )?PRIVATE KEY"])
-        .arg(folder.path())
-        .output()
-        .unwrap();
-    assert_eq!(String::from_utf8_lossy(&found.stdout), "");
+    let folder = tempfile::tempdir().unwrap();
+    let tokens = "jwt: { issuer: 'https://tokens.example.org' }\n";
+    let issuer = Issuer::start_with(folder.path(), TRUST_DOMAIN, secs(60), tokens);
+    let workload = attested(&issuer, "/client/any");
+    issuer.hold_ceremony(&issuer.root, 1);
+    let is_sealed = |path: &PathBuf| fs::read(path).is_ok_and(|text| text.starts_with(b"-----BEGIN SIGNET SEALED KEY"));
+    let sealed = || open_keys::files(folder.path()).iter().filter(|path| is_sealed(path)).count();
+    // That of the root, of the authority, of the one to follow, and of tokens.
+    until("all keys are there", secs(10), || sealed() >= 4);
+    assert_eq!(open_keys::find(folder.path()), Vec::<String>::new());
+    // It would be seen, by whatever name it goes.
+    let open = workload.svid().key_pem().replace("PRIVATE KEY", "SIGNET SEALED KEY");
+    fs::write(issuer.database.with_file_name("left"), open).unwrap();
+    assert!(!open_keys::find(folder.path()).is_empty());
+}
+
+#[test]
+fn a_gateway_whose_identity_comes_from_an_issuer_writes_its_log_and_nothing_else() {
+    let mesh = Mesh::new().ttl(secs(10)).upstream("http://127.0.0.1:1").start();
+    for gateway in [&mesh.inbound, &mesh.outbound] {
+        let name = gateway.process.name();
+        until("it has another identity", secs(20), || rotated(gateway) >= 2.0);
+        let folder = gateway.configuration.parent().unwrap();
+        assert_eq!(open_keys::find(folder), Vec::<String>::new());
+        let mut written = open_keys::files(folder);
+        written.retain(|path| *path != gateway.configuration);
+        assert_eq!(written, [folder.join(format!("{name}.log"))]);
+        // Nor has it a file open anywhere else.
+        let open = fs::read_dir(format!("/proc/{}/fd", gateway.process.pid())).unwrap();
+        let open = open.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
+        let files: BTreeSet<_> = open.filter(|path| path.is_file()).collect();
+        assert_eq!(files, BTreeSet::from_iter(written));
+    }
+}
+
+#[test]
+fn no_message_of_an_interface_has_a_place_for_a_private_key() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto/proto");
+    let mut fields = 0;
+    for file in open_keys::files(&root) {
+        let text = fs::read_to_string(&file).unwrap();
+        for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            let Some((declared, _)) = line.split_once(" = ") else { continue };
+            let name = declared.split_whitespace().next_back().unwrap().to_lowercase();
+            let is_secret = ["private", "secret", "pkcs8", "keypair"].iter().any(|word| name.contains(word));
+            assert!(!is_secret, "{}: {line}", file.display());
+            fields += 1;
+        }
+    }
+    assert!(fields > 200, "{fields}");
 }
 
 fn issuer(ttl: Duration) -> (Issuer, TempDir) {

@@ -29,6 +29,7 @@ pub mod mesh;
 pub mod metrics;
 pub mod nginx;
 pub mod open_files;
+pub mod open_keys;
 pub mod openssl;
 pub mod pages;
 pub mod process;
