@@ -27,14 +27,14 @@ use crate::harness::{ID, Identity, Issuer, Place, eventually, issuer_only};
 use crate::jwt_keys;
 use crate::publishing::{Answer, exchange};
 
-const CONFIGURATION: &str = "web: { listen: 127.0.0.1:0, spiffe_listen: 127.0.0.1:0 }
+pub const CONFIGURATION: &str = "web: { listen: 127.0.0.1:0, spiffe_listen: 127.0.0.1:0 }
 jwt:
   issuer: https://oidc.example.org
   access_tokens:
     - { profile: warehouse, audiences: [https://warehouse.example], scopes: [read, write], ttl: 2m }
     - { profile: cloud, audiences: [sts.example, sts2.example] }";
 
-const RULES: &str = "rules:
+pub const RULES: &str = "rules:
   - name: cart-reads
     match: { svid.spiffe_id: spiffe://example.org/shop/cart }
     spiffe_id: spiffe://example.org/shop/cart
@@ -49,7 +49,7 @@ const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 
-async fn post(issuer: &Issuer, holder: Option<&Identity>, body: &str) -> Answer {
+pub async fn post(issuer: &Issuer, holder: Option<&Identity>, body: &str) -> Answer {
     let mut policies = TlsPolicies::new(Arc::new(SystemClock));
     let key = policies.client(ClientPolicy {
         alpn: vec![b"http/1.1".to_vec()],

@@ -1,6 +1,10 @@
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use signet_proto::admin::v1::{CreateJoinTokenRequest, GetStatusRequest};
+use signet_proto::identity::v1::IssueJwtRequest;
 use tonic::Code;
 
+use crate::exchanging;
 use crate::harness::{ID, Place};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -34,15 +38,38 @@ async fn tokens_are_made_only_for_what_a_workload_may_be() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_store_never_sees_a_token() {
-    let place = Place::new();
+    let place = Place::with(exchanging::CONFIGURATION);
     let issuer = place.serve().await;
-    let token = issuer.token(ID).await;
+    issuer.apply(exchanging::RULES).await;
+    let cart = issuer.join(ID).await;
+    let to_join = issuer.token(ID).await;
+    let request = IssueJwtRequest { audience: vec!["db".to_owned()], ttl: None };
+    let svid = issuer.client_of(&cart).await.issue_jwt(request).await.unwrap().into_inner().svid.unwrap().token;
+    let answer = exchanging::post(&issuer, Some(&cart), "grant_type=client_credentials&scope=read").await.json();
+    assert_eq!(place.count("SELECT count(*) FROM issued_jwts").await, 2);
     issuer.stop().await;
-    let files = std::fs::read_dir(place.path("state")).unwrap().map(|file| file.unwrap().path());
-    for file in files.filter(|file| file.is_file()) {
-        let bytes = std::fs::read(file).unwrap();
-        assert!(!bytes.windows(token.len() - 12).any(|window| window == &token.as_bytes()[12..]));
+    // The beginning of a join token says what it is; nobody takes a JWT without its signature.
+    let signatures = [&svid, answer["access_token"].as_str().unwrap()].map(|jwt| jwt.rsplit('.').next().unwrap());
+    let octets = signatures.map(|signature| URL_SAFE_NO_PAD.decode(signature).unwrap());
+    let [one, other] = signatures.map(str::as_bytes);
+    let secrets = [&to_join.as_bytes()[12..], one, other, &octets[0], &octets[1]];
+    let mut folders = vec![place.path("state")];
+    let mut seen = 0;
+    while let Some(folder) = folders.pop() {
+        for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.is_file() {
+                let bytes = std::fs::read(&path).unwrap();
+                for secret in secrets {
+                    let is_there = bytes.windows(secret.len()).any(|window| window == secret);
+                    assert!(!is_there, "{}: {}", path.display(), String::from_utf8_lossy(secret));
+                }
+                seen += bytes.len();
+            }
+        }
     }
+    assert!(seen > 4096, "{seen} octets");
 }
 
 #[tokio::test(flavor = "multi_thread")]
