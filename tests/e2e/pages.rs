@@ -191,8 +191,9 @@ fn whatever_a_page_shows_is_for_a_program_that_is_asked_here() {
 }
 
 #[test]
-fn each_test_that_the_threat_model_names_is_there() {
-    let named: Vec<_> = pages::spans("threat-model.md").into_iter().filter(|name| name.len() > 25).collect();
+fn each_test_that_the_threat_model_names_is_there_and_run() {
+    let is_sentence = |name: &String| name.matches('_').count() > 2;
+    let named: Vec<_> = pages::spans("threat-model.md").into_iter().filter(is_sentence).collect();
     assert!(named.len() > 20, "{named:?}");
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let mut sources = String::new();
@@ -200,8 +201,37 @@ fn each_test_that_the_threat_model_names_is_there() {
         read_sources(&root.join(part), &mut sources);
     }
     for name in named {
-        assert!(sources.contains(&format!("fn {name}(")), "the threat model names `{name}`, which is no test");
+        assert!(is_run(&sources, &name), "the threat model names `{name}`, which is no test, or one that is not run");
     }
+    assert!(is_run("\non_both! {\n    a_sentence,\n}\n", "a_sentence"));
+    for (above, expected) in [
+        ("#[test]\n", true),
+        ("#[test]\n#[should_panic]\nasync ", true),
+        ("    #[tokio::test(flavor = \"multi_thread\")]\n    async ", true),
+        ("", false),
+        ("#[test]\nfn other() {}\n", false),
+        ("// #[test]\n", false),
+        ("#[test]\n#[ignore]\n", false),
+        ("#[ignore = \"slow\"]\n/// Why.\n#[test]\n", false),
+        ("#[cfg_attr(unix, ignore)]\n#[test]\n", false),
+    ] {
+        assert_eq!(is_run(&format!("}}\n\n{above}fn a_sentence() {{"), "a_sentence"), expected, "{above}");
+    }
+}
+
+/// Whether one is a test, by what stands above it, and none that is passed over; or is made into one for each database.
+fn is_run(sources: &str, name: &str) -> bool {
+    let is_attributed = sources.match_indices(&format!("fn {name}(")).any(|(at, _)| {
+        let above = sources[..at].rsplit_once('\n').map_or("", |(above, _)| above);
+        let above =
+            above.lines().rev().map(str::trim).take_while(|line| line.starts_with("#[") || line.starts_with("//"));
+        let attributes: Vec<_> = above.filter(|line| line.starts_with("#[")).collect();
+        let is_test = |line: &&str| line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+        attributes.iter().any(is_test) && !attributes.iter().any(|line| line.contains("ignore"))
+    });
+    let lists = sources.split("\non_both! {\n").skip(1).filter_map(|rest| rest.split_once("\n}"));
+    let is_listed = lists.flat_map(|(list, _)| list.lines()).any(|line| line.trim() == format!("{name},"));
+    is_attributed || is_listed
 }
 
 fn read_sources(folder: &Path, sources: &mut String) {
