@@ -16,7 +16,7 @@ use signet_tests::clock::Fast;
 use signet_tests::issuer::signet;
 use signet_tests::openssl::{openssl, openssl_ok};
 use signet_tests::wait::{until, until_some};
-use signet_tests::{Issuer, Workload, pages, secs};
+use signet_tests::{Issuer, Workload, pages, program, secs};
 use tempfile::TempDir;
 
 /// An issuer whose leaves name their lists.
@@ -295,4 +295,32 @@ fn lists_are_put_into_a_bucket_and_a_wrong_key_is_told_of_and_replaced() {
     let before = fs::read(&object).unwrap();
     revoke(&bench.issuer, "w0", "superseded");
     until("and the next one", secs(30), || is_as_served() && fs::read(&object).unwrap() != before);
+}
+
+#[test]
+fn a_revoked_authority_that_the_record_has_lost_is_told_of_and_nothing_that_it_signed_is_called_good_again() {
+    let mut bench = Bench::new("");
+    let first = bench.issuer.authority_keys()[0].clone();
+    bench.join("below");
+    bench.issuer.hold_ceremony(&bench.issuer.root, 1);
+    bench.issuer.operate(&["rotate", "authority", "--apply", "--yes", "--override"]);
+    bench.issuer.operate(&["revoke", "authority", &first, "--reason", "ca-compromise", "--yes", "--force"]);
+    let signed = format!("SELECT count(*) FROM issued WHERE lower(hex(authority_key_id)) = '{first}'");
+    let signed: usize = bench.issuer.query(&signed)[0].parse().unwrap();
+    let (_, told) = bench.verify("below", &bench.list("below", signed));
+    assert!(told.contains("certificate revoked"), "{told}");
+
+    // As in a backup that is older than the revocation.
+    bench.issuer.process.kill();
+    let sql = "DELETE FROM revoked WHERE kind = 2; DELETE FROM revocations";
+    let sqlite = Command::new(program::third_party("sqlite3")).arg(&bench.issuer.database).arg(sql).output().unwrap();
+    assert!(sqlite.status.success(), "{}", String::from_utf8_lossy(&sqlite.stderr));
+    bench.issuer.process.start_again();
+    bench.issuer.wait_until_ready();
+    let (_, told) = bench.verify("below", &bench.list("below", signed));
+    assert!(told.contains("certificate revoked"), "{told}");
+    let line = bench.issuer.process.wait_for_line_within("the record does not have it", secs(40));
+    assert!(line.contains(&first), "{line}");
+    bench.issuer.operate(&["revoke", "authority", &first, "--reason", "ca-compromise", "--yes", "--force"]);
+    assert_eq!(bench.issuer.query("SELECT count(*) FROM revoked WHERE kind = 2"), ["1"]);
 }

@@ -8,7 +8,7 @@ use signet_identity::{SharedClock, TrustDomain};
 use time::OffsetDateTime;
 
 use super::{Revocations, SerialNumber, What};
-use crate::authority::{Authorities, CaCertificate, KeyId, Stage, StepError};
+use crate::authority::{Authorities, CaCertificate, KeyId, Member, Stage, StepError};
 use crate::bundles::Shared;
 use crate::complaint::Complaint;
 use crate::csr::KeyHash;
@@ -221,7 +221,7 @@ impl Revoker {
     /// be written down now is later: a disk may be full, or the authority one that signs until another is there.
     pub(crate) async fn follow_authorities(self) {
         let (mut told, mut changes) = (self.revocations.told(), self.authorities.changes());
-        let mut complaint = Complaint::default();
+        let (mut complaint, mut lost) = (Complaint::default(), Vec::new());
         loop {
             told.mark_unchanged();
             changes.mark_unchanged();
@@ -241,13 +241,32 @@ impl Revoker {
                     }
                 }
             }
+            let before = std::mem::replace(&mut lost, self.lost_by_the_record(&revoked));
+            for key_id in lost.iter().filter(|key_id| !before.contains(key_id)) {
+                tracing::error!(
+                    authority = %key_id,
+                    "an authority is written down as revoked, and the record does not have it: others may believe what it signed; \
+                     revoke it again (`signet revoke authority`)"
+                );
+            }
             tokio::select! {
-                () = tokio::time::sleep(AGAIN), if !failed.is_empty() => {}
+                () = tokio::time::sleep(AGAIN) => {}
                 Ok(()) = told.changed() => {}
                 // Neither sender ends before this does.
                 Ok(()) = changes.changed() => {}
             }
         }
+    }
+
+    /// Written down as revoked for a while, and not on record: that was restored from a backup, or could not be written to.
+    fn lost_by_the_record(&self, revoked: &[KeyId]) -> Vec<KeyId> {
+        let now = self.clock.now();
+        let is_lost = |member: Member| {
+            let authority = member.authority.filter(|authority| authority.not_after() > now)?;
+            let is_old = member.stage == Stage::Revoked && member.since + AGAIN < now;
+            (is_old && !revoked.contains(authority.key_id())).then(|| authority.key_id().clone())
+        };
+        self.authorities.all().into_iter().filter_map(is_lost).collect()
     }
 
     /// Of an authority of this issuer's own that could still be made active, before it is on record: from now on it is not. It has signed
@@ -290,6 +309,6 @@ impl Revoker {
 }
 
 const UNWRITTEN: &str = "an authority is revoked, and its stage cannot be written down";
-/// After a stage could not be written down.
+/// After a stage could not be written down, and before one is missed on record.
 const AGAIN: Duration = Duration::from_secs(10);
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
