@@ -2,10 +2,21 @@
 use std::time::Duration;
 
 use signet_identity::ManualClock;
+use tempfile::TempDir;
 
 use super::super::custody::Memory;
 use super::super::testing::Root;
 use super::*;
+
+fn place_in(folder: &TempDir, custody: &Arc<Memory>) -> Place {
+    Place {
+        trust_domain: "example.org".parse().unwrap(),
+        custody: Arc::clone(custody) as Arc<dyn Custody>,
+        journal: folder.path().join("authorities.json"),
+        request: folder.path().join("authority.csr"),
+        path_length: 0,
+    }
+}
 
 #[test]
 fn a_key_is_destroyed_once_its_certificate_has_expired_after_a_restart_too() {
@@ -14,13 +25,7 @@ fn a_key_is_destroyed_once_its_certificate_has_expired_after_a_restart_too() {
     let (clock, root) = (ManualClock::new(now), Root::new("example.org", now));
     let custody = Arc::new(Memory::default());
     let open = || {
-        let place = Place {
-            trust_domain: "example.org".parse().unwrap(),
-            custody: Arc::clone(&custody) as Arc<dyn Custody>,
-            journal: folder.path().join("authorities.json"),
-            request: folder.path().join("authority.csr"),
-            path_length: 0,
-        };
+        let place = place_in(&folder, &custody);
         Authorities::open(place, Some(&root.bundle()), clock.shared()).unwrap()
     };
     let authorities = open();
@@ -54,13 +59,7 @@ fn a_key_is_destroyed_once_its_certificate_has_expired_after_a_restart_too() {
 fn whoever_looks_waits_for_no_change_that_is_under_way() {
     let folder = tempfile::tempdir().unwrap();
     let now = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
-    let place = Place {
-        trust_domain: "example.org".parse().unwrap(),
-        custody: Arc::new(Memory::default()),
-        journal: folder.path().join("authorities.json"),
-        request: folder.path().join("authority.csr"),
-        path_length: 0,
-    };
+    let place = place_in(&folder, &Arc::default());
     let authorities = Authorities::open(place, None, ManualClock::new(now).shared()).unwrap();
     let seen = authorities.change(|_, _| {
         let (looking, (tell, told)) = (authorities.clone(), std::sync::mpsc::channel());
@@ -77,13 +76,7 @@ fn an_issuer_that_stopped_between_a_keys_end_and_the_journal_starts_and_one_whos
     let (clock, root) = (ManualClock::new(now), Root::new("example.org", now));
     let custody = Arc::new(Memory::default());
     let open = || {
-        let place = Place {
-            trust_domain: "example.org".parse().unwrap(),
-            custody: Arc::clone(&custody) as Arc<dyn Custody>,
-            journal: folder.path().join("authorities.json"),
-            request: folder.path().join("authority.csr"),
-            path_length: 0,
-        };
+        let place = place_in(&folder, &custody);
         Authorities::open(place, Some(&root.bundle()), clock.shared())
     };
     let authorities = open().unwrap();
@@ -111,13 +104,7 @@ fn what_an_authority_has_signed_stays_known_by_the_identifier_it_was_signed_unde
     let folder = tempfile::tempdir().unwrap();
     let now = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
     let root = Root::new("example.org", now);
-    let place = Place {
-        trust_domain: "example.org".parse().unwrap(),
-        custody: Arc::new(Memory::default()),
-        journal: folder.path().join("authorities.json"),
-        request: folder.path().join("authority.csr"),
-        path_length: 0,
-    };
+    let place = place_in(&folder, &Arc::default());
     let authorities = Authorities::open(place, Some(&root.bundle()), ManualClock::new(now).shared()).unwrap();
     authorities.request(2).unwrap();
     let keys: Vec<_> = authorities.all().into_iter().map(|member| member.key).collect();
@@ -146,13 +133,7 @@ fn one_that_was_prepared_and_never_signed_makes_room_once_it_has_expired() {
     let folder = tempfile::tempdir().unwrap();
     let now = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
     let (clock, root) = (ManualClock::new(now), Root::new("example.org", now));
-    let place = Place {
-        trust_domain: "example.org".parse().unwrap(),
-        custody: Arc::new(Memory::default()),
-        journal: folder.path().join("authorities.json"),
-        request: folder.path().join("authority.csr"),
-        path_length: 0,
-    };
+    let place = place_in(&folder, &Arc::default());
     let authorities = Authorities::open(place, Some(&root.bundle()), clock.shared()).unwrap();
     authorities.request(MOST).unwrap();
     let day = Duration::from_secs(86_400);
