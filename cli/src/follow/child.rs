@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::str::FromStr as _;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use signet_identity::TrustDomain;
@@ -12,19 +11,17 @@ use signet_proto::admin::v1::{
     AuthorityDetail, AuthorityRotation, GetStatusRequest, ImportAuthoritiesRequest, ListAuthoritiesRequest,
     RequestAuthoritiesRequest, RotateRequest,
 };
-use time::OffsetDateTime;
 use tonic::Code;
 use tonic::transport::Channel;
 
 use super::plan::{Authority, Stage};
+use super::rounds::Issuer;
 use crate::admin;
 use crate::failure::Failure;
 use crate::output;
 
 pub(super) struct Child {
     socket: PathBuf,
-    /// When its authority ends, as it said last.
-    ends: Mutex<Option<OffsetDateTime>>,
 }
 
 /// Between attempts to find it.
@@ -34,7 +31,7 @@ const COMMENT: &str = "the parent's authority above the one before signs no more
 
 impl Child {
     pub(super) fn at(named: Option<&str>) -> Result<Self, Failure> {
-        Ok(Self { socket: admin::socket_of(named)?, ends: Mutex::default() })
+        Ok(Self { socket: admin::socket_of(named)? })
     }
 
     /// That of the issuer, and so of its parent. Waits for it, unless that is to be done once.
@@ -59,29 +56,25 @@ impl Child {
         TrustDomain::from_str(&status.trust_domain).map_err(|error| Failure::from_error(&error))
     }
 
-    pub(super) async fn authorities(&self) -> Result<Vec<Authority>, Failure> {
+    async fn client(&self) -> Result<AdminServiceClient<Channel>, Failure> {
+        admin::connect(&self.socket).await
+    }
+}
+
+impl Issuer for Child {
+    async fn authorities(&self) -> Result<Vec<Authority>, Failure> {
         let listed = self.client().await?.list_authorities(ListAuthoritiesRequest {}).await;
         let listed = listed.map_err(|status| admin::refused(&status))?.into_inner().authorities;
-        let authorities = listed.into_iter().map(authority).collect::<Result<Vec<_>, _>>()?;
-        let active = authorities.iter().find(|authority| authority.stage == Stage::Active);
-        *self.ends.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
-            active.and_then(|active| active.not_after);
-        Ok(authorities)
+        listed.into_iter().map(authority).collect()
     }
 
-    /// When its authority ends. None where it has none.
-    pub(super) fn ends(&self) -> Option<OffsetDateTime> {
-        *self.ends.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// Has a request wait, and gives up those of these keys.
-    pub(super) async fn ask(&self, discard: &[String]) -> Result<(), Failure> {
+    async fn ask(&self, discard: &[String]) -> Result<(), Failure> {
         let request = RequestAuthoritiesRequest { count: 1, discard: discard.to_vec() };
         let asked = self.client().await?.request_authorities(request).await;
         asked.map(drop).map_err(|status| admin::refused(&status))
     }
 
-    pub(super) async fn import(&self, certificates_pem: String) -> Result<(), Failure> {
+    async fn import(&self, certificates_pem: String) -> Result<(), Failure> {
         let request = ImportAuthoritiesRequest { certificates_pem };
         let imported = self.client().await?.import_authorities(request).await;
         let imported = imported.map_err(|status| admin::refused(&status))?.into_inner();
@@ -91,8 +84,7 @@ impl Child {
         Ok(())
     }
 
-    /// Has it take over. False where the issuer goes over to another one now.
-    pub(super) async fn rotate(&self, successor: &str) -> Result<bool, Failure> {
+    async fn rotate(&self, successor: &str) -> Result<bool, Failure> {
         let what = What::Authority(AuthorityRotation { successor: successor.to_owned() });
         let request = RotateRequest { what: Some(what), comment: COMMENT.to_owned(), ..RotateRequest::default() };
         match self.client().await?.rotate(request).await {
@@ -100,10 +92,6 @@ impl Child {
             Err(status) if status.code() == Code::FailedPrecondition => Ok(false),
             Err(status) => Err(admin::refused(&status)),
         }
-    }
-
-    async fn client(&self) -> Result<AdminServiceClient<Channel>, Failure> {
-        admin::connect(&self.socket).await
     }
 }
 

@@ -97,6 +97,18 @@ impl Health {
             self.certificates.with_label_values(&[label]).inc();
         }
     }
+
+    #[cfg(test)]
+    pub(super) fn count_of(&self, outcome: Outcome) -> u64 {
+        outcome.label().map_or(0, |label| self.certificates.with_label_values(&[label]).get())
+    }
+
+    /// Empty where it follows.
+    #[cfg(test)]
+    pub(super) fn what_stands_in_the_way(&self) -> String {
+        let reason = self.readiness.reasons().into_iter().find(|(component, _)| *component == FOLLOWING);
+        reason.map(|(_, reason)| reason).unwrap_or_default()
+    }
 }
 
 impl Outcome {

@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use pem::{EncodeConfig, LineEnding, Pem};
 use signet_identity::{
     ClientCredentials, ClientKey, ClientPolicy, LiveIdentity, SharedClock, SpiffeIdPatterns, TrustDomain,
 };
 use signet_proto::identity::v1::identity_service_client::IdentityServiceClient;
-use signet_proto::identity::v1::{CertificateRequest, IssueRequest, Refusal, X509Svid, issue_result};
+use signet_proto::identity::v1::{CertificateRequest, IssueRequest, Refusal, issue_result};
 use signet_sdk::hyper::MtlsConnector;
 use signet_sdk::tonic::MtlsChannel;
 use tonic::transport::Endpoint;
 use tonic::{Code, Status};
 
 use super::health::Outcome;
+use super::rounds::Signer;
 use crate::args::CaFollowOptions;
 use crate::failure::Failure;
 use crate::output;
@@ -72,9 +72,10 @@ impl Parent {
             spiffe_id: options.spiffe_id.as_ref().map(ToString::to_string).unwrap_or_default(),
         })
     }
+}
 
-    /// The certificate and those above it, PEM.
-    pub(super) async fn sign(&mut self, request_pem: &str) -> Result<String, Refused> {
+impl Signer for Parent {
+    async fn sign(&mut self, request_pem: &str) -> Result<Vec<Vec<u8>>, Refused> {
         let request =
             pem::parse(request_pem).map_err(|_| Refused::failed(Failure::new("the issuer's request is not PEM")))?;
         let request = CertificateRequest {
@@ -93,7 +94,7 @@ impl Parent {
             self.channels.rotate_left(1);
         }
         match answer?.into_inner().results.pop().and_then(|result| result.result) {
-            Some(issue_result::Result::Certificate(svid)) => Ok(encoded(svid)),
+            Some(issue_result::Result::Certificate(svid)) => Ok(svid.chain),
             Some(issue_result::Result::Refusal(refusal)) => Err(Refused::answer(&refusal)),
             None => Err(Refused::failed(Failure::new("the parent answered nothing"))),
         }
@@ -136,11 +137,6 @@ impl Refused {
             outcome: Outcome::Refused,
         }
     }
-}
-
-fn encoded(svid: X509Svid) -> String {
-    let config = EncodeConfig::new().set_line_ending(LineEnding::LF);
-    svid.chain.into_iter().map(|der| pem::encode_config(&Pem::new("CERTIFICATE", der), config)).collect()
 }
 
 #[cfg(test)]

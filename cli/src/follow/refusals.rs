@@ -1,6 +1,8 @@
 //! Certificates that the issuer does not take.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// How often it has refused one, since it took one, and until when it is not brought another.
 #[derive(Debug, Default)]

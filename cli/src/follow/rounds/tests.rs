@@ -1,0 +1,206 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::pin::pin;
+use std::rc::Rc;
+
+use signet_identity::Clock;
+use signet_process::logging;
+use signet_test_pki::Authority as Ca;
+
+use super::*;
+
+/// An issuer and its parent, of which each call is counted.
+struct Pair {
+    world: Rc<RefCell<World>>,
+    /// The authorities of the parent.
+    above: [Ca; 2],
+    tell: watch::Sender<Arc<[Vec<CertificateDer<'static>>]>>,
+    health: Health,
+}
+
+struct World {
+    clock: SharedClock,
+    authorities: Vec<Authority>,
+    /// What is certified of each key.
+    keys: HashMap<String, Ca>,
+    /// What the parent does where it is asked.
+    answer: Answer,
+    /// How long what it signs lives.
+    life: time::Duration,
+    calls: Calls,
+}
+
+/// For the certificate of the key that is asked about.
+type Answer = Rc<dyn Fn(&Ca) -> Result<Vec<Vec<u8>>, parent::Refused>>;
+
+#[derive(Clone, Debug, Default)]
+struct Calls {
+    listed: usize,
+    asked: usize,
+    given_up: usize,
+    signed: usize,
+    brought: usize,
+    went_over: usize,
+}
+
+/// The runtime's, which is paused.
+#[derive(Debug)]
+struct Paused(OffsetDateTime, Instant);
+
+impl Clock for Paused {
+    fn now(&self) -> OffsetDateTime {
+        self.0 + self.1.elapsed()
+    }
+}
+
+impl World {
+    fn make_request(&mut self, above: &Ca) {
+        let ca = above.intermediate();
+        let key = chain::key_of(ca.certificate()).unwrap();
+        self.keys.insert(key.clone(), ca);
+        let (stage, since, request) = (Stage::Requested, self.clock.now(), key.clone());
+        self.authorities.push(Authority { key, stage, since, not_after: None, above: None, request });
+    }
+
+    fn count(&self, stage: Stage) -> usize {
+        self.authorities.iter().filter(|authority| authority.stage == stage).count()
+    }
+}
+
+impl Pair {
+    /// The issuer's first request waits.
+    fn new() -> Self {
+        let root = Ca::root("example.org");
+        let above = [root.intermediate(), root.intermediate()];
+        let start = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
+        let clock: SharedClock = Arc::new(Paused(start, Instant::now()));
+        let health = Health::start(None, clock.clone(), logging::init(logging::Format::Json)).unwrap();
+        let nothing: Answer = Rc::new(|_| panic!("nothing is asked of the parent"));
+        let mut world = World {
+            clock,
+            authorities: Vec::new(),
+            keys: HashMap::new(),
+            answer: nothing,
+            life: time::Duration::days(7),
+            calls: Calls::default(),
+        };
+        world.make_request(&above[0]);
+        let pair = Self { world: Rc::new(RefCell::new(world)), above, tell: watch::Sender::new(Arc::new([])), health };
+        pair.signs_below(0);
+        pair
+    }
+
+    /// The issuer's authority signs, and another request waits.
+    async fn with_an_authority() -> Self {
+        let pair = Self::new();
+        pair.follow_for(secs(5)).await;
+        assert_eq!(pair.world.borrow().count(Stage::Active), 1);
+        let mut world = pair.world.borrow_mut();
+        world.make_request(&pair.above[0]);
+        world.calls = Calls::default();
+        drop(world);
+        pair
+    }
+
+    fn signs_below(&self, number: usize) {
+        let above = self.above[number].certificate().to_vec();
+        self.answers(move |own| Ok(vec![own.certificate().to_vec(), above.clone()]));
+    }
+
+    fn answers(&self, answer: impl Fn(&Ca) -> Result<Vec<Vec<u8>>, parent::Refused> + 'static) {
+        self.world.borrow_mut().answer = Rc::new(answer);
+    }
+
+    async fn follow_for(&self, time: Duration) {
+        let clock = self.world.borrow().clock.clone();
+        let following = Following::new(self, self, clock, self.tell.subscribe());
+        let running = pin!(following.run(false, &self.health, CancellationToken::new()));
+        assert!(tokio::time::timeout(time, running).await.is_err(), "it ended");
+    }
+
+    fn calls(&self) -> Calls {
+        self.world.borrow().calls.clone()
+    }
+}
+
+impl Issuer for &Pair {
+    async fn authorities(&self) -> Result<Vec<Authority>, Failure> {
+        let mut world = self.world.borrow_mut();
+        world.calls.listed += 1;
+        Ok(world.authorities.clone())
+    }
+
+    async fn ask(&self, discard: &[String]) -> Result<(), Failure> {
+        let mut world = self.world.borrow_mut();
+        world.calls.asked += 1;
+        world.calls.given_up += discard.len();
+        world.authorities.retain(|authority| !discard.contains(&authority.key));
+        if world.count(Stage::Requested) == 0 {
+            world.make_request(&self.above[0]);
+        }
+        Ok(())
+    }
+
+    async fn import(&self, certificates_pem: String) -> Result<(), Failure> {
+        let mut world = self.world.borrow_mut();
+        world.calls.brought += 1;
+        let chain: Vec<_> =
+            pem::parse_many(certificates_pem).unwrap().into_iter().map(pem::Pem::into_contents).collect();
+        let (now, key) = (world.clock.now(), chain::key_of(&chain[0]).unwrap());
+        let stage = if world.count(Stage::Active) == 0 { Stage::Active } else { Stage::Prepared };
+        let not_after = Some(now + world.life);
+        let authority = world.authorities.iter_mut().find(|authority| authority.key == key).unwrap();
+        (authority.stage, authority.since, authority.not_after) = (stage, now, not_after);
+        authority.above = chain.into_iter().nth(1);
+        Ok(())
+    }
+
+    async fn rotate(&self, successor: &str) -> Result<bool, Failure> {
+        let mut world = self.world.borrow_mut();
+        world.calls.went_over += 1;
+        let now = world.clock.now();
+        for authority in &mut world.authorities {
+            match authority.stage {
+                Stage::Active => (authority.stage, authority.since) = (Stage::Over, now),
+                _ if authority.key == successor => (authority.stage, authority.since) = (Stage::Active, now),
+                Stage::Requested | Stage::Prepared | Stage::Over => {}
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl Signer for &Pair {
+    async fn sign(&mut self, request_pem: &str) -> Result<Vec<Vec<u8>>, parent::Refused> {
+        let mut world = self.world.borrow_mut();
+        world.calls.signed += 1;
+        let answer = world.answer.clone();
+        answer(&world.keys[request_pem])
+    }
+}
+
+fn secs(number: u64) -> Duration {
+    Duration::from_secs(number)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_parent_adds_to_the_chain_that_it_was_asked_for_is_not_brought_and_counts_as_a_refusal() {
+    let pair = Pair::with_an_authority().await;
+    let (active, above) = {
+        let world = pair.world.borrow();
+        (world.keys[&world.authorities[0].key].certificate().to_vec(), pair.above[1].certificate().to_vec())
+    };
+    pair.answers(move |own| Ok([own.certificate(), above.as_slice(), &active, &above].map(<[u8]>::to_vec).to_vec()));
+    pair.follow_for(secs(600)).await;
+    let calls = pair.calls();
+    assert_eq!(calls.brought, 0);
+    // After a minute, two and four, and with another key each third time.
+    assert_eq!((calls.signed, calls.given_up), (4, 1));
+    assert_eq!(pair.health.count_of(Outcome::NotTaken), 4);
+    assert!(pair.health.what_stands_in_the_way().contains("for several keys"));
+    pair.signs_below(0);
+    pair.follow_for(secs(5)).await;
+    assert_eq!(pair.world.borrow().count(Stage::Prepared), 1);
+    assert_eq!(pair.health.what_stands_in_the_way(), "");
+}
