@@ -198,13 +198,20 @@ impl Monitor {
     }
 
     /// The authorities that the issuer says sign, or may soon: of each its own certificate, and those above it but the root's. Trust
-    /// comes of none of them. Empty as long as the issuer has said nothing of them, and where the identity comes from elsewhere.
+    /// comes of none of them. Empty as long as the issuer has said nothing of them, and where the identity comes from elsewhere. Who is told
+    /// the same again is not woken.
     pub fn authorities(&self) -> watch::Receiver<Arc<[Vec<CertificateDer<'static>>]>> {
         self.shared.authorities.subscribe()
     }
 
     pub(crate) fn told_of_authorities(&self, chains: Vec<Vec<CertificateDer<'static>>>) {
-        self.shared.authorities.send_replace(chains.into());
+        self.shared.authorities.send_if_modified(|told| {
+            let is_news = **told != chains[..];
+            if is_news {
+                *told = chains.into();
+            }
+            is_news
+        });
     }
 
     pub(crate) fn clock(&self) -> &SharedClock {

@@ -254,9 +254,9 @@ fn a_certificate_and_its_key_prove_who_an_issuer_is_also_after_a_restart() {
 
     let (mut follow, _) = two.follow.take().unwrap();
     follow.kill();
-    follow.start_again();
     let another = two.folder.path().join("another.csr");
     two.child.operate(&["ca", "csr", "--out", another.to_str().unwrap()]);
+    follow.start_again();
     follow.wait_until("it is signed", secs(30), |_| two.stages() == ["active", "prepared"]);
     assert_eq!(two.last_proof(), "x509_pop");
 }

@@ -1,10 +1,10 @@
-//! Certificates that the issuer does not take.
+//! Certificates that the issuer does not take, and requests that the parent has spoiled.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How often it has refused one, since it took one, and until when it is not brought another.
+/// How many there were since the issuer took a certificate, and until when there is not to be another.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     count: u32,
@@ -27,10 +27,14 @@ const ATTEMPTS: u32 = 3;
 impl Refusals {
     /// Each certificate is on record at the parent: the more were refused, the longer the next one is waited for.
     pub(super) fn another(&mut self, now: Instant) -> Refused {
-        let pause = FIRST.saturating_mul(1 << self.count.min(6)).min(LONGEST);
-        self.not_before = now.checked_add(pause);
+        self.wait(FIRST.saturating_mul(1 << self.count.min(6)).min(LONGEST), now);
         self.count = self.count.saturating_add(1);
         if self.count.is_multiple_of(ATTEMPTS) { Refused::GivenUp } else { Refused::Kept }
+    }
+
+    /// As the parent wishes, or longer.
+    pub(super) fn wait(&mut self, pause: Duration, now: Instant) {
+        self.not_before = self.not_before.max(now.checked_add(pause));
     }
 
     /// How long nothing is to be signed or brought yet, whatever the parent tells meanwhile: it may tell something new each second.

@@ -1,6 +1,7 @@
 //! One round after the other: what the issuer has and what the parent told give a step, and it is made.
 
 use std::collections::HashMap;
+use std::mem::discriminant;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,19 +57,21 @@ pub(super) struct Following<C, P> {
     signed: HashMap<String, String>,
     refusals: Refusals,
     told: Told,
+    /// What it had told at that look.
+    heard: Arc<[Vec<CertificateDer<'static>>]>,
 }
 
 /// Why a step was not made.
 struct Trouble {
     failure: Failure,
-    /// When it is tried again, at the earliest.
-    not_before: Duration,
     outcome: Outcome,
 }
 
 impl<C: Issuer, P: Signer> Following<C, P> {
     pub(super) fn new(child: C, parent: P, clock: SharedClock, told: Told) -> Self {
-        Self { child, parent, clock, seen: Arc::default(), signed: HashMap::new(), refusals: Refusals::default(), told }
+        let (signed, refusals) = (HashMap::new(), Refusals::default());
+        let (seen, heard) = (Arc::default(), Arc::default());
+        Self { child, parent, clock, seen, signed, refusals, told, heard }
     }
 
     pub(super) async fn run(
@@ -89,7 +92,7 @@ impl<C: Issuer, P: Signer> Following<C, P> {
                     if once {
                         done.steps.push(step);
                     }
-                    continue;
+                    SHORTEST
                 }
                 Ok(Looked::Nothing | Looked::Waits(_)) if once => return Ok(done),
                 Ok(Looked::Nothing) => {
@@ -100,7 +103,7 @@ impl<C: Issuer, P: Signer> Following<C, P> {
                 // What stands in the way has been told.
                 Ok(Looked::Waits(left)) => self.pause().min(left),
                 Err(trouble) if once => return Err(trouble.failure),
-                Err(Trouble { failure, not_before, outcome }) => {
+                Err(Trouble { failure, outcome }) => {
                     let cause = failure.to_string().replace('\n', "; ");
                     health.is_in_trouble(&cause, outcome);
                     if cause != complaint {
@@ -108,15 +111,40 @@ impl<C: Issuer, P: Signer> Following<C, P> {
                     }
                     complaint = cause;
                     failures += 1;
-                    (SHORTEST * (1 << u32::min(failures - 1, 6))).min(self.pause().max(SHORTEST)).max(not_before)
+                    (SHORTEST * (1 << u32::min(failures - 1, 6))).min(self.pause())
                 }
             };
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                changed = self.told.changed() => if changed.is_err() { tokio::time::sleep(pause).await },
-                () = shutdown.cancelled() => return Ok(done),
+            if shutdown.run_until_cancelled(self.rest(pause)).await.is_none() {
+                return Ok(done);
             }
         }
+    }
+
+    /// The parent may tell something new each second. What it tells cuts a pause short where it changes what is to be done, and none is
+    /// shorter than the shortest.
+    async fn rest(&mut self, pause: Duration) {
+        let until = Instant::now() + pause;
+        tokio::time::sleep(SHORTEST).await;
+        while !self.changes_side() {
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return,
+                changed = self.told.changed() => if changed.is_err() {
+                    return tokio::time::sleep_until(until).await;
+                },
+            }
+        }
+    }
+
+    /// Whether there is a step to make that was none by what the parent had told before.
+    fn changes_side(&self) -> bool {
+        let (told, now) = (self.told.borrow(), self.clock.now());
+        let [before, next] = [&self.heard, &*told].map(|told| plan::next(&self.seen, told, now));
+        let may_be_made = match next {
+            Step::Nothing => false,
+            Step::Sign(_) => self.refusals.left(Instant::now()).is_none(),
+            Step::Ask | Step::Rotate(_) => true,
+        };
+        may_be_made && discriminant(&before) != discriminant(&next)
     }
 
     /// Makes the next step, if there is one.
@@ -124,8 +152,8 @@ impl<C: Issuer, P: Signer> Following<C, P> {
         let authorities: Arc<[Authority]> = self.child.authorities().await.map_err(Trouble::here)?.into();
         self.seen = authorities.clone();
         self.signed.retain(|key, _| authorities.iter().any(|authority| authority.key == *key));
-        let told = self.told.borrow_and_update().clone();
-        match plan::next(&authorities, &told, self.clock.now()) {
+        self.heard = self.told.borrow_and_update().clone();
+        match plan::next(&authorities, &self.heard.clone(), self.clock.now()) {
             Step::Nothing => Ok(Looked::Nothing),
             Step::Sign(authority) => match self.refusals.left(Instant::now()) {
                 Some(left) => Ok(Looked::Waits(left)),
@@ -153,12 +181,16 @@ impl<C: Issuer, P: Signer> Following<C, P> {
             None => match self.parent.sign(&authority.request).await {
                 Ok(answer) => chain::for_key(&authority.key, &self.seen, answer),
                 Err(refused) => {
-                    // Most likely it is signed, and the answer was lost.
+                    let now = Instant::now();
+                    if let Some(pause) = refused.retry_after {
+                        self.refusals.wait(pause, now);
+                    }
+                    // Most likely it is signed, and the answer was lost. A parent may say so of each key.
                     if refused.spoils_the_request {
+                        self.refusals.another(now);
                         self.child.ask(std::slice::from_ref(&authority.key)).await.map_err(Trouble::here)?;
                     }
-                    let not_before = refused.retry_after.unwrap_or_default();
-                    return Err(Trouble { failure: refused.failure, not_before, outcome: refused.outcome });
+                    return Err(Trouble { failure: refused.failure, outcome: refused.outcome });
                 }
             },
         };
@@ -180,7 +212,7 @@ impl<C: Issuer, P: Signer> Following<C, P> {
                     self.child.ask(std::slice::from_ref(&authority.key)).await.map_err(Trouble::here)?;
                     self.signed.remove(&authority.key);
                 }
-                Err(Trouble { failure, not_before: Duration::ZERO, outcome: Outcome::NotTaken })
+                Err(Trouble { failure, outcome: Outcome::NotTaken })
             }
         }
     }
@@ -196,7 +228,7 @@ impl<C: Issuer, P: Signer> Following<C, P> {
 
 impl Trouble {
     fn here(failure: Failure) -> Self {
-        Self { failure, not_before: Duration::ZERO, outcome: Outcome::Other }
+        Self { failure, outcome: Outcome::Other }
     }
 }
 

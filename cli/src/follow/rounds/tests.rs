@@ -113,10 +113,31 @@ impl Pair {
     }
 
     async fn follow_for(&self, time: Duration) {
+        self.follow_while(time, std::future::pending()).await;
+    }
+
+    async fn follow_while(&self, time: Duration, meanwhile: impl Future<Output = ()>) {
         let clock = self.world.borrow().clock.clone();
         let following = Following::new(self, self, clock, self.tell.subscribe());
         let running = pin!(following.run(false, &self.health, CancellationToken::new()));
-        assert!(tokio::time::timeout(time, running).await.is_err(), "it ended");
+        tokio::select! {
+            ended = running => panic!("it ended: {}", ended.is_ok()),
+            () = meanwhile => panic!("nobody tells any more"),
+            () = tokio::time::sleep(time) => {}
+        }
+    }
+
+    /// Ten times a second, and each time something else.
+    async fn tell(&self, words: impl Fn(u32) -> Vec<Vec<CertificateDer<'static>>>) {
+        for number in 0.. {
+            self.tell.send_replace(words(number).into());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// A chain of the parent's authority.
+    fn of(&self, number: usize) -> Vec<CertificateDer<'static>> {
+        vec![self.above[number].certificate().clone()]
     }
 
     fn calls(&self) -> Calls {
@@ -203,4 +224,58 @@ async fn what_a_parent_adds_to_the_chain_that_it_was_asked_for_is_not_brought_an
     pair.follow_for(secs(5)).await;
     assert_eq!(pair.world.borrow().count(Stage::Prepared), 1);
     assert_eq!(pair.health.what_stands_in_the_way(), "");
+}
+
+fn other(number: u32) -> Vec<CertificateDer<'static>> {
+    vec![number.to_be_bytes().to_vec().into()]
+}
+
+fn refused(retry_after: Option<Duration>) -> parent::Refused {
+    let failure = Failure::new("the parent refused: no");
+    parent::Refused { failure, retry_after, spoils_the_request: false, outcome: Outcome::Refused }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_parent_that_spoils_each_request_and_tells_something_each_time_has_few_keys_made() {
+    let pair = Pair::with_an_authority().await;
+    pair.answers(|_| Err(parent::Refused { spoils_the_request: true, ..refused(None) }));
+    pair.follow_while(secs(600), pair.tell(|number| vec![pair.of(0), other(number)])).await;
+    let calls = pair.calls();
+    assert_eq!((calls.signed, calls.given_up, calls.brought), (4, 4, 0));
+    assert!(calls.listed <= 20, "{calls:?}");
+    assert_eq!(pair.health.what_stands_in_the_way(), "the parent refused: no");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_that_the_parent_names_is_waited_whatever_it_tells_meanwhile() {
+    let pair = Pair::with_an_authority().await;
+    pair.answers(|_| Err(refused(Some(secs(300)))));
+    let mut told = pin!(pair.tell(|number| vec![pair.of(number as usize / 10 % 2), other(number)]));
+    pair.follow_while(secs(299), &mut told).await;
+    assert_eq!(pair.calls().signed, 1);
+    assert!(pair.calls().listed <= 20, "{:?}", pair.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_side_cuts_a_pause_short_and_not_below_the_shortest() {
+    let pair = Pair::with_an_authority().await;
+    pair.follow_for(secs(5)).await;
+    assert_eq!(pair.world.borrow().count(Stage::Prepared), 1);
+    pair.signs_below(1);
+    // It looks, and there is nothing to do for a minute.
+    let told = async {
+        tokio::time::sleep(secs(5)).await;
+        assert_eq!(pair.calls().went_over, 0);
+        pair.tell.send_replace(Arc::new([pair.of(1)]));
+        std::future::pending().await
+    };
+    pair.follow_while(secs(10), told).await;
+    assert_eq!(pair.calls().went_over, 1);
+
+    // One that refuses, and goes to and fro.
+    pair.world.borrow_mut().calls = Calls::default();
+    pair.answers(|_| Err(refused(None)));
+    pair.follow_while(secs(60), pair.tell(|number| vec![pair.of(number as usize % 2)])).await;
+    let calls = pair.calls();
+    assert!(calls.listed <= 60, "{calls:?}");
 }

@@ -28,7 +28,7 @@ async fn an_authority_is_acknowledged_where_its_leaves_would_be_believed_and_no_
     let (good, stranger) = (issuer.another_authority(), Authority::root("example.org").intermediate());
     let foreign = Authority::root("other.org").intermediate();
     assert_eq!(told(&issuer, b"version of the 1", &[good.chain(), good.chain()]).await, "");
-    let known = running.monitor.authorities();
+    let mut known = running.monitor.authorities();
     assert_eq!(known.borrow()[..], [good.chain(), good.chain()]);
     for (version, chains, refusal) in [
         (b"version of the 2", vec![good.chain(), stranger.chain()], "authority 2: "),
@@ -41,6 +41,11 @@ async fn an_authority_is_acknowledged_where_its_leaves_would_be_believed_and_no_
     }
     // It goes on with what it has.
     assert_eq!(told(&issuer, b"version of the 6", &[good.chain()]).await, "");
-    assert_eq!(known.borrow()[..], [good.chain()]);
+    assert_eq!(known.borrow_and_update()[..], [good.chain()]);
+    // The same again is no news, under whatever version.
+    assert_eq!(told(&issuer, b"version of the 7", &[good.chain()]).await, "");
+    assert!(!known.has_changed().unwrap());
+    assert_eq!(told(&issuer, b"version of the 8", &[good.chain(), good.chain()]).await, "");
+    assert!(known.has_changed().unwrap());
     drop(running);
 }
