@@ -3,6 +3,8 @@
 use rustls_pki_types::CertificateDer;
 use time::{Duration, OffsetDateTime};
 
+use crate::failure::Failure;
+
 /// One of the issuer's.
 #[derive(Clone, Debug)]
 pub(super) struct Authority {
@@ -34,12 +36,39 @@ pub(super) enum Step<'a> {
     Ask,
     /// Have it take over.
     Rotate(&'a Authority),
+    /// There would be something, but for this.
+    Waits(Why),
     Nothing,
 }
 
-/// After a certificate below an authority that the parent has not told of, before the next is asked for: it may tell of it any moment.
-const UNTOLD: Duration = Duration::minutes(1);
-const UNTOLD_AT_MOST: Duration = Duration::hours(1);
+/// What stands in the way, of the parent's making.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Why {
+    /// Of what it has signed too many are of no use, and each takes a place at the issuer until it has expired.
+    Useless,
+    /// It goes over from one authority to another again and again, and each time one of the issuer's retires.
+    ToAndFro,
+}
+
+impl Why {
+    pub(super) fn told(self) -> Failure {
+        match self {
+            Self::Useless => Failure::new(format!(
+                "the parent has signed {USELESS} authorities that are of no use: it does not tell of the one above them, or they end \
+                 before the one that signs"
+            ))
+            .remedy("more are asked for once these are revoked (`signet revoke authority`) or a week has passed since they expired"),
+            Self::ToAndFro => Failure::new("the parent goes from one authority to another too often: the issuer follows it later"),
+        }
+    }
+}
+
+/// Of those that are ready to follow and of no use, before no more are asked for.
+const USELESS: usize = 4;
+/// After what was of no use, before it is done again, and twice that each time: an authority keeps its place at the issuer until a week
+/// after its end.
+const FIRST: Duration = Duration::minutes(1);
+const LONGEST: Duration = Duration::days(7);
 
 /// `told`: the chains of the authorities that sign at the parent, or may soon; none where it has said nothing.
 pub(super) fn next<'a>(
@@ -55,39 +84,57 @@ pub(super) fn next<'a>(
         let is_below = |next: &&Authority| {
             next.not_after.is_some_and(|end| end > now) && next.above.as_ref().is_some_and(|above| signs(told, above))
         };
-        return match at(Stage::Prepared).find(is_below) {
+        let successor = at(Stage::Prepared).find(is_below);
+        let elsewhere = at(Stage::Prepared).filter(|one| one.above != active.above);
+        return match successor {
+            _ if is_to_and_fro(authorities, active, now) => Step::Waits(Why::ToAndFro),
             Some(successor) => Step::Rotate(successor),
-            None if is_untold(active, at(Stage::Prepared), told, now) => Step::Nothing,
+            None if elsewhere.count() >= USELESS => Step::Waits(Why::Useless),
+            None if is_untold(at(Stage::Prepared), now) => Step::Nothing,
             None => requested.map_or(Step::Ask, Step::Sign),
         };
     }
-    match requested {
-        Some(requested) if !is_in_vain(active, at(Stage::Prepared), now) => Step::Sign(requested),
-        Some(_) | None => Step::Nothing,
+    let Some(requested) = requested else { return Step::Nothing };
+    let end = active.not_after.filter(|end| *end > now);
+    let in_vain = at(Stage::Prepared).filter(|one| one.not_after.zip(end).is_some_and(|(own, end)| own <= end));
+    match in_vain.clone().count() {
+        USELESS.. => Step::Waits(Why::Useless),
+        _ if is_in_vain(end, in_vain, now) => Step::Nothing,
+        _ => Step::Sign(requested),
     }
 }
 
 /// Whether the parent's last certificate was no use, as it does not outlive the one in force, and another would hardly be. The issuer asks
 /// again and again then: so do we, at two thirds of what is left each time.
-fn is_in_vain<'a>(active: &Authority, prepared: impl Iterator<Item = &'a Authority>, now: OffsetDateTime) -> bool {
-    let Some(end) = active.not_after else { return false };
-    let in_vain = prepared.filter(|one| one.not_after.is_some_and(|not_after| not_after <= end));
-    in_vain.map(|one| one.since).max().is_some_and(|since| (now - since) * 2 < end - now)
-}
-
-/// Whether the parent has signed, a moment ago, below an authority that it tells of as little as of the one before: what it told is older
-/// than what it does, and whatever it signs now would be no use either. The more of them there are, the longer a moment is.
-fn is_untold<'a>(
-    active: &Authority,
-    prepared: impl Iterator<Item = &'a Authority>,
-    told: &[Vec<CertificateDer<'_>>],
+fn is_in_vain<'a>(
+    end: Option<OffsetDateTime>,
+    in_vain: impl Iterator<Item = &'a Authority>,
     now: OffsetDateTime,
 ) -> bool {
-    let is_one =
-        |one: &&Authority| one.above != active.above && one.above.as_ref().is_some_and(|above| !signs(told, above));
-    let since: Vec<OffsetDateTime> = prepared.filter(is_one).map(|one| one.since).collect();
-    let moment = (UNTOLD * (1_i32 << since.len().saturating_sub(1).min(6))).min(UNTOLD_AT_MOST);
-    since.into_iter().max().is_some_and(|latest| now - latest < moment)
+    let latest = in_vain.map(|one| one.since).max();
+    latest.zip(end).is_some_and(|(since, end)| (now - since) * 2 < end - now)
+}
+
+/// Whether the parent has signed, a moment ago, below an authority that it does not tell of: what it told is older than what it does, and
+/// whatever it signs now would be no use either. The more of them there are, the longer a moment is.
+fn is_untold<'a>(prepared: impl Iterator<Item = &'a Authority> + Clone, now: OffsetDateTime) -> bool {
+    let latest = prepared.clone().map(|one| one.since).max();
+    latest.is_some_and(|since| now - since < moment(prepared.count()))
+}
+
+/// Whether the issuer has gone over, a moment ago, because the parent did. The more often it has, of what it remembers, the longer a moment
+/// is.
+fn is_to_and_fro(authorities: &[Authority], active: &Authority, now: OffsetDateTime) -> bool {
+    let served = authorities.iter().filter(|one| matches!(one.stage, Stage::Active | Stage::Over));
+    let above: Vec<_> = served.filter_map(|one| one.above.as_ref()).collect();
+    let changes = above.windows(2).filter(|pair| pair[0] != pair[1]).count();
+    changes > 0 && (Duration::ZERO..moment(changes)).contains(&(now - active.since))
+}
+
+/// After so many.
+fn moment(count: usize) -> Duration {
+    // 2^14 minutes are longer than the longest.
+    (FIRST * (1_i32 << count.saturating_sub(1).min(14))).min(LONGEST)
 }
 
 fn signs(told: &[Vec<CertificateDer<'_>>], certificate: &[u8]) -> bool {
@@ -125,6 +172,7 @@ mod tests {
             Step::Sign(authority) => ("sign", authority.key.clone()),
             Step::Ask => ("ask", String::new()),
             Step::Rotate(authority) => ("rotate", authority.key.clone()),
+            Step::Waits(why) => ("waits", format!("{why:?}")),
             Step::Nothing => ("nothing", String::new()),
         }
     }
@@ -169,9 +217,10 @@ mod tests {
     fn a_parent_that_signs_below_what_it_does_not_tell_of_is_asked_now_and_then_and_followed_once_it_tells() {
         use Stage::{Active, Prepared, Requested};
         // What was signed ahead is below the same as this, and holds up nothing.
-        let mut all = vec![authority("a", Active, 90, b"old"), authority("ahead", Prepared, 97, b"old")];
-        let (mut signed, mut waits) = (Vec::new(), false);
-        for second in 0..6 * 3600 {
+        let ahead = Authority { since: START - Duration::days(1), ..authority("ahead", Prepared, 97, b"old") };
+        let (mut all, mut waits) = (vec![authority("a", Active, 90, b"old"), ahead], false);
+        let mut signed = Vec::new();
+        for second in 0..24 * 3600 {
             let now = START + Duration::seconds(second);
             match next(&all, &told(&[b"stale"]), now) {
                 Step::Ask if !waits => (all, waits) = ([all, vec![authority("b", Requested, 0, b"")]].concat(), true),
@@ -181,12 +230,63 @@ mod tests {
                     signed.push(second);
                     waits = false;
                 }
-                Step::Nothing => {}
+                Step::Nothing | Step::Waits(Why::Useless) => {}
                 other => panic!("{other:?}"),
             }
         }
-        assert!((5..=12).contains(&signed.len()) && signed[0] < 5, "{signed:?}");
+        assert!(signed.len() == USELESS && signed[0] < 5, "{signed:?}");
+        is(step(&all, &[b"stale"], 1), "waits", "Useless");
         is(step(&all, &[b"new"], 1), "rotate", "b");
+    }
+
+    #[test]
+    fn a_parent_that_signs_below_the_one_that_it_no_longer_tells_of_fills_no_issuer() {
+        use Stage::{Active, Prepared};
+        let mut all = vec![authority("a", Active, 90, b"old")];
+        for minute in 0..14 * 24 * 60 {
+            let now = START + Duration::minutes(minute);
+            if matches!(next(&all, &told(&[b"new"]), now), Step::Ask) {
+                all.push(Authority { since: now, ..authority("b", Prepared, 97, b"old") });
+            }
+        }
+        assert!((5..=17).contains(&all.len()), "{}", all.len());
+    }
+
+    #[test]
+    fn whoever_goes_to_and_fro_is_followed_less_and_less_often_and_fills_no_issuer() {
+        use Stage::{Active, Over, Prepared};
+        let (mut all, mut taken) = (vec![authority("a", Active, 7, b"1")], Vec::new());
+        for minute in 0..60 * 24 * 60 {
+            let now = START + Duration::minutes(minute);
+            let side: &'static [u8] = if minute % 2 == 0 { b"1" } else { b"2" };
+            // Kept for a week after its end, and the active one is followed as ever meanwhile.
+            all.retain(|one| one.stage == Active || one.not_after.is_some_and(|end| end + Duration::days(7) > now));
+            let ends = Some(now + Duration::days(7));
+            let step = match next(&all, &told(&[side]), now) {
+                Step::Ask => "ask",
+                Step::Rotate(_) => "rotate",
+                Step::Nothing | Step::Waits(Why::ToAndFro) => "",
+                other => panic!("{other:?}"),
+            };
+            match step {
+                "ask" => all.push(Authority { since: now, not_after: ends, ..authority("b", Prepared, 0, side) }),
+                "rotate" => {
+                    taken.push(minute);
+                    for one in &mut all {
+                        (one.stage, one.since) = match one.stage {
+                            Active => (Over, now),
+                            Prepared => (Active, now),
+                            stage => (stage, one.since),
+                        };
+                    }
+                }
+                _ => {}
+            }
+            assert!(all.len() <= 20, "{} at {minute}", all.len());
+        }
+        // The first time at once.
+        assert!(taken[0] <= 3 && taken.len() > 10, "{taken:?}");
+        is(step(&all, &[b"3"], 61), "ask", "");
     }
 
     #[test]
@@ -197,6 +297,7 @@ mod tests {
         let mut signed = Vec::new();
         for hour in 45 * 24..90 * 24 {
             let now = START + Duration::hours(hour);
+            all.retain(|one| one.stage != Prepared || one.not_after.is_some_and(|end| end + Duration::days(7) > now));
             if matches!(next(&all, &told(&[b"p"]), now), Step::Sign(_)) {
                 signed.push(hour);
                 let ends = Some(now + Duration::days(7));
@@ -208,5 +309,22 @@ mod tests {
         }
         assert!((2..=8).contains(&signed.len()), "{signed:?}");
         assert!(signed.last().is_some_and(|hour| *hour > 83 * 24), "the last one outlives it: {signed:?}");
+
+        // One that lives for a minute only.
+        let mut all = vec![authority("a", Active, 90, b"p"), authority("next", Requested, 0, b"")];
+        for minute in 45 * 24 * 60..90 * 24 * 60 {
+            let now = START + Duration::minutes(minute);
+            all.retain(|one| one.stage != Prepared || one.not_after.is_some_and(|end| end + Duration::days(7) > now));
+            if matches!(next(&all, &told(&[b"p"]), now), Step::Sign(_)) {
+                let ends = Some(now + Duration::minutes(1));
+                all.push(Authority { since: now, not_after: ends, ..authority("x", Prepared, 0, b"p") });
+            }
+            assert!(all.len() <= 2 + USELESS, "{} at {minute}", all.len());
+        }
+        let useless = |one: &&Authority| one.stage == Prepared;
+        assert_eq!(all.iter().filter(useless).count(), USELESS);
+        is(step(&all, &[b"p"], 89), "waits", "Useless");
+        // Any is of use then.
+        is(step(&all, &[b"p"], 90), "sign", "next");
     }
 }

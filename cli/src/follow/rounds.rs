@@ -140,7 +140,7 @@ impl<C: Issuer, P: Signer> Following<C, P> {
         let (told, now) = (self.told.borrow(), self.clock.now());
         let [before, next] = [&self.heard, &*told].map(|told| plan::next(&self.seen, told, now));
         let may_be_made = match next {
-            Step::Nothing => false,
+            Step::Nothing | Step::Waits(_) => false,
             Step::Sign(_) => self.refusals.left(Instant::now()).is_none(),
             Step::Ask | Step::Rotate(_) => true,
         };
@@ -155,6 +155,7 @@ impl<C: Issuer, P: Signer> Following<C, P> {
         self.heard = self.told.borrow_and_update().clone();
         match plan::next(&authorities, &self.heard.clone(), self.clock.now()) {
             Step::Nothing => Ok(Looked::Nothing),
+            Step::Waits(why) => Err(Trouble::here(why.told())),
             Step::Sign(authority) => match self.refusals.left(Instant::now()) {
                 Some(left) => Ok(Looked::Waits(left)),
                 None => self.sign(authority).await.map(Looked::Did),

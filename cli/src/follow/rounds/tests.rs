@@ -259,7 +259,7 @@ async fn a_time_that_the_parent_names_is_waited_whatever_it_tells_meanwhile() {
 #[tokio::test(start_paused = true)]
 async fn a_change_of_side_cuts_a_pause_short_and_not_below_the_shortest() {
     let pair = Pair::with_an_authority().await;
-    pair.follow_for(secs(5)).await;
+    pair.follow_for(secs(90)).await;
     assert_eq!(pair.world.borrow().count(Stage::Prepared), 1);
     pair.signs_below(1);
     // It looks, and there is nothing to do for a minute.
@@ -278,4 +278,19 @@ async fn a_change_of_side_cuts_a_pause_short_and_not_below_the_shortest() {
     pair.follow_while(secs(60), pair.tell(|number| vec![pair.of(number as usize % 2)])).await;
     let calls = pair.calls();
     assert!(calls.listed <= 60, "{calls:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_parent_that_signs_what_is_of_no_use_is_asked_for_a_handful_and_this_is_told() {
+    let pair = Pair::with_an_authority().await;
+    pair.signs_below(1);
+    pair.tell.send_replace(Arc::new([other(0)]));
+    pair.follow_for(secs(3600)).await;
+    assert_eq!(pair.world.borrow().count(Stage::Prepared), 4);
+    let told = pair.health.what_stands_in_the_way();
+    assert!(told.contains("of no use") && told.contains("signet revoke authority"), "{told}");
+    // They are of use once it tells.
+    pair.tell.send_replace(Arc::new([pair.of(1)]));
+    pair.follow_for(secs(5)).await;
+    assert_eq!((pair.calls().went_over, pair.health.what_stands_in_the_way().as_str()), (1, ""));
 }
