@@ -44,6 +44,10 @@ pub(super) enum Step<'a> {
 /// What stands in the way, of the parent's making.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Why {
+    /// It has signed, a moment ago, below an authority that it does not tell of.
+    Untold,
+    /// What it has signed does not outlive the authority in force.
+    InVain,
     /// Of what it has signed too many are of no use, and each takes a place at the issuer until it has expired.
     Useless,
     /// It goes over from one authority to another again and again, and each time one of the issuer's retires.
@@ -53,6 +57,12 @@ pub(super) enum Why {
 impl Why {
     pub(super) fn told(self) -> Failure {
         match self {
+            Self::Untold => Failure::new(
+                "the parent has signed below an authority that it does not tell of: the issuer goes over to it once it is told",
+            ),
+            Self::InVain => Failure::new(
+                "what the parent has signed ends before the authority that it is to follow: another one is asked for later",
+            ),
             Self::Useless => Failure::new(format!(
                 "the parent has signed {USELESS} authorities that are of no use: it does not tell of the one above them, or they end \
                  before the one that signs"
@@ -90,7 +100,7 @@ pub(super) fn next<'a>(
             _ if is_to_and_fro(authorities, active, now) => Step::Waits(Why::ToAndFro),
             Some(successor) => Step::Rotate(successor),
             None if elsewhere.count() >= USELESS => Step::Waits(Why::Useless),
-            None if is_untold(at(Stage::Prepared), now) => Step::Nothing,
+            None if is_untold(at(Stage::Prepared), now) => Step::Waits(Why::Untold),
             None => requested.map_or(Step::Ask, Step::Sign),
         };
     }
@@ -99,7 +109,7 @@ pub(super) fn next<'a>(
     let in_vain = at(Stage::Prepared).filter(|one| one.not_after.zip(end).is_some_and(|(own, end)| own <= end));
     match in_vain.clone().count() {
         USELESS.. => Step::Waits(Why::Useless),
-        _ if is_in_vain(end, in_vain, now) => Step::Nothing,
+        _ if is_in_vain(end, in_vain, now) => Step::Waits(Why::InVain),
         _ => Step::Sign(requested),
     }
 }
@@ -111,15 +121,13 @@ fn is_in_vain<'a>(
     in_vain: impl Iterator<Item = &'a Authority>,
     now: OffsetDateTime,
 ) -> bool {
-    let latest = in_vain.map(|one| one.since).max();
-    latest.zip(end).is_some_and(|(since, end)| (now - since) * 2 < end - now)
+    latest(in_vain, now).zip(end).is_some_and(|(since, end)| (now - since) * 2 < end - now)
 }
 
 /// Whether the parent has signed, a moment ago, below an authority that it does not tell of: what it told is older than what it does, and
 /// whatever it signs now would be no use either. The more of them there are, the longer a moment is.
 fn is_untold<'a>(prepared: impl Iterator<Item = &'a Authority> + Clone, now: OffsetDateTime) -> bool {
-    let latest = prepared.clone().map(|one| one.since).max();
-    latest.is_some_and(|since| now - since < moment(prepared.count()))
+    latest(prepared.clone(), now).is_some_and(|since| now - since < moment(prepared.count()))
 }
 
 /// Whether the issuer has gone over, a moment ago, because the parent did. The more often it has, of what it remembers, the longer a moment
@@ -129,6 +137,11 @@ fn is_to_and_fro(authorities: &[Authority], active: &Authority, now: OffsetDateT
     let above: Vec<_> = served.filter_map(|one| one.above.as_ref()).collect();
     let changes = above.windows(2).filter(|pair| pair[0] != pair[1]).count();
     changes > 0 && (Duration::ZERO..moment(changes)).contains(&(now - active.since))
+}
+
+/// When the last of them was prepared. What is dated ahead comes of a clock that was, and says nothing.
+fn latest<'a>(prepared: impl Iterator<Item = &'a Authority>, now: OffsetDateTime) -> Option<OffsetDateTime> {
+    prepared.map(|one| one.since).filter(|since| *since <= now).max()
 }
 
 /// After so many.
@@ -230,7 +243,7 @@ mod tests {
                     signed.push(second);
                     waits = false;
                 }
-                Step::Nothing | Step::Waits(Why::Useless) => {}
+                Step::Nothing | Step::Waits(Why::Untold | Why::Useless) => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -250,6 +263,21 @@ mod tests {
             }
         }
         assert!((5..=17).contains(&all.len()), "{}", all.len());
+    }
+
+    #[test]
+    fn what_was_dated_by_a_clock_that_was_ahead_holds_nothing_up() {
+        use Stage::{Active, Prepared, Requested};
+        let (serving, requested) = (authority("a", Active, 90, b"p"), authority("b", Requested, 0, b""));
+        let ahead = Authority { since: START + Duration::days(80), ..authority("ahead", Prepared, 60, b"q") };
+        let now = Authority { since: START + Duration::days(50), ..ahead.clone() };
+        for (parent, why) in [(b"p" as &[u8], "InVain"), (b"r", "Untold")] {
+            let all = [serving.clone(), ahead.clone(), requested.clone()];
+            is(step(&all, &[parent], 50), "sign", "b");
+            is(step(&[&all[..], from_ref(&now)].concat(), &[parent], 50), "waits", why);
+        }
+        let [before, after] = [authority("z", Stage::Over, 90, b"o"), Authority { since: ahead.since, ..serving }];
+        is(step(&[before, after, requested], &[b"r"], 50), "sign", "b");
     }
 
     #[test]

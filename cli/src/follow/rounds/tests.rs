@@ -285,6 +285,10 @@ async fn a_parent_that_signs_what_is_of_no_use_is_asked_for_a_handful_and_this_i
     let pair = Pair::with_an_authority().await;
     pair.signs_below(1);
     pair.tell.send_replace(Arc::new([other(0)]));
+    pair.follow_for(secs(30)).await;
+    assert_eq!(pair.calls().signed, 1);
+    let told = pair.health.what_stands_in_the_way();
+    assert!(told.contains("below an authority that it does not tell of"), "{told}");
     pair.follow_for(secs(3600)).await;
     assert_eq!(pair.world.borrow().count(Stage::Prepared), 4);
     let told = pair.health.what_stands_in_the_way();
@@ -293,4 +297,17 @@ async fn a_parent_that_signs_what_is_of_no_use_is_asked_for_a_handful_and_this_i
     pair.tell.send_replace(Arc::new([pair.of(1)]));
     pair.follow_for(secs(5)).await;
     assert_eq!((pair.calls().went_over, pair.health.what_stands_in_the_way().as_str()), (1, ""));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_parent_whose_certificates_end_too_soon_is_not_called_well() {
+    let pair = Pair::with_an_authority().await;
+    pair.world.borrow_mut().life = time::Duration::hours(1);
+    pair.follow_for(secs(30)).await;
+    assert_eq!(pair.health.what_stands_in_the_way(), "", "nothing waits");
+    pair.world.borrow_mut().make_request(&pair.above[0]);
+    pair.follow_for(secs(30)).await;
+    assert_eq!(pair.calls().signed, 1);
+    let told = pair.health.what_stands_in_the_way();
+    assert!(told.contains("ends before the authority that it is to follow"), "{told}");
 }
