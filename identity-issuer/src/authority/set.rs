@@ -214,8 +214,8 @@ impl Authorities {
                 let member = find(&mut kept.members, name)?;
                 match member.stage {
                     Stage::Requested => member.advance(Stage::Revoked, now),
-                    // It was given up before.
-                    Stage::Revoked => {}
+                    // It was given up before. One that has a certificate was revoked.
+                    Stage::Revoked if member.chain.is_none() => {}
                     stage => return Err(StepError::Stage { name: name.clone(), stage, wanted: Stage::Requested }),
                 }
             }

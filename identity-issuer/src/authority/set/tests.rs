@@ -147,3 +147,33 @@ fn one_that_was_prepared_and_never_signed_makes_room_once_it_has_expired() {
     assert_eq!(authorities.all().len(), 1);
     authorities.request(1).unwrap();
 }
+
+#[test]
+fn one_that_was_revoked_is_no_request_that_could_be_given_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let now = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
+    let root = Root::new("example.org", now);
+    let place = Place {
+        trust_domain: "example.org".parse().unwrap(),
+        custody: Arc::new(Memory::default()),
+        journal: folder.path().join("authorities.json"),
+        request: folder.path().join("authority.csr"),
+        path_length: 0,
+    };
+    let authorities = Authorities::open(place, Some(&root.bundle()), ManualClock::new(now).shared()).unwrap();
+    authorities.request(4).unwrap();
+    let keys: Vec<_> = authorities.all().into_iter().map(|member| member.key).collect();
+    let day = Duration::from_secs(86_400);
+    for key in &keys[..2] {
+        authorities.import(root.sign(key, now, day).as_bytes(), &root.bundle()).unwrap();
+    }
+    authorities.revoke(&keys[1].name()).unwrap();
+    authorities.discard(&[keys[2].name()]).unwrap();
+    authorities.discard(&[keys[2].name()]).unwrap();
+
+    // All of them or none.
+    let refused = authorities.discard(&[keys[3].name(), keys[1].name()]).unwrap_err();
+    assert!(matches!(&refused, StepError::Stage { name, .. } if *name == keys[1].name()), "{refused}");
+    let stages: Vec<_> = authorities.all().iter().map(|member| member.stage).collect();
+    assert_eq!(stages, [Stage::Active, Stage::Revoked, Stage::Revoked, Stage::Requested]);
+}
