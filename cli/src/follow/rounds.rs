@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
 use signet_identity::SharedClock;
-use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -221,8 +220,9 @@ impl<C: Issuer, P: Signer> Following<C, P> {
     /// Until the issuer is looked at again. The more often, the nearer its authority's end.
     fn pause(&self) -> Duration {
         let active = self.seen.iter().find(|authority| authority.stage == Stage::Active);
-        let ends: Option<OffsetDateTime> = active.and_then(|active| active.not_after);
-        let left = ends.map(|ends| Duration::try_from(ends - self.clock.now()).unwrap_or_default());
+        let left = active
+            .and_then(|active| active.not_after)
+            .map(|ends| Duration::try_from(ends - self.clock.now()).unwrap_or_default());
         left.map_or(LONGEST_WITHOUT, |left| (left / 100).clamp(SHORTEST, LONGEST))
     }
 }

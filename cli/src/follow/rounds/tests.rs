@@ -7,6 +7,7 @@ use std::rc::Rc;
 use signet_identity::Clock;
 use signet_process::logging;
 use signet_test_pki::Authority as Ca;
+use time::OffsetDateTime;
 
 use super::*;
 
