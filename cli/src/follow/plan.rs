@@ -75,43 +75,59 @@ impl Why {
 
 /// Of those that are ready to follow and of no use, before no more are asked for.
 const USELESS: usize = 4;
+/// Of those that are ready to follow, whatever for. An issuer has places for 32 authorities.
+const MOST: usize = 20;
 /// After what was of no use, before it is done again, and twice that each time: an authority keeps its place at the issuer until a week
 /// after its end.
 const FIRST: Duration = Duration::minutes(1);
 const LONGEST: Duration = Duration::days(7);
 
-/// `told`: the chains of the authorities that sign at the parent, or may soon; none where it has said nothing.
+/// `told`: the chains of the authorities that sign at the parent, or may soon; none where it has said nothing. `gone_since`: from when on
+/// the one above the issuer's authority has not been among them, if it is not now.
 pub(super) fn next<'a>(
     authorities: &'a [Authority],
     told: &[Vec<CertificateDer<'_>>],
+    gone_since: OffsetDateTime,
     now: OffsetDateTime,
 ) -> Step<'a> {
     let at = |stage| authorities.iter().filter(move |authority| authority.stage == stage);
     let requested = at(Stage::Requested).next();
     let Some(active) = at(Stage::Active).next() else { return requested.map_or(Step::Nothing, Step::Sign) };
+    let end = active.not_after.filter(|end| *end > now);
     // The one above it has retired, or worse: what is below it may be gone any moment.
-    if !told.is_empty() && active.above.as_ref().is_some_and(|above| !signs(told, above)) {
+    if is_gone(authorities, told) {
         let is_below = |next: &&Authority| {
             next.not_after.is_some_and(|end| end > now) && next.above.as_ref().is_some_and(|above| signs(told, above))
         };
         let successor = at(Stage::Prepared).find(is_below);
-        let elsewhere = at(Stage::Prepared).filter(|one| one.above != active.above);
+        // Not those that were signed ahead, by the one above that is gone: they were of use.
+        let in_vain = at(Stage::Prepared).filter(|one| one.since >= gone_since);
+        let good = at(Stage::Prepared).filter(|one| one.not_after.is_some_and(|end| end > now));
+        // Of one that has ended nothing is spared.
+        let may_wait = end.is_some();
         return match successor {
-            _ if is_to_and_fro(authorities, active, now) => Step::Waits(Why::ToAndFro),
+            _ if may_wait && is_to_and_fro(authorities, active, now) => Step::Waits(Why::ToAndFro),
             Some(successor) => Step::Rotate(successor),
-            None if elsewhere.count() >= USELESS => Step::Waits(Why::Useless),
-            None if is_untold(at(Stage::Prepared), now) => Step::Waits(Why::Untold),
+            None if may_wait && (in_vain.clone().count() >= USELESS || good.count() >= MOST) => {
+                Step::Waits(Why::Useless)
+            }
+            None if may_wait && is_untold(in_vain, now) => Step::Waits(Why::Untold),
             None => requested.map_or(Step::Ask, Step::Sign),
         };
     }
     let Some(requested) = requested else { return Step::Nothing };
-    let end = active.not_after.filter(|end| *end > now);
     let in_vain = at(Stage::Prepared).filter(|one| one.not_after.zip(end).is_some_and(|(own, end)| own <= end));
     match in_vain.clone().count() {
         USELESS.. => Step::Waits(Why::Useless),
         _ if is_in_vain(end, in_vain, now) => Step::Waits(Why::InVain),
         _ => Step::Sign(requested),
     }
+}
+
+/// Whether the parent tells of others than the one above the issuer's authority.
+pub(super) fn is_gone(authorities: &[Authority], told: &[Vec<CertificateDer<'_>>]) -> bool {
+    let above = authorities.iter().find(|one| one.stage == Stage::Active).and_then(|active| active.above.as_ref());
+    !told.is_empty() && above.is_some_and(|above| !signs(told, above))
 }
 
 /// Whether the parent's last certificate was no use, as it does not outlive the one in force, and another would hardly be. The issuer asks
@@ -136,7 +152,9 @@ fn is_to_and_fro(authorities: &[Authority], active: &Authority, now: OffsetDateT
     let served = authorities.iter().filter(|one| matches!(one.stage, Stage::Active | Stage::Over));
     let above: Vec<_> = served.filter_map(|one| one.above.as_ref()).collect();
     let changes = above.windows(2).filter(|pair| pair[0] != pair[1]).count();
-    changes > 0 && (Duration::ZERO..moment(changes)).contains(&(now - active.since))
+    // It is followed while the issuer's own is good, however often that was.
+    let half = active.not_after.map_or(Duration::ZERO, |end| (end - active.since) / 2);
+    changes > 0 && (Duration::ZERO..moment(changes).min(half)).contains(&(now - active.since))
 }
 
 /// When the last of them was prepared. What is dated ahead comes of a clock that was, and says nothing.
@@ -181,7 +199,7 @@ mod tests {
 
     /// The step and whom it is about.
     fn step(authorities: &[Authority], parents: &[&'static [u8]], day: i64) -> (&'static str, String) {
-        match next(authorities, &told(parents), START + Duration::days(day)) {
+        match next(authorities, &told(parents), START, START + Duration::days(day)) {
             Step::Sign(authority) => ("sign", authority.key.clone()),
             Step::Ask => ("ask", String::new()),
             Step::Rotate(authority) => ("rotate", authority.key.clone()),
@@ -235,7 +253,7 @@ mod tests {
         let mut signed = Vec::new();
         for second in 0..24 * 3600 {
             let now = START + Duration::seconds(second);
-            match next(&all, &told(&[b"stale"]), now) {
+            match next(&all, &told(&[b"stale"]), START, now) {
                 Step::Ask if !waits => (all, waits) = ([all, vec![authority("b", Requested, 0, b"")]].concat(), true),
                 Step::Sign(_) => {
                     all.retain(|one| one.stage != Requested);
@@ -258,11 +276,39 @@ mod tests {
         let mut all = vec![authority("a", Active, 90, b"old")];
         for minute in 0..14 * 24 * 60 {
             let now = START + Duration::minutes(minute);
-            if matches!(next(&all, &told(&[b"new"]), now), Step::Ask) {
+            if matches!(next(&all, &told(&[b"new"]), START, now), Step::Ask) {
                 all.push(Authority { since: now, ..authority("b", Prepared, 97, b"old") });
             }
         }
         assert!((5..=17).contains(&all.len()), "{}", all.len());
+    }
+
+    #[test]
+    fn what_was_signed_ahead_and_an_authority_that_has_ended_hold_up_nothing() {
+        use Stage::{Active, Over, Prepared, Requested};
+        let now = START + Duration::days(1);
+        let requested = authority("next", Requested, 0, b"");
+        let ahead = Authority { since: now - Duration::minutes(1), ..authority("ahead", Prepared, 97, b"old") };
+        // As many as one command asks for, below the authority of the parent that gives way now, or one before.
+        let all = [vec![authority("a", Active, 90, b"old"), requested.clone()], vec![ahead; 16]].concat();
+        assert!(matches!(next(&all, &told(&[b"new"]), now, now), Step::Sign(_)));
+        // Of those that it signs from then on, some.
+        let late = Authority { since: now, ..authority("late", Prepared, 97, b"old") };
+        let later = now + Duration::hours(2);
+        for (count, is_asked) in [(3, true), (4, false), (5, false)] {
+            let all = [&all[..2], &vec![late.clone(); count]].concat();
+            assert_eq!(matches!(next(&all, &told(&[b"new"]), now, later), Step::Sign(_)), is_asked, "{count}");
+        }
+        assert!(matches!(next(&[&all[..], &vec![late; 3]].concat(), &told(&[b"new"]), now, later), Step::Sign(_)));
+
+        // It went over again and again, long ago it seems, and is followed at half of its life at last, or once it has ended.
+        let over = |above: &[u8]| authority("over", Over, 0, above);
+        let mut all: Vec<_> = (0..20).map(|number| over(&[number])).collect();
+        all.push(Authority { since: now, ..authority("a", Active, 3, b"old") });
+        all.push(requested);
+        let at = |hours| next(&all, &told(&[b"new"]), now, now + Duration::hours(hours));
+        assert!(matches!(at(23), Step::Waits(Why::ToAndFro)));
+        assert!(matches!(at(25), Step::Sign(_)) && matches!(at(49), Step::Sign(_)));
     }
 
     #[test]
@@ -290,7 +336,7 @@ mod tests {
             // Kept for a week after its end, and the active one is followed as ever meanwhile.
             all.retain(|one| one.stage == Active || one.not_after.is_some_and(|end| end + Duration::days(7) > now));
             let ends = Some(now + Duration::days(7));
-            let step = match next(&all, &told(&[side]), now) {
+            let step = match next(&all, &told(&[side]), now, now) {
                 Step::Ask => "ask",
                 Step::Rotate(_) => "rotate",
                 Step::Nothing | Step::Waits(Why::ToAndFro) => "",
@@ -326,7 +372,7 @@ mod tests {
         for hour in 45 * 24..90 * 24 {
             let now = START + Duration::hours(hour);
             all.retain(|one| one.stage != Prepared || one.not_after.is_some_and(|end| end + Duration::days(7) > now));
-            if matches!(next(&all, &told(&[b"p"]), now), Step::Sign(_)) {
+            if matches!(next(&all, &told(&[b"p"]), START, now), Step::Sign(_)) {
                 signed.push(hour);
                 let ends = Some(now + Duration::days(7));
                 all.push(Authority { since: now, not_after: ends, ..authority("x", Prepared, 0, b"p") });
@@ -343,7 +389,7 @@ mod tests {
         for minute in 45 * 24 * 60..90 * 24 * 60 {
             let now = START + Duration::minutes(minute);
             all.retain(|one| one.stage != Prepared || one.not_after.is_some_and(|end| end + Duration::days(7) > now));
-            if matches!(next(&all, &told(&[b"p"]), now), Step::Sign(_)) {
+            if matches!(next(&all, &told(&[b"p"]), START, now), Step::Sign(_)) {
                 let ends = Some(now + Duration::minutes(1));
                 all.push(Authority { since: now, not_after: ends, ..authority("x", Prepared, 0, b"p") });
             }

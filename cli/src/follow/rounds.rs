@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
 use signet_identity::SharedClock;
+use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -56,8 +57,10 @@ pub(super) struct Following<C, P> {
     signed: HashMap<String, String>,
     refusals: Refusals,
     told: Told,
-    /// What it had told at that look.
+    /// What it had told at that look,
     heard: Arc<[Vec<CertificateDer<'static>>]>,
+    /// and since when the one above the issuer's authority has not been among it.
+    gone_since: Option<OffsetDateTime>,
 }
 
 /// Why a step was not made.
@@ -70,7 +73,7 @@ impl<C: Issuer, P: Signer> Following<C, P> {
     pub(super) fn new(child: C, parent: P, clock: SharedClock, told: Told) -> Self {
         let (signed, refusals) = (HashMap::new(), Refusals::default());
         let (seen, heard) = (Arc::default(), Arc::default());
-        Self { child, parent, clock, seen, signed, refusals, told, heard }
+        Self { child, parent, clock, seen, signed, refusals, told, heard, gone_since: None }
     }
 
     pub(super) async fn run(
@@ -137,7 +140,8 @@ impl<C: Issuer, P: Signer> Following<C, P> {
     /// Whether there is a step to make that was none by what the parent had told before.
     fn changes_side(&self) -> bool {
         let (told, now) = (self.told.borrow(), self.clock.now());
-        let [before, next] = [&self.heard, &*told].map(|told| plan::next(&self.seen, told, now));
+        let gone_since = self.gone_since.unwrap_or(now);
+        let [before, next] = [&self.heard, &*told].map(|told| plan::next(&self.seen, told, gone_since, now));
         let may_be_made = match next {
             Step::Nothing | Step::Waits(_) => false,
             Step::Sign(_) => self.refusals.left(Instant::now()).is_none(),
@@ -152,7 +156,9 @@ impl<C: Issuer, P: Signer> Following<C, P> {
         self.seen = authorities.clone();
         self.signed.retain(|key, _| authorities.iter().any(|authority| authority.key == *key));
         self.heard = self.told.borrow_and_update().clone();
-        match plan::next(&authorities, &self.heard.clone(), self.clock.now()) {
+        let now = self.clock.now();
+        self.gone_since = plan::is_gone(&authorities, &self.heard).then(|| self.gone_since.unwrap_or(now));
+        match plan::next(&authorities, &self.heard.clone(), self.gone_since.unwrap_or(now), now) {
             Step::Nothing => Ok(Looked::Nothing),
             Step::Waits(why) => Err(Trouble::here(why.told())),
             Step::Sign(authority) => match self.refusals.left(Instant::now()) {
