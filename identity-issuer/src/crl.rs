@@ -140,6 +140,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const RETRY_TOO_LONG: Duration = Duration::from_secs(600);
 /// After all was read, and the key did not sign it.
 const RETRY_UNSIGNED: Duration = Duration::from_secs(60);
+/// Until all is looked for again that an authority has signed which signs though it is revoked.
+const ALL_YET: Duration = Duration::from_secs(60);
 /// A wall clock that was set is noticed after this time.
 const LOOK: Duration = Duration::from_secs(15);
 
@@ -207,7 +209,8 @@ impl Crls {
 
     /// Signs those that are due.
     pub(crate) async fn refresh(&self) -> Result<(), ListError> {
-        let Parts { authorities, points, metrics, .. } = &self.0.parts;
+        let Parts { authorities, points, metrics, revocations, .. } = &self.0.parts;
+        revocations.read_again_if_set_back().await?;
         let signer = |member: Member| {
             if matches!(member.stage, Stage::Requested | Stage::Prepared) {
                 return None;
@@ -315,7 +318,9 @@ impl Crls {
             kept.covers = epoch;
         }
         let is_due = |place: &Place, signer: &Signer| {
-            let is_fresh = |list: &RevocationList| list.this_update <= now && now < list.this_update + *life / 4;
+            // What a revoked one goes on signing is no revocation that is told of.
+            let fresh = if signer.content == Content::AllYet { ALL_YET } else { *life / 4 };
+            let is_fresh = |list: &RevocationList| list.this_update <= now && now < list.this_update + fresh;
             match kept.get(place) {
                 Some(kept) if kept.content != signer.content => true,
                 // Its last one, unless it was made by a clock that was ahead: that leaves out what expires until then.

@@ -43,7 +43,7 @@ struct Inner {
     signed: Arc<tokio::sync::Mutex<Signed>>,
     /// There is something to be told.
     arrived: Notify,
-    /// The latest time that was seen by whoever forgets what has expired.
+    /// The latest time by which what has expired was forgotten, or not read.
     seen: Mutex<OffsetDateTime>,
     told: watch::Sender<Told>,
     complaint: Mutex<Complaint>,
@@ -198,6 +198,7 @@ impl Revocations {
                 break;
             }
             let now = clock.now();
+            self.see(now);
             let page = store.revoked_between((known, latest), now - super::KEPT_AFTER_EXPIRY, PAGE).await?;
             let is_last = page.len() < PAGE as usize;
             let added = self.live().add(page, is_last)?;
@@ -210,14 +211,17 @@ impl Revocations {
 
     /// Where the clock was ahead, what is told too little of may have been forgotten, or not read at all: reads the record from its
     /// beginning, up to where it was read before.
-    async fn read_again_if_set_back(&self) -> Result<(), StoreError> {
-        let Inner { store, clock, reading, .. } = &*self.0;
-        let now = clock.now();
-        if now >= *self.0.seen.lock().unwrap_or_else(PoisonError::into_inner) - SET_BACK {
-            self.see(now);
+    pub(crate) async fn read_again_if_set_back(&self) -> Result<(), StoreError> {
+        let Inner { store, clock, distribution, reading, .. } = &*self.0;
+        if !self.is_set_back(clock.now()) {
             return Ok(());
         }
         let _alone = reading.lock().await;
+        let now = clock.now();
+        // Another has done so meanwhile.
+        if !self.is_set_back(now) {
+            return Ok(());
+        }
         let read = self.epoch();
         let mut again = Live { latest: read, ..Live::default() };
         while again.read < read {
@@ -225,6 +229,7 @@ impl Revocations {
             let is_last = page.len() < PAGE as usize;
             again.add(page, is_last)?;
         }
+        distribution.end_revoked(&again.entries);
         {
             let mut live = self.live();
             let before = live.entries.len();
@@ -232,11 +237,16 @@ impl Revocations {
             again.latest = live.latest;
             *live = again;
         }
-        *self.0.signed.lock().await = Signed::default();
         *self.0.seen.lock().unwrap_or_else(PoisonError::into_inner) = now;
         Ok(())
     }
 
+    /// Whether the clock was ahead when something was forgotten, or passed over, by it.
+    fn is_set_back(&self, now: OffsetDateTime) -> bool {
+        now < *self.0.seen.lock().unwrap_or_else(PoisonError::into_inner) - SET_BACK
+    }
+
+    /// By this time something is forgotten, or passed over.
     fn see(&self, now: OffsetDateTime) {
         let mut seen = self.0.seen.lock().unwrap_or_else(PoisonError::into_inner);
         *seen = now.max(*seen);
@@ -253,9 +263,7 @@ impl Revocations {
                 }
                 () = tokio::time::sleep_until(next_sweep) => {
                     next_sweep += SWEEP;
-                    if self.is_to_be_told() {
-                        self.tell_of_loss();
-                    }
+                    self.tell_of_loss();
                     if let Err(error) = self.sweep().await {
                         tracing::error!(%error, "what is revoked cannot be read again");
                     }
@@ -266,7 +274,9 @@ impl Revocations {
 
     async fn sweep(&self) -> Result<(), StoreError> {
         self.read_again_if_set_back().await?;
-        let over = (self.0.clock.now() - super::KEPT_AFTER_EXPIRY).unix_timestamp();
+        let now = self.0.clock.now();
+        self.see(now);
+        let over = (now - super::KEPT_AFTER_EXPIRY).unix_timestamp();
         self.live().entries.retain(|entry| entry.not_after >= over);
         Ok(())
     }
@@ -293,15 +303,17 @@ impl Revocations {
             return Ok(None);
         }
         let is_ahead = self.0.ahead.add(client.clone(), has);
-        if self.is_to_be_told() {
-            self.tell_of_loss();
+        // The record may have come as far in between, and told so before this one was counted.
+        if has <= self.epoch() {
+            return Ok(None);
         }
+        self.tell_of_loss();
         Ok(Some(is_ahead))
     }
 
     /// Again and again as long as it is so: one that says what is not true silences none that does.
     fn tell_of_loss(&self) {
-        if let Some(Summary { clients, named, least }) = self.0.ahead.summary() {
+        if let Some(Summary { clients, named, least }) = self.0.ahead.summary().filter(|_| self.is_to_be_told()) {
             tracing::error!(
                 clients,
                 named = named.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
@@ -350,6 +362,7 @@ impl Revocations {
     ) -> Result<Arc<SignedStatement>, StatementError> {
         let Inner { trust_domain, lineage, authorities, clock, .. } = &*self.0;
         let authority = authorities.active().ok_or(StatementError::NoAuthority)?;
+        self.read_again_if_set_back().await?;
         let mut signed = Arc::clone(&self.0.signed).lock_owned().await;
         let now = clock.now();
         let unsigned = {

@@ -149,5 +149,5 @@ pub(super) async fn sweep(connection: &mut AnyConnection, now: i64) -> Result<()
     Ok(())
 }
 
-/// In microseconds: a clock that jumped ahead and is set back makes nothing good again.
+/// In microseconds: a clock that jumped ahead by no more, and is set back, makes nothing good again.
 const KEPT_AFTER_EXPIRY: i64 = 7 * 86_400 * 1_000_000;
