@@ -71,6 +71,7 @@ const SQLITE_MIGRATIONS: Migrations = &[
     (11, "published", include_str!("../../migrations/sqlite/0011_published.sql")),
     (12, "jwt acknowledgements", include_str!("../../migrations/sqlite/0012_jwt_acknowledgements.sql")),
     (13, "starts", include_str!("../../migrations/sqlite/0013_starts.sql")),
+    (14, "audit logs", include_str!("../../migrations/sqlite/0014_audit_logs.sql")),
 ];
 const POSTGRES_MIGRATIONS: Migrations = &[
     (1, "store", include_str!("../../migrations/postgres/0001_store.sql")),
@@ -86,6 +87,7 @@ const POSTGRES_MIGRATIONS: Migrations = &[
     (7, "published", include_str!("../../migrations/postgres/0007_published.sql")),
     (8, "jwt acknowledgements", include_str!("../../migrations/postgres/0008_jwt_acknowledgements.sql")),
     (9, "starts", include_str!("../../migrations/postgres/0009_starts.sql")),
+    (10, "audit logs", include_str!("../../migrations/postgres/0010_audit_logs.sql")),
 ];
 
 impl Database {
