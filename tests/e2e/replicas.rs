@@ -322,6 +322,15 @@ fn the_line_of_the_page_for_postgresql_draws_another_lineage_and_clients_begin_a
         let done = issuer.operate_json(&["revoke", "id", &id, "--reason", "key-compromise", "--yes"]);
         assert_eq!((&done["in_force"]["applied"], &done["in_force"]["following"]), (&1.into(), &1.into()), "{done}");
     };
+    // Whoever is connected to one issuer is told of by the other once that has written it down.
+    let is_known = |issuer: &Issuer| {
+        let agents = issuer.operate_json(&["get", "agents"]);
+        let is_gateway = |agent: &serde_json::Value| {
+            agent["spiffe_id"] == "spiffe://example.org/gateway/inbound" && agent["applied"]["revocations"].is_u64()
+        };
+        agents["agents"].as_array().unwrap().iter().any(is_gateway)
+    };
+    until("the gateway is known to the issuer that is asked", secs(20), || is_known(&mesh.one));
     let epoch = || inbound.admin.sum("signet_revocation_epoch", &[]);
     assert!(is_served(&before) && is_served(&after) && is_served(&stays));
     revoke(&mesh.one, "before");
@@ -346,6 +355,7 @@ fn the_line_of_the_page_for_postgresql_draws_another_lineage_and_clients_begin_a
     }
     let connected = |issuer: &Issuer| issuer.admin.sum("signet_issuer_connected_clients", &[]);
     until("the gateway is back", secs(20), || connected(&mesh.one) + connected(&mesh.two) == 1.0);
+    until("the gateway is known to the issuer that is asked", secs(20), || is_known(&mesh.one));
     revoke(&mesh.one, "after");
     // By the numbers of the new lineage; and what it had is not taken back.
     assert_eq!(epoch(), 1.0);
