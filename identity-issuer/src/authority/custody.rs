@@ -1,7 +1,9 @@
-//! Where the issuer's keys rest, those of its authorities and those of its tokens, and from where they sign.
+//! Where the issuer's keys rest, those of its authorities, of its tokens and of its audit log, and from where they sign.
 
+mod checkpoint;
 mod jwt_key;
 mod kind;
+mod log_key;
 #[cfg(test)]
 mod memory;
 mod passphrase;
@@ -19,6 +21,8 @@ use serde::{Deserialize, Serialize};
 use jwt_key::JwtPair;
 pub(crate) use jwt_key::{Algorithm, JwtKey};
 pub(crate) use kind::{Kind, statement};
+pub(crate) use log_key::LogKey;
+use log_key::LogPair;
 #[cfg(test)]
 pub(crate) use memory::Memory;
 pub use passphrase::{Passphrase, PassphraseError};
@@ -41,6 +45,11 @@ pub(crate) trait Custody: fmt::Debug + Send + Sync {
 
     fn open_for_tokens(&self, name: &KeyName, algorithm: Algorithm) -> Result<JwtKey, CustodyError>;
 
+    /// A new key for an audit log, which rests here when this returns.
+    fn make_for_log(&self) -> Result<LogKey, CustodyError>;
+
+    fn open_for_log(&self, name: &KeyName) -> Result<LogKey, CustodyError>;
+
     /// That there is none of this name is no error.
     fn destroy(&self, name: &KeyName, purpose: Purpose) -> Result<(), CustodyError>;
 
@@ -48,13 +57,15 @@ pub(crate) trait Custody: fmt::Debug + Send + Sync {
     fn check(&self) -> Result<(), CustodyError>;
 }
 
-/// What a key is for. None is for both.
+/// What a key is for. None is for two.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Purpose {
     /// Certificates, and what is said in an authority's name.
     Authority,
     /// JSON Web Tokens.
     Tokens(Algorithm),
+    /// Checkpoints of an audit log.
+    Log,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +83,7 @@ pub enum CustodyError {
 }
 
 /// By which a key is known: the first 20 bytes of the SHA-256 of its SubjectPublicKeyInfo. Of an authority's, that is the subject key
-/// identifier that `signet ca sign` gives it (RFC 7093 §2, method 1); of a token's, the `kid`. Displays as lower-case hexadecimal.
+/// identifier that `signet ca sign` gives it (RFC 7093 §2, method 1); of a token's, the `kid`; a log's is known by it here alone. Displays as lower-case hexadecimal.
 #[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct KeyName(String);
@@ -87,7 +98,7 @@ pub(crate) struct CaKey {
 
 /// What a key does, here or in a device.
 pub(crate) trait Signs: Send + Sync {
-    /// A CA's: ECDSA with SHA-256, ASN.1. One for tokens: as a JSON Web Signature has it.
+    /// A CA's: ECDSA with SHA-256, ASN.1. One for tokens: as a JSON Web Signature has it. A log's: Ed25519 (RFC 8032).
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignError>;
 
     fn pace(&self) -> Pace;
@@ -261,6 +272,21 @@ mod tests {
         }
     }
 
+    fn opens_again_for_a_log(custody: &dyn Custody) {
+        const TEXT: &[u8] = b"example.org/audit/1\n0\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n";
+        let made = custody.make_for_log().unwrap();
+        let other = custody.make_for_log().unwrap();
+        assert_ne!(made.name(), other.name());
+        let opened = custody.open_for_log(made.name()).unwrap();
+        assert_eq!((made.public_key(), made.name()), (opened.public_key(), opened.name()));
+        assert_eq!(made.sign(TEXT).unwrap(), opened.sign(TEXT).unwrap());
+        custody.destroy(made.name(), Purpose::Log).unwrap();
+        custody.destroy(made.name(), Purpose::Log).unwrap();
+        assert!(matches!(custody.open_for_log(made.name()), Err(CustodyError::Gone { name }) if name == *made.name()));
+        custody.open_for_log(other.name()).unwrap();
+        assert_eq!(format!("{made:?}"), format!("LogKey(KeyName({:?}))", made.name().as_str()));
+    }
+
     fn sealed(folder: &std::path::Path) -> SealedFolder {
         let passphrase = Passphrase::read(&b"open sesame"[..]).unwrap();
         SealedFolder::new(folder.to_owned(), passphrase, SealStrength::MINIMAL)
@@ -273,6 +299,7 @@ mod tests {
         for custody in [&Memory::default() as &dyn Custody, &sealed] {
             opens_again(custody);
             opens_again_for_tokens(custody);
+            opens_again_for_a_log(custody);
         }
     }
 
@@ -286,6 +313,12 @@ mod tests {
             custody.open_for_tokens(&authority, Algorithm::Es256).unwrap_err();
             custody.open(&tokens).unwrap_err();
             custody.open_for_tokens(&tokens, Algorithm::Rs256).unwrap_err();
+            let log = custody.make_for_log().unwrap().name().clone();
+            custody.open(&log).unwrap_err();
+            custody.open_for_tokens(&log, Algorithm::Es256).unwrap_err();
+            custody.open_for_log(&authority).unwrap_err();
+            custody.open_for_log(&tokens).unwrap_err();
+            custody.open_for_log(&log).unwrap();
             custody.open(&authority).unwrap();
             custody.open_for_tokens(&tokens, Algorithm::Es256).unwrap();
         }

@@ -1,5 +1,5 @@
 //! What a key signs, and nothing else: each kind is told from all others by its form, so that what was signed as one passes for no
-//! other. Tokens have keys of their own, which sign nothing else.
+//! other. Tokens have keys of their own, which sign nothing else, and so have audit logs.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,6 +11,7 @@ use x509_parser::prelude::FromDer as _;
 use x509_parser::revocation_list::TbsCertList;
 use x509_parser::x509::X509Version;
 
+use super::checkpoint::is_checkpoint;
 use super::{Algorithm, KeyName};
 
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
@@ -25,6 +26,8 @@ pub(crate) enum Kind {
     Statement,
     /// The signing input of a token (RFC 7515 §5.1): `base64url(header).base64url(claims)`, with a header of ours.
     Jwt,
+    /// The text of a log's checkpoint, or what is signed with a time over one (C2SP tlog-checkpoint, tlog-cosignature).
+    Checkpoint,
 }
 
 /// Of a token: these three parameters, and no other (RFC 7515 §4.1).
@@ -54,6 +57,10 @@ const PADDING: [u8; 64] = [0x20; 64];
 impl Kind {
     /// That of a message, if a key may sign it at all.
     pub(super) fn of(message: &[u8]) -> Option<Self> {
+        // Lines of text. DER has control characters, a statement begins with spaces, and a token is one line without an end.
+        if is_checkpoint(message) {
+            return Some(Self::Checkpoint);
+        }
         match message.first()? {
             // A SEQUENCE: all three parse in one way only, and to their end.
             0x30 => Self::of_der(message),
@@ -71,6 +78,7 @@ impl Kind {
             Self::Request => "certificate request",
             Self::Statement => "statement",
             Self::Jwt => "token",
+            Self::Checkpoint => "checkpoint",
         }
     }
 
@@ -78,7 +86,7 @@ impl Kind {
     pub(super) fn is_for_authorities(self) -> bool {
         match self {
             Self::Certificate | Self::RevocationList | Self::Request | Self::Statement => true,
-            Self::Jwt => false,
+            Self::Jwt | Self::Checkpoint => false,
         }
     }
 
@@ -130,11 +138,13 @@ mod tests {
     use serde_json::json;
     use time::OffsetDateTime;
 
-    use super::super::{CaKey, JwtKey, JwtPair, SignError};
+    use super::super::{CaKey, JwtKey, JwtPair, LogPair, SignError};
     use super::*;
     use crate::key::P256Key;
 
-    const KINDS: [Kind; 5] = [Kind::Certificate, Kind::RevocationList, Kind::Request, Kind::Statement, Kind::Jwt];
+    const KINDS: [Kind; 6] =
+        [Kind::Certificate, Kind::RevocationList, Kind::Request, Kind::Statement, Kind::Jwt, Kind::Checkpoint];
+    const CHECKPOINT: &str = "example.org/audit/1\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n";
 
     fn input(header: &Value, claims: &Value) -> Vec<u8> {
         let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
@@ -147,8 +157,8 @@ mod tests {
         input(&header, &json!({"sub": "a"}))
     }
 
-    /// One message of each kind.
-    fn messages(jwt: &JwtKey) -> [(Kind, Vec<u8>); 5] {
+    /// One message of each kind, and both of a checkpoint.
+    fn messages(jwt: &JwtKey) -> [(Kind, Vec<u8>); 7] {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(["a.example".to_owned()]).unwrap();
         params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
@@ -171,6 +181,8 @@ mod tests {
             (Kind::Request, to_be_signed(request.der())),
             (Kind::Statement, statement("signet revocations v1", b"...")),
             (Kind::Jwt, token(jwt)),
+            (Kind::Checkpoint, CHECKPOINT.into()),
+            (Kind::Checkpoint, format!("cosignature/v1\ntime 1679315147\n{CHECKPOINT}").into()),
         ]
     }
 
@@ -195,7 +207,11 @@ mod tests {
             assert_eq!(Kind::of(&message), Some(kind));
             for other in KINDS {
                 let signed = key.sign(other, &message);
-                assert_eq!(signed.is_ok(), other == kind && kind != Kind::Jwt, "{kind:?} as {other:?}");
+                assert_eq!(
+                    signed.is_ok(),
+                    other == kind && !matches!(kind, Kind::Jwt | Kind::Checkpoint),
+                    "{kind:?} as {other:?}"
+                );
                 assert!(matches!(signed, Ok(_) | Err(SignError::NotOfKind { .. })));
             }
         }
@@ -217,6 +233,27 @@ mod tests {
         for kind in KINDS {
             assert!(ca.sign(kind, &input(&header, &json!({}))).is_err());
         }
+    }
+
+    #[test]
+    fn the_key_of_a_log_signs_checkpoints_alone_and_no_other_key_signs_one() {
+        let (log, _) = LogPair::generate().unwrap();
+        let ca = CaKey::from(P256Key::generate().unwrap());
+        for algorithm in [Algorithm::Es256, Algorithm::Rs256] {
+            let (jwt, _) = JwtPair::generate(algorithm).unwrap();
+            for (kind, message) in messages(&jwt) {
+                let signed = log.sign(&message);
+                assert_eq!(signed.is_ok(), kind == Kind::Checkpoint, "{kind:?}");
+                assert!(matches!(signed, Ok(_) | Err(SignError::NotOfKind { wanted: "checkpoint" })));
+                if kind == Kind::Checkpoint {
+                    assert!(jwt.sign(&message).is_err());
+                    assert!(KINDS.iter().all(|kind| ca.sign(*kind, &message).is_err()));
+                }
+            }
+        }
+        // Nor a token that names it.
+        let header = json!({"alg": "ES256", "kid": log.name().as_str(), "typ": "JWT"});
+        assert!(log.sign(&input(&header, &json!({}))).is_err());
     }
 
     #[test]
@@ -259,6 +296,7 @@ mod tests {
     fn what_is_of_no_kind_is_not_signed() {
         let key = CaKey::from(P256Key::generate().unwrap());
         let (jwt, _) = JwtPair::generate(Algorithm::Es256).unwrap();
+        let (log, _) = LogPair::generate().unwrap();
         let mut wrong: Vec<Vec<u8>> = vec![
             Vec::new(),
             vec![0; 32],
@@ -267,7 +305,7 @@ mod tests {
             [&PADDING[..], b"signet revocations v10"].concat(),
             b"eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0".to_vec(),
         ];
-        // A statement may have any end; DER has one.
+        // A statement may have any end; the others have one.
         for (_, message) in messages(&jwt).into_iter().filter(|(kind, _)| *kind != Kind::Statement) {
             wrong.push([&message[..], &[0]].concat());
             wrong.push(message[..message.len() / 3].to_vec());
@@ -277,6 +315,7 @@ mod tests {
                 assert!(key.sign(kind, &message).is_err(), "{message:?} as {kind:?}");
             }
             assert!(jwt.sign(&message).is_err(), "{message:?}");
+            assert!(log.sign(&message).is_err(), "{message:?}");
         }
     }
 }

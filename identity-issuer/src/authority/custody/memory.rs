@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Algorithm, CaKey, Custody, CustodyError, JwtKey, JwtPair, KeyName, Purpose};
+use super::{Algorithm, CaKey, Custody, CustodyError, JwtKey, JwtPair, KeyName, LogKey, LogPair, Purpose};
 use crate::key::P256Key;
 
 #[derive(Debug, Default)]
@@ -13,6 +13,7 @@ pub(crate) struct Memory(Mutex<Keys>);
 struct Keys {
     authorities: HashMap<KeyName, CaKey>,
     tokens: HashMap<KeyName, JwtKey>,
+    logs: HashMap<KeyName, LogKey>,
 }
 
 impl Memory {
@@ -44,10 +45,21 @@ impl Custody for Memory {
         key.ok_or_else(|| CustodyError::Gone { name: name.clone() })
     }
 
+    fn make_for_log(&self) -> Result<LogKey, CustodyError> {
+        let (key, _) = LogPair::generate().map_err(|_| CustodyError::Randomness)?;
+        self.keys().logs.insert(key.name().clone(), key.clone());
+        Ok(key)
+    }
+
+    fn open_for_log(&self, name: &KeyName) -> Result<LogKey, CustodyError> {
+        self.keys().logs.get(name).cloned().ok_or_else(|| CustodyError::Gone { name: name.clone() })
+    }
+
     fn destroy(&self, name: &KeyName, purpose: Purpose) -> Result<(), CustodyError> {
         match purpose {
             Purpose::Authority => drop(self.keys().authorities.remove(name)),
             Purpose::Tokens(_) => drop(self.keys().tokens.remove(name)),
+            Purpose::Log => drop(self.keys().logs.remove(name)),
         }
         Ok(())
     }

@@ -16,12 +16,15 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use cryptoki::mechanism::Mechanism;
+use cryptoki::mechanism::eddsa::{EddsaParams, EddsaSignatureScheme};
 
 pub use error::TokenError;
 use objects::Public;
 use token::Token;
 
-use super::{Algorithm, CaKey, Custody, CustodyError, JwtKey, KeyName, Pace, Purpose, SignError, Signs, statement};
+use super::{
+    Algorithm, CaKey, Custody, CustodyError, JwtKey, KeyName, LogKey, Pace, Purpose, SignError, Signs, statement,
+};
 
 /// Where a token is, and what opens it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -116,6 +119,14 @@ impl Custody for Device {
         Ok(JwtKey::new(algorithm, key.public.spki(), key))
     }
 
+    fn make_for_log(&self) -> Result<LogKey, CustodyError> {
+        Ok(self.make_key(Purpose::Log)?.try_into()?)
+    }
+
+    fn open_for_log(&self, name: &KeyName) -> Result<LogKey, CustodyError> {
+        Ok(self.open_key(Purpose::Log, name)?.try_into()?)
+    }
+
     fn destroy(&self, name: &KeyName, purpose: Purpose) -> Result<(), CustodyError> {
         Ok(self.token.attempt_writing(|session| objects::destroy(session, purpose, name))?)
     }
@@ -134,6 +145,10 @@ impl DeviceKey {
             Ok(match &self.public {
                 Public::Point(_) => session.sign(&Mechanism::Ecdsa, key, digest(&SHA256, message).as_ref())?,
                 Public::Rsa(_) => session.sign(&Mechanism::Sha256RsaPkcs, key, message)?,
+                Public::Ed25519(_) => {
+                    let mechanism = Mechanism::Eddsa(EddsaParams::new(EddsaSignatureScheme::Ed25519));
+                    session.sign(&mechanism, key, message).map_err(TokenError::of_ed25519)?
+                }
             })
         })?;
         // A device that is faulty, or in other hands: what it made is not given on.
@@ -145,6 +160,10 @@ impl DeviceKey {
             }
             Purpose::Tokens(_) => {
                 let is_ours = self.public.has_signed_for_jws(message, &raw);
+                (raw, is_ours)
+            }
+            Purpose::Log => {
+                let is_ours = self.public.has_signed_for_log(message, &raw);
                 (raw, is_ours)
             }
         };
@@ -159,6 +178,17 @@ impl From<DeviceKey> for CaKey {
     }
 }
 
+impl TryFrom<DeviceKey> for LogKey {
+    type Error = TokenError;
+
+    fn try_from(key: DeviceKey) -> Result<Self, TokenError> {
+        match key.public {
+            Public::Ed25519(public_key) => Ok(Self::new(public_key, key)),
+            Public::Point(_) | Public::Rsa(_) => Err(TokenError::NotEd25519),
+        }
+    }
+}
+
 impl Signs for DeviceKey {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignError> {
         Ok(self.sign_message(message)?)
@@ -168,3 +198,6 @@ impl Signs for DeviceKey {
         Pace::Blocks
     }
 }
+
+#[cfg(test)]
+mod tests;

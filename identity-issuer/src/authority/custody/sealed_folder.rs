@@ -8,14 +8,16 @@ use std::path::PathBuf;
 use zeroize::Zeroizing;
 
 use super::{
-    Algorithm, CaKey, Custody, CustodyError, JwtKey, JwtPair, KeyFileError, KeyName, Passphrase, Purpose, SealStrength,
-    open, seal_new,
+    Algorithm, CaKey, Custody, CustodyError, JwtKey, JwtPair, KeyFileError, KeyName, LogKey, LogPair, Passphrase,
+    Purpose, SealStrength, open, seal_new,
 };
 use crate::key::P256Key;
 
 /// Stands before the PKCS#8 of a key for tokens, under the seal: whoever can write files, and knows no passphrase, makes no such key of an
 /// authority's, nor the other way.
 const FOR_TOKENS: &[u8] = b"signet jwt key v1\0";
+/// The same, of a log's key.
+const FOR_LOGS: &[u8] = b"signet log key v1\0";
 
 #[derive(Debug)]
 pub(crate) struct SealedFolder {
@@ -38,6 +40,28 @@ impl SealedFolder {
     fn make_folder(&self) -> Result<(), KeyFileError> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.folder);
         made.map_err(|source| KeyFileError::Write { path: self.folder.clone(), source })
+    }
+
+    fn seal_marked(&self, name: &KeyName, mark: &[u8], pkcs8: &[u8]) -> Result<(), CustodyError> {
+        self.make_folder()?;
+        let marked = Zeroizing::new([mark, pkcs8].concat());
+        Ok(seal_new(&self.path(name), &marked, &self.passphrase, self.strength)?)
+    }
+
+    /// `read` makes the key of its PKCS#8; of what is none of this name, nothing.
+    fn open_marked<Key>(
+        &self,
+        name: &KeyName,
+        mark: &[u8],
+        read: impl FnOnce(&[u8]) -> Option<Key>,
+    ) -> Result<Key, CustodyError> {
+        let path = self.path(name);
+        let marked = match open(&path, &self.passphrase) {
+            Err(KeyFileError::Missing { .. }) => return Err(CustodyError::Gone { name: name.clone() }),
+            opened => opened?,
+        };
+        let key = marked.strip_prefix(mark).and_then(read);
+        key.ok_or_else(|| KeyFileError::Damaged { path }.into())
     }
 }
 
@@ -63,22 +87,25 @@ impl Custody for SealedFolder {
     }
 
     fn make_for_tokens(&self, algorithm: Algorithm) -> Result<JwtKey, CustodyError> {
-        self.make_folder()?;
         let (key, pkcs8) = JwtPair::generate(algorithm).map_err(|_| CustodyError::Randomness)?;
-        let marked = Zeroizing::new([FOR_TOKENS, &pkcs8].concat());
-        seal_new(&self.path(key.name()), &marked, &self.passphrase, self.strength)?;
+        self.seal_marked(key.name(), FOR_TOKENS, &pkcs8)?;
         Ok(key)
     }
 
     fn open_for_tokens(&self, name: &KeyName, algorithm: Algorithm) -> Result<JwtKey, CustodyError> {
-        let path = self.path(name);
-        let marked = match open(&path, &self.passphrase) {
-            Err(KeyFileError::Missing { .. }) => return Err(CustodyError::Gone { name: name.clone() }),
-            opened => opened?,
-        };
-        let pkcs8 = marked.strip_prefix(FOR_TOKENS);
-        let key = pkcs8.and_then(|pkcs8| JwtPair::open(algorithm, pkcs8).ok()).filter(|key| key.name() == name);
-        key.ok_or_else(|| KeyFileError::Damaged { path }.into())
+        let read = |pkcs8: &[u8]| JwtPair::open(algorithm, pkcs8).ok().filter(|key| key.name() == name);
+        self.open_marked(name, FOR_TOKENS, read)
+    }
+
+    fn make_for_log(&self) -> Result<LogKey, CustodyError> {
+        let (key, pkcs8) = LogPair::generate().map_err(|_| CustodyError::Randomness)?;
+        self.seal_marked(key.name(), FOR_LOGS, &pkcs8)?;
+        Ok(key)
+    }
+
+    fn open_for_log(&self, name: &KeyName) -> Result<LogKey, CustodyError> {
+        let read = |pkcs8: &[u8]| LogPair::open(pkcs8).ok().filter(|key| key.name() == name);
+        self.open_marked(name, FOR_LOGS, read)
     }
 
     /// Whatever it is for: a file is known by its name.

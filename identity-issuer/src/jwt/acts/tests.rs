@@ -8,7 +8,7 @@ use super::super::keys::Place;
 use super::super::plan::Schedule;
 use super::*;
 use crate::authority::CustodyError;
-use crate::authority::custody::{CaKey, Custody, JwtKey, Memory, Purpose};
+use crate::authority::custody::{CaKey, Custody, JwtKey, LogKey, Memory, Purpose};
 use crate::metrics::Metrics;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -45,6 +45,14 @@ impl Custody for Faulty {
 
     fn open_for_tokens(&self, name: &KeyName, algorithm: Algorithm) -> Result<JwtKey, CustodyError> {
         self.memory.open_for_tokens(name, algorithm)
+    }
+
+    fn make_for_log(&self) -> Result<LogKey, CustodyError> {
+        self.memory.make_for_log()
+    }
+
+    fn open_for_log(&self, name: &KeyName) -> Result<LogKey, CustodyError> {
+        self.memory.open_for_log(name)
     }
 
     fn destroy(&self, name: &KeyName, purpose: Purpose) -> Result<(), CustodyError> {

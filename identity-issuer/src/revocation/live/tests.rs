@@ -9,7 +9,9 @@ use signet_process::admin::Readiness;
 use signet_proto::identity::v1 as wire;
 
 use super::*;
-use crate::authority::custody::{Algorithm, CaKey, Custody, CustodyError, JwtKey, KeyName, Pace, Purpose, Signs};
+use crate::authority::custody::{
+    Algorithm, CaKey, Custody, CustodyError, JwtKey, KeyName, LogKey, Pace, Purpose, Signs,
+};
 use crate::authority::{Place, Publication, testing};
 use crate::bundles::Bundles;
 use crate::key::P256Key;
@@ -157,6 +159,14 @@ impl Custody for Device {
     }
 
     fn open_for_tokens(&self, name: &KeyName, _: Algorithm) -> Result<JwtKey, CustodyError> {
+        Err(CustodyError::Gone { name: name.clone() })
+    }
+
+    fn make_for_log(&self) -> Result<LogKey, CustodyError> {
+        Err(CustodyError::Randomness)
+    }
+
+    fn open_for_log(&self, name: &KeyName) -> Result<LogKey, CustodyError> {
         Err(CustodyError::Gone { name: name.clone() })
     }
 

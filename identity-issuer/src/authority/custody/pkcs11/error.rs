@@ -45,6 +45,13 @@ pub enum TokenError {
     NotP256,
     #[error("the key is none of RSA with 2,048 bits")]
     NotRsa,
+    #[error("the key is none of Ed25519")]
+    NotEd25519,
+    #[error(
+        "the token makes no keys of Ed25519, as a log's is, or does not sign with them (CKM_EC_EDWARDS_KEY_PAIR_GEN, CKM_EDDSA)\n\
+         name a file by `audit.passphrase_file`: the log's key then rests in the state folder, sealed"
+    )]
+    NoEd25519 { source: Error },
     #[error("the token made a signature that is none by its key\nhave the HSM examined before you use it again")]
     BadSignature,
 }
@@ -64,6 +71,22 @@ pub(super) enum Remedy {
 }
 
 impl TokenError {
+    /// Of a call that is about Ed25519, which many tokens do not know.
+    pub(super) fn of_ed25519(error: Error) -> Self {
+        use RvError as Rv;
+        match error {
+            Error::Pkcs11(
+                Rv::MechanismInvalid
+                | Rv::CurveNotSupported
+                | Rv::DomainParamsInvalid
+                | Rv::AttributeValueInvalid
+                | Rv::TemplateInconsistent,
+                _,
+            ) => Self::NoEd25519 { source: error },
+            error => error.into(),
+        }
+    }
+
     pub(super) fn remedy(&self) -> Remedy {
         match self {
             // A token that was put back is seen, and its keys are found, only by a module that begins anew.
@@ -80,6 +103,8 @@ impl TokenError {
             | Self::Exportable
             | Self::NotP256
             | Self::NotRsa
+            | Self::NotEd25519
+            | Self::NoEd25519 { .. }
             | Self::BadSignature => Remedy::None,
         }
     }
