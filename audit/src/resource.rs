@@ -33,7 +33,7 @@ pub(crate) const MAX_LEVEL: u8 = 5;
 
 impl Width {
     /// None where there is nothing. `count` beyond 256 is whole.
-    pub(crate) fn of(count: u64) -> Option<Self> {
+    pub fn of(count: u64) -> Option<Self> {
         match u8::try_from(count) {
             Ok(count) => NonZeroU8::new(count).map(Self::Partial),
             Err(_) => Some(Self::Whole),

@@ -20,12 +20,14 @@
 //! profiles: []                           # certificate templates beside the built-in ones; see [`profiles`]
 //! attestation: {}                        # who vouches for callers; see [`attestation`]
 //! crl: {}                                # certificate revocation lists; see [`crl`]
+//! audit: {}                              # the audit log; see [`audit`]
 //! administration: []                     # who may administer what; see [`administration`]
 //! ```
 //! Everything but the first four has a default. Relative paths start at the folder of the file.
 
 mod administration;
 mod attestation;
+mod audit;
 mod bundles;
 mod crl;
 mod file;
@@ -52,6 +54,7 @@ use crate::profile::Profile;
 use crate::rotation::Patience;
 use crate::store::Location;
 
+pub(crate) use audit::Audit;
 pub(crate) use bundles::FederatedEndpoint;
 pub(crate) use crl::Crl;
 pub(crate) use jwt::{AccessTokens, Jwt, Oidc};
@@ -80,6 +83,7 @@ pub struct Config {
     /// None where no tokens are made.
     pub(crate) jwt: Option<Jwt>,
     pub(crate) crl: Crl,
+    pub(crate) audit: Audit,
     pub limits: Limits,
     /// How long connections may take to end at shutdown.
     pub drain: Duration,

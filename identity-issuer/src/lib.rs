@@ -17,6 +17,7 @@ mod admission;
 mod agents;
 mod api;
 mod attestation;
+mod audit;
 mod authority;
 mod bundles;
 mod certificate;
@@ -55,6 +56,7 @@ pub mod root;
 pub use attestation::JwksError;
 #[cfg(fuzzing)]
 pub use attestation::fuzzing;
+pub use audit::AuditError;
 pub use authority::{
     AuthorityError, AuthorityState, CustodyError, KeyFileError, LEAF_LIVES, Passphrase, PassphraseError, SealStrength,
     SignError, TokenError, TokenName, TokenPlace,

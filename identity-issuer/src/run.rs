@@ -30,6 +30,7 @@ use crate::admission::Admission;
 use crate::agents::Agents;
 use crate::api::{AdminApi, Attestors, AuthorityCalls, IdentityApi, JwtKeyCalls};
 use crate::attestation::{Challenges, JoinTokens};
+use crate::audit::{AuditMetrics, LogPublisher};
 use crate::authority::{Authorities, Intake, Publication, Reach};
 use crate::bundles::{self, Bundles, Shared};
 use crate::certificate::issuer_id;
@@ -49,10 +50,10 @@ use crate::revocation::{self, Revocations, Revoker};
 use crate::rotation::{self, Rotations};
 use crate::server::Server;
 use crate::sharing::Sharing;
-use crate::store::{Location, OpenError, STORE, Store, StoreTask};
+use crate::store::{AuditLog, Location, OpenError, STORE, Store, StoreTask};
 use crate::web::{BundlePage, Door, Exchange, OidcPages, Publisher, Site};
 use authorities::{first_identity, open_authorities, report_authority, request_file};
-use custody::open_custodies;
+use custody::{open_custodies, open_log};
 use place::{claim_state, holds_anything, listen, reserve};
 use web::WebDoors;
 
@@ -96,6 +97,7 @@ struct Issuer {
     authorities: Authorities,
     store: Store,
     store_task: StoreTask,
+    audit: LogPublisher,
     policies: Policies,
     profiles: Profiles,
     issuance: Issuance,
@@ -151,8 +153,15 @@ impl Issuer {
         {
             return Err(RunError::Database(OpenError::Missing { path: path.clone() }));
         }
-        let (store, store_task) =
-            Store::open(&database, &config.trust_domain, pending, clock.clone(), readiness.clone()).await?;
+        let custodies = open_custodies(&config).await?;
+        let audit_metrics = AuditMetrics::register(&registry)?;
+        let audit = open_log(&config, custodies.log).await?;
+        let log =
+            AuditLog { key: audit.verifier.clone(), published: audit.published(), metrics: audit_metrics.clone() };
+        let opening = Store::open(&database, &config.trust_domain, log, pending, clock.clone(), readiness.clone());
+        let (store, store_task) = opening.await?;
+        store.begin_log(&config.trust_domain).await.map_err(RunError::Records)?;
+        let audit = LogPublisher::new(audit, store.clone(), audit_metrics, clock.clone());
         let protected = administrators.identities().cloned().collect();
         let bundles = Bundles::new(config.bundle_files().map(|file| file.bundle.clone()).collect());
         let kept = KeptPolicy::at(config.state.join("policy.json"));
@@ -176,7 +185,6 @@ impl Issuer {
             metrics.policy_refused(true);
         }
         let own_bundle = bundles.own().borrow().get(&config.trust_domain).cloned();
-        let custodies = open_custodies(&config).await?;
         let authorities = open_authorities(&config, custodies.authorities, journal, own_bundle, clock.clone()).await?;
         metrics::register_authorities(&registry, authorities.clone())?;
         let own = config.bundle_files().enumerate().map(|(index, file)| match index {
@@ -254,6 +262,7 @@ impl Issuer {
             authorities,
             store,
             store_task,
+            audit,
             policies,
             profiles,
             issuance,
@@ -435,7 +444,9 @@ impl Issuer {
         if let Some(to) = self.config.crl.export.clone() {
             until(&shutdown, &mut background, crl::export(crls.clone(), to));
         }
-        let site = Site { bundle: page, oidc, exchange, crls, metrics: self.metrics.clone() };
+        let audit = self.audit.files();
+        until(&shutdown, &mut background, self.audit.run());
+        let site = Site { bundle: page, oidc, exchange, crls, audit, metrics: self.metrics.clone() };
         let web = crate::web::Server::new(site, self.config.web.connections, self.config.drain);
         let spiffe_door = self.web.serve(&web, &mut background, &shutdown);
         until(&shutdown, &mut background, self.policies.clone().tell_of_ends());

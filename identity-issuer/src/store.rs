@@ -7,6 +7,7 @@
 //! ```
 //! Reads go through small pools of their own. With PostgreSQL, issuers share the records, and tell each other of what changes.
 
+mod acts;
 mod agents;
 mod bundle_sequence;
 mod bundles;
@@ -14,6 +15,7 @@ mod committer;
 mod database;
 mod issued;
 mod jwts;
+mod log;
 mod policies;
 mod postgres;
 mod progress;
@@ -25,6 +27,7 @@ mod tokens;
 
 use std::path::PathBuf;
 
+use signet_audit::VerifierKey;
 use signet_identity::{SharedClock, TrustDomain, WorkloadId};
 use signet_process::admin::Readiness;
 use time::OffsetDateTime;
@@ -34,12 +37,14 @@ use tokio_util::sync::CancellationToken;
 use self::committer::Committer;
 use self::database::Database;
 use self::queue::Queue;
+use crate::audit::AuditMetrics;
 use crate::certificate::Certificate;
 use crate::utc::{microseconds, of_microseconds};
 
 pub(crate) use agents::{AgentRecord, AttestationRecord, Ban, IssuedRecord, Origin, StandingChange};
 pub(crate) use bundles::{BundlesChange, PublishedBundles, SignedBundles};
 pub(crate) use database::Location;
+pub(crate) use log::Waiting;
 pub(crate) use policies::RecordRevisionError;
 pub(crate) use postgres::{Change, Changes, PostgresUrl, PostgresUrlError};
 pub(crate) use progress::{AcknowledgementRecord, MOST_AT_ONCE, ProgressRecord};
@@ -121,6 +126,16 @@ pub enum OpenError {
     Name { path: PathBuf },
     #[error("the database {} cannot be opened", path.display())]
     Io { path: PathBuf, source: std::io::Error },
+    #[error(
+        "the audit log {origin} is in this database with another key\n\
+         give each issuer an `audit.origin` of its own, or restore the key of this log"
+    )]
+    OtherLog { origin: String },
+    #[error(
+        "the audit log {origin} has {size} entries in the database and {published} that were published: the database is older than what was \
+         published\nrestore a later backup; or have the issuer begin another log by `audit.begin_anew: true`"
+    )]
+    LogBehind { origin: String, size: u64, published: u64 },
     #[error("no random numbers")]
     Randomness,
     #[error("the database {place} cannot be opened")]
@@ -188,6 +203,16 @@ pub(crate) enum Write {
         revocation: NewRevocation,
         reply: Reply<Result<Recorded, StoreError>>,
     },
+    /// For the log alone.
+    Note {
+        act: Box<signet_audit::Act>,
+        reply: Reply<Result<(), StoreError>>,
+    },
+    /// Entries of the log before this one are in files.
+    Published {
+        below: u64,
+        reply: Reply<Result<(), StoreError>>,
+    },
     /// Forgets what is long over.
     Sweep,
 }
@@ -202,6 +227,31 @@ pub(crate) struct Store {
     /// Drawn anew at each start: by it an issuer knows what it told itself.
     issuer: u64,
     start: u64,
+    /// The number of the log of this issuer.
+    log: i64,
+}
+
+/// The audit log that an issuer appends to.
+#[derive(Clone, Debug)]
+pub(crate) struct AuditLog {
+    pub(crate) key: VerifierKey,
+    /// Entries that the world has seen.
+    pub(crate) published: u64,
+    pub(crate) metrics: AuditMetrics,
+}
+
+#[cfg(test)]
+impl AuditLog {
+    /// One that nobody publishes.
+    pub(crate) fn unpublished() -> Self {
+        #![allow(clippy::unwrap_used)]
+        use std::sync::atomic::{AtomicU64, Ordering};
+        // Of issuers that share a database, each has one of its own.
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let origin = format!("example.org/audit/{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let key = VerifierKey::new(origin.parse().unwrap(), [1; 32]);
+        Self { key, published: 0, metrics: AuditMetrics::unwatched() }
+    }
 }
 
 /// The committer, to be finished before the process ends.
@@ -219,6 +269,7 @@ impl Store {
     pub(crate) async fn open(
         location: &Location,
         trust_domain: &TrustDomain,
+        log: AuditLog,
         pending: usize,
         clock: SharedClock,
         readiness: Readiness,
@@ -226,12 +277,14 @@ impl Store {
         let mut issuer = [0; 8];
         aws_lc_rs::rand::fill(&mut issuer).map_err(|_| OpenError::Randomness)?;
         let issuer = u64::from_be_bytes(issuer);
-        let (database, start) = Database::open(location, trust_domain, clock.now()).await?;
+        let (database, start, own) = Database::open(location, trust_domain, (&log, issuer), clock.now()).await?;
+        let number = own.number();
         let (queue, waiting) = queue::queue(pending);
         let stop = CancellationToken::new();
-        let committer = Committer { database: database.clone(), issuer, clock, readiness };
+        let committer =
+            Committer { database: database.clone(), log: own, metrics: log.metrics, issuer, clock, readiness };
         let committer = tokio::spawn(committer.run(waiting, stop.clone()));
-        Ok((Self { queue, database, issuer, start }, StoreTask { committer, stop }))
+        Ok((Self { queue, database, issuer, start, log: number }, StoreTask { committer, stop }))
     }
 
     /// The number of this start: more than that of each before on this database, whatever the clock says. About 32 bits.

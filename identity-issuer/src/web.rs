@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `GET /`, `GET /bundle.json` | the SPIFFE bundle of the trust domain (SPIFFE Trust Domain and Bundle §4) |
 //! | `POST /oauth2/token` | an access token for whoever holds an X.509-SVID; at the address for SVIDs only |
+//! | `GET /audit/checkpoint`, `GET /audit/tile/…` | the audit log (C2SP tlog-tiles) |
 //! | `GET /crl/KEY_ID/SHARD.crl` | what is revoked of an authority's certificates (RFC 5280 §5) |
 //! | `GET /.well-known/openid-configuration`, `GET /keys` | OIDC discovery, and the keys of JWT-SVIDs |
 //!
@@ -11,9 +12,11 @@
 //! accept ─► place ─► TLS, or none ─► HTTP/1.1 or HTTP/2 ─► route ─► answer, made ahead
 //!            │ the oldest gives way
 //! ```
-//! Whoever asks may be anybody: each route answers from memory what was made ahead, so that a request costs no signature and no query.
+//! Whoever asks may be anybody: each route answers what was made ahead, so that a request costs no
+//! signature and no query.
 
 mod answer;
+mod audit;
 mod body;
 mod bundle;
 mod certificate;
@@ -28,8 +31,10 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use http_body_util::Full;
+use signet_audit::Resource;
 use signet_identity::PeerIdentity;
 
+pub(crate) use audit::AuditFiles;
 pub(crate) use bundle::{BundlePage, Publisher};
 pub use certificate::CertificateFilesError;
 pub(crate) use certificate::{CertificateFiles, ServedCertificate};
@@ -55,6 +60,7 @@ pub(crate) struct Site {
     /// None where no access tokens are given out.
     pub(crate) exchange: Option<Exchange>,
     pub(crate) crls: Crls,
+    pub(crate) audit: AuditFiles,
     pub(crate) metrics: Metrics,
 }
 
@@ -63,6 +69,7 @@ pub(crate) struct Site {
 enum Route {
     Bundle,
     Crl(Place),
+    Audit(Resource),
     Oidc(OidcPage),
     Exchange,
     /// There is nothing.
@@ -75,6 +82,7 @@ impl Route {
         match self {
             Self::Bundle => "bundle",
             Self::Crl(_) => "crl",
+            Self::Audit(_) => "audit",
             Self::Oidc(OidcPage::Discovery) => "oidc_discovery",
             Self::Oidc(OidcPage::Keys) => "oidc_keys",
             Self::Exchange => "oauth2_token",
@@ -89,7 +97,11 @@ impl Site {
             ("/" | "/bundle.json", _) => Route::Bundle,
             ("/oauth2/token", _) => Route::Exchange,
             (_, Some(page)) => Route::Oidc(page),
-            (path, None) => crl::place(path).map_or(Route::None, Route::Crl),
+            (path, None) => match (crl::place(path), audit::resource(path)) {
+                (Some(place), _) => Route::Crl(place),
+                (None, Some(resource)) => Route::Audit(resource),
+                (None, None) => Route::None,
+            },
         }
     }
 
@@ -104,7 +116,10 @@ impl Site {
             (Route::None, _) | (Route::Oidc(_), None) => {
                 text(StatusCode::NOT_FOUND, "not found; there is /bundle.json\n")
             }
-            (Route::Bundle | Route::Oidc(_) | Route::Crl(_), _) if !is_read => not_allowed("GET, HEAD"),
+            (Route::Bundle | Route::Oidc(_) | Route::Crl(_) | Route::Audit(_), _) if !is_read => {
+                not_allowed("GET, HEAD")
+            }
+            (Route::Audit(resource), _) => self.audit.answer(*resource).await,
             (Route::Crl(place), _) => crl::answer(&self.crls, place, &request.headers),
             (Route::Bundle, _) => self.bundle.answer(&request.headers),
             (Route::Oidc(page), Some(oidc)) => oidc.answer(*page, request),

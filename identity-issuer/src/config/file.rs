@@ -12,6 +12,7 @@ use signet_process::config::{self, ConfigError, Located, Parsed};
 
 use super::administration::{self, BindingFile};
 use super::attestation::{self, AttestationFile};
+use super::audit::{self, AuditFile};
 use super::bundles::{self, FederationFile};
 use super::crl::{self, CrlFile};
 use super::jwt::{self, JwtFile};
@@ -52,6 +53,8 @@ pub(super) struct File {
     jwt: Option<JwtFile>,
     #[serde(default)]
     crl: CrlFile,
+    #[serde(default)]
+    audit: AuditFile,
     #[serde(default)]
     limits: LimitsFile,
     #[serde(default)]
@@ -218,6 +221,7 @@ impl File {
             jwt,
             web,
             crl: self.crl.resolve(path)?,
+            audit: self.audit.resolve(path)?,
             limits: self.limits.resolve(path)?,
             drain: within(path, &self.shutdown.drain, "drain", Duration::ZERO..=HOUR)?,
             redacted: String::new(),
@@ -397,6 +401,7 @@ fn redacted(config: &Config) -> String {
         + &attestation::shown(&config.attestation)
         + &administration::shown(&config.administration)
         + &crl::shown(&config.crl)
+        + &audit::shown(&config.audit)
         + &web::shown(&config.web)
         + &jwt::shown(config.jwt.as_ref())
 }

@@ -20,7 +20,7 @@ use crate::distribution::Distribution;
 use crate::policy::Actor;
 use crate::profile::{Profiles, Validity};
 use crate::revocation::{MOST, Reason, SerialNumber};
-use crate::store::{Location, NewRevocation, RevocationTarget, StoreTask};
+use crate::store::{AuditLog, Location, NewRevocation, RevocationTarget, StoreTask};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -58,7 +58,8 @@ impl Bench {
         let first = authorities.all().into_iter().next().unwrap().authority.unwrap();
 
         let location = Location::File(folder.path().join("issuer.db"));
-        let opening = Store::open(&location, &trust_domain, 100, clock.clone(), Readiness::default());
+        let opening =
+            Store::open(&location, &trust_domain, AuditLog::unpublished(), 100, clock.clone(), Readiness::default());
         let (store, task) = opening.await.unwrap();
         let distribution = Distribution::new((Bundles::new(BundleSet::default()), Publication::new()), 10, 10);
         let parts = (trust_domain, store.clone(), authorities.clone(), distribution, clock.clone());

@@ -212,7 +212,7 @@ mod tests {
     use crate::authority::custody::Memory;
     use crate::jwt::{Place, Schedule};
     use crate::profile::Profiles;
-    use crate::store::Location;
+    use crate::store::{AuditLog, Location};
 
     const HOUR: Duration = Duration::from_secs(3600);
 
@@ -224,7 +224,8 @@ mod tests {
             Metrics::register(&prometheus::Registry::new(), &Profiles::new((HOUR, Duration::ZERO), [])).unwrap();
         let location = Location::File(folder.path().join("issuer.db"));
         let trust_domain = "example.org".parse().unwrap();
-        let opening = Store::open(&location, &trust_domain, 100, clock.shared(), Readiness::default());
+        let opening =
+            Store::open(&location, &trust_domain, AuditLog::unpublished(), 100, clock.shared(), Readiness::default());
         let (store, task) = opening.await.unwrap();
         let place = Place {
             custody: Arc::new(Memory::default()),

@@ -10,7 +10,7 @@ use signet_policy::Document;
 use signet_process::admin::Readiness;
 
 use super::*;
-use crate::store::STORE;
+use crate::store::{AuditLog, STORE};
 
 fn domain() -> TrustDomain {
     "example.org".parse().unwrap()
@@ -24,7 +24,17 @@ async fn store(folder: &Path) -> Store {
     let domain = domain();
     let path = folder.join("issuer.db");
     let readiness = Readiness::awaiting([STORE]);
-    Store::open(&crate::store::Location::File(path), &domain, 16, Arc::new(SystemClock), readiness).await.unwrap().0
+    Store::open(
+        &crate::store::Location::File(path),
+        &domain,
+        AuditLog::unpublished(),
+        16,
+        Arc::new(SystemClock),
+        readiness,
+    )
+    .await
+    .unwrap()
+    .0
 }
 
 /// With a bundle of this trust domain, and one of partner.example.

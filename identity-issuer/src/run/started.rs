@@ -9,6 +9,7 @@ use tokio::sync::{broadcast, watch};
 
 use super::web::{WebAddresses, WebError};
 use crate::admin_socket::AdminSocketError;
+use crate::audit::AuditError;
 use crate::authority::{AuthorityError, AuthorityState, PassphraseError};
 use crate::issuance::Issued;
 use crate::jwt::JwtKeysError;
@@ -68,6 +69,8 @@ pub enum RunError {
     Authority(#[from] AuthorityError),
     #[error(transparent)]
     Database(#[from] OpenError),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     #[error("{0}\nchange the configuration back, or ask for what changed in the release notes")]
     Policy(#[from] PolicyLoadError),
     #[error("what issuers tell each other cannot be read")]

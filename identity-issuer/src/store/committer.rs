@@ -1,7 +1,9 @@
 //! The one writer: takes all requests that wait, and makes them durable by one transaction.
 
 use std::sync::Arc;
+use std::time::Instant;
 
+use signet_audit::Act;
 use signet_identity::SharedClock;
 use signet_process::admin::{Readiness, State};
 use sqlx::{Any, Transaction};
@@ -9,13 +11,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::database::{Database, Kind, in_time, is_conflict};
 use super::issued::{self, NotRecorded};
+use super::log::{self, OwnLog, is_elsewhere};
 use super::postgres::{self, Change};
 use super::queue::{MAX_BATCH, Waiting};
 use super::{
-    Logged, RecordRevisionError, Recorded, RenewalRequest, STORE, StoreError, Write, agents, bundle_sequence, bundles,
-    jwts, microseconds, policies, renewal_requests, revoking, tokens,
+    Logged, RecordRevisionError, Recorded, RenewalRequest, STORE, StoreError, Write, acts, agents, bundle_sequence,
+    bundles, jwts, microseconds, policies, renewal_requests, revoking, tokens,
 };
 use crate::attestation::Attestation;
+use crate::audit::AuditMetrics;
 
 /// After a conflict with another issuer's transaction.
 const RETRIES: usize = 3;
@@ -31,8 +35,16 @@ enum Outcome {
     Revoked(Recorded),
 }
 
+impl From<Result<(), NotRecorded>> for Outcome {
+    fn from(recorded: Result<(), NotRecorded>) -> Self {
+        recorded.map_or_else(Self::NotRecorded, |()| Self::Done)
+    }
+}
+
 pub(super) struct Committer {
     pub(super) database: Database,
+    pub(super) log: OwnLog,
+    pub(super) metrics: AuditMetrics,
     pub(super) issuer: u64,
     pub(super) clock: SharedClock,
     pub(super) readiness: Readiness,
@@ -60,8 +72,10 @@ impl Committer {
     async fn settle(&mut self, batch: &mut Vec<Write>) {
         // Whoever gave up meanwhile is not recorded, and loses neither key nor token.
         batch.retain(|write| !is_abandoned(write));
+        let began = Instant::now();
         match self.commit(batch).await {
             Ok(outcomes) => {
+                self.metrics.committed(began.elapsed());
                 self.readiness.set(STORE, State::Ready);
                 batch.drain(..).zip(outcomes).for_each(|(write, outcome)| answer(write, outcome));
             }
@@ -90,19 +104,31 @@ impl Committer {
             };
             match ended {
                 Err(error) if is_conflict(&error) && attempts < RETRIES => attempts += 1,
-                ended => return ended,
+                // A commit whose end was not heard of has come about.
+                Err(error) if is_elsewhere(&error) && attempts < RETRIES => {
+                    attempts += 1;
+                    let mut connection = self.database.writer.acquire().await?;
+                    self.log.catch_up(&mut connection).await?;
+                }
+                Err(error) => return Err(error),
+                Ok((outcomes, log)) => {
+                    self.log = log;
+                    return Ok(outcomes);
+                }
             }
         }
     }
 
-    async fn attempt(&mut self, batch: &[Write]) -> Result<Vec<Outcome>, sqlx::Error> {
+    /// What became of each, and of the log.
+    async fn attempt(&self, batch: &[Write]) -> Result<(Vec<Outcome>, OwnLog), sqlx::Error> {
         if batch.is_empty() {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), self.log));
         }
         let mut transaction = self.database.begin().await?;
         let takes = batch.iter().any(is_taking);
         self.database.lock_standing(&mut transaction, takes).await?;
-        let now = microseconds(self.clock.now());
+        let time = self.clock.now();
+        let (now, mut log) = (microseconds(time), self.log.append(time));
         let mut outcomes = Vec::with_capacity(batch.len());
         let mut rows = Vec::with_capacity(batch.len());
         for (index, write) in batch.iter().enumerate() {
@@ -110,16 +136,20 @@ impl Committer {
             match write {
                 Write::Certificate { certificate, .. } => match &certificate.attestation {
                     Attestation::First(attested) => {
-                        if let Err(reason) = issued::first(&mut transaction, attested, certificate, now).await? {
-                            outcomes[index] = Outcome::NotRecorded(reason);
-                        }
+                        let place = log.place();
+                        let recorded = issued::first(&mut transaction, attested, certificate, place, now).await?;
+                        log.push(acts::of_certificate(certificate, recorded))?;
+                        outcomes[index] = recorded.into();
                     }
                     Attestation::Renewal { of, .. } | Attestation::Beside { of, .. } => {
                         rows.push((index, certificate, Some(*of)));
                     }
                     Attestation::Issuer => rows.push((index, certificate, None)),
                 },
-                Write::Token { token, .. } => tokens::add(&mut transaction, token).await?,
+                Write::Token { token, .. } => {
+                    tokens::add(&mut transaction, token).await?;
+                    log.push(acts::of_token(token))?;
+                }
                 Write::Sweep => {
                     issued::sweep(&mut transaction, now).await?;
                     tokens::sweep(&mut transaction, now).await?;
@@ -127,11 +157,16 @@ impl Committer {
                     revoking::sweep(&mut transaction, now).await?;
                 }
                 Write::Revision { revision, .. } => match policies::record(&mut transaction, revision).await? {
-                    true => self.tell(&mut transaction, Change::Policy).await?,
-                    false => outcomes[index] = Outcome::Overtaken,
+                    Some(rules) => {
+                        log.push(acts::of_revision(revision, &rules))?;
+                        self.tell(&mut transaction, Change::Policy).await?;
+                    }
+                    None => outcomes[index] = Outcome::Overtaken,
                 },
                 Write::Standing { change, .. } => {
-                    outcomes[index] = Outcome::Changed(agents::change(&mut transaction, change).await?);
+                    let changed = agents::change(&mut transaction, change).await?;
+                    log.push(acts::of_standing(change, changed))?;
+                    outcomes[index] = Outcome::Changed(changed);
                     self.tell(&mut transaction, Change::Standing).await?;
                 }
                 Write::Bundles { change, .. } => {
@@ -139,32 +174,41 @@ impl Committer {
                     self.tell(&mut transaction, Change::Bundles).await?;
                 }
                 Write::Jwt { jwt, .. } => {
-                    if let Err(reason) = jwts::record(&mut transaction, jwt).await? {
-                        outcomes[index] = Outcome::NotRecorded(reason);
-                    }
+                    let recorded = jwts::record(&mut transaction, jwt, log.place()).await?;
+                    log.push(acts::of_jwt(jwt, recorded))?;
+                    outcomes[index] = recorded.into();
                 }
                 Write::BundleSequence { content, .. } => {
                     outcomes[index] = Outcome::Changed(bundle_sequence::next(&mut transaction, content, now).await?);
                 }
                 Write::RenewalRequest { request, .. } => {
-                    outcomes[index] = Outcome::Asked(renewal_requests::record(&mut transaction, request).await?);
+                    let request = renewal_requests::record(&mut transaction, request).await?;
+                    log.push(acts::of_renewal_request(&request))?;
+                    outcomes[index] = Outcome::Asked(request);
                     self.tell(&mut transaction, Change::RenewalRequest).await?;
                 }
                 Write::Revocation { revocation, .. } => {
-                    outcomes[index] = Outcome::Revoked(revoking::record(&mut transaction, revocation).await?);
+                    let recorded = revoking::record(&mut transaction, revocation).await?;
+                    acts::of_revocation(&mut transaction, revocation, &recorded, &mut log).await?;
+                    outcomes[index] = Outcome::Revoked(recorded);
                     self.tell(&mut transaction, Change::Revocations).await?;
                     // Some may have been evicted.
                     self.tell(&mut transaction, Change::Standing).await?;
                 }
+                Write::Note { act, .. } => log.push(Act::clone(act))?,
+                Write::Published { below, .. } => log::forget(&mut transaction, self.log, *below).await?,
             }
         }
         // In the same order at each issuer, so that no two transactions wait for each other.
         rows.sort_unstable_by(|(_, one, _), (_, two, _)| one.key_hash.as_bytes().cmp(two.key_hash.as_bytes()));
-        for (index, reason) in issued::renewals(&mut transaction, &rows).await? {
-            outcomes[index] = Outcome::NotRecorded(reason);
+        let recorded = issued::renewals(&mut transaction, &rows, log.place()).await?;
+        for ((index, certificate, _), recorded) in rows.iter().zip(recorded) {
+            log.push(acts::of_certificate(certificate, recorded))?;
+            outcomes[*index] = recorded.into();
         }
+        let log = log.write(&mut transaction).await?;
         transaction.commit().await?;
-        Ok(outcomes)
+        Ok((outcomes, log))
     }
 
     async fn tell(&self, transaction: &mut Transaction<'_, Any>, change: Change) -> Result<(), sqlx::Error> {
@@ -189,6 +233,8 @@ fn is_abandoned(write: &Write) -> bool {
         | Write::BundleSequence { .. }
         | Write::RenewalRequest { .. }
         | Write::Revocation { .. }
+        | Write::Note { .. }
+        | Write::Published { .. }
         | Write::Sweep => false,
     }
 }
@@ -218,7 +264,7 @@ fn answer(write: Write, outcome: Outcome) {
             };
             let _ = reply.send(answer);
         }
-        Write::Token { reply, .. } => {
+        Write::Token { reply, .. } | Write::Note { reply, .. } | Write::Published { reply, .. } => {
             let _ = reply.send(Ok(()));
         }
         Write::RenewalRequest { reply, .. } => {
@@ -257,7 +303,7 @@ fn fail(write: Write, error: &Arc<sqlx::Error>) {
         Write::Jwt { reply, .. } => {
             let _ = reply.send(Err(error.into()));
         }
-        Write::Token { reply, .. } => {
+        Write::Token { reply, .. } | Write::Note { reply, .. } | Write::Published { reply, .. } => {
             let _ = reply.send(Err(error));
         }
         Write::RenewalRequest { reply, .. } => {

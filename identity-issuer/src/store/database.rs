@@ -17,8 +17,9 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{Any, AnyConnection, AnyPool, Connection, SqlSafeStr, Transaction};
 use time::OffsetDateTime;
 
-use super::OpenError;
+use super::log::OwnLog;
 use super::postgres::PostgresUrl;
+use super::{AuditLog, OpenError};
 use crate::revocation::Lineage;
 
 /// Where to keep records.
@@ -92,12 +93,13 @@ const POSTGRES_MIGRATIONS: Migrations = &[
 
 impl Database {
     /// Opens or makes it, and brings it to this version. Returns the number of this start too: Unix seconds, unless it was opened later
-    /// than `now` before; then one more than that.
+    /// than `now` before; then one more than that. And the log, which `holder` has from now on.
     pub(super) async fn open(
         location: &Location,
         trust_domain: &TrustDomain,
+        (log, holder): (&AuditLog, u64),
         now: OffsetDateTime,
-    ) -> Result<(Self, u64), OpenError> {
+    ) -> Result<(Self, u64, OwnLog), OpenError> {
         static DRIVERS: Once = Once::new();
         DRIVERS.call_once(sqlx::any::install_default_drivers);
         let opening = Opening { location };
@@ -122,6 +124,8 @@ impl Database {
         opening.claim(&mut first, trust_domain).await?;
         opening.draw_lineage(&mut first).await?;
         let start = opening.number_start(&mut first, now).await?;
+        let claimed = OwnLog::claim(&mut first, &log.key, log.published, holder).await;
+        let log = claimed.map_err(|source| opening.failed(source))??;
         // A connection that hangs holds its place for long: of PostgreSQL there are more than are used at once.
         let (writers, readers, lists) = match kind {
             Kind::Sqlite => (1, 2, 1),
@@ -137,7 +141,7 @@ impl Database {
         };
         let database = pools.await.map_err(|source| opening.failed(source))?;
         first.close().await.map_err(|source| opening.failed(source))?;
-        Ok((database, start))
+        Ok((database, start, log))
     }
 
     /// A transaction of the committer.

@@ -8,6 +8,7 @@ use sqlx::{Any, AnyConnection, Connection, Transaction};
 use time::OffsetDateTime;
 
 use super::database::{in_time, parameters};
+use super::log::LogPlace;
 use super::revocations::list;
 use super::{Counts, EXPIRING_TENTHS, LogError, Store, StoreError, microseconds, tokens};
 use crate::attestation::{AttestationNumber, Attested, Evidence, ShownCertificate, Subject};
@@ -23,6 +24,19 @@ pub(super) enum NotRecorded {
     Revoked,
 }
 
+impl NotRecorded {
+    /// As the log has it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::KeyReused => "key_reused",
+            Self::ProofUsed => "proof_used",
+            Self::Banned => "banned",
+            Self::Evicted => "evicted",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
 impl From<NotRecorded> for LogError {
     fn from(reason: NotRecorded) -> Self {
         match reason {
@@ -35,15 +49,16 @@ impl From<NotRecorded> for LogError {
     }
 }
 
-/// Records what was attested and the certificate made for it, and uses up the proof; or does nothing of it.
+/// Records what was attested and the certificate made for it, and uses up the proof; or does nothing of it. Its entry is at `place`.
 pub(super) async fn first(
     transaction: &mut Transaction<'_, Any>,
     attested: &Attested,
     certificate: &Certificate,
+    place: LogPlace,
     now: i64,
 ) -> Result<Result<(), NotRecorded>, sqlx::Error> {
     let mut savepoint = transaction.begin().await?;
-    let recorded = attempt(&mut savepoint, attested, certificate, now).await?;
+    let recorded = attempt(&mut savepoint, attested, certificate, place, now).await?;
     match recorded {
         Ok(()) => savepoint.commit().await?,
         Err(_) => savepoint.rollback().await?,
@@ -55,6 +70,7 @@ async fn attempt(
     connection: &mut AnyConnection,
     attested: &Attested,
     certificate: &Certificate,
+    place: LogPlace,
     now: i64,
 ) -> Result<Result<(), NotRecorded>, sqlx::Error> {
     let unused = match &attested.evidence {
@@ -73,7 +89,7 @@ async fn attempt(
         return Ok(Err(NotRecorded::Revoked));
     }
     let number = add_attestation(connection, attested, certificate, now).await?;
-    let recorded = insert(connection, &[(certificate, Some(number))]).await?;
+    let recorded = insert(connection, &[(certificate, Some(number))], place).await?;
     if recorded.is_empty() {
         return Ok(Err(why(connection, certificate, Some(number)).await?));
     }
@@ -138,31 +154,35 @@ async fn add_attestation(
     Ok(AttestationNumber(number))
 }
 
-/// Records renewals, and the issuer's own. Returns those that were not, with the reason.
+/// Records renewals, and the issuer's own, whose entries follow each other from `place` on. Returns what became of each, in their order.
 pub(super) async fn renewals(
     transaction: &mut Transaction<'_, Any>,
     rows: &[(usize, &Certificate, Option<AttestationNumber>)],
-) -> Result<Vec<(usize, NotRecorded)>, sqlx::Error> {
-    let mut refused = Vec::new();
+    mut place: LogPlace,
+) -> Result<Vec<Result<(), NotRecorded>>, sqlx::Error> {
+    let mut outcomes = Vec::with_capacity(rows.len());
     for chunk in chunks(rows) {
         let of_chunk: Vec<_> = chunk.iter().map(|(_, certificate, number)| (*certificate, *number)).collect();
-        let recorded = insert(transaction, &of_chunk).await?;
-        for (index, certificate, number) in chunk {
-            if !recorded.contains(&certificate.serial) {
-                refused.push((*index, why(transaction, certificate, *number).await?));
-            }
+        let recorded = insert(transaction, &of_chunk, place).await?;
+        place.index += chunk.len() as i64;
+        for (_, certificate, number) in chunk {
+            outcomes.push(match recorded.contains(&certificate.serial) {
+                true => Ok(()),
+                false => Err(why(transaction, certificate, *number).await?),
+            });
         }
     }
-    Ok(refused)
+    Ok(outcomes)
 }
 
-/// Adds the certificates by one statement, and returns the serial numbers of those that were let in.
+/// Adds the certificates by one statement, and returns the serial numbers of those that were let in. The entry of the first is at `place`.
 async fn insert(
     connection: &mut AnyConnection,
     certificates: &[(&Certificate, Option<AttestationNumber>)],
+    place: LogPlace,
 ) -> Result<HashSet<[u8; 16]>, sqlx::Error> {
     let mut statement = sqlx::query_scalar(insertion(certificates.len()));
-    for (certificate, number) in certificates {
+    for (index, (certificate, number)) in (place.index..).zip(certificates) {
         statement = statement
             .bind(&certificate.serial[..])
             .bind(certificate.id.as_str())
@@ -176,7 +196,9 @@ async fn insert(
             .bind(certificate.chain.first().map(|leaf| leaf.as_ref()))
             .bind(number.map(|number| number.0))
             .bind(&*certificate.profile.name)
-            .bind(certificate.rule.as_ref().map_or("", |rule| rule.as_str()));
+            .bind(certificate.rule.as_ref().map_or("", |rule| rule.as_str()))
+            .bind(place.log)
+            .bind(index);
     }
     let serials: Vec<Vec<u8>> = statement.fetch_all(connection).await?;
     Ok(serials.into_iter().filter_map(|serial| serial.try_into().ok()).collect())
@@ -189,7 +211,7 @@ fn insertion(certificates: usize) -> &'static str {
     let size = SIZES.iter().position(|size| *size == certificates).unwrap_or(SIZES.len() - 1);
     MADE[size].get_or_init(|| {
         let mut sql = "INSERT INTO issued (serial, spiffe_id, key_sha256, not_before, not_after, issued_at, attestation, evidence, \
-                       authority_key_id, certificate, attestation_number, profile, rule) SELECT * FROM (VALUES "
+                       authority_key_id, certificate, attestation_number, profile, rule, log, log_index) SELECT * FROM (VALUES "
             .to_owned();
         sql.push_str(&parameters(certificates, COLUMNS));
         // The columns of VALUES have no other names.
@@ -296,7 +318,7 @@ impl Store {
 
 /// In microseconds: a clock that jumped ahead and is set back makes no used proof good again.
 const KEPT_AFTER_EXPIRY: i64 = 7 * 86_400 * 1_000_000;
-const COLUMNS: usize = 13;
+const COLUMNS: usize = 15;
 /// Statements of three sizes only, so that the database has prepared them all before.
 const SIZES: [usize; 3] = [64, 8, 1];
 

@@ -4,6 +4,7 @@
 use sqlx::AnyConnection;
 
 use super::issued::NotRecorded;
+use super::log::LogPlace;
 use super::{LogError, Logged, Store, StoreError, Write, microseconds};
 use crate::jwt::Jwt;
 
@@ -16,11 +17,16 @@ impl Store {
     }
 }
 
-pub(super) async fn record(connection: &mut AnyConnection, jwt: &Jwt) -> Result<Result<(), NotRecorded>, sqlx::Error> {
+/// Its entry is at `place`.
+pub(super) async fn record(
+    connection: &mut AnyConnection,
+    jwt: &Jwt,
+    place: LogPlace,
+) -> Result<Result<(), NotRecorded>, sqlx::Error> {
     let audience = serde_json::to_string(&jwt.audience).map_err(|error| sqlx::Error::Encode(error.into()))?;
     let recorded = sqlx::query(
-        "INSERT INTO issued_jwts (jti, kind, spiffe_id, audience, key_id, issued_at, expires_at, serial, attestation_number) \
-         SELECT * FROM (VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)) AS asked \
+        "INSERT INTO issued_jwts (jti, kind, spiffe_id, audience, key_id, issued_at, expires_at, serial, attestation_number, log, log_index) \
+         SELECT * FROM (VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)) AS asked \
          WHERE NOT EXISTS (SELECT 1 FROM bans WHERE bans.spiffe_id = asked.column3) \
          AND NOT EXISTS (SELECT 1 FROM attestations WHERE number = asked.column9 AND (evicted_at IS NOT NULL \
          OR EXISTS (SELECT 1 FROM bans WHERE bans.spiffe_id = attestations.spiffe_id))) \
@@ -38,6 +44,8 @@ pub(super) async fn record(connection: &mut AnyConnection, jwt: &Jwt) -> Result<
     .bind(jwt.expires_at.unix_timestamp())
     .bind(&jwt.serial)
     .bind(jwt.attestation.0)
+    .bind(place.log)
+    .bind(place.index)
     .execute(&mut *connection)
     .await?;
     if recorded.rows_affected() == 1 {

@@ -119,8 +119,8 @@ fn head((number, created_at, actor, comment, rules): Row) -> Result<RevisionHead
     })
 }
 
-/// Whether it was recorded: not, when there is one of its number or beyond.
-pub(super) async fn record(connection: &mut AnyConnection, revision: &Revision) -> Result<bool, sqlx::Error> {
+/// The rules as they were recorded. None, and nothing is, when there is one of its number or beyond.
+pub(super) async fn record(connection: &mut AnyConnection, revision: &Revision) -> Result<Option<String>, sqlx::Error> {
     let rules = serde_json::to_string(&revision.rules).map_err(|error| sqlx::Error::Encode(error.into()))?;
     let recorded = sqlx::query(
         "INSERT INTO policy_revisions (revision, created_at, actor, comment, rule_count, removed, rules) \
@@ -133,8 +133,8 @@ pub(super) async fn record(connection: &mut AnyConnection, revision: &Revision) 
     .bind(&revision.head.comment)
     .bind(revision.head.rules as i64)
     .bind(revision.removed as i64)
-    .bind(rules)
+    .bind(&rules)
     .execute(connection)
     .await?;
-    Ok(recorded.rows_affected() == 1)
+    Ok((recorded.rows_affected() == 1).then_some(rules))
 }

@@ -61,6 +61,8 @@ fn is_new(write: &Write) -> bool {
         | Write::Jwt { .. }
         | Write::RenewalRequest { .. }
         | Write::Revocation { .. }
+        | Write::Note { .. }
+        | Write::Published { .. }
         | Write::Sweep => false,
     }
 }

@@ -41,6 +41,10 @@ pub(crate) enum RevocationTarget {
 /// What one transaction made of it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Recorded {
+    /// Of the revocation.
+    pub(crate) number: i64,
+    /// The epoch before it.
+    pub(crate) before: u64,
     /// Of the latest there is.
     pub(crate) epoch: u64,
     pub(crate) certificates: u64,

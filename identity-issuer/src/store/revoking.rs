@@ -50,7 +50,8 @@ pub(super) async fn record(
         None => 0,
     };
     let is_partial = certificates >= MOST_AT_ONCE.cast_unsigned();
-    Ok(Recorded { epoch: epoch.cast_unsigned(), certificates, agents, is_partial })
+    let (before, epoch) = (before.cast_unsigned(), epoch.cast_unsigned());
+    Ok(Recorded { number, before, epoch, certificates, agents, is_partial })
 }
 
 /// What is added by one transaction.

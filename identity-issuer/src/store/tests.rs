@@ -46,7 +46,8 @@ async fn opened(which: Which, pending: usize) -> Opened {
         }
     };
     let trust_domain = "example.org".parse().unwrap();
-    let opening = Store::open(&location, &trust_domain, pending, clock.shared(), readiness.clone());
+    let opening =
+        Store::open(&location, &trust_domain, AuditLog::unpublished(), pending, clock.shared(), readiness.clone());
     let (store, task) = opening.await.unwrap();
     Opened { store, task, clock, readiness, location, _folder: folder }
 }
@@ -368,7 +369,9 @@ async fn a_truncated_database_is_damaged_and_not_made_anew() {
     for length in [whole.len() / 2, 4096, 100] {
         std::fs::write(path, &whole[..length]).unwrap();
         let trust_domain = "example.org".parse().unwrap();
-        let refused = Store::open(&location, &trust_domain, 1, clock.shared(), Readiness::default()).await;
+        let refused =
+            Store::open(&location, &trust_domain, AuditLog::unpublished(), 1, clock.shared(), Readiness::default())
+                .await;
         assert!(matches!(refused, Err(OpenError::Damaged { .. })), "{length}: {refused:?}");
     }
 }
@@ -377,7 +380,9 @@ async fn a_database_of_a_newer_version_or_another_trust_domain_is_left_alone(whi
     let Opened { task, clock, location, _folder, .. } = opened(which, 10).await;
     let open = async |trust_domain: &str| {
         let trust_domain = trust_domain.parse().unwrap();
-        Store::open(&location, &trust_domain, 1, clock.shared(), Readiness::default()).await.map(|(_, task)| task)
+        Store::open(&location, &trust_domain, AuditLog::unpublished(), 1, clock.shared(), Readiness::default())
+            .await
+            .map(|(_, task)| task)
     };
     task.finish().await;
     assert!(matches!(open("other.org").await.unwrap_err(), OpenError::OtherTrustDomain { .. }));
@@ -401,7 +406,10 @@ async fn each_start_has_a_larger_number_whatever_the_clock_says(which: Which) {
     task.finish().await;
     for seconds in [0, 1, -3600, -3600, 3600] {
         clock.advance(time::Duration::seconds(seconds));
-        let (store, task) = Store::open(&location, &domain, 10, clock.shared(), Readiness::default()).await.unwrap();
+        let (store, task) =
+            Store::open(&location, &domain, AuditLog::unpublished(), 10, clock.shared(), Readiness::default())
+                .await
+                .unwrap();
         numbers.push(store.start());
         task.finish().await;
     }
@@ -440,7 +448,7 @@ async fn a_database_of_an_earlier_version_is_brought_to_this_one(which: Which) {
 
         let (clock, readiness) = (ManualClock::new(OffsetDateTime::UNIX_EPOCH), Readiness::awaiting([STORE]));
         let domain = "example.org".parse().unwrap();
-        let opening = Store::open(&location, &domain, 10, clock.shared(), readiness);
+        let opening = Store::open(&location, &domain, AuditLog::unpublished(), 10, clock.shared(), readiness);
         let (store, task) = opening.await.unwrap();
         let issued = store.issued_to(&crate::distribution::Holder::Id(id()), 10).await.unwrap();
         assert_eq!((issued.len(), issued[0].profile.as_str()), (1, "workload"), "from {earlier}");
@@ -477,7 +485,18 @@ async fn of_two_who_record_one_proof_one_does(which: Which) {
         Which::Sqlite => None,
         Which::Postgres => {
             let trust_domain = "example.org".parse().unwrap();
-            Some(Store::open(&location, &trust_domain, 200, clock.shared(), Readiness::default()).await.unwrap())
+            Some(
+                Store::open(
+                    &location,
+                    &trust_domain,
+                    AuditLog::unpublished(),
+                    200,
+                    clock.shared(),
+                    Readiness::default(),
+                )
+                .await
+                .unwrap(),
+            )
         }
     };
     let until = clock.now() + Duration::from_secs(60);

@@ -18,7 +18,7 @@ use crate::key::P256Key;
 use crate::policy::Actor;
 use crate::profile::Profiles;
 use crate::revocation::Reason;
-use crate::store::{Location, NewRevocation, RevocationTarget, StoreTask};
+use crate::store::{AuditLog, Location, NewRevocation, RevocationTarget, StoreTask};
 
 fn at(seconds: i64) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(1_800_000_000 + seconds).unwrap()
@@ -204,7 +204,10 @@ impl Bench {
         let certificate = root.sign(&authorities.all()[0].key, at(0), Duration::from_secs(86_400));
         authorities.import(certificate.as_bytes(), &root.bundle()).unwrap();
         let location = Location::File(folder.path().join("issuer.db"));
-        let (store, task) = Store::open(&location, &domain, 10, clock.clone(), Readiness::default()).await.unwrap();
+        let (store, task) =
+            Store::open(&location, &domain, AuditLog::unpublished(), 10, clock.clone(), Readiness::default())
+                .await
+                .unwrap();
         let distribution = Distribution::new((Bundles::new(BundleSet::default()), Publication::new()), 10, 10);
         let profiles = Profiles::new((Duration::from_secs(3600), Duration::ZERO), []);
         let metrics = Metrics::register(&prometheus::Registry::new(), &profiles).unwrap();

@@ -163,7 +163,8 @@ async fn what_is_over_is_forgotten_and_its_number_is_not_given_again(which: Whic
     task.finish().await;
 
     let (readiness, trust_domain) = (Readiness::awaiting([STORE]), "example.org".parse().unwrap());
-    let (store, task) = Store::open(&location, &trust_domain, 10, clock.shared(), readiness).await.unwrap();
+    let (store, task) =
+        Store::open(&location, &trust_domain, AuditLog::unpublished(), 10, clock.shared(), readiness).await.unwrap();
     assert_eq!(store.revocation_epoch().await.unwrap(), lineage, "as it was before");
     assert_eq!(store.revoke(revocation(serials(&[5]), &clock)).await.unwrap().epoch, 3);
     task.finish().await;

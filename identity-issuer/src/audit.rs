@@ -1,0 +1,17 @@
+//! The audit log of this issuer: what [`Store`](crate::store::Store) records of each act becomes files that anybody can verify.
+//!
+//! ```text
+//! acts ──► store: in the transaction of the act ──► LogPublisher ──► tiles and a signed checkpoint, twice a second
+//!                                                                 └──► web address, folders and buckets
+//! ```
+//! What an entry says is in `signet-audit`, and so is how it is verified.
+
+mod metrics;
+mod place;
+mod publisher;
+mod writer;
+
+pub(crate) use metrics::AuditMetrics;
+pub use place::AuditError;
+pub(crate) use place::LogPlace;
+pub(crate) use publisher::{LogPublisher, Published};

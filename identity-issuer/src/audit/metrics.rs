@@ -1,0 +1,70 @@
+//! The log's metrics.
+
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Registry};
+
+#[derive(Clone, Debug)]
+pub(crate) struct AuditMetrics {
+    size: IntGauge,
+    waiting: IntGauge,
+    checkpoint_at: IntGauge,
+    failures: IntCounter,
+    commits: Histogram,
+}
+
+impl AuditMetrics {
+    pub(crate) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        let failures = IntCounter::new(
+            "signet_audit_publish_failures_total",
+            "How often the audit log was not published, and was tried again.",
+        )?;
+        registry.register(Box::new(failures.clone()))?;
+        let commits = HistogramOpts::new(
+            "signet_audit_commit_duration_seconds",
+            "How long a transaction took that made acts and their entries in the audit log durable.",
+        );
+        let buckets = vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
+        let commits = Histogram::with_opts(commits.buckets(buckets))?;
+        registry.register(Box::new(commits.clone()))?;
+        Ok(Self {
+            size: gauge(
+                "signet_audit_log_size",
+                "Entries of the audit log that are published under a signed checkpoint.",
+            )?,
+            waiting: gauge("signet_audit_unpublished_entries", "Entries on record that are not published yet.")?,
+            checkpoint_at: gauge(
+                "signet_audit_checkpoint_timestamp_seconds",
+                "When the latest checkpoint of the audit log was signed, in Unix time; 0 for never.",
+            )?,
+            failures,
+            commits,
+        })
+    }
+
+    /// Of a database that nobody watches.
+    #[cfg(test)]
+    pub(crate) fn unwatched() -> Self {
+        #![allow(clippy::unwrap_used)]
+        Self::register(&Registry::new()).unwrap()
+    }
+
+    pub(crate) fn committed(&self, took: std::time::Duration) {
+        self.commits.observe(took.as_secs_f64());
+    }
+
+    /// `size` of `on_record` entries, at `time` in Unix seconds.
+    pub(super) fn published(&self, size: u64, on_record: u64, time: u64) {
+        let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.size.set(number(size));
+        self.waiting.set(number(on_record.saturating_sub(size)));
+        self.checkpoint_at.set(number(time));
+    }
+
+    pub(super) fn failed(&self) {
+        self.failures.inc();
+    }
+}

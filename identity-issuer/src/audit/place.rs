@@ -1,0 +1,129 @@
+//! Where the log rests, and whose it is: decided once, at the first start.
+
+use std::fs::DirBuilder;
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use signet_audit::{Folder, Origin, OriginError, ReadError, SignedCheckpoint, Source as _, VerifierKey};
+use signet_identity::TrustDomain;
+
+use crate::authority::custody::{Custody, CustodyError, KeyName, LogKey};
+
+/// A log with its key, before it is written to.
+#[derive(Clone, Debug)]
+pub(crate) struct LogPlace {
+    /// Of the log's files, as they are published.
+    pub(crate) files: PathBuf,
+    pub(crate) key: LogKey,
+    pub(crate) verifier: VerifierKey,
+    /// The last checkpoint that was written here.
+    pub(crate) last: Option<SignedCheckpoint>,
+}
+
+/// Why there is no log, and so no issuer.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    #[error("the key of the audit log cannot be used")]
+    Key(#[from] CustodyError),
+    #[error("the audit log in {} cannot be used", path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{} was not written by this program\nrestore it from a backup", path.display())]
+    Damaged { path: PathBuf },
+    #[error("the checkpoint in {} is not this issuer's\nrestore the folder from a backup", path.display())]
+    Checkpoint { path: PathBuf, source: signet_audit::CheckpointError },
+    #[error("the audit log in {} cannot be read", path.display())]
+    Read { path: PathBuf, source: ReadError },
+    #[error(
+        "the audit log in {} is {found}, and `audit.origin` says {wanted}\n\
+         a log keeps its name for ever: change it back, or begin another log in another `state` folder", path.display()
+    )]
+    OtherOrigin { path: PathBuf, found: Origin, wanted: Origin },
+    #[error("the audit log has no name that fits")]
+    Origin(#[from] OriginError),
+}
+
+/// What is written down of a log beside its files.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    origin: String,
+    key: KeyName,
+}
+
+impl LogPlace {
+    /// In the folder `audit` of the state folder. Makes the key at the first start, which may take seconds. The name of a log is
+    /// `origin`; else one that follows from its key, so that no two issuers have the same.
+    pub(crate) fn open(
+        custody: &dyn Custody,
+        state: &Path,
+        trust_domain: &TrustDomain,
+        origin: Option<&Origin>,
+    ) -> Result<Self, AuditError> {
+        let folder = state.join("audit");
+        let (record_path, files) = (folder.join("log.json"), folder.join("log"));
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| AuditError::Io { path, source }
+        };
+        DirBuilder::new().recursive(true).mode(0o700).create(&files).map_err(io(&files))?;
+        let (record, key) = match std::fs::read(&record_path) {
+            Ok(json) => {
+                let damaged = || AuditError::Damaged { path: record_path.clone() };
+                let record: Record = serde_json::from_slice(&json).map_err(|_| damaged())?;
+                let key = custody.open_for_log(&record.key)?;
+                (record, key)
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let key = custody.make_for_log()?;
+                let short = &key.name().as_str()[..SHORT];
+                let origin = origin.map_or_else(|| format!("{trust_domain}/audit/{short}"), Origin::to_string);
+                let record = Record { origin, key: key.name().clone() };
+                write_new(
+                    &record_path,
+                    &serde_json::to_vec(&record).map_err(|_| AuditError::Damaged { path: record_path.clone() })?,
+                )
+                .map_err(io(&record_path))?;
+                (record, key)
+            }
+            Err(source) => return Err(io(&record_path)(source)),
+        };
+        let found: Origin = record.origin.parse()?;
+        if let Some(wanted) = origin.filter(|wanted| **wanted != found) {
+            return Err(AuditError::OtherOrigin { path: folder, found, wanted: wanted.clone() });
+        }
+        let verifier = VerifierKey::new(found, *key.public_key());
+        // For whoever is to verify the log: to be handed on by people, not by the log.
+        let public = folder.join("log.key.pub");
+        std::fs::write(&public, format!("{verifier}\n")).map_err(io(&public))?;
+        let last = last_checkpoint(&files, &verifier)?;
+        Ok(Self { files, key, verifier, last })
+    }
+
+    /// Entries that the world has seen.
+    pub(crate) fn published(&self) -> u64 {
+        self.last.as_ref().map_or(0, |last| last.checkpoint.size)
+    }
+}
+
+/// The last checkpoint in a folder, which has to be signed by this key.
+pub(super) fn last_checkpoint(files: &Path, key: &VerifierKey) -> Result<Option<SignedCheckpoint>, AuditError> {
+    let path = || files.to_owned();
+    let note = match Folder::new(files).checkpoint() {
+        Ok(note) => note,
+        Err(ReadError::Missing { .. }) => return Ok(None),
+        Err(source) => return Err(AuditError::Read { path: path(), source }),
+    };
+    let signed = SignedCheckpoint::open(&note, key);
+    signed.map(Some).map_err(|source| AuditError::Checkpoint { path: path(), source })
+}
+
+/// Hexadecimal digits of a key's name: enough that no two issuers of a trust domain have the same.
+const SHORT: usize = 8;
+
+fn write_new(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}

@@ -1,0 +1,125 @@
+//! Publishes what the log has, twice a second, also where nothing is new: so a gap between checkpoints shows that somebody was away.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use signet_audit::Checkpoint;
+use signet_identity::SharedClock;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::metrics::AuditMetrics;
+use super::place::LogPlace;
+use super::writer::{WriteError, Writer};
+use crate::complaint::Complaint;
+use crate::store::{Store, StoreError};
+use crate::web::AuditFiles;
+
+/// What the world may see of the log.
+#[derive(Clone, Debug)]
+pub(crate) struct Published {
+    pub(crate) checkpoint: Checkpoint,
+    /// With its signatures.
+    pub(crate) note: Bytes,
+    /// Unix seconds.
+    pub(crate) time: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct LogPublisher {
+    place: LogPlace,
+    store: Store,
+    metrics: AuditMetrics,
+    clock: SharedClock,
+    latest: watch::Sender<Option<Arc<Published>>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum PublishError {
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error("the database does not give what waits to be published")]
+    Store(#[from] StoreError),
+    #[error("writing broke off")]
+    BrokeOff(#[from] tokio::task::JoinError),
+}
+
+/// A checkpoint is due each second; whoever wakes late is in time.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// After which what is published is synced, and forgotten by the database.
+const SYNC_INTERVAL: Duration = Duration::from_secs(10);
+/// Or so many entries, whichever is first: the database has room for them.
+const MOST_UNSYNCED: u64 = 50_000;
+
+impl LogPublisher {
+    pub(crate) fn new(place: LogPlace, store: Store, metrics: AuditMetrics, clock: SharedClock) -> Self {
+        Self { place, store, metrics, clock, latest: watch::Sender::new(None) }
+    }
+
+    pub(crate) fn files(&self) -> AuditFiles {
+        AuditFiles { files: self.place.files.clone(), latest: self.latest.subscribe() }
+    }
+
+    /// Until cancelled. Where nothing can be written, issuing goes on, and all is published later.
+    pub(crate) async fn run(self) {
+        let mut complaint = Complaint::default();
+        loop {
+            // It ends by an error alone.
+            if let Err(error) = self.publish_on(&mut complaint).await {
+                self.metrics.failed();
+                if let Some(cause) = complaint.of(&error) {
+                    tracing::error!(
+                        cause,
+                        "the audit log is not published; what is issued is on record, and is published later"
+                    );
+                }
+            }
+            tokio::time::sleep(INTERVAL).await;
+        }
+    }
+
+    async fn publish_on(&self, complaint: &mut Complaint) -> Result<(), PublishError> {
+        let (kept, place) = (self.store.log_kept_from().await?, self.place.clone());
+        let mut writer = tokio::task::spawn_blocking(move || Writer::open(place, kept)).await??;
+        let (mut synced, mut synced_at) = (kept, Instant::now());
+        let mut ticks = tokio::time::interval(INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            writer = self.publish_once(writer).await?;
+            complaint.clear();
+            let unsynced = writer.size() - synced;
+            if unsynced >= MOST_UNSYNCED || unsynced > 0 && synced_at.elapsed() >= SYNC_INTERVAL {
+                writer = tokio::task::spawn_blocking(move || writer.sync().map(|()| writer)).await??;
+                (synced, synced_at) = (writer.size(), Instant::now());
+                self.store.forget_published(synced).await?;
+            }
+        }
+    }
+
+    /// All that waits, and a checkpoint.
+    async fn publish_once(&self, mut writer: Writer) -> Result<Writer, PublishError> {
+        loop {
+            let (size, waiting) = self.store.log_from(writer.size()).await?;
+            let there_is_more = waiting.iter().map(|waiting| waiting.entries.len()).sum::<usize>() > 0;
+            // At no time in the future: a log says when it was so.
+            let time = u64::try_from(self.clock.now().unix_timestamp()).unwrap_or(0);
+            let written = tokio::task::spawn_blocking(move || {
+                waiting.into_iter().try_for_each(|waiting| writer.append(waiting))?;
+                let published = if writer.size() >= size || !there_is_more { writer.publish(time)? } else { None };
+                Ok::<_, WriteError>((writer, published))
+            });
+            let published;
+            (writer, published) = written.await??;
+            if let Some(published) = published {
+                self.metrics.published(published.checkpoint.size, size, published.time);
+                self.latest.send_replace(Some(Arc::new(published)));
+                return Ok(writer);
+            }
+            if !there_is_more {
+                return Ok(writer);
+            }
+        }
+    }
+}
