@@ -1,6 +1,7 @@
 //! The command line, as `--help` shows it.
 
 mod agents;
+mod audit;
 mod authorities;
 mod ca;
 mod federation;
@@ -21,6 +22,9 @@ use signet_process::logging::LogLevel;
 use crate::output::Format;
 
 pub(crate) use agents::{AgentsOptions, BanOptions, EvictOptions, UnbanOptions, Whose};
+pub(crate) use audit::{
+    AuditCommand, AuditExportOptions, AuditProveOptions, AuditVerifyOptions, AuditVerifyProofOptions, KeyOptions,
+};
 pub(crate) use authorities::{
     BeginOptions, CaCsrOptions, CaImportOptions, RotateAuthorityOptions, RotateCommand, RotateRootOptions,
     RotateStatusOptions, TaintOptions,
@@ -96,6 +100,9 @@ pub(crate) enum Command {
     /// Other trust domains: whose bundles are fetched, and told to those whose rules say so
     #[command(subcommand)]
     Federate(FederateCommand),
+    /// The log of all that an issuer did: whoever has its files and its public key can verify it
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Lift a ban
     Unban(UnbanOptions),
     /// What the issuer is and how long its authority lasts

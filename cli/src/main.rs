@@ -6,6 +6,7 @@ mod admin;
 mod agents;
 mod args;
 mod asking;
+mod audit;
 mod authorities;
 mod bundles;
 mod ca;
@@ -31,7 +32,9 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use args::{Arguments, CaCommand, Command, FederateCommand, FetchCommand, GetCommand, RotateCommand, TokenCommand};
+use args::{
+    Arguments, AuditCommand, CaCommand, Command, FederateCommand, FetchCommand, GetCommand, RotateCommand, TokenCommand,
+};
 
 fn main() -> ExitCode {
     // clap prints usage errors itself and leaves with 2.
@@ -72,6 +75,10 @@ fn main() -> ExitCode {
         Command::Federate(FederateCommand::List(options)) => federation::list(options, output),
         Command::Federate(FederateCommand::Refresh(options)) => federation::refresh(options, output),
         Command::Federate(FederateCommand::Remove(options)) => federation::remove(options, output),
+        Command::Audit(AuditCommand::Verify(options)) => audit::verify(options, output),
+        Command::Audit(AuditCommand::Prove(options)) => audit::prove(options),
+        Command::Audit(AuditCommand::VerifyProof(options)) => audit::verify_proof(options, output),
+        Command::Audit(AuditCommand::Export(options)) => audit::export(options, output),
         Command::Evict(options) => agents::evict(options, output),
         Command::Ban(options) => agents::ban(options, output),
         Command::Unban(options) => agents::unban(options, output),

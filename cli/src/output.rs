@@ -64,6 +64,11 @@ pub(crate) fn warn(text: &str) -> Result<(), Failure> {
     writeln!(io::stderr(), "warning: {}", harmless(text)).map_err(|error| Failure::from_error(&error))
 }
 
+/// For people, beside what is printed: a line that says itself what it is.
+pub(crate) fn tell(text: &str) -> Result<(), Failure> {
+    writeln!(io::stderr(), "{}", harmless(text)).map_err(|error| Failure::from_error(&error))
+}
+
 /// For a program to read.
 pub(crate) fn serialized<S: Serialize>(format: Format, value: &S) -> Result<String, Failure> {
     match format {

@@ -1,0 +1,115 @@
+//! The options of the audit log.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use signet_audit::VerifierKey;
+
+use super::duration;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Check a whole log: each entry, each hash, and that it only grew since it was checked last
+    Verify(AuditVerifyOptions),
+    /// Make a proof that a log has the entry of a certificate, or any other entry
+    Prove(AuditProveOptions),
+    /// Check such a proof: with the public key of the log, and nothing else
+    VerifyProof(AuditVerifyProofOptions),
+    /// Copy a log's files
+    Export(AuditExportOptions),
+}
+
+/// A log, and its public key.
+#[derive(Args, Debug)]
+pub(crate) struct LogOptions {
+    /// Folder or URL of the log: what is below it is `checkpoint` and `tile/`
+    #[arg(value_name = "DIR|URL")]
+    pub(crate) log: String,
+    #[command(flatten)]
+    pub(crate) key: KeyOptions,
+}
+
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub(crate) struct KeyOptions {
+    /// The log's public key, as ORIGIN+HASH+KEY
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: Option<VerifierKey>,
+    /// File with the log's public key, such as `audit/log.key.pub` in the issuer's state folder
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  signet audit verify /var/lib/signet/audit/log --key-file log.key.pub
+  signet audit verify https://issuer.example.org/audit --key-file log.key.pub --max-age 1m
+
+Have the public key from the people who run the issuer, not from the place that the log is in. What was verified is written down, so that
+the next time only what is new is read, and a log that was replaced or set back is found out.")]
+pub(crate) struct AuditVerifyOptions {
+    #[command(flatten)]
+    pub(crate) log: LogOptions,
+    /// Refuse a checkpoint that is older
+    #[arg(long, value_parser = duration, value_name = "DURATION")]
+    pub(crate) max_age: Option<Duration>,
+    /// Where it is written down how far the log was verified [default: a file for each key in ~/.local/state/signet/audit]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) state: Option<PathBuf>,
+    /// Read all of it again
+    #[arg(long)]
+    pub(crate) whole: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  signet audit prove 6d1f0c5ab2e4987610fedcba98765432 --log https://issuer.example.org/audit --key-file log.key.pub
+  signet audit prove --index 70000 --log /var/lib/signet/audit/log --key-file log.key.pub --out entry.tlog-proof
+
+The proof holds the entry, and is for whoever has the log's public key. By a serial number, the log is read from its end until the entry is
+found.")]
+pub(crate) struct AuditProveOptions {
+    /// Serial number of a certificate, hexadecimal
+    #[arg(value_name = "SERIAL", required_unless_present = "index", conflicts_with = "index")]
+    pub(crate) serial: Option<String>,
+    /// Number of an entry, from 0
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) index: Option<u64>,
+    /// Folder or URL of the log
+    #[arg(long, value_name = "DIR|URL")]
+    pub(crate) log: String,
+    #[command(flatten)]
+    pub(crate) key: KeyOptions,
+    /// Where to write the proof; never overwrites [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  signet audit verify-proof certificate.tlog-proof --key-file log.key.pub
+  signet audit verify-proof certificate.tlog-proof --key-file log.key.pub --certificate svid.pem")]
+pub(crate) struct AuditVerifyProofOptions {
+    /// What `signet audit prove` wrote
+    #[arg(value_name = "FILE")]
+    pub(crate) proof: PathBuf,
+    #[command(flatten)]
+    pub(crate) key: KeyOptions,
+    /// That the entry is the issuing of this certificate, PEM
+    #[arg(long, value_name = "FILE")]
+    pub(crate) certificate: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example:
+  signet audit export https://issuer.example.org/audit --key-file log.key.pub --to /srv/audit
+
+Only what is not there yet is copied; a copy that broke off goes on where it was. The checkpoint comes last.")]
+pub(crate) struct AuditExportOptions {
+    #[command(flatten)]
+    pub(crate) log: LogOptions,
+    /// Folder to copy into; made if it is not there
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: PathBuf,
+}
