@@ -133,7 +133,7 @@ pub enum OpenError {
     OtherLog { origin: String },
     #[error(
         "the audit log {origin} has {size} entries in the database and {published} that were published: the database is older than what was \
-         published\nrestore a later backup; or have the issuer begin another log by `audit.begin_anew: true`"
+         published\nrestore a later backup"
     )]
     LogBehind { origin: String, size: u64, published: u64 },
     #[error("no random numbers")]

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use signet_audit::{Folder, Origin, OriginError, ReadError, SignedCheckpoint, Source as _, VerifierKey};
 use signet_identity::TrustDomain;
 
+use super::publisher::Published;
 use crate::authority::custody::{Custody, CustodyError, KeyName, LogKey};
 
 /// A log with its key, before it is written to.
@@ -18,8 +19,8 @@ pub(crate) struct LogPlace {
     pub(crate) files: PathBuf,
     pub(crate) key: LogKey,
     pub(crate) verifier: VerifierKey,
-    /// The last checkpoint that was written here.
-    pub(crate) last: Option<SignedCheckpoint>,
+    /// What was published last.
+    pub(crate) last: Option<Published>,
 }
 
 /// Why there is no log, and so no issuer.
@@ -108,15 +109,17 @@ impl LogPlace {
 }
 
 /// The last checkpoint in a folder, which has to be signed by this key.
-pub(super) fn last_checkpoint(files: &Path, key: &VerifierKey) -> Result<Option<SignedCheckpoint>, AuditError> {
+pub(super) fn last_checkpoint(files: &Path, key: &VerifierKey) -> Result<Option<Published>, AuditError> {
     let path = || files.to_owned();
     let note = match Folder::new(files).checkpoint() {
         Ok(note) => note,
         Err(ReadError::Missing { .. }) => return Ok(None),
         Err(source) => return Err(AuditError::Read { path: path(), source }),
     };
-    let signed = SignedCheckpoint::open(&note, key);
-    signed.map(Some).map_err(|source| AuditError::Checkpoint { path: path(), source })
+    match SignedCheckpoint::open(&note, key) {
+        Ok(SignedCheckpoint { checkpoint, time }) => Ok(Some(Published { checkpoint, note: note.into(), time })),
+        Err(source) => Err(AuditError::Checkpoint { path: path(), source }),
+    }
 }
 
 /// Hexadecimal digits of a key's name: enough that no two issuers of a trust domain have the same.

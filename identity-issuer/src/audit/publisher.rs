@@ -54,7 +54,8 @@ const MOST_UNSYNCED: u64 = 50_000;
 
 impl LogPublisher {
     pub(crate) fn new(place: LogPlace, store: Store, metrics: AuditMetrics, clock: SharedClock) -> Self {
-        Self { place, store, metrics, clock, latest: watch::Sender::new(None) }
+        let latest = watch::Sender::new(place.last.clone().map(Arc::new));
+        Self { place, store, metrics, clock, latest }
     }
 
     pub(crate) fn files(&self) -> AuditFiles {

@@ -1,0 +1,555 @@
+//! The audit log of a running issuer, verified by `signet audit` and by a program in Python that was written from the specifications; and
+//! what both say to whoever has tampered with it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+use signet_audit::{Act, Bundle, Checkpoint, Edge, Entry, Folder, Resource, VerifierKey, sign};
+use signet_tests::wait::until;
+use signet_tests::{Curl, Issuer, Signal, SoftHsm, Workload, millis, program, secs};
+use tempfile::TempDir;
+
+const AUDITOR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/e2e/auditor.py");
+const ID: &str = "spiffe://example.org/shop/orders";
+
+/// A log, wherever it is, and whoever looks into it.
+struct Auditor {
+    folder: TempDir,
+    key_file: PathBuf,
+}
+
+impl Auditor {
+    fn of(issuer: &Issuer) -> Self {
+        Self { folder: TempDir::new().unwrap(), key_file: state_of(issuer).join("audit/log.key.pub") }
+    }
+
+    fn key(&self) -> String {
+        fs::read_to_string(&self.key_file).unwrap().trim().to_owned()
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// What it says, and whether that is good.
+    fn signet(&self, words: &[&str]) -> (bool, String) {
+        let mut command = Command::new(program::ours("signet"));
+        command.args(["audit", "-o", "json"]).args(words).arg("--key-file").arg(&self.key_file);
+        let output = command.env("XDG_STATE_HOME", self.at("state")).output().unwrap();
+        let (told, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(matches!(output.status.code(), Some(0 | 1)), "{words:?}: {}\n{told}{error}", output.status);
+        (output.status.success(), format!("{told}{error}"))
+    }
+
+    #[track_caller]
+    fn good(&self, words: &[&str]) -> Value {
+        let (is_good, told) = self.signet(words);
+        assert!(is_good, "{words:?}: {told}");
+        serde_json::from_str(&told).unwrap_or_else(|error| panic!("{error}: {told}"))
+    }
+
+    #[track_caller]
+    fn refused(&self, words: &[&str]) -> String {
+        let (is_good, told) = self.signet(words);
+        assert!(!is_good, "{words:?}: {told}");
+        told
+    }
+
+    /// As if nothing had been seen of it before.
+    fn verify_anew(&self, folder: &Path, words: &[&str]) -> (bool, String) {
+        let state = self.at("unseen");
+        let _ = fs::remove_file(&state);
+        let verify = ["verify", folder.to_str().unwrap(), "--state", state.to_str().unwrap()];
+        self.signet(&[&verify, words].concat())
+    }
+
+    fn python(&self, what: &str, path: &Path) -> Result<Value, String> {
+        let output = Command::new(program::python()).args([AUDITOR, what]).arg(path).arg(self.key()).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        match output.status.success() {
+            true => Ok(serde_json::from_slice(&output.stdout).unwrap()),
+            false => {
+                assert!(error.starts_with("wrong: "), "{error}");
+                Err(error)
+            }
+        }
+    }
+
+    /// A copy of the log of an issuer.
+    fn copy(&self, issuer: &Issuer, name: &str) -> PathBuf {
+        let to = self.at(name);
+        self.good(&["export", &url_of(issuer), "--to", to.to_str().unwrap()]);
+        to
+    }
+
+    /// Of a folder: that both implementations find it good, and find the same.
+    #[track_caller]
+    fn both_find_good(&self, folder: &Path) -> Value {
+        let (is_good, told) = self.verify_anew(folder, &[]);
+        assert!(is_good, "{told}");
+        let ours: Value = serde_json::from_str(&told).unwrap();
+        let theirs = self.python("verify", folder).unwrap();
+        assert_eq!((&ours["entries"], &ours["root"]), (&theirs["size"], &theirs["root"]));
+        theirs
+    }
+
+    #[track_caller]
+    fn both_refuse(&self, folder: &Path, told: &str) {
+        let (is_good, ours) = self.verify_anew(folder, &[]);
+        assert!(!is_good && ours.contains(told), "{told:?} is not in {ours}");
+        self.python("verify", folder).unwrap_err();
+    }
+}
+
+fn state_of(issuer: &Issuer) -> PathBuf {
+    issuer.database.parent().unwrap().to_owned()
+}
+
+fn url_of(issuer: &Issuer) -> String {
+    format!("http://{}/audit", issuer.web)
+}
+
+/// How many entries are published.
+fn published(issuer: &Issuer) -> u64 {
+    let note = Curl::get(format!("{}/checkpoint", url_of(issuer))).run().expect_status(200).text();
+    note.lines().nth(1).unwrap().parse().unwrap()
+}
+
+fn on_record(issuer: &Issuer) -> u64 {
+    issuer.query("SELECT size FROM audit_logs")[0].parse().unwrap()
+}
+
+fn wait_until_published(issuer: &Issuer) -> u64 {
+    let size = on_record(issuer);
+    until("what is on record is published", secs(10), || published(issuer) >= size);
+    size
+}
+
+/// Each entry of a log in a folder.
+fn entries(folder: &Path) -> Vec<Entry> {
+    use signet_audit::{Source as _, TILE, Width};
+    let log = Folder::new(folder);
+    let note = String::from_utf8(log.checkpoint().unwrap()).unwrap();
+    let size: u64 = note.lines().nth(1).unwrap().parse().unwrap();
+    let bundles = (0..size.div_ceil(TILE)).map(|index| log.entries(index, Width::of(size - index * TILE).unwrap()));
+    let entries = |bundle: Bundle| bundle.entries().map(|entry| Entry::decode(entry).unwrap()).collect::<Vec<_>>();
+    bundles.flat_map(|bundle| entries(bundle.unwrap().unwrap())).collect()
+}
+
+fn joined(issuer: &Issuer) -> Workload {
+    let mut workload = Workload::of(issuer.address);
+    workload.attest(&issuer.join_token(ID)).unwrap();
+    workload
+}
+
+#[test]
+fn what_an_issuer_does_is_in_its_log_and_two_implementations_agree_on_it() {
+    let folder = TempDir::new().unwrap();
+    let issuer = Issuer::start(folder.path(), "example.org", secs(3600));
+    let auditor = Auditor::of(&issuer);
+    let mut workload = joined(&issuer);
+    workload.renew().unwrap();
+    let serial = workload.svid().serial();
+    issuer.apply(&format!("rules: [{{ name: shop, match: {{ oidc.provider: ci }}, spiffe_id: {ID} }}]"));
+    issuer.operate(&["revoke", "serial", &serial, "--reason", "key-compromise", "--comment", "stolen", "--yes"]);
+    workload.renew().unwrap_err();
+    issuer.operate(&["ban", ID, "--reason", "for good"]);
+    wait_until_published(&issuer);
+
+    let copy = auditor.copy(&issuer, "copy");
+    let found = auditor.both_find_good(&copy);
+    let acts = |act: &str| found["acts"][act].as_u64().unwrap_or(0);
+    assert_eq!((acts("log_begun"), acts("started"), acts("join_token_made")), (1, 1, 1), "{found}");
+    assert_eq!(
+        (acts("policy_revised"), acts("revoked"), acts("revoked_serials"), acts("banned")),
+        (1, 1, 1, 1),
+        "{found}"
+    );
+    assert_eq!(acts("?"), 0);
+    // The issuer's own, the first, and its successor.
+    assert_eq!(acts("x509_issued"), 3, "{found}");
+
+    // A proof by the serial number, from the web address, is believed by both.
+    let proof = auditor.at("one.tlog-proof");
+    let proved = ["prove", &serial, "--log", &url_of(&issuer), "--out", proof.to_str().unwrap()];
+    assert!(auditor.signet(&proved).0);
+    let pem = auditor.at("svid.pem");
+    fs::write(&pem, workload.svid().chain_pem()).unwrap();
+    let ours = auditor.good(&["verify-proof", proof.to_str().unwrap(), "--certificate", pem.to_str().unwrap()]);
+    let theirs = auditor.python("proof", &proof).unwrap();
+    assert_eq!(ours["entry"], theirs["entry"]);
+    let entry = &ours["entry"];
+    assert_eq!(
+        (&entry["act"], &entry["serial"], &entry["spiffe_id"]),
+        (&"x509_issued".into(), &serial.into(), &ID.into())
+    );
+    let indexes = issuer.query(&format!(
+        "SELECT log_index FROM issued WHERE hex(serial) = upper('{}')",
+        entry["serial"].as_str().unwrap()
+    ));
+    assert_eq!(indexes, [ours["index"].to_string()]);
+
+    // That of another certificate proves nothing about this one.
+    let other = auditor.at("other.tlog-proof");
+    assert!(
+        auditor.signet(&["prove", "--index", "0", "--log", copy.to_str().unwrap(), "--out", other.to_str().unwrap()]).0
+    );
+    let refused = auditor.refused(&["verify-proof", other.to_str().unwrap(), "--certificate", pem.to_str().unwrap()]);
+    assert!(refused.contains("is not the issuing of"), "{refused}");
+    let nobody = auditor.refused(&["prove", "00ff", "--log", copy.to_str().unwrap()]);
+    assert!(nobody.contains("no certificate 00ff was issued"), "{nobody}");
+}
+
+#[test]
+fn a_proof_that_was_changed_is_refused_by_both() {
+    let folder = TempDir::new().unwrap();
+    let issuer = Issuer::start(folder.path(), "example.org", secs(3600));
+    let auditor = Auditor::of(&issuer);
+    for _ in 0..3 {
+        joined(&issuer);
+    }
+    wait_until_published(&issuer);
+    let proof = auditor.at("one.tlog-proof");
+    assert!(auditor.signet(&["prove", "--index", "4", "--log", &url_of(&issuer), "--out", proof.to_str().unwrap()]).0);
+    let text = fs::read_to_string(&proof).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let changed = |number: usize, line: &str| {
+        let lines = lines.iter().enumerate().map(|(at, kept)| if at == number { line } else { kept });
+        lines.map(|line| format!("{line}\n")).collect::<String>()
+    };
+    let size = lines.iter().position(|line| line.is_empty()).unwrap() + 2;
+    for wrong in [
+        changed(1, "extra e30="),
+        changed(2, "index 5"),
+        changed(2, "index 4711"),
+        changed(3, lines[4]),
+        text.replacen(&format!("{}\n", lines[3]), "", 1),
+        changed(size, "99"),
+        text.replacen("AT", "AU", 1).replacen("— ", "- ", 1),
+        changed(0, "c2sp.org/tlog-proof@v2"),
+    ] {
+        fs::write(auditor.at("wrong.tlog-proof"), &wrong).unwrap();
+        auditor.refused(&["verify-proof", auditor.at("wrong.tlog-proof").to_str().unwrap()]);
+        auditor.python("proof", &auditor.at("wrong.tlog-proof")).unwrap_err();
+    }
+    auditor.python("proof", &proof).unwrap();
+}
+
+/// As an issuer would write it.
+fn large_log(folder: &Path, size: u64) -> (Auditor, VerifierKey) {
+    large_log_at(folder, size, secs(0))
+}
+
+/// The same by a clock that is so far ahead.
+fn large_log_at(folder: &Path, size: u64, ahead: Duration) -> (Auditor, VerifierKey) {
+    use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+    let pair = Ed25519KeyPair::generate().unwrap();
+    let public = pair.public_key().as_ref().try_into().unwrap();
+    let key = VerifierKey::new("example.org/audit/large".parse().unwrap(), public);
+    let (log, mut edge) = (Folder::new(folder), Edge::default());
+    for index in 0..size {
+        let entry = format!(r#"{{"v":1,"time":"2026-11-28T09:30:00Z","act":"started","software":"number {index}"}}"#);
+        let whole = |resource: Resource, bytes: Vec<u8>| log.write(resource, &bytes).unwrap();
+        edge.append(entry.as_bytes(), whole).unwrap();
+    }
+    edge.partial().into_iter().for_each(|(resource, bytes)| log.write(resource, &bytes).unwrap());
+    let checkpoint = Checkpoint { origin: key.origin().clone(), size, root: edge.root() };
+    let time = time::OffsetDateTime::now_utc().unix_timestamp().cast_unsigned() + ahead.as_secs();
+    let note =
+        sign(&checkpoint, &key, time, |message| Ok::<[u8; 64], ()>(pair.sign(message).as_ref().try_into().unwrap()));
+    log.write(Resource::Checkpoint, note.unwrap().as_bytes()).unwrap();
+    let auditor = Auditor { folder: TempDir::new().unwrap(), key_file: folder.join("key") };
+    fs::write(&auditor.key_file, key.to_string()).unwrap();
+    (auditor, key)
+}
+
+#[test]
+fn both_agree_over_100_000_entries_and_refuse_what_was_done_to_them() {
+    let folder = TempDir::new().unwrap();
+    let log = folder.path();
+    let (auditor, _) = large_log(log, 100_000);
+    assert_eq!(auditor.both_find_good(log)["size"], 100_000);
+
+    let tampered = |name: &str, change: &dyn Fn(&mut Vec<u8>), told: &str| {
+        let path = log.join(name);
+        let kept = fs::read(&path).unwrap();
+        let mut bytes = kept.clone();
+        change(&mut bytes);
+        fs::write(&path, bytes).unwrap();
+        auditor.both_refuse(log, told);
+        fs::write(&path, kept).unwrap();
+    };
+    let flip = |bytes: &mut Vec<u8>| bytes[40] ^= 0x10;
+    tampered("tile/entries/123", &flip, "entry 31488 was changed: number 0 in tile/entries/123");
+    tampered("tile/entries/390.p/160", &flip, "entry 99840 was changed: number 0 in tile/entries/390.p/160");
+    tampered("tile/0/123", &flip, "tile/0/123 was changed");
+    tampered("tile/1/000", &flip, "tile/1/000 was changed");
+    tampered("tile/1/001.p/134", &flip, "tile/1/001.p/134 was changed: hash 1 is not that of tile/0/257");
+    tampered("tile/2/000.p/1", &|bytes| bytes[0] ^= 1, "tile/2/000.p/1 was changed: hash 0 is not that of tile/1/000");
+    tampered(
+        "tile/entries/123",
+        &|bytes| bytes.truncate(bytes.len() - 1),
+        "tile/entries/123 was changed: it ends within entry 255",
+    );
+    tampered("tile/0/123", &|bytes| bytes.truncate(8000), "tile/0/123 has 8000 bytes, not 8192");
+    let of_one = |bytes: &[u8]| 2 + usize::from(u16::from_be_bytes([bytes[0], bytes[1]]));
+    tampered(
+        "tile/entries/123",
+        &|bytes| drop(bytes.drain(..of_one(bytes))),
+        "tile/entries/123 was changed: it has 255 entries",
+    );
+    tampered(
+        "tile/entries/123",
+        &|bytes| {
+            let first = of_one(bytes);
+            bytes.rotate_left(first);
+        },
+        "entry 31488 was changed",
+    );
+    let repeat = |bytes: &mut Vec<u8>| {
+        let one = bytes[..of_one(bytes)].to_vec();
+        bytes.splice(..0, one);
+        let all = Bundle::parse_all(bytes.clone()).unwrap();
+        let last = all.entries().last().unwrap().len() + 2;
+        bytes.truncate(bytes.len() - last);
+    };
+    tampered("tile/entries/123", &repeat, "entry 31489 was changed: number 1 in tile/entries/123");
+    tampered(
+        "checkpoint",
+        &|bytes| *bytes = String::from_utf8_lossy(bytes).replacen("100000", "100001", 1).into(),
+        "not signed",
+    );
+    for missing in ["tile/entries/123", "tile/0/123", "tile/1/000", "tile/2/000.p/1", "checkpoint"] {
+        let path = log.join(missing);
+        fs::rename(&path, log.join("aside")).unwrap();
+        auditor.both_refuse(log, &format!("{missing} is missing"));
+        fs::rename(log.join("aside"), &path).unwrap();
+    }
+    auditor.both_find_good(log);
+}
+
+#[test]
+fn a_log_that_was_set_back_or_replaced_is_found_out_by_whoever_saw_it_before() {
+    let folder = TempDir::new().unwrap();
+    let mut issuer = Issuer::start(folder.path(), "example.org", secs(3600));
+    let auditor = Auditor::of(&issuer);
+    joined(&issuer);
+    wait_until_published(&issuer);
+    let (url, before) = (url_of(&issuer), auditor.copy(&issuer, "before"));
+    let kept = folder.path().join("kept");
+    issuer.process.kill();
+    copy_all(&state_of(&issuer), &kept);
+    issuer.process.start_again();
+    issuer.wait_until_ready();
+    joined(&issuer);
+    wait_until_published(&issuer);
+    let seen = auditor.good(&["verify", &url]);
+    let later = auditor.copy(&issuer, "later");
+    assert!(seen["entries"].as_u64() > Some(0) && seen["seen_before"].is_null());
+    // What is new alone is read the next time.
+    let again = auditor.good(&["verify", later.to_str().unwrap(), "--max-age", "1h"]);
+    assert_eq!(again["seen_before"], seen["entries"]);
+
+    // An older copy is good by itself, and not to whoever has seen a newer one.
+    auditor.both_find_good(&before);
+    let told = auditor.refused(&["verify", before.to_str().unwrap()]);
+    assert!(told.contains("older than the one that was seen before"), "{told}");
+    // The state folder of before, all of it: the issuer knows no better, and its log forks.
+    issuer.process.kill();
+    fs::remove_dir_all(state_of(&issuer)).unwrap();
+    copy_all(&kept, &state_of(&issuer));
+    issuer.process.start_again();
+    issuer.wait_until_ready();
+    for _ in 0..4 {
+        joined(&issuer);
+    }
+    wait_until_published(&issuer);
+    auditor.both_find_good(&auditor.copy(&issuer, "forked"));
+    let told = auditor.refused(&["verify", &url]);
+    assert!(told.contains("does not begin with the") && told.contains("it was replaced by another"), "{told}");
+    let told = auditor.refused(&["export", &url, "--to", later.to_str().unwrap()]);
+    assert!(told.contains("it was replaced by another"), "{told}");
+}
+
+#[test]
+fn a_checkpoint_of_another_time_another_log_or_another_key_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let (auditor, key) = large_log(folder.path(), 10);
+    assert!(auditor.verify_anew(folder.path(), &["--max-age", "1h"]).0);
+    until("the checkpoint is older than a second", secs(5), || {
+        let (is_good, told) = auditor.verify_anew(folder.path(), &["--max-age", "1s"]);
+        assert!(is_good || told.contains("old, and 1 s is the most"), "{told}");
+        !is_good
+    });
+    fs::write(auditor.at("unseen"), "{}").unwrap();
+    let state = auditor.at("unseen");
+    let told = auditor.refused(&["verify", folder.path().to_str().unwrap(), "--state", state.to_str().unwrap()]);
+    assert!(told.contains("it says what was seen of the log before"), "{told}");
+    let other = TempDir::new().unwrap();
+    let (_, another) = large_log(other.path(), 10);
+    fs::write(&auditor.key_file, another.to_string()).unwrap();
+    auditor.both_refuse(folder.path(), "not signed by the key of example.org/audit/large");
+    let renamed = key.to_string().replacen("large", "small", 1);
+    fs::write(&auditor.key_file, &renamed).unwrap();
+    let (is_good, told) = auditor.verify_anew(folder.path(), &[]);
+    assert!(!is_good && told.contains("its hash is not that of its key and its origin"), "{told}");
+    let elsewhere = VerifierKey::new("example.org/audit/other".parse().unwrap(), [7; 32]);
+    fs::write(&auditor.key_file, elsewhere.to_string()).unwrap();
+    auditor.both_refuse(folder.path(), "it is of the log example.org/audit/large, not of example.org/audit/other");
+    // Of the future, by the clock of whoever looks.
+    let (future, _) = large_log_at(folder.path(), 10, secs(3600));
+    let (is_good, told) = future.verify_anew(folder.path(), &[]);
+    assert!(!is_good && told.contains("the checkpoint is of the future"), "{told}");
+}
+
+#[test]
+fn an_issuer_whose_database_is_older_than_its_published_log_does_not_start() {
+    let folder = TempDir::new().unwrap();
+    let mut issuer = Issuer::start(folder.path(), "example.org", secs(3600));
+    joined(&issuer);
+    wait_until_published(&issuer);
+    issuer.process.kill();
+    let kept = folder.path().join("kept");
+    copy_all(&state_of(&issuer), &kept);
+    issuer.process.start_again();
+    issuer.wait_until_ready();
+    joined(&issuer);
+    let published = wait_until_published(&issuer);
+    issuer.process.kill();
+    for name in ["issuer.db", "issuer.db-wal", "issuer.db-shm"] {
+        let _ = fs::remove_file(state_of(&issuer).join(name));
+        let _ = fs::copy(kept.join(name), state_of(&issuer).join(name));
+    }
+    issuer.process.start_again();
+    let status = issuer.process.wait(secs(20));
+    assert_eq!(status.code(), Some(1));
+    let log = issuer.process.log();
+    assert!(
+        log.contains("the database is older than what was published") && log.contains(&published.to_string()),
+        "{log}"
+    );
+}
+
+#[test]
+fn what_cannot_be_published_is_published_later_and_issuing_goes_on() {
+    let folder = TempDir::new().unwrap();
+    let mut issuer = Issuer::start(folder.path(), "example.org", secs(3600));
+    let auditor = Auditor::of(&issuer);
+    joined(&issuer);
+    let before = wait_until_published(&issuer);
+    // As on a disk that is full: nothing can be put there.
+    let (tiles, aside) = (state_of(&issuer).join("audit/log/tile"), folder.path().join("aside"));
+    fs::rename(&tiles, &aside).unwrap();
+    fs::write(&tiles, "").unwrap();
+    for _ in 0..3 {
+        joined(&issuer);
+    }
+    let failures = |issuer: &Issuer| issuer.admin.sum("signet_audit_publish_failures_total", &[]);
+    until("that is told", secs(10), || failures(&issuer) > 0.0);
+    assert_eq!(published(&issuer), before);
+    assert!(issuer.process.log().contains("the audit log is not published"));
+    fs::remove_file(&tiles).unwrap();
+    fs::rename(&aside, &tiles).unwrap();
+    assert!(wait_until_published(&issuer) > before);
+    auditor.both_find_good(&auditor.copy(&issuer, "copy"));
+    // Synced, it is forgotten by the database.
+    until("nothing waits", secs(20), || issuer.query("SELECT count(*) FROM audit_entries") == ["0"]);
+    issuer.process.kill();
+    issuer.process.start_again();
+    issuer.wait_until_ready();
+    joined(&issuer);
+    wait_until_published(&issuer);
+    auditor.both_find_good(&auditor.copy(&issuer, "copy"));
+}
+
+/// Another one for another run.
+const SEED: u64 = 0x6175_6469_7421;
+const KILLS: usize = 200;
+
+#[test]
+fn an_issuer_that_is_killed_200_times_has_an_entry_for_each_certificate_that_anybody_has() {
+    let folder = TempDir::new().unwrap();
+    // Keys in a token are found at once, where each sealed one takes its time to be opened at a start.
+    let hsm = SoftHsm::new(folder.path(), "issuing");
+    let generous = "limits: { renewals_per_minute: 600000, attestations_per_minute: 600000 }\n";
+    let mut issuer = Issuer::start_in_token(folder.path(), "example.org", secs(3600), generous, &hsm);
+    let auditor = Auditor::of(&issuer);
+    println!("seed {SEED:#x}");
+    let mut random = SEED;
+    let mut below = |end: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % end
+    };
+    let received = Mutex::new(BTreeMap::new());
+    let over = AtomicBool::new(false);
+    let workloads: Vec<_> = (0..8).map(|_| joined(&issuer)).collect();
+    thread::scope(|scope| {
+        for mut workload in workloads {
+            let (received, over) = (&received, &over);
+            scope.spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    match workload.renew() {
+                        Ok(svid) => drop(received.lock().unwrap().insert(svid.serial(), svid.clone())),
+                        Err(_) => thread::sleep(millis(5)),
+                    }
+                }
+            });
+        }
+        // Also where something is wrong: whoever renews would do so for ever.
+        let _end = OnDrop(&over);
+        for _ in 0..KILLS {
+            // While issuing, committing, writing tiles, or starting.
+            thread::sleep(millis(below(250)));
+            issuer.process.signal(Signal::Kill);
+            issuer.process.kill();
+            issuer.process.start_again();
+            if below(4) > 0 {
+                issuer.wait_until_ready();
+            }
+        }
+        issuer.wait_until_ready();
+    });
+    let size = wait_until_published(&issuer);
+    let log = state_of(&issuer).join("audit/log");
+    let copy = auditor.copy(&issuer, "copy");
+    assert_eq!(auditor.both_find_good(&copy)["size"], size);
+    auditor.good(&["verify", log.to_str().unwrap()]);
+    let logged: BTreeSet<String> = entries(&copy)
+        .into_iter()
+        .filter_map(|entry| match entry.act {
+            Act::X509Issued(issued) => Some(issued.serial),
+            _ => None,
+        })
+        .collect();
+    let received = received.into_inner().unwrap();
+    assert!(received.len() > KILLS, "{} certificates", received.len());
+    let missing: Vec<_> = received.keys().filter(|serial| !logged.contains(*serial)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    // No index is used twice, and each is that of its own entry.
+    let rows = issuer.query("SELECT count(*), count(DISTINCT log_index) FROM issued");
+    let (all, distinct) = rows[0].split_once('|').unwrap();
+    assert_eq!(all, distinct);
+    assert_eq!(logged.len().to_string(), all);
+}
+
+struct OnDrop<'a>(&'a AtomicBool);
+
+impl Drop for OnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    assert!(copied.success());
+}
