@@ -84,6 +84,60 @@ pub enum Act {
         within: u64,
     },
     Revoked(Revocation),
+    /// An authority came to another stage of its life, or has another certificate; or this is how it is as the issuer starts.
+    AuthorityChanged {
+        /// Of its key.
+        authority: String,
+        stage: String,
+        /// SHA-256 of its DER.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        certificate: String,
+    },
+    /// Another authority is to sign.
+    RotationBegun {
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        successor: String,
+        /// With another root above it.
+        root: bool,
+        actor: String,
+        comment: Text,
+        /// Who did not want to wait for all that are connected.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        overridden_by: String,
+    },
+    /// The same of a key that signs tokens.
+    JwtKeyChanged {
+        key: String,
+        stage: String,
+    },
+    CrlSigned {
+        authority: String,
+        shard: u32,
+        number: String,
+        this_update: i64,
+        next_update: i64,
+        entries: u64,
+        /// SHA-256 of its DER.
+        sha256: String,
+    },
+    /// Somebody with a role is about to do something. What it came to has an entry of its own, where it came to anything.
+    Administered {
+        actor: String,
+        action: String,
+        target: Text,
+    },
+    Refused {
+        what: String,
+        whom: Text,
+        reason: Text,
+        /// As many before it were not written down.
+        #[serde(default, skip_serializing_if = "is_none")]
+        left_out: u64,
+    },
+    /// So many entries were not written: the database was away for too long.
+    LeftOut {
+        count: u64,
+    },
     /// What a revocation came to, in parts.
     RevokedSerials {
         revocation: i64,
@@ -91,6 +145,10 @@ pub enum Act {
         authority: String,
         serials: Vec<String>,
     },
+}
+
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 /// A log that this one follows, and what it was when it ended.

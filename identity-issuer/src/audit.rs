@@ -9,9 +9,11 @@
 mod metrics;
 mod place;
 mod publisher;
+mod refusals;
 mod writer;
 
 pub(crate) use metrics::AuditMetrics;
 pub use place::AuditError;
 pub(crate) use place::LogPlace;
 pub(crate) use publisher::{LogPublisher, Published};
+pub(crate) use refusals::Refusals;

@@ -1,5 +1,6 @@
 //! The keys that sign, and the certificates that say what they may sign.
 
+mod acts;
 pub(crate) mod certificate;
 pub(crate) mod custody;
 pub(crate) mod hierarchy;

@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use signet_audit::Act;
 use signet_identity::SharedClock;
 use time::OffsetDateTime;
 use tokio::sync::watch;
@@ -388,6 +389,16 @@ impl Crls {
         }
         let list = list?;
         tracing::debug!(authority = place.authority, shard = place.shard, entries = count, number = %list.number, "CRL signed");
+        let signed = Act::CrlSigned {
+            authority: place.authority.clone(),
+            shard: place.shard,
+            number: list.number.to_string(),
+            this_update: list.this_update.unix_timestamp(),
+            next_update: list.next_update.unix_timestamp(),
+            entries: count as u64,
+            sha256: hex::encode(signet_audit::sha256(&list.der)),
+        };
+        self.0.parts.store.note(signed).await?;
         metrics.crl_next_update(&place.authority, place.shard, list.next_update);
         self.kept().insert(place, Kept { list: Arc::new(list), covers: epoch, content });
         self.0.changes.send_modify(|changes| *changes += 1);

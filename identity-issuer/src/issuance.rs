@@ -9,6 +9,7 @@ use tokio::sync::broadcast;
 
 use crate::admission::Place;
 use crate::attestation::Attestation;
+use crate::audit::Refusals;
 use crate::authority::{Authorities, CertifyError, sign_with};
 use crate::certificate::{ApprovedCsr, Certificate, NotPermitted};
 use crate::crl::DistributionPoints;
@@ -33,6 +34,7 @@ pub(crate) struct Parts {
     pub(crate) clock: SharedClock,
     pub(crate) metrics: Metrics,
     pub(crate) announce: broadcast::Sender<Issued>,
+    pub(crate) refusals: Refusals,
 }
 
 /// Tells an onlooker in the same process of a certificate that is on record.
@@ -71,6 +73,13 @@ pub enum IssueError {
     Store(#[from] StoreError),
 }
 
+impl IssueError {
+    /// Whether the transaction that refused it says so in the log.
+    fn is_logged(&self) -> bool {
+        matches!(self, Self::KeyReused | Self::ProofUsed | Self::Banned | Self::Evicted | Self::Revoked)
+    }
+}
+
 impl Issuance {
     pub(crate) fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
@@ -86,9 +95,16 @@ impl Issuance {
         place: Option<Place>,
     ) -> Result<Logged<Certificate>, IssueError> {
         let started = Instant::now();
-        let profile = Arc::clone(&entitlement.profile);
+        let (profile, id) = (Arc::clone(&entitlement.profile), entitlement.id.clone());
         let outcome = self.0.issue(entitlement, attestation, csr, place).await;
-        self.0.metrics.issue(&profile.name, IssueResult::of(&outcome), started.elapsed());
+        let result = IssueResult::of(&outcome);
+        if let (Err(error), IssueResult::Refused) = (&outcome, result)
+            && !error.is_logged()
+        {
+            // Whoever asked is told.
+            let _ = self.0.refusals.tell(&format!("x509 {}", profile.name), id.as_str(), &error.to_string());
+        }
+        self.0.metrics.issue(&profile.name, result, started.elapsed());
         outcome
     }
 

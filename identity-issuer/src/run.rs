@@ -17,7 +17,6 @@ use signet_identity::{ClientAuthentication, ServerPolicy, SharedClock, TlsPolici
 use signet_process::admin::{AdminBuilder, AdminServer, Readiness, State};
 use signet_process::identity_metrics::IdentityMetrics;
 use signet_process::identity_slot::IdentitySlot;
-use signet_process::log_limit::LogLimit;
 use time::OffsetDateTime;
 use tokio::net::TcpSocket;
 use tokio::sync::{broadcast, watch};
@@ -30,7 +29,7 @@ use crate::admission::Admission;
 use crate::agents::Agents;
 use crate::api::{AdminApi, Attestors, AuthorityCalls, IdentityApi, JwtKeyCalls};
 use crate::attestation::{Challenges, JoinTokens};
-use crate::audit::{AuditMetrics, LogPublisher};
+use crate::audit::{AuditMetrics, LogPublisher, Refusals};
 use crate::authority::{Authorities, Intake, Publication, Reach};
 use crate::bundles::{self, Bundles, Shared};
 use crate::certificate::issuer_id;
@@ -185,7 +184,9 @@ impl Issuer {
             metrics.policy_refused(true);
         }
         let own_bundle = bundles.own().borrow().get(&config.trust_domain).cloned();
-        let authorities = open_authorities(&config, custodies.authorities, journal, own_bundle, clock.clone()).await?;
+        let authorities =
+            open_authorities(&config, custodies.authorities, (journal, store.outbox()), own_bundle, clock.clone())
+                .await?;
         metrics::register_authorities(&registry, authorities.clone())?;
         let own = config.bundle_files().enumerate().map(|(index, file)| match index {
             0 => authorities.trusted(&file.bundle),
@@ -203,7 +204,8 @@ impl Issuer {
         let federated = federation.in_force().borrow().clone();
         // Nobody else has said anything yet.
         let _ = bundles.set_own(own.chain(federated.iter().cloned()).collect());
-        let jwt_keys = jwt::open_keys(&config, custodies.tokens, metrics.clone(), clock.clone()).await?;
+        let jwt_keys =
+            jwt::open_keys(&config, custodies.tokens, store.outbox(), metrics.clone(), clock.clone()).await?;
         if let Some(keys) = &jwt_keys {
             keys.tell(&bundles, &config.trust_domain);
         }
@@ -216,6 +218,7 @@ impl Issuer {
             clock: clock.clone(),
             metrics: metrics.clone(),
             announce: announce.clone(),
+            refusals: Refusals::new(store.outbox()),
         });
         let publication = Publication::new();
         let Limits { watchers, watchers_per_identity, .. } = config.limits;
@@ -472,7 +475,7 @@ impl Issuer {
             clock: self.clock.clone(),
             admission,
             longest_wait: self.config.limits.request_timeout * 4 / 5,
-            refusals: LogLimit::new(),
+            refusals: Refusals::new(self.store.outbox()),
         }
         .into_routes(admin)
         .await?;

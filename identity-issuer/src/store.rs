@@ -16,6 +16,7 @@ mod database;
 mod issued;
 mod jwts;
 mod log;
+mod outbox;
 mod policies;
 mod postgres;
 mod progress;
@@ -45,6 +46,7 @@ pub(crate) use agents::{AgentRecord, AttestationRecord, Ban, IssuedRecord, Origi
 pub(crate) use bundles::{BundlesChange, PublishedBundles, SignedBundles};
 pub(crate) use database::Location;
 pub(crate) use log::Waiting;
+pub(crate) use outbox::Outbox;
 pub(crate) use policies::RecordRevisionError;
 pub(crate) use postgres::{Change, Changes, PostgresUrl, PostgresUrlError};
 pub(crate) use progress::{AcknowledgementRecord, MOST_AT_ONCE, ProgressRecord};
@@ -208,6 +210,8 @@ pub(crate) enum Write {
         act: Box<signet_audit::Act>,
         reply: Reply<Result<(), StoreError>>,
     },
+    /// Nothing but what is in the outbox.
+    Posted,
     /// Entries of the log before this one are in files.
     Published {
         below: u64,
@@ -229,6 +233,7 @@ pub(crate) struct Store {
     start: u64,
     /// The number of the log of this issuer.
     log: i64,
+    outbox: Outbox,
 }
 
 /// The audit log that an issuer appends to.
@@ -280,11 +285,23 @@ impl Store {
         let (database, start, own) = Database::open(location, trust_domain, (&log, issuer), clock.now()).await?;
         let number = own.number();
         let (queue, waiting) = queue::queue(pending);
-        let stop = CancellationToken::new();
-        let committer =
-            Committer { database: database.clone(), log: own, metrics: log.metrics, issuer, clock, readiness };
+        let (stop, outbox) = (CancellationToken::new(), Outbox::default());
+        let committer = Committer {
+            database: database.clone(),
+            log: own,
+            outbox: outbox.clone(),
+            metrics: log.metrics,
+            issuer,
+            clock,
+            readiness,
+        };
         let committer = tokio::spawn(committer.run(waiting, stop.clone()));
-        Ok((Self { queue, database, issuer, start, log: number }, StoreTask { committer, stop }))
+        Ok((Self { queue, database, issuer, start, log: number, outbox }, StoreTask { committer, stop }))
+    }
+
+    /// For acts that have their record elsewhere.
+    pub(crate) fn outbox(&self) -> Outbox {
+        self.outbox.clone()
     }
 
     /// The number of this start: more than that of each before on this database, whatever the clock says. About 32 bits.

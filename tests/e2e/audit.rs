@@ -177,6 +177,17 @@ fn what_an_issuer_does_is_in_its_log_and_two_implementations_agree_on_it() {
     assert_eq!(acts("?"), 0);
     // The issuer's own, the first, and its successor.
     assert_eq!(acts("x509_issued"), 3, "{found}");
+    // Four calls that change something; those that only look are none.
+    assert_eq!(acts("administered"), 4, "{found}");
+    assert!(acts("crl_signed") >= 2, "{found}");
+    // Its key is made, and its certificate taken.
+    assert_eq!(acts("authority_changed"), 2, "{found}");
+    let entries = entries(&copy);
+    let at = |is_it: fn(&Act) -> bool| entries.iter().position(|entry| is_it(&entry.act)).unwrap();
+    let is_active = |act: &Act| matches!(act, Act::AuthorityChanged { stage, .. } if stage == "active");
+    assert!(at(is_active) < at(|act| matches!(act, Act::X509Issued(_))));
+    let is_revoking = |act: &Act| matches!(act, Act::Administered { action, .. } if action == "Revoke");
+    assert!(at(is_revoking) < at(|act| matches!(act, Act::Revoked(_))));
 
     // A proof by the serial number, from the web address, is believed by both.
     let proof = auditor.at("one.tlog-proof");
@@ -207,6 +218,34 @@ fn what_an_issuer_does_is_in_its_log_and_two_implementations_agree_on_it() {
     assert!(refused.contains("is not the issuing of"), "{refused}");
     let nobody = auditor.refused(&["prove", "00ff", "--log", copy.to_str().unwrap()]);
     assert!(nobody.contains("no certificate 00ff was issued"), "{nobody}");
+}
+
+#[test]
+fn who_is_refused_is_in_the_log_and_strangers_do_not_fill_it() {
+    let folder = TempDir::new().unwrap();
+    let issuer = Issuer::start(folder.path(), "example.org", secs(3600));
+    let auditor = Auditor::of(&issuer);
+    let before = wait_until_published(&issuer);
+    for _ in 0..200 {
+        Workload::of(issuer.address).attest("a token that nobody made").unwrap_err();
+    }
+    let told = |entry: &Entry| match &entry.act {
+        Act::Refused { what, whom, left_out, .. } => {
+            assert_eq!((what.as_str(), whom.as_str().starts_with("127.")), ("attestation join_token", true));
+            1 + left_out
+        }
+        _ => 0,
+    };
+    let copy = auditor.at("copy");
+    until("those are told of", secs(20), || {
+        // What is left out is counted by the next that is written down.
+        let _ = Workload::of(issuer.address).attest("a token that nobody made");
+        wait_until_published(&issuer);
+        auditor.copy(&issuer, "copy");
+        entries(&copy).iter().map(told).sum::<u64>() >= 200
+    });
+    assert!(published(&issuer) - before < 200, "{} entries", published(&issuer) - before);
+    auditor.both_find_good(&copy);
 }
 
 #[test]

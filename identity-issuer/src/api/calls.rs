@@ -1,5 +1,6 @@
 //! Administrative calls: whether whoever makes one may, and what is written down of it.
 
+use signet_audit::{Act, Text};
 use signet_proto::admin::v1::{ApplyPolicyResponse, RevokeResponse};
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Request, Response, Status};
@@ -7,6 +8,7 @@ use tonic::{Request, Response, Status};
 use super::doorkeeper::Admitted;
 use super::naming::{Naming, listed};
 use super::revocations::Revoked;
+use super::store_status;
 use super::unattended::Attention;
 use crate::administration::{Permissions, Role, Target};
 use crate::agents::Agents;
@@ -50,7 +52,19 @@ impl Call {
         };
         let mut call = Self { permissions, action, target, written: false, revoked: None, place, turn: None };
         match call.may(agents, request.extensions().get(), role, needed_for).await {
-            Ok(()) => Ok(call),
+            Ok(()) if role == Role::Viewer || action.ends_with(DRY_RUN) => Ok(call),
+            Ok(()) => {
+                let act = Act::Administered {
+                    actor: call.permissions.actor.as_str().to_owned(),
+                    action: action.to_owned(),
+                    target: Text::from(call.target.as_str()),
+                };
+                // Before it has an effect.
+                match agents.store.note(act).await {
+                    Ok(()) => Ok(call),
+                    Err(error) => Err(call.refuse(store_status(&error))),
+                }
+            }
             Err(status) => {
                 call.write_down(&format!("refused: {}", status.message()));
                 Err(status)
@@ -148,5 +162,7 @@ impl Drop for Call {
     }
 }
 
+/// What the name of an action ends with that changes nothing.
+const DRY_RUN: &str = "(dry run)";
 /// In bytes. A refusal may repeat what the caller wrote.
 const MAX_OUTCOME: usize = 1024;

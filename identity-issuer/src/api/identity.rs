@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use signet_identity::{PeerIdentity, SharedClock, WorkloadId};
-use signet_process::log_limit::LogLimit;
 use signet_proto::identity::v1::identity_service_server::{IdentityService, IdentityServiceServer};
 use signet_proto::identity::v1::{
     AttestRequest, AttestResponse, ChallengeRequest, ChallengeResponse, IssueJwtRequest, IssueJwtResponse,
@@ -23,6 +22,7 @@ use super::{BUSY, bundles, companions, parse_id, report, span, store_status, svi
 use crate::admission::{Admission, Limit};
 use crate::agents::Agents;
 use crate::attestation::{Attestation, Attested, Method, NotAttested, TokenError};
+use crate::audit::Refusals;
 use crate::distribution::{Distribution, Watcher};
 use crate::entitlement::{Entitlement, Grounds, NotEntitled, Wanted, entitle};
 use crate::issuance::{Issuance, IssueError};
@@ -48,7 +48,7 @@ pub(crate) struct IdentityApi {
     /// For an identity that the policy does not give yet.
     pub(crate) longest_wait: Duration,
     /// Of what is written of proofs that are not accepted.
-    pub(crate) refusals: LogLimit,
+    pub(crate) refusals: Refusals,
 }
 
 /// Any request is a CSR of 4 KiB at most, a proof of 32 KiB at most, and a few words.
@@ -124,8 +124,9 @@ impl IdentityApi {
     fn tell_refused(&self, method: Method, reason: &'static str, cause: &str, caller: &Caller) {
         let method = method.as_str();
         self.metrics.attestation_refused(method, reason);
-        if let Some(suppressed) = self.refusals.admit() {
-            let address = caller.address.map(|address| address.to_string());
+        let address = caller.address.map(|address| address.to_string());
+        let whom = address.as_deref().unwrap_or_default();
+        if let Some(suppressed) = self.refusals.tell(&format!("attestation {method}"), whom, cause) {
             tracing::warn!(peer.address = address, method, reason, cause, suppressed, "attestation refused");
         }
     }

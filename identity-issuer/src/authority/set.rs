@@ -12,12 +12,14 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use super::Authority;
+use super::acts;
 use super::custody::{CaKey, Custody, CustodyError, KeyName, Purpose};
 use super::intermediate::{self, IntermediateError};
 use super::journal::{Journal, Rotation};
 use super::member::{Kept, Member, StepError, find, find_at, request_of};
 use super::stage::Stage;
 use crate::pem_files;
+use crate::store::Outbox;
 use crate::utc::{Utc, of_microseconds};
 
 /// Cheap to clone.
@@ -52,6 +54,8 @@ pub(crate) struct Place {
     pub(crate) request: PathBuf,
     /// How many CAs a certificate may allow below it.
     pub(crate) path_length: u8,
+    /// Where what becomes of them is told for the audit log.
+    pub(crate) outbox: Outbox,
 }
 
 /// Whether the issuer has an authority.
@@ -127,6 +131,7 @@ impl Authorities {
             place,
             clock,
         }));
+        acts::between(&Kept::default(), &authorities.kept()).for_each(|act| authorities.0.place.outbox.post(act));
         if authorities.kept().members.is_empty() {
             authorities.request(1)?;
         }
@@ -407,6 +412,8 @@ impl Authorities {
         let outcome = step(&mut next, self.0.clock.now())?;
         next.journal().write(&self.0.place.journal)?;
         let mut kept = self.kept();
+        // Before it has an effect: what is signed from now on is behind it in the log.
+        acts::between(&kept, &next).for_each(|act| self.0.place.outbox.post(act));
         *kept = next;
         self.publish(&kept);
         Ok(outcome)

@@ -47,6 +47,7 @@ impl Bench {
             journal: folder.path().join("authorities.json"),
             request: folder.path().join("authority.csr"),
             path_length: 0,
+            outbox: crate::store::Outbox::default(),
         };
         let authorities = Authorities::open(home, Some(&root.bundle()), clock.clone()).unwrap();
         authorities.request(2).unwrap();

@@ -3,6 +3,7 @@
 //! A key rests in the custody before the journal names it, and is destroyed before it is named no more: so a process that is killed at any
 //! moment goes on where it was. The custody may take its time, or be away: nobody waits for it who has a key revoked.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,6 +23,7 @@ use crate::authority::{CustodyError, Stage};
 use crate::bundles::Bundles;
 use crate::complaint::Complaint;
 use crate::metrics::Metrics;
+use crate::store::Outbox;
 use crate::utc::{Utc, of_microseconds};
 
 /// Cheap to clone.
@@ -47,6 +49,8 @@ pub(crate) struct Place {
     pub(crate) journal: PathBuf,
     pub(crate) algorithm: Algorithm,
     pub(crate) schedule: Schedule,
+    /// Where what becomes of them is told for the audit log.
+    pub(crate) outbox: Outbox,
 }
 
 /// What an issuer says of its keys.
@@ -111,6 +115,7 @@ impl JwtKeys {
     pub(crate) fn open(place: Place, metrics: Metrics, clock: SharedClock) -> Result<Self, JwtKeysError> {
         let state = place.load(clock.now())?;
         let published = watch::Sender::new(state.published());
+        state.changes_since(&State::default()).for_each(|act| place.outbox.post(act));
         let (state, working) = (ArcSwap::from_pointee(state), Mutex::default());
         let keys = Self(Arc::new(Inner { place, state, published, working, metrics, clock }));
         keys.tell_metrics();
@@ -279,6 +284,8 @@ impl JwtKeys {
     /// Makes a step durable, then puts it in force. By whoever holds [`work`](Self::work).
     pub(super) fn put(&self, next: State) -> Result<(), JwtKeysError> {
         self.0.place.write(&next)?;
+        // Before it has an effect: what is signed from now on is behind it in the log.
+        next.changes_since(&self.0.state.load()).for_each(|act| self.0.place.outbox.post(act));
         let published = next.published();
         self.0.state.store(Arc::new(next));
         self.0.published.send_if_modified(|present| {
@@ -344,6 +351,20 @@ impl Revoked {
 }
 
 impl State {
+    /// What the audit log says of them.
+    fn changes_since(&self, before: &Self) -> impl Iterator<Item = signet_audit::Act> {
+        let stages = |state: &Self| -> BTreeMap<String, &'static str> {
+            let held = state.keys.iter().map(|held| (held.key.key.name().to_string(), held.stage().label()));
+            held.chain(state.revoked.iter().map(|revoked| (revoked.kid.to_string(), "revoked"))).collect()
+        };
+        let (before, mut after) = (stages(before), stages(self));
+        for key in before.keys().filter(|key| !after.contains_key(*key)).cloned().collect::<Vec<_>>() {
+            after.insert(key, "destroyed");
+        }
+        after.retain(|key, stage| before.get(key) != Some(stage));
+        after.into_iter().map(|(key, stage)| signet_audit::Act::JwtKeyChanged { key, stage: stage.to_owned() })
+    }
+
     /// The next to sign.
     pub(super) fn prepared(&self) -> Option<usize> {
         self.keys.iter().position(|held| held.stage() == Stage::Prepared)

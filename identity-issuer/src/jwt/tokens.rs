@@ -232,6 +232,7 @@ mod tests {
             journal: folder.path().join("jwt-keys.json"),
             algorithm: Algorithm::Es256,
             schedule: Schedule { key_life: 24 * HOUR, publish_ahead: HOUR, longest_token: HOUR },
+            outbox: crate::store::Outbox::default(),
         };
         let keys = JwtKeys::open(place, metrics.clone(), clock.shared()).unwrap();
         let key_ends = clock.now() + 24 * HOUR;

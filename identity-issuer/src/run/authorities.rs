@@ -11,6 +11,7 @@ use crate::authority::custody::Custody;
 use crate::authority::{Authorities, AuthorityState, Place};
 use crate::config::Config;
 use crate::own_identity::OwnIdentity;
+use crate::store::Outbox;
 
 /// For whoever holds the root.
 pub(super) fn request_file(config: &Config) -> PathBuf {
@@ -21,14 +22,14 @@ pub(super) fn request_file(config: &Config) -> PathBuf {
 pub(super) async fn open_authorities(
     config: &Config,
     custody: Arc<dyn Custody>,
-    journal: PathBuf,
+    (journal, outbox): (PathBuf, Outbox),
     bundle: Option<TrustBundle>,
     clock: SharedClock,
 ) -> Result<Authorities, RunError> {
     let (request, path_length) = (request_file(config), config.authority.path_length);
     let trust_domain = config.trust_domain.clone();
     tokio::task::spawn_blocking(move || {
-        let place = Place { trust_domain, custody, journal, request, path_length };
+        let place = Place { trust_domain, custody, journal, request, path_length, outbox };
         Ok(Authorities::open(place, bundle.as_ref(), clock)?)
     })
     .await?

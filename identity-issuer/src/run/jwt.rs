@@ -11,18 +11,20 @@ use crate::complaint::Complaint;
 use crate::config::Config;
 use crate::jwt::{JwtKeys, JwtKeysError, Place};
 use crate::metrics::Metrics;
+use crate::store::Outbox;
 
 /// None where no tokens are made.
 pub(super) async fn open_keys(
     config: &Config,
     custody: Option<Arc<dyn Custody>>,
+    outbox: Outbox,
     metrics: Metrics,
     clock: SharedClock,
 ) -> Result<Option<JwtKeys>, RunError> {
     let Some((jwt, custody)) = config.jwt.as_ref().zip(custody) else { return Ok(None) };
     let (algorithm, schedule) = (jwt.algorithm, jwt.schedule());
     let journal = config.state.join("jwt-keys.json");
-    let place = Place { custody, journal, algorithm, schedule };
+    let place = Place { custody, journal, algorithm, schedule, outbox };
     let opening = tokio::task::spawn_blocking(move || JwtKeys::open(place, metrics, clock));
     Ok(opening.await?.map(Some)?)
 }

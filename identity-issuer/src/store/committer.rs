@@ -15,8 +15,8 @@ use super::log::{self, OwnLog, is_elsewhere};
 use super::postgres::{self, Change};
 use super::queue::{MAX_BATCH, Waiting};
 use super::{
-    Logged, RecordRevisionError, Recorded, RenewalRequest, STORE, StoreError, Write, acts, agents, bundle_sequence,
-    bundles, jwts, microseconds, policies, renewal_requests, revoking, tokens,
+    Logged, Outbox, RecordRevisionError, Recorded, RenewalRequest, STORE, StoreError, Write, acts, agents,
+    bundle_sequence, bundles, jwts, microseconds, policies, renewal_requests, revoking, tokens,
 };
 use crate::attestation::Attestation;
 use crate::audit::AuditMetrics;
@@ -44,6 +44,7 @@ impl From<Result<(), NotRecorded>> for Outcome {
 pub(super) struct Committer {
     pub(super) database: Database,
     pub(super) log: OwnLog,
+    pub(super) outbox: Outbox,
     pub(super) metrics: AuditMetrics,
     pub(super) issuer: u64,
     pub(super) clock: SharedClock,
@@ -55,6 +56,7 @@ impl Committer {
     pub(super) async fn run(mut self, mut waiting: Waiting, stop: CancellationToken) {
         self.readiness.set(STORE, State::Ready);
         let mut batch = Vec::with_capacity(MAX_BATCH);
+        let outbox = self.outbox.clone();
         loop {
             tokio::select! {
                 // Refuses what comes from now on; what waits already is received to the end.
@@ -63,7 +65,11 @@ impl Committer {
                     false => break,
                     true => self.settle(&mut batch).await,
                 },
+                () = outbox.posted() => self.settle(&mut vec![Write::Posted]).await,
             }
+        }
+        if !outbox.is_empty() {
+            self.settle(&mut vec![Write::Posted]).await;
         }
         self.database.close().await;
     }
@@ -111,24 +117,28 @@ impl Committer {
                     self.log.catch_up(&mut connection).await?;
                 }
                 Err(error) => return Err(error),
-                Ok((outcomes, log)) => {
+                Ok((outcomes, log, posted)) => {
                     self.log = log;
+                    self.outbox.taken(posted);
                     return Ok(outcomes);
                 }
             }
         }
     }
 
-    /// What became of each, and of the log.
-    async fn attempt(&self, batch: &[Write]) -> Result<(Vec<Outcome>, OwnLog), sqlx::Error> {
+    /// What became of each, and of the log; and how many acts of the outbox went into it.
+    async fn attempt(&self, batch: &[Write]) -> Result<(Vec<Outcome>, OwnLog, usize), sqlx::Error> {
         if batch.is_empty() {
-            return Ok((Vec::new(), self.log));
+            return Ok((Vec::new(), self.log, 0));
         }
         let mut transaction = self.database.begin().await?;
         let takes = batch.iter().any(is_taking);
         self.database.lock_standing(&mut transaction, takes).await?;
         let time = self.clock.now();
         let (now, mut log) = (microseconds(time), self.log.append(time));
+        let posted = self.outbox.waiting();
+        let count = posted.len();
+        posted.into_iter().try_for_each(|act| log.push(act))?;
         let mut outcomes = Vec::with_capacity(batch.len());
         let mut rows = Vec::with_capacity(batch.len());
         for (index, write) in batch.iter().enumerate() {
@@ -196,6 +206,7 @@ impl Committer {
                     self.tell(&mut transaction, Change::Standing).await?;
                 }
                 Write::Note { act, .. } => log.push(Act::clone(act))?,
+                Write::Posted => {}
                 Write::Published { below, .. } => log::forget(&mut transaction, self.log, *below).await?,
             }
         }
@@ -208,7 +219,7 @@ impl Committer {
         }
         let log = log.write(&mut transaction).await?;
         transaction.commit().await?;
-        Ok((outcomes, log))
+        Ok((outcomes, log, count))
     }
 
     async fn tell(&self, transaction: &mut Transaction<'_, Any>, change: Change) -> Result<(), sqlx::Error> {
@@ -235,6 +246,7 @@ fn is_abandoned(write: &Write) -> bool {
         | Write::Revocation { .. }
         | Write::Note { .. }
         | Write::Published { .. }
+        | Write::Posted
         | Write::Sweep => false,
     }
 }
@@ -290,7 +302,7 @@ fn answer(write: Write, outcome: Outcome) {
             let answer = if let Outcome::Revoked(recorded) = outcome { Ok(recorded) } else { Err(StoreError::Closed) };
             let _ = reply.send(answer);
         }
-        Write::Sweep => {}
+        Write::Posted | Write::Sweep => {}
     }
 }
 
@@ -318,6 +330,6 @@ fn fail(write: Write, error: &Arc<sqlx::Error>) {
         Write::Standing { reply, .. } | Write::Bundles { reply, .. } | Write::BundleSequence { reply, .. } => {
             let _ = reply.send(Err(error));
         }
-        Write::Sweep => {}
+        Write::Posted | Write::Sweep => {}
     }
 }

@@ -63,6 +63,7 @@ fn is_new(write: &Write) -> bool {
         | Write::Revocation { .. }
         | Write::Note { .. }
         | Write::Published { .. }
+        | Write::Posted
         | Write::Sweep => false,
     }
 }

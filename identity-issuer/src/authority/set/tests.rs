@@ -15,6 +15,7 @@ fn place_in(folder: &TempDir, custody: &Arc<Memory>) -> Place {
         journal: folder.path().join("authorities.json"),
         request: folder.path().join("authority.csr"),
         path_length: 0,
+        outbox: Outbox::default(),
     }
 }
 
@@ -159,6 +160,7 @@ fn one_that_was_revoked_is_no_request_that_could_be_given_up() {
         journal: folder.path().join("authorities.json"),
         request: folder.path().join("authority.csr"),
         path_length: 0,
+        outbox: Outbox::default(),
     };
     let authorities = Authorities::open(place, Some(&root.bundle()), ManualClock::new(now).shared()).unwrap();
     authorities.request(4).unwrap();

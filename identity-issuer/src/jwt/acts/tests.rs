@@ -85,6 +85,7 @@ impl Issuer {
             journal: folder.path().join("jwt-keys.json"),
             algorithm: Algorithm::Es256,
             schedule: Schedule { key_life: 24 * HOUR, publish_ahead: HOUR, longest_token: HOUR / 4 },
+            outbox: crate::store::Outbox::default(),
         };
         let clock = ManualClock::new(OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap());
         Self { place, custody, clock, _folder: folder }

@@ -16,6 +16,7 @@ fn place(folder: &std::path::Path, custody: Arc<dyn Custody>) -> Place {
         journal: folder.join("jwt-keys.json"),
         algorithm: Algorithm::Es256,
         schedule: Schedule { key_life: 24 * HOUR, publish_ahead: HOUR / 2, longest_token: HOUR },
+        outbox: Outbox::default(),
     }
 }
 

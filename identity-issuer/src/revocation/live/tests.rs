@@ -199,6 +199,7 @@ impl Bench {
             journal: folder.path().join("authorities.json"),
             request: folder.path().join("authority.csr"),
             path_length: 0,
+            outbox: crate::store::Outbox::default(),
         };
         let authorities = Authorities::open(place, None, clock.clone()).unwrap();
         let certificate = root.sign(&authorities.all()[0].key, at(0), Duration::from_secs(86_400));
