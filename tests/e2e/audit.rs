@@ -179,7 +179,7 @@ fn what_an_issuer_does_is_in_its_log_and_two_implementations_agree_on_it() {
     assert_eq!(acts("x509_issued"), 3, "{found}");
     // Four calls that change something; those that only look are none.
     assert_eq!(acts("administered"), 4, "{found}");
-    assert!(acts("crl_signed") >= 2, "{found}");
+    assert!(acts("crl_signed") >= 1, "{found}");
     // Its key is made, and its certificate taken.
     assert_eq!(acts("authority_changed"), 2, "{found}");
     let entries = entries(&copy);
