@@ -15,6 +15,7 @@ mod jwt_keys;
 mod naming;
 mod policy;
 mod revocations;
+mod svids;
 mod tokens;
 mod unattended;
 mod watching;

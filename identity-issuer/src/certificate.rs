@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use rustls_pki_types::CertificateDer;
 use signet_identity::WorkloadId;
 use signet_policy::RuleName;
@@ -36,6 +37,13 @@ pub(crate) struct Certificate {
     pub(crate) issued_at: OffsetDateTime,
     pub(crate) attestation: Attestation,
     pub(crate) authority: KeyId,
+}
+
+impl Certificate {
+    /// Of the leaf, as its holder shows it.
+    pub(crate) fn sha256(&self) -> Option<[u8; 32]> {
+        digest(&SHA256, self.chain.first()?).as_ref().try_into().ok()
+    }
 }
 
 #[derive(Debug, Eq, PartialEq, thiserror::Error)]

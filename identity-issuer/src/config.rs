@@ -21,6 +21,7 @@
 //! attestation: {}                        # who vouches for callers; see [`attestation`]
 //! crl: {}                                # certificate revocation lists; see [`crl`]
 //! audit: {}                              # the audit log; see [`audit`]
+//! inventory: {}                          # how long what was issued stays on record; see [`inventory`]
 //! administration: []                     # who may administer what; see [`administration`]
 //! ```
 //! Everything but the first four has a default. Relative paths start at the folder of the file.
@@ -31,6 +32,7 @@ mod audit;
 mod bundles;
 mod crl;
 mod file;
+mod inventory;
 mod jwt;
 mod key;
 mod profiles;
@@ -57,6 +59,7 @@ use crate::store::Location;
 pub(crate) use audit::Audit;
 pub(crate) use bundles::FederatedEndpoint;
 pub(crate) use crl::Crl;
+pub(crate) use inventory::Inventory;
 pub(crate) use jwt::{AccessTokens, Jwt, Oidc};
 pub use web::Web;
 
@@ -84,6 +87,7 @@ pub struct Config {
     pub(crate) jwt: Option<Jwt>,
     pub(crate) crl: Crl,
     pub(crate) audit: Audit,
+    pub(crate) inventory: Inventory,
     pub limits: Limits,
     /// How long connections may take to end at shutdown.
     pub drain: Duration,

@@ -12,13 +12,14 @@ use time::OffsetDateTime;
 use crate::admission::Limit;
 use crate::authority::Authorities;
 use crate::profile::Profiles;
-use crate::store::Counts;
+use crate::store::{Counts, HORIZONS};
 
 #[derive(Clone)]
 pub(crate) struct Metrics {
     issued: IntCounterVec,
     issue_duration: Histogram,
     identities: IntGaugeVec,
+    identities_ending: IntGaugeVec,
     connections: IntGauge,
     connections_refused: IntCounterVec,
     connected_clients: IntGauge,
@@ -83,11 +84,19 @@ impl Metrics {
         let identities = IntGaugeVec::new(
             Opts::new(
                 "signet_issuer_identities",
-                "Certificates on record: valid, expiring (past 70 % of their life) or expired.",
+                "Certificates on record: valid, expiring (past 70 % of their life), revoked (and not expired) or expired.",
             ),
             &["state"],
         )?;
         registry.register(Box::new(identities.clone()))?;
+        let identities_ending = IntGaugeVec::new(
+            Opts::new(
+                "signet_issuer_identities_ending",
+                "Certificates on record that have not expired and will within this time, those of shorter times included.",
+            ),
+            &["within"],
+        )?;
+        registry.register(Box::new(identities_ending.clone()))?;
         let token_keys_read_at = IntGaugeVec::new(
             Opts::new(
                 "signet_issuer_token_keys_read_timestamp_seconds",
@@ -157,6 +166,7 @@ impl Metrics {
             issued,
             issue_duration,
             identities,
+            identities_ending,
             connections: gauge("signet_issuer_connections", "Open connections to the gRPC address.")?,
             connections_refused: counters(
                 "signet_issuer_connections_refused_total",
@@ -256,9 +266,13 @@ impl Metrics {
     }
 
     pub(crate) fn identities(&self, counts: Counts) {
-        let Counts { valid, expiring, expired } = counts;
-        for (state, count) in [("valid", valid), ("expiring", expiring), ("expired", expired)] {
-            self.identities.with_label_values(&[state]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        let Counts { valid, expiring, revoked, expired, within } = counts;
+        let shown = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        for (state, count) in [("valid", valid), ("expiring", expiring), ("revoked", revoked), ("expired", expired)] {
+            self.identities.with_label_values(&[state]).set(shown(count));
+        }
+        for ((label, _), count) in HORIZONS.iter().zip(within) {
+            self.identities_ending.with_label_values(&[label]).set(shown(count));
         }
     }
 

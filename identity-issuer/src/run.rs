@@ -4,6 +4,7 @@ mod authorities;
 mod custody;
 mod jwt;
 mod place;
+mod record;
 mod started;
 mod web;
 
@@ -54,6 +55,7 @@ use crate::web::{BundlePage, Door, Exchange, OidcPages, Publisher, Site};
 use authorities::{first_identity, open_authorities, report_authority, request_file};
 use custody::{open_custodies, open_log};
 use place::{claim_state, holds_anything, listen, reserve};
+use record::{count, sweep};
 use web::WebDoors;
 
 pub use started::{Phase, RunError, Started};
@@ -61,7 +63,6 @@ pub use web::{WebAddresses, WebError};
 
 const AUTHORITY: &str = "authority";
 const LISTENER: &str = "listener";
-const COUNT_INTERVAL: Duration = Duration::from_secs(15);
 const RETRY: Duration = Duration::from_secs(1);
 const ANNOUNCEMENTS: usize = 64;
 
@@ -499,6 +500,7 @@ impl Issuer {
         let reach = Reach::of(self.authorities.clone(), self.readiness.clone(), self.metrics.clone());
         until(&shutdown, &mut background, reach.run());
         until(&shutdown, &mut background, count(self.store.clone(), self.metrics.clone(), self.clock.clone()));
+        until(&shutdown, &mut background, sweep(self.store.clone(), self.config.inventory.keep_expired));
 
         let mut policies = TlsPolicies::new(self.clock.clone());
         let server_key =
@@ -545,18 +547,6 @@ impl Issuer {
         let admin = self.admin;
         tokio::task::spawn_blocking(move || admin.stop()).await?;
         Ok(())
-    }
-}
-
-/// Keeps the gauges of what is on record in step, and forgets what is long over.
-async fn count(store: Store, metrics: Metrics, clock: SharedClock) {
-    loop {
-        match store.counts(clock.now()).await {
-            Ok(counts) => metrics.identities(counts),
-            Err(error) => tracing::warn!(%error, "certificates on record cannot be counted"),
-        }
-        store.sweep();
-        tokio::time::sleep(COUNT_INTERVAL).await;
     }
 }
 

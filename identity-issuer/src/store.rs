@@ -12,7 +12,9 @@ mod agents;
 mod bundle_sequence;
 mod bundles;
 mod committer;
+mod counts;
 mod database;
+mod inventory;
 mod issued;
 mod jwts;
 mod log;
@@ -22,11 +24,13 @@ mod postgres;
 mod progress;
 mod queue;
 mod renewal_requests;
+mod retention;
 mod revocations;
 mod revoking;
 mod tokens;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use signet_audit::VerifierKey;
 use signet_identity::{SharedClock, TrustDomain, WorkloadId};
@@ -44,7 +48,11 @@ use crate::utc::{microseconds, of_microseconds};
 
 pub(crate) use agents::{AgentRecord, AttestationRecord, Ban, IssuedRecord, Origin, StandingChange};
 pub(crate) use bundles::{BundlesChange, PublishedBundles, SignedBundles};
+pub(crate) use counts::{Counts, HORIZONS};
 pub(crate) use database::Location;
+pub(crate) use inventory::{
+    Cursor, Direction, Order, PageError, PageStart, Selection, SvidDetails, SvidFilter, SvidRecord,
+};
 pub(crate) use log::Waiting;
 pub(crate) use outbox::Outbox;
 pub(crate) use policies::RecordRevisionError;
@@ -153,16 +161,6 @@ pub(crate) enum TokenState {
     Expired { expires_at: OffsetDateTime },
 }
 
-/// How many certificates are on record.
-#[derive(Copy, Clone, Debug, Default, Eq, PartialEq)]
-pub(crate) struct Counts {
-    /// Not expired, and not past [`EXPIRING_TENTHS`] of their life.
-    pub(crate) valid: u64,
-    /// Not expired, but past it: their holders are late with renewing.
-    pub(crate) expiring: u64,
-    pub(crate) expired: u64,
-}
-
 /// The tenths of its life after which a certificate is expected to have been renewed.
 pub(crate) const EXPIRING_TENTHS: i64 = 7;
 
@@ -217,8 +215,12 @@ pub(crate) enum Write {
         below: u64,
         reply: Reply<Result<(), StoreError>>,
     },
-    /// Forgets what is long over.
-    Sweep,
+    /// Forgets what is long over. Answered is whether that is all of it.
+    Sweep {
+        /// How long what has expired stays on record.
+        keep: Duration,
+        reply: Reply<Result<bool, StoreError>>,
+    },
 }
 
 type Reply<T> = tokio::sync::oneshot::Sender<T>;
@@ -314,10 +316,12 @@ impl Store {
         self.queue.has_line()
     }
 
-    /// Forgets used proofs and tokens that are long over.
-    pub(crate) fn sweep(&self) {
-        // Where there is no room for it, the next one does it.
-        let _ = self.queue.submit(Write::Sweep);
+    /// Forgets what is long over, a part of it at a time: certificates, and tokens, when `keep` has passed since their ends. Returns whether
+    /// that was all.
+    pub(crate) async fn sweep(&self, keep: Duration) -> Result<bool, StoreError> {
+        let (reply, outcome) = tokio::sync::oneshot::channel();
+        self.queue.submit(Write::Sweep { keep, reply })?;
+        outcome.await.map_err(|_| StoreError::Closed)?
     }
 
     /// Makes the record of `certificate` durable, and only then hands it back as one that may leave.

@@ -44,8 +44,8 @@ impl Pattern {
         value.ends_with(last)
     }
 
-    /// What is before the first `*`.
-    pub(crate) fn beginning(&self) -> &str {
+    /// What is before the first `*`: each value that it matches begins so.
+    pub fn beginning(&self) -> &str {
         self.0.split('*').next().unwrap_or_default()
     }
 

@@ -262,7 +262,7 @@ fn a_hundred_thousand_serial_numbers_of_a_file_are_revoked_by_one_command() {
     let sql = format!(
         "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < {MANY}) \
          INSERT INTO issued (serial, spiffe_id, key_sha256, not_before, not_after, issued_at, attestation, \
-         authority_key_id, certificate, rule) SELECT CAST('A' || substr(hex(randomblob(8)), 2) AS BLOB), \
+         authority_key_id, certificate_sha256, rule) SELECT CAST('A' || substr(hex(randomblob(8)), 2) AS BLOB), \
          'spiffe://example.org/many', randomblob(32), not_before, not_after, issued_at, 'join_token', authority_key_id, \
          x'00', 'many' FROM n, (SELECT * FROM issued ORDER BY position DESC LIMIT 1)"
     );

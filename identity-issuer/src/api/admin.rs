@@ -23,6 +23,7 @@ use signet_proto::admin::v1::{
     ImportAuthoritiesResponse, ListAuthoritiesRequest, ListAuthoritiesResponse, RequestAuthoritiesRequest,
     RequestAuthoritiesResponse, RotateRequest, RotationStatus, TaintAuthorityRequest, TaintAuthorityResponse,
 };
+use signet_proto::admin::v1::{GetSvidRequest, ListSvidsRequest, ListSvidsResponse, SvidDetails};
 use signet_proto::admin::v1::{
     ListJwtKeysRequest, ListJwtKeysResponse, RevokeJwtKeyRequest, RotateJwtKeyRequest, TaintJwtKeyRequest,
 };
@@ -39,7 +40,7 @@ use super::naming::Naming;
 use super::revocations::Revoking;
 use super::unattended::Unattended;
 use super::{
-    agents, bundles, companions, federation, parse_own_id, policy, revocations, span, store_status, timestamp,
+    agents, bundles, companions, federation, parse_own_id, policy, revocations, span, store_status, svids, timestamp,
 };
 use crate::administration::{Administrators, Role, Target};
 use crate::admission::Admission;
@@ -459,6 +460,18 @@ impl AdminService for AdminApi {
         let call = self.admit(&request, "ListRevocations", Role::Viewer, Target::Issuer).await?;
         let listed = revocations::list(&self.revoker, &call.permissions, request.into_inner()).await;
         call.end(listed)
+    }
+
+    async fn list_svids(&self, request: Request<ListSvidsRequest>) -> Result<Response<ListSvidsResponse>, Status> {
+        let call = self.admit(&request, "ListSvids", Role::Viewer, Target::Issuer).await?;
+        let listed = svids::list(&self.store, &call.permissions, request.into_inner(), self.clock.now()).await;
+        call.end(listed)
+    }
+
+    async fn get_svid(&self, request: Request<GetSvidRequest>) -> Result<Response<SvidDetails>, Status> {
+        let call = self.admit(&request, "GetSvid", Role::Viewer, Target::Issuer).await?;
+        let found = svids::get(&self.store, &call.permissions, &request.get_ref().serial, self.clock.now()).await;
+        call.end(found)
     }
 }
 

@@ -155,7 +155,7 @@ fn issued_told(record: IssuedRecord) -> Issued {
     }
 }
 
-fn attestation(record: AttestationRecord, banned: bool) -> Attestation {
+pub(super) fn attestation(record: AttestationRecord, banned: bool) -> Attestation {
     Attestation {
         number: record.number.0.cast_unsigned(),
         spiffe_id: record.id.to_string(),

@@ -8,9 +8,9 @@ use signet_proto::admin::v1::{
 };
 use signet_proto::admin::v1::{
     ApplyPolicyRequest, BanRequest, CreateJoinTokenRequest, EvictAgentsRequest, ExplainPolicyRequest,
-    ForgetIssuerRequest, GetPolicyRequest, GetRevocationProgressRequest, GetStatusRequest, ListAgentsRequest,
-    ListBansRequest, ListBundlesRequest, ListPolicyRevisionsRequest, ListRevocationsRequest, RequestRenewalRequest,
-    RevokeRequest, RollbackPolicyRequest, UnbanRequest,
+    ForgetIssuerRequest, GetPolicyRequest, GetRevocationProgressRequest, GetStatusRequest, GetSvidRequest,
+    ListAgentsRequest, ListBansRequest, ListBundlesRequest, ListPolicyRevisionsRequest, ListRevocationsRequest,
+    ListSvidsRequest, RequestRenewalRequest, RevokeRequest, RollbackPolicyRequest, UnbanRequest,
 };
 use signet_proto::admin::v1::{
     CancelRotationRequest, GetRotationRequest, ImportAuthoritiesRequest, ListAuthoritiesRequest, ListJwtKeysRequest,
@@ -87,6 +87,21 @@ impl Naming for RevokeJwtKeyRequest {
 impl Naming for ListRevocationsRequest {
     fn named(&self) -> Option<String> {
         Some("revocations".to_owned())
+    }
+}
+
+impl Naming for ListSvidsRequest {
+    fn named(&self) -> Option<String> {
+        Some(match self.spiffe_id.as_str() {
+            "" => "SVIDs".to_owned(),
+            pattern => format!("SVIDs of {}", shown(pattern)),
+        })
+    }
+}
+
+impl Naming for GetSvidRequest {
+    fn named(&self) -> Option<String> {
+        Some(format!("SVID {}", shown(&hex::encode(&self.serial))))
     }
 }
 
@@ -284,6 +299,8 @@ mod tests {
         let evict = |agents| EvictAgentsRequest { agents: Some(agents) }.named();
         for (named, expected) in [
             (ForgetIssuerRequest { issuer: "3f1c".to_owned() }.named(), "issuer 3f1c"),
+            (GetSvidRequest { serial: vec![0x41, 0xf0] }.named(), "SVID 41f0"),
+            (ListSvidsRequest { spiffe_id: "*/cart".to_owned(), ..Default::default() }.named(), "SVIDs of */cart"),
             (evict(Agents::Number(17)), "agent 17"),
             (apply.named(), "policy by files shop.yaml, planned at revision 3"),
             (back.named(), "policy back to revision 1, planned at revision 3"),

@@ -272,7 +272,7 @@ fn sees(permissions: &Permissions, record: &RevocationRecord) -> bool {
     record.id.as_ref().map_or(permissions.may(Role::Viewer, Target::Everything), |id| permissions.sees(id.path()))
 }
 
-fn told(permissions: &Permissions, record: RevocationRecord) -> Revocation {
+pub(super) fn told(permissions: &Permissions, record: RevocationRecord) -> Revocation {
     let RevocationRecord { revoked, id, actor, comment, by_kind, by } = record;
     let kind = match revoked.kind {
         RevokedKind::Serial => "serial",

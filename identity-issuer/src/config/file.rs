@@ -15,6 +15,7 @@ use super::attestation::{self, AttestationFile};
 use super::audit::{self, AuditFile};
 use super::bundles::{self, FederationFile};
 use super::crl::{self, CrlFile};
+use super::inventory::{self, InventoryFile};
 use super::jwt::{self, JwtFile};
 use super::key::{KeyFile, Said};
 use super::profiles::{self, ProfileFile};
@@ -55,6 +56,8 @@ pub(super) struct File {
     crl: CrlFile,
     #[serde(default)]
     audit: AuditFile,
+    #[serde(default)]
+    inventory: InventoryFile,
     #[serde(default)]
     limits: LimitsFile,
     #[serde(default)]
@@ -222,6 +225,7 @@ impl File {
             web,
             crl: self.crl.resolve(path)?,
             audit: self.audit.resolve(path)?,
+            inventory: self.inventory.resolve(path)?,
             limits: self.limits.resolve(path)?,
             drain: within(path, &self.shutdown.drain, "drain", Duration::ZERO..=HOUR)?,
             redacted: String::new(),
@@ -402,6 +406,7 @@ fn redacted(config: &Config) -> String {
         + &administration::shown(&config.administration)
         + &crl::shown(&config.crl)
         + &audit::shown(&config.audit)
+        + &inventory::shown(config.inventory)
         + &web::shown(&config.web)
         + &jwt::shown(config.jwt.as_ref())
 }

@@ -1,12 +1,12 @@
 //! Who attested themselves, and who may not.
 
-use aws_lc_rs::digest::{SHA256, digest};
 use signet_identity::WorkloadId;
 use signet_policy::{AttributeName, Attributes};
 use sqlx::AnyConnection;
 use time::OffsetDateTime;
 
 use super::database::in_time;
+use super::issued::certificate_hash;
 use super::{ProgressRecord, Store, StoreError, Write, microseconds, time, tokens, workload_id};
 use crate::attestation::AttestationNumber;
 use crate::distribution::Holder;
@@ -103,7 +103,7 @@ impl Store {
         // One question for all: each is asked for each renewal.
         let row: Option<OriginRow> = in_time(
             sqlx::query_as(
-                "SELECT certificate, authority_key_id, number, position, attestations.spiffe_id, attributes, evicted_at, \
+                "SELECT certificate_sha256, authority_key_id, number, position, attestations.spiffe_id, attributes, evicted_at, \
                  (SELECT max(spiffe_id) FROM bans WHERE bans.spiffe_id IN ($2, attestations.spiffe_id)), \
                  (SELECT count(*) FROM revoked WHERE revoked.authority_key_id = issued.authority_key_id AND kind = 2) \
                  + (SELECT count(*) FROM revoked WHERE value = serial AND kind = 0 \
@@ -119,7 +119,7 @@ impl Store {
         else {
             return Ok(None);
         };
-        if digest(&SHA256, &certificate).as_ref() != sha256 {
+        if certificate_hash(&certificate) != sha256 {
             return Ok(None);
         }
         Ok(Some(Origin {

@@ -16,7 +16,7 @@ use super::postgres::{self, Change};
 use super::queue::{MAX_BATCH, Waiting};
 use super::{
     Logged, Outbox, RecordRevisionError, Recorded, RenewalRequest, STORE, StoreError, Write, acts, agents,
-    bundle_sequence, bundles, jwts, microseconds, policies, renewal_requests, revoking, tokens,
+    bundle_sequence, bundles, jwts, microseconds, policies, renewal_requests, retention, revoking, tokens,
 };
 use crate::attestation::Attestation;
 use crate::audit::AuditMetrics;
@@ -33,6 +33,9 @@ enum Outcome {
     Changed(u64),
     Asked(RenewalRequest),
     Revoked(Recorded),
+    Swept {
+        is_done: bool,
+    },
 }
 
 impl From<Result<(), NotRecorded>> for Outcome {
@@ -160,11 +163,13 @@ impl Committer {
                     tokens::add(&mut transaction, token).await?;
                     log.push(acts::of_token(token))?;
                 }
-                Write::Sweep => {
+                Write::Sweep { keep, .. } => {
                     issued::sweep(&mut transaction, now).await?;
                     tokens::sweep(&mut transaction, now).await?;
                     renewal_requests::sweep(&mut transaction, now).await?;
-                    revoking::sweep(&mut transaction, now).await?;
+                    revoking::sweep(&mut transaction, now, *keep).await?;
+                    let is_more = retention::sweep(&mut transaction, now, *keep).await?;
+                    outcomes[index] = Outcome::Swept { is_done: !is_more };
                 }
                 Write::Revision { revision, .. } => match policies::record(&mut transaction, revision).await? {
                     Some(rules) => {
@@ -227,9 +232,12 @@ impl Committer {
     }
 }
 
-/// Whether it takes something from somebody, or follows others of its kind.
+/// Whether it takes something from somebody, or follows others of its kind; or moves what is asked for with what is issued.
 fn is_taking(write: &Write) -> bool {
-    matches!(write, Write::Standing { .. } | Write::RenewalRequest { .. } | Write::Revocation { .. })
+    matches!(
+        write,
+        Write::Standing { .. } | Write::RenewalRequest { .. } | Write::Revocation { .. } | Write::Sweep { .. }
+    )
 }
 
 fn is_abandoned(write: &Write) -> bool {
@@ -247,7 +255,7 @@ fn is_abandoned(write: &Write) -> bool {
         | Write::Note { .. }
         | Write::Published { .. }
         | Write::Posted
-        | Write::Sweep => false,
+        | Write::Sweep { .. } => false,
     }
 }
 
@@ -259,9 +267,11 @@ fn answer(write: Write, outcome: Outcome) {
                 Outcome::Done => Ok(Logged(certificate)),
                 Outcome::NotRecorded(reason) => Err(reason.into()),
                 // Of others alone.
-                Outcome::Overtaken | Outcome::Changed(_) | Outcome::Asked(_) | Outcome::Revoked(_) => {
-                    Err(StoreError::Closed.into())
-                }
+                Outcome::Overtaken
+                | Outcome::Changed(_)
+                | Outcome::Asked(_)
+                | Outcome::Revoked(_)
+                | Outcome::Swept { .. } => Err(StoreError::Closed.into()),
             };
             let _ = reply.send(answer);
         }
@@ -270,9 +280,11 @@ fn answer(write: Write, outcome: Outcome) {
                 Outcome::Done => Ok(Logged(jwt)),
                 Outcome::NotRecorded(reason) => Err(reason.into()),
                 // Of others alone.
-                Outcome::Overtaken | Outcome::Changed(_) | Outcome::Asked(_) | Outcome::Revoked(_) => {
-                    Err(StoreError::Closed.into())
-                }
+                Outcome::Overtaken
+                | Outcome::Changed(_)
+                | Outcome::Asked(_)
+                | Outcome::Revoked(_)
+                | Outcome::Swept { .. } => Err(StoreError::Closed.into()),
             };
             let _ = reply.send(answer);
         }
@@ -290,7 +302,8 @@ fn answer(write: Write, outcome: Outcome) {
                 | Outcome::NotRecorded(_)
                 | Outcome::Changed(_)
                 | Outcome::Asked(_)
-                | Outcome::Revoked(_) => Ok(()),
+                | Outcome::Revoked(_)
+                | Outcome::Swept { .. } => Ok(()),
             };
             let _ = reply.send(answer);
         }
@@ -302,7 +315,10 @@ fn answer(write: Write, outcome: Outcome) {
             let answer = if let Outcome::Revoked(recorded) = outcome { Ok(recorded) } else { Err(StoreError::Closed) };
             let _ = reply.send(answer);
         }
-        Write::Posted | Write::Sweep => {}
+        Write::Posted => {}
+        Write::Sweep { reply, .. } => {
+            let _ = reply.send(Ok(matches!(outcome, Outcome::Swept { is_done: true })));
+        }
     }
 }
 
@@ -330,6 +346,9 @@ fn fail(write: Write, error: &Arc<sqlx::Error>) {
         Write::Standing { reply, .. } | Write::Bundles { reply, .. } | Write::BundleSequence { reply, .. } => {
             let _ = reply.send(Err(error));
         }
-        Write::Posted | Write::Sweep => {}
+        Write::Posted => {}
+        Write::Sweep { reply, .. } => {
+            let _ = reply.send(Err(error));
+        }
     }
 }

@@ -73,6 +73,7 @@ const SQLITE_MIGRATIONS: Migrations = &[
     (12, "jwt acknowledgements", include_str!("../../migrations/sqlite/0012_jwt_acknowledgements.sql")),
     (13, "starts", include_str!("../../migrations/sqlite/0013_starts.sql")),
     (14, "audit logs", include_str!("../../migrations/sqlite/0014_audit_logs.sql")),
+    (15, "inventory", include_str!("../../migrations/sqlite/0015_inventory.sql")),
 ];
 const POSTGRES_MIGRATIONS: Migrations = &[
     (1, "store", include_str!("../../migrations/postgres/0001_store.sql")),
@@ -89,6 +90,7 @@ const POSTGRES_MIGRATIONS: Migrations = &[
     (8, "jwt acknowledgements", include_str!("../../migrations/postgres/0008_jwt_acknowledgements.sql")),
     (9, "starts", include_str!("../../migrations/postgres/0009_starts.sql")),
     (10, "audit logs", include_str!("../../migrations/postgres/0010_audit_logs.sql")),
+    (11, "inventory", include_str!("../../migrations/postgres/0011_inventory.sql")),
 ];
 
 impl Database {
@@ -128,7 +130,8 @@ impl Database {
         let log = claimed.map_err(|source| opening.failed(source))??;
         // A connection that hangs holds its place for long: of PostgreSQL there are more than are used at once.
         let (writers, readers, lists) = match kind {
-            Kind::Sqlite => (1, 2, 1),
+            // Of two lists, the one may be a count that takes seconds.
+            Kind::Sqlite => (1, 2, 2),
             Kind::Postgres(_) => (4, 8, 4),
         };
         let pools = async {
@@ -253,6 +256,17 @@ pub(super) fn parameters(rows: usize, columns: usize) -> String {
         format!("({})", parameters.join(", "))
     };
     (0..rows).map(row).collect::<Vec<_>>().join(", ")
+}
+
+/// Positions on record in parts of few sizes, so that their statements have been prepared before: what is lacking is filled up with one
+/// that nothing has.
+pub(super) fn padded(positions: &[i64]) -> Vec<Vec<i64>> {
+    const SIZES: [usize; 3] = [16, 128, 1024];
+    let fill = |part: &[i64]| {
+        let size = SIZES.into_iter().find(|size| *size >= part.len()).unwrap_or(part.len());
+        part.iter().copied().chain(std::iter::repeat(-1)).take(size).collect()
+    };
+    positions.chunks(SIZES[SIZES.len() - 1]).map(fill).collect()
 }
 
 /// What a database does, in time.

@@ -4,13 +4,14 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::OnceLock;
 
+use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use sqlx::{Any, AnyConnection, Connection, Transaction};
 use time::OffsetDateTime;
 
 use super::database::{in_time, parameters};
 use super::log::LogPlace;
 use super::revocations::list;
-use super::{Counts, EXPIRING_TENTHS, LogError, Store, StoreError, microseconds, tokens};
+use super::{LogError, Store, StoreError, microseconds, tokens};
 use crate::attestation::{AttestationNumber, Attested, Evidence, ShownCertificate, Subject};
 use crate::certificate::Certificate;
 
@@ -193,7 +194,7 @@ async fn insert(
             .bind(certificate.attestation.kind())
             .bind(certificate.attestation.evidence())
             .bind(certificate.authority.as_bytes())
-            .bind(certificate.chain.first().map(|leaf| leaf.as_ref()))
+            .bind(certificate.sha256().map(Vec::from))
             .bind(number.map(|number| number.0))
             .bind(&*certificate.profile.name)
             .bind(certificate.rule.as_ref().map_or("", |rule| rule.as_str()))
@@ -211,7 +212,7 @@ fn insertion(certificates: usize) -> &'static str {
     let size = SIZES.iter().position(|size| *size == certificates).unwrap_or(SIZES.len() - 1);
     MADE[size].get_or_init(|| {
         let mut sql = "INSERT INTO issued (serial, spiffe_id, key_sha256, not_before, not_after, issued_at, attestation, evidence, \
-                       authority_key_id, certificate, attestation_number, profile, rule, log, log_index) SELECT * FROM (VALUES "
+                       authority_key_id, certificate_sha256, attestation_number, profile, rule, log, log_index) SELECT * FROM (VALUES "
             .to_owned();
         sql.push_str(&parameters(certificates, COLUMNS));
         // The columns of VALUES have no other names.
@@ -219,6 +220,7 @@ fn insertion(certificates: usize) -> &'static str {
             ") AS asked WHERE NOT EXISTS (SELECT 1 FROM bans WHERE bans.spiffe_id = asked.column2) \
              AND NOT EXISTS (SELECT 1 FROM attestations WHERE number = asked.column11 AND (evicted_at IS NOT NULL \
              OR EXISTS (SELECT 1 FROM bans WHERE bans.spiffe_id = attestations.spiffe_id))) \
+             AND NOT EXISTS (SELECT 1 FROM former_keys WHERE key = substr(asked.column3, 1, 16)) \
              AND NOT EXISTS (SELECT 1 FROM revoked WHERE value = asked.column3 AND kind = 1) \
              AND NOT EXISTS (SELECT 1 FROM revoked WHERE authority_key_id = asked.column9 AND kind = 2) \
              AND (asked.column7 NOT IN ('x509_svid', 'x509_svid_beside') OR NOT EXISTS (SELECT 1 FROM issued AS shown \
@@ -242,7 +244,8 @@ async fn why(
         "SELECT (SELECT count(*) FROM bans WHERE spiffe_id = $1 \
          OR spiffe_id = (SELECT spiffe_id FROM attestations WHERE number = $2)), \
          (SELECT count(*) FROM attestations WHERE number = $2 AND evicted_at IS NOT NULL), \
-         (SELECT count(*) FROM issued WHERE key_sha256 = $3)",
+         (SELECT count(*) FROM issued WHERE key_sha256 = $3) \
+         + (SELECT count(*) FROM former_keys WHERE key = substr($3, 1, 16))",
     )
     .bind(certificate.id.as_str())
     .bind(number.map(|number| number.0))
@@ -261,25 +264,6 @@ async fn why(
 pub(super) async fn sweep(connection: &mut AnyConnection, now: i64) -> Result<(), sqlx::Error> {
     let statement = sqlx::query("DELETE FROM used_proofs WHERE expires_at <= $1");
     statement.bind(now - KEPT_AFTER_EXPIRY).execute(connection).await.map(drop)
-}
-
-impl Store {
-    pub(crate) async fn counts(&self, now: OffsetDateTime) -> Result<Counts, StoreError> {
-        // Rows are only ever added, and numbered: the last number is about how many there are.
-        let (total, live, expiring): (i64, i64, i64) = in_time(
-            sqlx::query_as(
-                "SELECT coalesce((SELECT max(position) FROM issued), 0), count(*), \
-             CAST(coalesce(sum(CASE WHEN ($1 - not_before) * 10 > (not_after - not_before) * $2 THEN 1 ELSE 0 END), 0) \
-             AS BIGINT) FROM issued WHERE not_after >= $1",
-            )
-            .bind(now.unix_timestamp())
-            .bind(EXPIRING_TENTHS)
-            .fetch_one(&self.database.lists),
-        )
-        .await?;
-        let count = |number: i64| u64::try_from(number).unwrap_or(0);
-        Ok(Counts { valid: count(live - expiring), expiring: count(expiring), expired: count(total - live) })
-    }
 }
 
 impl Store {
@@ -313,6 +297,15 @@ impl Store {
         )
         .await?;
         Ok(u64::try_from(count).unwrap_or(0))
+    }
+}
+
+/// The SHA-256 of a certificate on record. Rows of before have the certificate.
+pub(super) fn certificate_hash(recorded: &[u8]) -> Vec<u8> {
+    match recorded.len() {
+        // No certificate is as short.
+        SHA256_OUTPUT_LEN => recorded.to_vec(),
+        _ => digest(&SHA256, recorded).as_ref().to_vec(),
     }
 }
 

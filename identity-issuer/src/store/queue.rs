@@ -64,7 +64,7 @@ fn is_new(write: &Write) -> bool {
         | Write::Note { .. }
         | Write::Published { .. }
         | Write::Posted
-        | Write::Sweep => false,
+        | Write::Sweep { .. } => false,
     }
 }
 

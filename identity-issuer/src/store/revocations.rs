@@ -119,6 +119,11 @@ pub(super) const PAGE_OF_ISSUED: &str = "SELECT not_after, not_before, position,
     UNION ALL SELECT * FROM (SELECT not_after, not_before, position, authority_key_id, serial FROM issued \
     WHERE not_after > $1 ORDER BY not_after, not_before, position LIMIT $4) AS later_ends \
     ) AS page ORDER BY not_after, not_before, position LIMIT $4";
+/// Of the columns of [`RevocationRow`].
+const REVOCATION: &str = "SELECT epoch, revoked.kind, authority_key_id, value, not_after, revoked_at, reason, \
+    (SELECT spiffe_id FROM issued WHERE serial = value AND revoked.kind = 0 \
+    AND issued.authority_key_id = revoked.authority_key_id), \
+    actor, comment, revocations.kind, target FROM revoked JOIN revocations ON number = revocation";
 /// Serial numbers in one statement.
 pub(super) const SERIALS_AT_ONCE: usize = 512;
 
@@ -341,12 +346,11 @@ impl Store {
     ) -> Result<Vec<RevocationRecord>, StoreError> {
         let rows: Vec<RevocationRow> = in_time(
             sqlx::query_as(
-                "SELECT epoch, revoked.kind, authority_key_id, value, not_after, revoked_at, reason, \
-                 (SELECT spiffe_id FROM issued WHERE serial = value AND revoked.kind = 0 \
-                 AND issued.authority_key_id = revoked.authority_key_id), \
-                 actor, comment, revocations.kind, target FROM revoked JOIN revocations ON number = revocation \
-                 WHERE epoch > $1 AND not_after >= $2 AND ($3 = 0 OR reason = $3) AND revoked_at >= $4 \
-                 AND revoked_at < $5 ORDER BY epoch LIMIT $6",
+                // Of constants.
+                sqlx::AssertSqlSafe(format!(
+                    "{REVOCATION} WHERE epoch > $1 AND not_after >= $2 AND ($3 = 0 OR reason = $3) AND revoked_at >= $4 \
+                     AND revoked_at < $5 ORDER BY epoch LIMIT $6"
+                )),
             )
             .bind(signed(filter.after))
             .bind(now.unix_timestamp())
@@ -358,6 +362,14 @@ impl Store {
         )
         .await?;
         rows.into_iter().map(revocation).collect()
+    }
+
+    /// The one with this epoch, over or not.
+    pub(crate) async fn revocation(&self, epoch: u64) -> Result<Option<RevocationRecord>, StoreError> {
+        // Of constants.
+        let query = sqlx::query_as(sqlx::AssertSqlSafe(format!("{REVOCATION} WHERE epoch = $1"))).bind(signed(epoch));
+        let row: Option<RevocationRow> = in_time(query.fetch_optional(&self.database.lists)).await?;
+        row.map(revocation).transpose()
     }
 
     /// A key that was certified and has this identifier: the first 20 bytes of its SHA-256, as in each certificate that is issued here.

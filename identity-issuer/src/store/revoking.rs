@@ -1,6 +1,8 @@
 //! Recording what is revoked. Each certificate, key or authority has a number of its own, the epoch: without gaps, in the order of the
 //! commits, for whoever writes one holds the lock of standing.
 
+use std::time::Duration;
+
 use sqlx::AnyConnection;
 
 use super::revocations::{Kind, NOT_YET, NewRevocation, Query, Recorded, RevocationTarget, SERIALS_AT_ONCE};
@@ -139,9 +141,10 @@ impl Adding<'_> {
     }
 }
 
-/// Forgets those that are long over, and why they were revoked.
-pub(super) async fn sweep(connection: &mut AnyConnection, now: i64) -> Result<(), sqlx::Error> {
-    let over = (now - KEPT_AFTER_EXPIRY) / 1_000_000;
+/// Forgets those that are long over, and why they were revoked. While a certificate is to be on record, so is that.
+pub(super) async fn sweep(connection: &mut AnyConnection, now: i64, keep: Duration) -> Result<(), sqlx::Error> {
+    let kept = i64::try_from(keep.as_micros()).unwrap_or(i64::MAX).max(KEPT_AFTER_EXPIRY);
+    let over = now.saturating_sub(kept) / 1_000_000;
     let removal = sqlx::query("DELETE FROM revoked WHERE not_after < $1").bind(over);
     if removal.execute(&mut *connection).await?.rows_affected() > 0 {
         let removal = "DELETE FROM revocations WHERE NOT EXISTS (SELECT 1 FROM revoked WHERE revocation = number)";

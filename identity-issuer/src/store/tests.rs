@@ -35,6 +35,9 @@ struct Opened {
     _folder: tempfile::TempDir,
 }
 
+/// How long what has expired stays on record.
+const KEEP: Duration = Duration::from_secs(86_400);
+
 async fn opened(which: Which, pending: usize) -> Opened {
     let folder = tempfile::tempdir().unwrap();
     let clock = ManualClock::new(OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap());
@@ -116,9 +119,11 @@ async fn certificates_are_counted_by_their_age(which: Which) {
         clock.advance(time::Duration::seconds(80));
     }
     // They are 240, 160 and 80 s old.
-    assert_eq!(store.counts(clock.now()).await.unwrap(), Counts { valid: 0, expiring: 1, expired: 2 });
+    let counts = Counts { expiring: 1, expired: 2, within: [1; HORIZONS.len()], ..Counts::default() };
+    assert_eq!(store.counts(clock.now()).await.unwrap(), counts);
     store.log(certificate(3, clock.now(), Attestation::Issuer)).await.unwrap();
-    assert_eq!(store.counts(clock.now()).await.unwrap(), Counts { valid: 1, expiring: 1, expired: 2 });
+    let counts = Counts { valid: 1, within: [2; HORIZONS.len()], ..counts };
+    assert_eq!(store.counts(clock.now()).await.unwrap(), counts);
     task.finish().await;
 }
 
@@ -270,7 +275,7 @@ async fn unused_tokens_of_whoever_is_banned_or_evicted_are_void(which: Which) {
     assert!(is_good(2).await);
     // Long after its end, nothing is told of a token any more.
     clock.advance(time::Duration::days(8));
-    store.sweep();
+    store.sweep(KEEP).await.unwrap();
     tokens.create(id(), Duration::from_secs(60), Actor::user(7)).await.unwrap();
     let gone = tokens.attest(made[2].expose(), &[]).await.unwrap_err();
     assert!(matches!(gone, NotAttested::JoinToken(JoinTokenError::Unknown)), "{gone:?}");
@@ -452,6 +457,9 @@ async fn a_database_of_an_earlier_version_is_brought_to_this_one(which: Which) {
         let (store, task) = opening.await.unwrap();
         let issued = store.issued_to(&crate::distribution::Holder::Id(id()), 10).await.unwrap();
         assert_eq!((issued.len(), issued[0].profile.as_str()), (1, "workload"), "from {earlier}");
+        let svid = store.svid(&[8; 16]).await.unwrap().unwrap().svid;
+        let sha256 = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &[8; 16]);
+        assert_eq!(svid.certificate_sha256, sha256.as_ref(), "from {earlier}");
         // What was certified then is not certified again, and other keys are.
         let again = store.log(certificate(9, clock.now(), Attestation::Issuer)).await;
         assert!(matches!(again, Err(LogError::KeyReused)));
@@ -578,6 +586,7 @@ macro_rules! on_both {
     };
 }
 
+mod inventory;
 mod revoking;
 
 on_both! {

@@ -152,12 +152,12 @@ async fn what_is_over_is_forgotten_and_its_number_is_not_given_again(which: Whic
 
     clock.advance(time::Duration::seconds(101));
     assert!(revoked(&store, &clock).await.is_empty(), "expired by themselves");
-    store.sweep();
+    store.sweep(KEEP).await.unwrap();
     store.log(certificate(4, clock.now(), Attestation::Issuer)).await.unwrap();
     let early = clock.now() - time::Duration::seconds(100);
     assert_eq!(store.revoked_between((0, 9), early, 10).await.unwrap().len(), 2, "a clock may be set back");
     clock.advance(time::Duration::days(8));
-    store.sweep();
+    store.sweep(KEEP).await.unwrap();
     store.log(certificate(5, clock.now(), Attestation::Issuer)).await.unwrap();
     assert!(store.revoked_between((0, 9), since, 10).await.unwrap().is_empty());
     task.finish().await;
@@ -237,7 +237,7 @@ async fn a_page_of_what_was_issued_is_read_by_an_index(which: Which) {
     // Half of it ends at the same time.
     let fill = format!(
         "WITH RECURSIVE numbers (number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM numbers WHERE number < 20000) \
-         INSERT INTO issued (serial, spiffe_id, key_sha256, not_before, not_after, issued_at, attestation, authority_key_id, certificate) \
+         INSERT INTO issued (serial, spiffe_id, key_sha256, not_before, not_after, issued_at, attestation, authority_key_id, certificate_sha256) \
          SELECT {number}, '', {number}, {now} + number / 10, \
          {now} + CASE WHEN number > 10000 THEN 5000 ELSE 3000 + number / 10 END, 0, '', {number}, {number} FROM numbers; ANALYZE issued"
     );
