@@ -73,6 +73,9 @@ pub(crate) fn refused(status: &tonic::Status) -> Failure {
             Some((cause, fix)) => Failure::new(cause).remedy(fix),
             None => Failure::new(status.message()),
         },
+        tonic::Code::Aborted if status.message().starts_with("page_token: ") => {
+            Failure::new("what was listed last has left the record meanwhile").remedy("run it again")
+        }
         tonic::Code::Aborted => Failure::new(in_words(status)).remedy("look at the difference and try again"),
         _ => Failure::new(format!("the issuer refused: {}", in_words(status))),
     }

@@ -10,6 +10,7 @@ mod jwt;
 mod jwt_keys;
 mod policy;
 mod revocations;
+mod svids;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -41,6 +42,7 @@ pub(crate) use policy::{
 };
 
 pub(crate) use revocations::{RevocationsOptions, RevokeCommand, RevokeOptions};
+pub(crate) use svids::{DescribeOptions, SvidSort, SvidsOptions};
 
 /// Short-lived cryptographic identity for every workload
 #[derive(Debug, Parser)]
@@ -81,6 +83,8 @@ pub(crate) enum Command {
     History(HistoryOptions),
     /// Make an earlier revision the policy again
     Rollback(RollbackOptions),
+    /// The whole life of one certificate: to whom, how and by what it was given, and what became of it
+    Describe(DescribeOptions),
     /// Why a caller has an identity or has none: which rules were tried, and what each came to
     Explain(ExplainOptions),
     /// End what somebody attested: streams at once, and renewal
@@ -123,6 +127,13 @@ pub(crate) enum GetCommand {
     /// Those who attested themselves and hold a valid certificate
     #[command(after_help = "Examples:\n  signet get agents\n  signet get agents -o json")]
     Agents(AgentsOptions),
+    /// The certificates that were issued and are on record: those that have not expired, if nothing else is said
+    #[command(after_help = "Examples:
+  signet get svids --expiring 24h --sort expiry
+  signet get svids --spiffe-id 'spiffe://example.org/shop/**' --all -o json
+  signet get svids --revoked --rule cart-pods
+  signet get svids --authority 3f1c0d5ab2e4987610fedcba9876543210fedcba --limit 100000 -o yaml")]
+    Svids(SvidsOptions),
     /// The identities that are banned
     #[command(after_help = "Example:\n  signet get bans")]
     Bans(IssuerOptions),

@@ -26,6 +26,7 @@ mod policy;
 mod revocations;
 mod rotate;
 mod status;
+mod svids;
 mod token;
 
 use std::process::ExitCode;
@@ -58,6 +59,8 @@ fn main() -> ExitCode {
         Command::Get(GetCommand::Policy(options)) => policy::get(options, output),
         Command::Get(GetCommand::Rules(options)) => policy::rules(options, output),
         Command::Get(GetCommand::Agents(options)) => agents::list(options, output),
+        Command::Get(GetCommand::Svids(options)) => svids::list(options, output),
+        Command::Describe(options) => svids::describe(options, output),
         Command::Get(GetCommand::Bans(options)) => agents::bans(options, output),
         Command::Get(GetCommand::Bundles(options)) => bundles::list(options, output),
         Command::Get(GetCommand::Authorities(options)) => authorities::list(options, output),

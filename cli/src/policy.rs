@@ -6,5 +6,5 @@ mod files;
 mod reading;
 
 pub(crate) use change::{apply, diff, roll_back};
-pub(crate) use explanation::explain;
+pub(crate) use explanation::{Attested, explain};
 pub(crate) use reading::{get, history, rules};

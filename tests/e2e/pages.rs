@@ -14,13 +14,14 @@ use signet_tests::{Issuer, foreign_ca, program, secs};
 use tempfile::TempDir;
 
 /// Keys of a fragment for an issuer, of one for a gateway, and of one that is for `signet apply`.
-const OF_ISSUERS: [&str; 10] = [
+const OF_ISSUERS: [&str; 11] = [
     "administration",
     "attestation",
     "authority",
     "crl",
     "database",
     "federation",
+    "inventory",
     "jwt",
     "profiles",
     "trust_bundle",

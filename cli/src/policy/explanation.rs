@@ -50,8 +50,9 @@ struct Explanation {
     seen_by: Vec<Seer>,
 }
 
+/// What an identity was given for.
 #[derive(Serialize)]
-struct Attested {
+pub(crate) struct Attested {
     number: u64,
     spiffe_id: String,
     method: String,
@@ -210,7 +211,8 @@ impl Explanation {
 }
 
 impl Attested {
-    fn told(&self) -> String {
+    /// In a sentence.
+    pub(crate) fn told(&self) -> String {
         let standing = match (&self.evicted_at, self.banned) {
             (_, true) => ", banned".to_owned(),
             (Some(at), false) => format!(", evicted at {at}"),
