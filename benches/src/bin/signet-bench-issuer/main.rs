@@ -15,6 +15,7 @@ mod cold;
 mod crowd;
 mod decide;
 mod idle;
+mod inventory;
 mod overload;
 mod push;
 mod rate;
@@ -46,6 +47,9 @@ struct Arguments {
     /// Workloads of one rule
     #[arg(long, default_value_t = 1_000_000)]
     workloads: usize,
+    /// Certificates on record that are looked through
+    #[arg(long, default_value_t = 1_000_000)]
+    records: u64,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -66,6 +70,8 @@ enum Figure {
     Crowd,
     /// Renewals while three times as much is asked as the issuer can do
     Overload,
+    /// Pages of what was issued, where very much was
+    Inventory,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -90,6 +96,7 @@ fn main() -> anyhow::Result<()> {
                 Figure::Cold => cold::measure(&mut table, arguments.identities).await,
                 Figure::Crowd => crowd::measure(&mut table, arguments.workloads).await,
                 Figure::Overload => overload::measure(&mut table, seconds).await,
+                Figure::Inventory => inventory::measure(&mut table, arguments.records).await,
             }
         })?;
     }
