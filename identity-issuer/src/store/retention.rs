@@ -9,7 +9,7 @@ use super::database::padded;
 use super::revocations::list;
 
 /// In one transaction, of each.
-pub(super) const MOST_AT_ONCE: i64 = 1_000;
+pub(super) const MOST_AT_ONCE: i64 = 128;
 /// Of those that have expired: what is revoked is passed by as long as its revocation is on record.
 const LOOKED_AT: i64 = 10_000;
 

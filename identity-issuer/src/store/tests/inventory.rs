@@ -254,7 +254,8 @@ async fn much_leaves_in_parts(which: Which) {
     while parts.last() == Some(&false) {
         parts.push(store.sweep(KEEP).await.unwrap());
     }
-    assert_eq!(parts, [false, false, true]);
+    // Nobody who issues waits for more than a part.
+    assert!(parts.len() > 10 && parts.iter().position(|is_done| *is_done) == Some(parts.len() - 1), "{parts:?}");
     let (left, kept): (i64, i64) =
         sqlx::query_as("SELECT (SELECT count(*) FROM issued), (SELECT count(*) FROM former_keys)")
             .fetch_one(&mut connection)
