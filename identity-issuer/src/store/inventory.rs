@@ -99,7 +99,7 @@ pub(crate) enum PageError {
 
 /// Of the record, for one page: after so many, or so long, a page ends whatever is in it.
 const MOST_LOOKED_AT: usize = 32_768;
-const LONGEST: Duration = Duration::from_millis(50);
+const LONGEST: Duration = Duration::from_millis(30);
 /// Of the certificates that came to an attestation later, among which the successor is looked for.
 const MOST_LATER: i64 = 20_000;
 
