@@ -26,7 +26,7 @@ pub(crate) struct LogPlace {
 /// Why there is no log, and so no issuer.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
-    #[error("the key of the audit log cannot be used")]
+    #[error(transparent)]
     Key(#[from] CustodyError),
     #[error("the audit log in {} cannot be used", path.display())]
     Io { path: PathBuf, source: std::io::Error },

@@ -289,7 +289,7 @@ async fn thousands_that_are_revoked_at_once_are_told_in_several_statements() {
         .sql(
             "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 25000) \
              INSERT INTO issued (serial, spiffe_id, key_sha256, not_before, not_after, issued_at, attestation, \
-             authority_key_id, certificate, rule) SELECT unhex(printf('41%030x', x)), 'spiffe://example.org/many', \
+             authority_key_id, certificate_sha256, rule) SELECT unhex(printf('41%030x', x)), 'spiffe://example.org/many', \
              unhex(printf('%064x', x)), not_before, not_after, issued_at, 'join_token', authority_key_id, x'00', 'many' \
              FROM n, (SELECT * FROM issued ORDER BY position DESC LIMIT 1)",
         )
