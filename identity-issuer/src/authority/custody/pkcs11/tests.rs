@@ -5,14 +5,16 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
+use cryptoki::context::{CInitializeArgs, CInitializeFlags};
 use cryptoki::object::{Attribute, AttributeType, ObjectClass};
 use cryptoki::session::Session;
 
+use super::module::Module;
 use super::*;
 
 const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
@@ -20,9 +22,9 @@ const LABEL: &str = "issuing";
 const PIN: &str = "7391-user";
 const TEXT: &[u8] = b"example.org/audit/1\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n";
 
-/// Those that [`child`] does, by the names that [`Place::act`] gives it.
 type Act = (&'static str, fn(&Place));
 
+/// Those that [`child`] does, by the names that [`Place::act`] gives it.
 const ACTS: [Act; 6] = [
     ("make", make),
     ("open again", open_again),
@@ -209,13 +211,23 @@ fn steal(place: &Place) {
 }
 
 #[test]
-fn a_logs_key_signs_again_once_its_token_is_back() {
+fn a_logs_key_signs_again_after_its_sessions_were_lost_and_once_its_token_is_back() {
     acts("", &["make", "lose the token"]);
 }
 
 fn lose_the_token(place: &Place) {
     let key = place.device().open_for_log(&place.name()).unwrap();
     signs(&key);
+    let module = Module::load(Path::new(MODULE)).unwrap();
+    for _ in 0..3 {
+        // As when a device was restarted: it knows nothing any more of sessions and logins.
+        {
+            let library = module.enter().library.clone();
+            library.clone().finalize().unwrap();
+            library.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)).unwrap();
+        }
+        signs(&key);
+    }
     for _ in 0..2 {
         fs::rename(place.at("tokens"), place.at("drawer")).unwrap();
         fs::create_dir(place.at("tokens")).unwrap();
