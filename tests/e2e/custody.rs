@@ -17,6 +17,7 @@ const WORKLOAD: &str = "spiffe://example.org/shop/cart";
 
 /// Nobody who asks often is told to come later.
 const GENEROUS: &str = "limits: { renewals_per_minute: 60000 }\n";
+const LOG_IN_A_FILE: &str = "audit: { passphrase_file: audit-passphrase }\n";
 
 struct Place {
     issuer: Issuer,
@@ -28,19 +29,20 @@ impl Place {
     fn new() -> Self {
         let folder = TempDir::new().unwrap();
         let hsm = SoftHsm::new(folder.path(), "issuing");
-        Self::at(folder, hsm)
+        Self::at(folder, hsm, GENEROUS)
     }
 
-    /// And who serves it.
+    /// And who serves it. What p11-kit hands on is without Ed25519, so that the key of the audit log is in a file.
     fn remote() -> (Self, Process) {
         let folder = TempDir::new().unwrap();
         let hsm = SoftHsm::remote(folder.path(), "issuing");
         let server = hsm.serve();
-        (Self::at(folder, hsm), server)
+        fs::write(folder.path().join("audit-passphrase"), "the log's\n").unwrap();
+        (Self::at(folder, hsm, &format!("{GENEROUS}{LOG_IN_A_FILE}")), server)
     }
 
-    fn at(folder: TempDir, hsm: SoftHsm) -> Self {
-        let issuer = Issuer::start_in_token(folder.path(), "example.org", secs(3600), GENEROUS, &hsm);
+    fn at(folder: TempDir, hsm: SoftHsm, more: &str) -> Self {
+        let issuer = Issuer::start_in_token(folder.path(), "example.org", secs(3600), more, &hsm);
         Self { issuer, hsm, folder }
     }
 
@@ -72,7 +74,8 @@ fn an_issuers_keys_are_made_in_its_token_and_nobody_gets_them_out() {
 
     let words = [SoftHsm::MODULE, place.hsm.label, SoftHsm::PIN];
     let told = place.hsm.run(program::ours("signet-test-thief"), &words);
-    assert_eq!(told, "keys 1\n");
+    // The authority's, and the audit log's.
+    assert_eq!(told, "keys 2\n");
 }
 
 /// As whoever takes a token has it, who knows the key set and nothing else.
@@ -130,8 +133,8 @@ fn tokens_are_signed_in_the_hsm_by_keys_that_nobody_gets_out_and_that_outlive_a_
         let state = place.issuer.database.parent().unwrap();
         assert_eq!(walk(state).into_iter().filter(|text| text.contains("KEY-----")).count(), 0);
         let words = [SoftHsm::MODULE, place.hsm.label, SoftHsm::PIN];
-        // The authority's, and the tokens'.
-        assert_eq!(place.hsm.run(program::ours("signet-test-thief"), &words), "keys 2\n");
+        // The authority's, the audit log's, and the tokens'.
+        assert_eq!(place.hsm.run(program::ours("signet-test-thief"), &words), "keys 3\n");
     }
 }
 
@@ -245,6 +248,37 @@ fn of_connections(server: &Process, signal: &str) {
 }
 
 #[test]
+fn with_an_hsm_that_knows_no_ed25519_the_audit_logs_key_is_in_a_file_or_the_issuer_says_so_and_ends() {
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let hsm = SoftHsm::remote(folder.path(), "issuing");
+    let _server = hsm.serve();
+    fs::write(at("root-passphrase"), "the root's\n").unwrap();
+    fs::write(at("audit-passphrase"), "the log's\n").unwrap();
+    let paths = [("--dir", &*at("root")), ("--passphrase-file", &*at("root-passphrase"))];
+    signet_tests::issuer::signet(&["ca", "init", "--trust-domain", "example.org"], &paths);
+    let start = |more: &str| {
+        let authority = hsm.configuration();
+        let text = format!(
+            "trust_domain: example.org\nstate: state\ntrust_bundle: root/root.pem\nlisten: 127.0.0.1:0\nadmin: 127.0.0.1:0\n\
+             authority: {{ certificate: authority.pem, {authority} }}\n{more}"
+        );
+        fs::write(at("issuer.yaml"), text).unwrap();
+        let (name, value) = hsm.environment();
+        let recipe = Recipe::new("issuer", program::ours("identity-issuer"), folder.path());
+        recipe.args(["--config", "issuer.yaml"]).env(name, &value).start()
+    };
+    let mut refused = start("");
+    assert!(!refused.wait(secs(30)).success());
+    let log = refused.log();
+    assert!(log.contains("no keys of Ed25519") && log.contains("`audit.passphrase_file`"), "{log}");
+
+    let mut issuer = start(LOG_IN_A_FILE);
+    issuer.wait_until("a request", secs(30), |_| at("state/authority.csr").exists());
+    assert_eq!(fs::read_dir(at("state/audit/keys")).unwrap().count(), 1);
+}
+
+#[test]
 fn a_restarted_issuer_finds_its_keys_in_the_token_again() {
     let mut place = Place::new();
     let mut workload = place.workload();
@@ -317,7 +351,8 @@ fn an_authority_and_its_successor_are_in_the_token_and_both_sign_lists() {
         assert!(!good && told.contains("certificate revoked"), "{authority}: {told}");
     }
     let words = [SoftHsm::MODULE, place.hsm.label, SoftHsm::PIN];
-    assert_eq!(place.hsm.run(program::ours("signet-test-thief"), &words), "keys 2\n");
+    // Theirs, and the audit log's.
+    assert_eq!(place.hsm.run(program::ours("signet-test-thief"), &words), "keys 3\n");
 }
 
 #[test]
@@ -468,8 +503,8 @@ fn a_mesh_under_load_goes_over_to_a_root_in_a_token_and_from_then_on_all_keys_ar
     fs::write(at("chain.pem"), workload.svid().chain_pem()).unwrap();
     let (next, chain) = (next.to_str().unwrap(), at("chain.pem"));
     openssl_ok(&["verify", "-x509_strict", "-CAfile", next, "-untrusted", &chain, &chain]);
-    // Nobody has any of them out.
-    for (hsm, keys) in [(&hsm, 2), (&of_root, 1)] {
+    // Nobody has any of them out, nor that of the audit log.
+    for (hsm, keys) in [(&hsm, 3), (&of_root, 1)] {
         let words = [SoftHsm::MODULE, hsm.label, SoftHsm::PIN];
         assert_eq!(hsm.run(program::ours("signet-test-thief"), &words), format!("keys {keys}\n"));
     }
