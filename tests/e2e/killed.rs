@@ -330,7 +330,7 @@ fn rotate_root(bench: &mut Bench, number: usize) {
     while bench.issuer.is_rotating() {
         bench.kill_within(700, &[]);
     }
-    let roots = Curl::get(format!("http://{}/bundle.json", bench.issuer.web)).run().text().matches("x5c").count();
+    let roots = Curl::get(format!("http://{}/bundle.json", bench.issuer.web)).run().text().matches("\"x5c\"").count();
     assert_eq!(roots, 1, "only the next root is trusted");
     assert_eq!(bench.stage(bench.reached.len() - 1), "active");
     bench.revoked.clear();
