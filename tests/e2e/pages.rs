@@ -14,9 +14,10 @@ use signet_tests::{Issuer, foreign_ca, program, secs};
 use tempfile::TempDir;
 
 /// Keys of a fragment for an issuer, of one for a gateway, and of one that is for `signet apply`.
-const OF_ISSUERS: [&str; 11] = [
+const OF_ISSUERS: [&str; 12] = [
     "administration",
     "attestation",
+    "audit",
     "authority",
     "crl",
     "database",
@@ -198,7 +199,7 @@ fn each_test_that_the_threat_model_names_is_there_and_run() {
     assert!(named.len() > 20, "{named:?}");
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let mut sources = String::new();
-    for part in ["identity", "gateway", "sdk", "identity-issuer", "tests"] {
+    for part in ["identity", "audit", "gateway", "sdk", "identity-issuer", "tests"] {
         read_sources(&root.join(part), &mut sources);
     }
     for name in named {
