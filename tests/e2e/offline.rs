@@ -142,7 +142,7 @@ fn the_commands_of_the_page_work_and_the_root_is_only_ever_on_its_side() {
     assert_eq!(holders(online.folder.path(), &needles), Vec::<PathBuf>::new());
     // What is sealed there is the issuer's own.
     let sealed: Vec<_> = holders(online.folder.path(), &[b"SIGNETSEALEDKEY".to_vec()]);
-    assert_eq!(sealed.len(), 2, "{sealed:?}");
+    assert_eq!(sealed.len(), 3, "{sealed:?}");
     for file in sealed {
         assert_ne!(opened(&file, &online.folder.path().join("passphrase"), &offline.at("another.key")), key);
     }
