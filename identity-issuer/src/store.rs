@@ -143,7 +143,7 @@ pub enum OpenError {
     OtherLog { origin: String },
     #[error(
         "the audit log {origin} has {size} entries in the database and {published} that were published: the database is older than what was \
-         published\nrestore a later backup"
+         published\nrestore a later backup; or move the folder `audit` of the state folder away: the issuer then begins another log, with another key and name"
     )]
     LogBehind { origin: String, size: u64, published: u64 },
     #[error("no random numbers")]

@@ -143,7 +143,8 @@ fn the_commands_of_the_page_work_and_the_root_is_only_ever_on_its_side() {
     // What is sealed there is the issuer's own.
     let sealed: Vec<_> = holders(online.folder.path(), &[b"SIGNETSEALEDKEY".to_vec()]);
     assert_eq!(sealed.len(), 3, "{sealed:?}");
-    for file in sealed {
+    // That of the audit log is of another kind.
+    for file in sealed.into_iter().filter(|file| file.parent().unwrap().ends_with("authorities")) {
         assert_ne!(opened(&file, &online.folder.path().join("passphrase"), &offline.at("another.key")), key);
     }
 }

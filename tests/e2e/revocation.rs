@@ -325,6 +325,12 @@ fn a_record_that_went_back_is_told_of_and_clients_keep_what_they_know_and_go_on_
             None => drop(fs::remove_file(path)),
         }
     }
+    // The audit log that was published is ahead of it: it does not go on from there.
+    mesh.issuer.process.start_again();
+    assert_eq!(mesh.issuer.process.wait(secs(20)).code(), Some(1));
+    assert!(mesh.issuer.process.log().contains("move the folder `audit` of the state folder away"));
+    let audit = mesh.issuer.database.with_file_name("audit");
+    fs::rename(&audit, audit.with_file_name("audit-before")).unwrap();
     start(&mut mesh);
     let told = || mesh.issuer.admin.sum("signet_issuer_revocations_ahead_clients", &[]);
     until("both gateways say that they know more", secs(20), || told() >= 2.0);
