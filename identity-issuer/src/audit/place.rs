@@ -1,8 +1,8 @@
 //! Where the log rests, and whose it is: decided once, at the first start.
 
 use std::fs::DirBuilder;
-use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,7 @@ use signet_identity::TrustDomain;
 
 use super::publisher::Published;
 use crate::authority::custody::{Custody, CustodyError, KeyName, LogKey};
+use crate::pem_files;
 
 /// A log with its key, before it is written to.
 #[derive(Clone, Debug)]
@@ -81,7 +82,7 @@ impl LogPlace {
                 let short = &key.name().as_str()[..SHORT];
                 let origin = origin.map_or_else(|| format!("{trust_domain}/audit/{short}"), Origin::to_string);
                 let record = Record { origin, key: key.name().clone() };
-                write_new(
+                pem_files::write_whole(
                     &record_path,
                     &serde_json::to_vec(&record).map_err(|_| AuditError::Damaged { path: record_path.clone() })?,
                 )
@@ -97,7 +98,7 @@ impl LogPlace {
         let verifier = VerifierKey::new(found, *key.public_key());
         // For whoever is to verify the log: to be handed on by people, not by the log.
         let public = folder.join("log.key.pub");
-        std::fs::write(&public, format!("{verifier}\n")).map_err(io(&public))?;
+        pem_files::write_whole(&public, format!("{verifier}\n").as_bytes()).map_err(io(&public))?;
         let last = last_checkpoint(&files, &verifier)?;
         Ok(Self { files, key, verifier, last })
     }
@@ -124,9 +125,3 @@ pub(super) fn last_checkpoint(files: &Path, key: &VerifierKey) -> Result<Option<
 
 /// Hexadecimal digits of a key's name: enough that no two issuers of a trust domain have the same.
 const SHORT: usize = 8;
-
-fn write_new(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
-}
