@@ -163,6 +163,10 @@ fn what_an_issuer_does_is_in_its_log_and_two_implementations_agree_on_it() {
     issuer.operate(&["revoke", "serial", &serial, "--reason", "key-compromise", "--comment", "stolen", "--yes"]);
     workload.renew().unwrap_err();
     issuer.operate(&["ban", ID, "--reason", "for good"]);
+    // A list that is served has its entry on record.
+    let authority = &issuer.query("SELECT DISTINCT lower(hex(authority_key_id)) FROM issued")[0];
+    let list = format!("http://{}/crl/{authority}/0.crl", issuer.web);
+    until("a list", secs(10), || Curl::get(&list).run().status == 200);
     wait_until_published(&issuer);
 
     let copy = auditor.copy(&issuer, "copy");
