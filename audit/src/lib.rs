@@ -17,6 +17,7 @@ mod resource;
 
 // How it is signed, and by whom.
 mod checkpoint;
+mod statement;
 mod verifier_key;
 
 // How it is read.
@@ -31,6 +32,7 @@ pub use entry::{Act, Entry, EntryError, Jwt, Previous, Revocation, Text, X509};
 pub use proof::{InclusionProof, ProofError, consistency, inclusion};
 pub use resource::{Resource, Width};
 pub use source::{Folder, ReadError, Source};
+pub use statement::{About, MAX_STATEMENT, Statement, StatementError};
 pub use tlog_tiles::Hash;
 pub use verifier_key::{VerifierKey, VerifierKeyError};
 pub use verify::{Fault, Progress, Verified, verify};

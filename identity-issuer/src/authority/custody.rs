@@ -64,7 +64,7 @@ pub(crate) enum Purpose {
     Authority,
     /// JSON Web Tokens.
     Tokens(Algorithm),
-    /// Checkpoints of an audit log.
+    /// Checkpoints of an audit log, and statements about it.
     Log,
 }
 

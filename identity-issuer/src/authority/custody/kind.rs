@@ -5,6 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use signet_audit::Statement;
 use x509_parser::certificate::TbsCertificate;
 use x509_parser::certification_request::X509CertificationRequestInfo;
 use x509_parser::prelude::FromDer as _;
@@ -28,6 +29,8 @@ pub(crate) enum Kind {
     Jwt,
     /// The text of a log's checkpoint, or what is signed with a time over one (C2SP tlog-checkpoint, tlog-cosignature).
     Checkpoint,
+    /// What an issuer says about a part of its log (`signet_audit::Statement`).
+    LogStatement,
 }
 
 /// Of a token: these three parameters, and no other (RFC 7515 §4.1).
@@ -61,6 +64,9 @@ impl Kind {
         if is_checkpoint(message) {
             return Some(Self::Checkpoint);
         }
+        if std::str::from_utf8(message).is_ok_and(|text| Statement::parse(text).is_some()) {
+            return Some(Self::LogStatement);
+        }
         match message.first()? {
             // A SEQUENCE: all three parse in one way only, and to their end.
             0x30 => Self::of_der(message),
@@ -79,6 +85,7 @@ impl Kind {
             Self::Statement => "statement",
             Self::Jwt => "token",
             Self::Checkpoint => "checkpoint",
+            Self::LogStatement => "statement about a log",
         }
     }
 
@@ -86,7 +93,7 @@ impl Kind {
     pub(super) fn is_for_authorities(self) -> bool {
         match self {
             Self::Certificate | Self::RevocationList | Self::Request | Self::Statement => true,
-            Self::Jwt | Self::Checkpoint => false,
+            Self::Jwt | Self::Checkpoint | Self::LogStatement => false,
         }
     }
 
@@ -142,8 +149,16 @@ mod tests {
     use super::*;
     use crate::key::P256Key;
 
-    const KINDS: [Kind; 6] =
-        [Kind::Certificate, Kind::RevocationList, Kind::Request, Kind::Statement, Kind::Jwt, Kind::Checkpoint];
+    const KINDS: [Kind; 7] = [
+        Kind::Certificate,
+        Kind::RevocationList,
+        Kind::Request,
+        Kind::Statement,
+        Kind::Jwt,
+        Kind::Checkpoint,
+        Kind::LogStatement,
+    ];
+    const OF_LOGS: [Kind; 2] = [Kind::Checkpoint, Kind::LogStatement];
     const CHECKPOINT: &str = "example.org/audit/1\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n";
 
     fn input(header: &Value, claims: &Value) -> Vec<u8> {
@@ -158,7 +173,7 @@ mod tests {
     }
 
     /// One message of each kind, and both of a checkpoint.
-    fn messages(jwt: &JwtKey) -> [(Kind, Vec<u8>); 7] {
+    fn messages(jwt: &JwtKey) -> [(Kind, Vec<u8>); 8] {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(["a.example".to_owned()]).unwrap();
         params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
@@ -183,6 +198,7 @@ mod tests {
             (Kind::Jwt, token(jwt)),
             (Kind::Checkpoint, CHECKPOINT.into()),
             (Kind::Checkpoint, format!("cosignature/v1\ntime 1679315147\n{CHECKPOINT}").into()),
+            (Kind::LogStatement, "signet/audit-digest/v1\nlog example.org/audit/1\nsize 3\n".into()),
         ]
     }
 
@@ -209,7 +225,7 @@ mod tests {
                 let signed = key.sign(other, &message);
                 assert_eq!(
                     signed.is_ok(),
-                    other == kind && !matches!(kind, Kind::Jwt | Kind::Checkpoint),
+                    other == kind && kind != Kind::Jwt && !OF_LOGS.contains(&kind),
                     "{kind:?} as {other:?}"
                 );
                 assert!(matches!(signed, Ok(_) | Err(SignError::NotOfKind { .. })));
@@ -236,16 +252,16 @@ mod tests {
     }
 
     #[test]
-    fn the_key_of_a_log_signs_checkpoints_alone_and_no_other_key_signs_one() {
+    fn the_key_of_a_log_signs_checkpoints_and_statements_alone_and_no_other_key_signs_one() {
         let (log, _) = LogPair::generate().unwrap();
         let ca = CaKey::from(P256Key::generate().unwrap());
         for algorithm in [Algorithm::Es256, Algorithm::Rs256] {
             let (jwt, _) = JwtPair::generate(algorithm).unwrap();
             for (kind, message) in messages(&jwt) {
                 let signed = log.sign(&message);
-                assert_eq!(signed.is_ok(), kind == Kind::Checkpoint, "{kind:?}");
+                assert_eq!(signed.is_ok(), OF_LOGS.contains(&kind), "{kind:?}");
                 assert!(matches!(signed, Ok(_) | Err(SignError::NotOfKind { wanted: "checkpoint" })));
-                if kind == Kind::Checkpoint {
+                if OF_LOGS.contains(&kind) {
                     assert!(jwt.sign(&message).is_err());
                     assert!(KINDS.iter().all(|kind| ca.sign(*kind, &message).is_err()));
                 }

@@ -1,4 +1,4 @@
-//! A key that signs checkpoints of an audit log, and nothing else.
+//! A key that signs checkpoints of an audit log and statements about it, and nothing else.
 
 use std::fmt;
 use std::sync::Arc;
@@ -37,9 +37,9 @@ impl LogKey {
     }
 
     /// Of a message that is the text of a checkpoint (C2SP tlog-checkpoint) without lines of extensions, or what is signed with a time over
-    /// one (C2SP tlog-cosignature, “Ed25519 signed message”). There is no other way to have something signed.
+    /// one (C2SP tlog-cosignature, “Ed25519 signed message”), or of a statement about the log. There is no other way to have something signed.
     pub(crate) fn sign(&self, message: &[u8]) -> Result<[u8; 64], SignError> {
-        match Kind::of(message) == Some(Kind::Checkpoint) {
+        match matches!(Kind::of(message), Some(Kind::Checkpoint | Kind::LogStatement)) {
             true => self.signs.sign(message)?.try_into().map_err(|_| SignError::Cryptography),
             false => Err(SignError::NotOfKind { wanted: Kind::Checkpoint.as_str() }),
         }
