@@ -31,7 +31,7 @@ pub use edge::{AppendError, Edge, RestoreError, resources};
 pub use entry::{Act, Entry, EntryError, Jwt, Previous, Revocation, Text, X509};
 pub use proof::{InclusionProof, ProofError, consistency, inclusion};
 pub use resource::{Resource, Width};
-pub use source::{Folder, ReadError, Source};
+pub use source::{Folder, MAX_CHECKPOINT, ReadError, Source};
 pub use statement::{About, MAX_STATEMENT, Statement, StatementError};
 pub use tlog_tiles::Hash;
 pub use verifier_key::{VerifierKey, VerifierKeyError};

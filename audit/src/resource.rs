@@ -75,7 +75,7 @@ impl Resource {
     }
 
     /// The same as a whole one: it may stand in for a partial one that is gone.
-    pub(crate) fn whole(self) -> Self {
+    pub fn whole(self) -> Self {
         match self {
             Self::Checkpoint => Self::Checkpoint,
             Self::Tile { level, index, .. } => Self::Tile { level, index, width: Width::Whole },

@@ -82,8 +82,8 @@ pub struct Folder {
 }
 
 const HASH: usize = 32;
-/// In bytes.
-pub(crate) const MAX_CHECKPOINT: usize = 64 << 10;
+/// In bytes, with all signatures.
+pub const MAX_CHECKPOINT: usize = 64 << 10;
 const MAX_BUNDLE: usize = TILE as usize * (2 + MAX_ENTRY);
 
 impl Folder {

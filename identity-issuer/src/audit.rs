@@ -6,12 +6,14 @@
 //! ```
 //! What an entry says is in `signet-audit`, and so is how it is verified.
 
+mod export;
 mod metrics;
 mod place;
 mod publisher;
 mod refusals;
 mod writer;
 
+pub(crate) use export::{LogTarget, checkpoint_at};
 pub(crate) use metrics::AuditMetrics;
 pub use place::AuditError;
 pub(crate) use place::LogPlace;

@@ -36,6 +36,7 @@ mod inventory;
 mod jwt;
 mod key;
 mod profiles;
+mod target;
 mod web;
 
 use std::net::SocketAddr;

@@ -29,7 +29,7 @@ use crate::complaint::Complaint;
 use crate::metrics::Metrics;
 use crate::revocation::{Entry, Reason, Revocations, What};
 use crate::store::Store;
-pub(crate) use export::{Bucket, ExportTo, run as export};
+pub(crate) use export::run as export;
 use list::Terms;
 pub(crate) use list::{ListError, RevocationList, reason_code};
 pub(crate) use points::DistributionPoints;

@@ -47,6 +47,7 @@ mod serial;
 mod server;
 mod sharing;
 mod store;
+mod target;
 mod utc;
 mod web;
 

@@ -53,7 +53,7 @@ use crate::sharing::Sharing;
 use crate::store::{AuditLog, Location, OpenError, STORE, Store, StoreTask};
 use crate::web::{BundlePage, Door, Exchange, OidcPages, Publisher, Site};
 use authorities::{first_identity, open_authorities, report_authority, request_file};
-use custody::{open_custodies, open_log};
+use custody::{open_custodies, open_log, published};
 use place::{claim_state, holds_anything, listen, reserve};
 use record::{count, sweep};
 use web::WebDoors;
@@ -156,8 +156,8 @@ impl Issuer {
         let custodies = open_custodies(&config).await?;
         let audit_metrics = AuditMetrics::register(&registry)?;
         let audit = open_log(&config, custodies.log).await?;
-        let log =
-            AuditLog { key: audit.verifier.clone(), published: audit.published(), metrics: audit_metrics.clone() };
+        let published = published(&config, &audit).await?;
+        let log = AuditLog { key: audit.verifier.clone(), published, metrics: audit_metrics.clone() };
         let opening = Store::open(&database, &config.trust_domain, log, pending, clock.clone(), readiness.clone());
         let (store, store_task) = opening.await?;
         store.begin_log(&config.trust_domain).await.map_err(RunError::Records)?;
@@ -449,6 +449,9 @@ impl Issuer {
             until(&shutdown, &mut background, crl::export(crls.clone(), to));
         }
         let audit = self.audit.files();
+        if let Some(to) = self.config.audit.export.clone() {
+            until(&shutdown, &mut background, self.audit.export(to).run());
+        }
         until(&shutdown, &mut background, self.audit.run());
         let site = Site { bundle: page, oidc, exchange, crls, audit, metrics: self.metrics.clone() };
         let web = crate::web::Server::new(site, self.config.web.connections, self.config.drain);

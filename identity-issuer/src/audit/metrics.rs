@@ -8,6 +8,9 @@ pub(crate) struct AuditMetrics {
     waiting: IntGauge,
     checkpoint_at: IntGauge,
     failures: IntCounter,
+    exported_size: IntGauge,
+    exported_at: IntGauge,
+    export_failures: IntCounter,
     commits: Histogram,
 }
 
@@ -23,6 +26,11 @@ impl AuditMetrics {
             "How often the audit log was not published, and was tried again.",
         )?;
         registry.register(Box::new(failures.clone()))?;
+        let export_failures = IntCounter::new(
+            "signet_audit_export_failures_total",
+            "How often the audit log was not put into its folder or bucket, and was tried again.",
+        )?;
+        registry.register(Box::new(export_failures.clone()))?;
         let commits = HistogramOpts::new(
             "signet_audit_commit_duration_seconds",
             "How long a transaction took that made acts and their entries in the audit log durable.",
@@ -41,6 +49,15 @@ impl AuditMetrics {
                 "When the latest checkpoint of the audit log was signed, in Unix time; 0 for never.",
             )?,
             failures,
+            exported_size: gauge(
+                "signet_audit_exported_entries",
+                "Entries of the audit log that are in its folder or bucket under a signed checkpoint.",
+            )?,
+            exported_at: gauge(
+                "signet_audit_exported_checkpoint_timestamp_seconds",
+                "When the checkpoint was signed that is in the log's folder or bucket, in Unix time; 0 for none.",
+            )?,
+            export_failures,
             commits,
         })
     }
@@ -62,6 +79,16 @@ impl AuditMetrics {
         self.size.set(number(size));
         self.waiting.set(number(on_record.saturating_sub(size)));
         self.checkpoint_at.set(number(time));
+    }
+
+    /// `size` entries, under a checkpoint of `time` in Unix seconds.
+    pub(super) fn exported(&self, size: u64, time: u64) {
+        self.exported_size.set(i64::try_from(size).unwrap_or(i64::MAX));
+        self.exported_at.set(i64::try_from(time).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn export_failed(&self) {
+        self.export_failures.inc();
     }
 
     pub(super) fn failed(&self) {

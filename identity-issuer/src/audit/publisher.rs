@@ -9,6 +9,7 @@ use signet_identity::SharedClock;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::export::{LogExport, LogTarget};
 use super::metrics::AuditMetrics;
 use super::place::LogPlace;
 use super::writer::{WriteError, Writer};
@@ -60,6 +61,11 @@ impl LogPublisher {
 
     pub(crate) fn files(&self) -> AuditFiles {
         AuditFiles { files: self.place.files.clone(), latest: self.latest.subscribe() }
+    }
+
+    /// To be run beside it.
+    pub(crate) fn export(&self, to: LogTarget) -> LogExport {
+        LogExport::new(to, self.place.clone(), self.metrics.clone(), self.latest.subscribe())
     }
 
     /// Until cancelled. Where nothing can be written, issuing goes on, and all is published later.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::RunError;
-use crate::audit::LogPlace;
+use crate::audit::{LogPlace, checkpoint_at};
 use crate::authority::custody::{Custody, Device, SealedFolder};
 use crate::authority::{AuthorityError, Passphrase};
 use crate::config::{Config, KeyPlace};
@@ -55,4 +55,20 @@ pub(super) async fn open_log(config: &Config, custody: Arc<dyn Custody>) -> Resu
         Ok::<_, RunError>(LogPlace::open(&*custody, &state, &trust_domain, origin.as_ref())?)
     });
     opening.await?
+}
+
+/// How many entries of the log the world has seen: in its own folder, or where it is exported to. Where that is away nothing is known of
+/// it, and the export itself looks again.
+pub(super) async fn published(config: &Config, log: &LogPlace) -> Result<u64, RunError> {
+    let own = log.published();
+    let Some(export) = &config.audit.export else { return Ok(own) };
+    let copied = async { checkpoint_at(&export.to.open()?, &log.verifier).await };
+    match copied.await {
+        Ok(copied) => Ok(copied.map_or(own, |copied| copied.checkpoint.size.max(own))),
+        Err(error) => {
+            let cause = signet_process::start::Report::of(&error).cause;
+            tracing::warn!(cause, "the exported copy of the audit log was not looked at");
+            Ok(own)
+        }
+    }
 }

@@ -1,0 +1,146 @@
+//! Where the issuer puts what others serve: a folder, or a bucket of an object storage that speaks S3.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use object_store::aws::AmazonS3Builder;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as ObjectPath;
+use object_store::{
+    Attribute, Attributes, ClientOptions, ObjectStore, ObjectStoreExt as _, PutOptions, PutPayload, RetryConfig,
+};
+
+use crate::secret_file;
+
+/// No secret is in it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Target {
+    Folder(PathBuf),
+    Bucket(Bucket),
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Bucket {
+    pub(crate) name: String,
+    /// Before each name; empty for none.
+    pub(crate) prefix: String,
+    pub(crate) region: String,
+    /// None for Amazon's.
+    pub(crate) endpoint: Option<String>,
+    pub(crate) access_key_id_file: PathBuf,
+    pub(crate) secret_access_key_file: PathBuf,
+}
+
+/// How those who fetch a file are to take it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ServedAs {
+    pub(crate) content_type: &'static str,
+    pub(crate) cache_control: &'static str,
+}
+
+/// A target with its secrets: for a short time, as a secret may be another one later.
+#[derive(Debug)]
+pub(crate) struct OpenTarget {
+    store: Box<dyn ObjectStore>,
+    prefix: String,
+    /// A folder has no place for them.
+    has_attributes: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TargetError {
+    #[error("{} cannot be used", path.display())]
+    File { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Store(#[from] object_store::Error),
+    #[error("nothing was answered within {} s", LIMIT.as_secs())]
+    Slow,
+    #[error("{name} has {size} bytes, and {most} are the most")]
+    TooLong { name: String, size: u64, most: usize },
+}
+
+/// For one file.
+const LIMIT: Duration = Duration::from_secs(30);
+/// In bytes.
+const MAX_SECRET: usize = 4096;
+
+impl Target {
+    pub(crate) fn open(&self) -> Result<OpenTarget, TargetError> {
+        let (store, prefix, has_attributes): (Box<dyn ObjectStore>, _, _) = match self {
+            Self::Folder(path) => {
+                let failed = |source| TargetError::File { path: path.clone(), source };
+                std::fs::create_dir_all(path).map_err(failed)?;
+                (Box::new(LocalFileSystem::new_with_prefix(path)?), String::new(), false)
+            }
+            Self::Bucket(bucket) => (bucket.open()?, bucket.prefix.clone(), true),
+        };
+        Ok(OpenTarget { store, prefix, has_attributes })
+    }
+}
+
+impl Bucket {
+    fn open(&self) -> Result<Box<dyn ObjectStore>, TargetError> {
+        let secret = |path: &PathBuf| {
+            let text = secret_file::read(path, MAX_SECRET);
+            text.map_err(|source| TargetError::File { path: path.clone(), source })
+        };
+        let (id, key) = (secret(&self.access_key_id_file)?, secret(&self.secret_access_key_file)?);
+        let is_plain = self.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://"));
+        let mut builder = AmazonS3Builder::new()
+            .with_bucket_name(&self.name)
+            .with_region(&self.region)
+            .with_access_key_id(id.trim())
+            .with_secret_access_key(key.trim())
+            .with_client_options(ClientOptions::new().with_allow_http(is_plain).with_timeout(LIMIT))
+            // Whoever puts something tries again.
+            .with_retry(RetryConfig { max_retries: 0, retry_timeout: LIMIT, ..RetryConfig::default() });
+        if let Some(endpoint) = &self.endpoint {
+            builder = builder.with_endpoint(endpoint);
+        }
+        Ok(Box::new(builder.build()?))
+    }
+}
+
+impl OpenTarget {
+    /// In the place of what had that name. Whoever reads it sees the one or the other.
+    pub(crate) async fn put(&self, name: &str, bytes: Bytes, served: ServedAs) -> Result<(), TargetError> {
+        let attributes = match self.has_attributes {
+            false => Attributes::new(),
+            true => [(Attribute::ContentType, served.content_type), (Attribute::CacheControl, served.cache_control)]
+                .into_iter()
+                .collect(),
+        };
+        let options = PutOptions { attributes, ..PutOptions::default() };
+        let (path, payload) = (self.path(name), PutPayload::from(bytes));
+        let putting = self.store.put_opts(&path, payload, options);
+        tokio::time::timeout(LIMIT, putting).await.map_err(|_| TargetError::Slow)??;
+        Ok(())
+    }
+
+    pub(crate) async fn remove(&self, name: &str) -> Result<(), TargetError> {
+        let path = self.path(name);
+        tokio::time::timeout(LIMIT, self.store.delete(&path)).await.map_err(|_| TargetError::Slow)??;
+        Ok(())
+    }
+
+    /// At most `most` bytes; None where there is no such file.
+    pub(crate) async fn get(&self, name: &str, most: usize) -> Result<Option<Bytes>, TargetError> {
+        let path = self.path(name);
+        let getting = async {
+            let got = match self.store.get(&path).await {
+                Err(object_store::Error::NotFound { .. }) => return Ok(None),
+                got => got?,
+            };
+            match got.meta.size > most as u64 {
+                true => Err(TargetError::TooLong { name: name.to_owned(), size: got.meta.size, most }),
+                false => Ok(Some(got.bytes().await?)),
+            }
+        };
+        tokio::time::timeout(LIMIT, getting).await.map_err(|_| TargetError::Slow)?
+    }
+
+    fn path(&self, name: &str) -> ObjectPath {
+        self.prefix.split('/').chain(name.split('/')).filter(|part| !part.is_empty()).collect()
+    }
+}
