@@ -5,151 +5,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use serde_json::Value;
 use signet_audit::{Act, Bundle, Checkpoint, Edge, Entry, Folder, Resource, VerifierKey, sign};
+use signet_tests::auditor::{Auditor, ID, entries, joined, published, state_of, url_of, wait_until_published};
+use signet_tests::files::copy_all;
 use signet_tests::wait::until;
-use signet_tests::{Curl, Issuer, Signal, SoftHsm, Workload, millis, program, secs};
+use signet_tests::{Curl, Issuer, Signal, SoftHsm, Workload, millis, secs};
 use tempfile::TempDir;
-
-const AUDITOR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/e2e/auditor.py");
-const ID: &str = "spiffe://example.org/shop/orders";
-
-/// A log, wherever it is, and whoever looks into it.
-struct Auditor {
-    folder: TempDir,
-    key_file: PathBuf,
-}
-
-impl Auditor {
-    fn of(issuer: &Issuer) -> Self {
-        Self { folder: TempDir::new().unwrap(), key_file: state_of(issuer).join("audit/log.key.pub") }
-    }
-
-    fn key(&self) -> String {
-        fs::read_to_string(&self.key_file).unwrap().trim().to_owned()
-    }
-
-    fn at(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// What it says, and whether that is good.
-    fn signet(&self, words: &[&str]) -> (bool, String) {
-        let mut command = Command::new(program::ours("signet"));
-        command.args(["audit", "-o", "json"]).args(words).arg("--key-file").arg(&self.key_file);
-        let output = command.env("XDG_STATE_HOME", self.at("state")).output().unwrap();
-        let (told, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(matches!(output.status.code(), Some(0 | 1)), "{words:?}: {}\n{told}{error}", output.status);
-        (output.status.success(), format!("{told}{error}"))
-    }
-
-    #[track_caller]
-    fn good(&self, words: &[&str]) -> Value {
-        let (is_good, told) = self.signet(words);
-        assert!(is_good, "{words:?}: {told}");
-        serde_json::from_str(&told).unwrap_or_else(|error| panic!("{error}: {told}"))
-    }
-
-    #[track_caller]
-    fn refused(&self, words: &[&str]) -> String {
-        let (is_good, told) = self.signet(words);
-        assert!(!is_good, "{words:?}: {told}");
-        told
-    }
-
-    /// As if nothing had been seen of it before.
-    fn verify_anew(&self, folder: &Path, words: &[&str]) -> (bool, String) {
-        let state = self.at("unseen");
-        let _ = fs::remove_file(&state);
-        let verify = ["verify", folder.to_str().unwrap(), "--state", state.to_str().unwrap()];
-        self.signet(&[&verify, words].concat())
-    }
-
-    fn python(&self, what: &str, path: &Path) -> Result<Value, String> {
-        let output = Command::new(program::python()).args([AUDITOR, what]).arg(path).arg(self.key()).output().unwrap();
-        let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        match output.status.success() {
-            true => Ok(serde_json::from_slice(&output.stdout).unwrap()),
-            false => {
-                assert!(error.starts_with("wrong: "), "{error}");
-                Err(error)
-            }
-        }
-    }
-
-    /// A copy of the log of an issuer.
-    fn copy(&self, issuer: &Issuer, name: &str) -> PathBuf {
-        let to = self.at(name);
-        self.good(&["export", &url_of(issuer), "--to", to.to_str().unwrap()]);
-        to
-    }
-
-    /// Of a folder: that both implementations find it good, and find the same.
-    #[track_caller]
-    fn both_find_good(&self, folder: &Path) -> Value {
-        let (is_good, told) = self.verify_anew(folder, &[]);
-        assert!(is_good, "{told}");
-        let ours: Value = serde_json::from_str(&told).unwrap();
-        let theirs = self.python("verify", folder).unwrap();
-        assert_eq!((&ours["entries"], &ours["root"]), (&theirs["size"], &theirs["root"]));
-        theirs
-    }
-
-    #[track_caller]
-    fn both_refuse(&self, folder: &Path, told: &str) {
-        let (is_good, ours) = self.verify_anew(folder, &[]);
-        assert!(!is_good && ours.contains(told), "{told:?} is not in {ours}");
-        self.python("verify", folder).unwrap_err();
-    }
-}
-
-fn state_of(issuer: &Issuer) -> PathBuf {
-    issuer.database.parent().unwrap().to_owned()
-}
-
-fn url_of(issuer: &Issuer) -> String {
-    format!("http://{}/audit", issuer.web)
-}
-
-/// How many entries are published.
-fn published(issuer: &Issuer) -> u64 {
-    let note = Curl::get(format!("{}/checkpoint", url_of(issuer))).run().expect_status(200).text();
-    note.lines().nth(1).unwrap().parse().unwrap()
-}
-
-fn on_record(issuer: &Issuer) -> u64 {
-    issuer.query("SELECT size FROM audit_logs")[0].parse().unwrap()
-}
-
-fn wait_until_published(issuer: &Issuer) -> u64 {
-    let size = on_record(issuer);
-    until("what is on record is published", secs(10), || published(issuer) >= size);
-    size
-}
-
-/// Each entry of a log in a folder.
-fn entries(folder: &Path) -> Vec<Entry> {
-    use signet_audit::{Source as _, TILE, Width};
-    let log = Folder::new(folder);
-    let note = String::from_utf8(log.checkpoint().unwrap()).unwrap();
-    let size: u64 = note.lines().nth(1).unwrap().parse().unwrap();
-    let bundles = (0..size.div_ceil(TILE)).map(|index| log.entries(index, Width::of(size - index * TILE).unwrap()));
-    let entries = |bundle: Bundle| bundle.entries().map(|entry| Entry::decode(entry).unwrap()).collect::<Vec<_>>();
-    bundles.flat_map(|bundle| entries(bundle.unwrap().unwrap())).collect()
-}
-
-fn joined(issuer: &Issuer) -> Workload {
-    let mut workload = Workload::of(issuer.address);
-    workload.attest(&issuer.join_token(ID)).unwrap();
-    workload
-}
 
 #[test]
 fn what_an_issuer_does_is_in_its_log_and_two_implementations_agree_on_it() {
@@ -310,7 +177,7 @@ fn large_log_at(folder: &Path, size: u64, ahead: Duration) -> (Auditor, Verifier
     let note =
         sign(&checkpoint, &key, time, |message| Ok::<[u8; 64], ()>(pair.sign(message).as_ref().try_into().unwrap()));
     log.write(Resource::Checkpoint, note.unwrap().as_bytes()).unwrap();
-    let auditor = Auditor { folder: TempDir::new().unwrap(), key_file: folder.join("key") };
+    let auditor = Auditor::with(folder.join("key"));
     fs::write(&auditor.key_file, key.to_string()).unwrap();
     (auditor, key)
 }
@@ -590,9 +457,4 @@ impl Drop for OnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
-}
-
-fn copy_all(from: &Path, to: &Path) {
-    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
-    assert!(copied.success());
 }

@@ -9,14 +9,11 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use s3s::auth::SimpleAuth;
-use s3s::service::S3ServiceBuilder;
 use signet_tests::clock::Fast;
 use signet_tests::issuer::signet;
 use signet_tests::openssl::{openssl, openssl_ok};
 use signet_tests::wait::{until, until_some};
-use signet_tests::{Issuer, Workload, pages, program, secs};
+use signet_tests::{Issuer, S3, Workload, pages, program, secs};
 use tempfile::TempDir;
 
 /// An issuer whose leaves name their lists.
@@ -256,26 +253,10 @@ fn lists_are_put_into_a_folder_and_a_folder_that_is_none_holds_up_nothing() {
 #[test]
 fn lists_are_put_into_a_bucket_and_a_wrong_key_is_told_of_and_replaced() {
     let folder = TempDir::new().unwrap();
-    fs::create_dir_all(folder.path().join("s3/pki-example")).unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let files = s3s_fs::FileSystem::new(folder.path().join("s3")).unwrap();
-    let mut service = S3ServiceBuilder::new(files);
-    service.set_auth(SimpleAuth::from_single("the-id", "the-secret"));
-    let service = service.build();
-    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
-    let address = listener.local_addr().unwrap();
-    runtime.spawn(async move {
-        loop {
-            let Ok((tcp, _)) = listener.accept().await else { return };
-            let service = service.clone();
-            tokio::spawn(async move {
-                let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-                drop(server.serve_connection(TokioIo::new(tcp), service).await);
-            });
-        }
-    });
+    let s3 = S3::start(&folder.path().join("s3"), "pki-example");
+    let address = s3.address;
     let (id, secret) = (folder.path().join("id"), folder.path().join("secret"));
-    fs::write(&id, "the-id\n").unwrap();
+    fs::write(&id, format!("{}\n", S3::KEY_ID)).unwrap();
     fs::write(&secret, "not-the-secret\n").unwrap();
     let bench = Bench::new(&format!(
         ", export: {{ url: 's3://pki-example/a/crl', endpoint: 'http://{address}', access_key_id_file: {}, secret_access_key_file: {} }}",
@@ -285,7 +266,7 @@ fn lists_are_put_into_a_bucket_and_a_wrong_key_is_told_of_and_replaced() {
     let failures = || bench.issuer.admin.sum("signet_issuer_crl_failures_total", &[("step", "export")]);
     until("failures are counted", secs(20), || failures() > 0.0);
     assert!(!bench.issuer.process.log().contains("not-the-secret"));
-    fs::write(&secret, "the-secret\n").unwrap();
+    fs::write(&secret, format!("{}\n", S3::SECRET)).unwrap();
     let object = folder.path().join("s3/pki-example/a/crl").join(bench.key_id()).join("0.crl");
     let is_as_served = || {
         fs::read(&object).is_ok_and(|put| Some(put) == fetch(&bench.issuer, &format!("/crl/{}/0.crl", bench.key_id())))

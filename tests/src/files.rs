@@ -69,3 +69,9 @@ pub fn replace(path: &Path, text: &str) {
     file.write_all(text.as_bytes()).expect("space for a file");
     file.persist(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
 }
+
+/// A file or a folder with all that is in it, as it is.
+pub fn copy_all(from: &Path, to: &Path) {
+    let copied = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    assert!(copied.success());
+}

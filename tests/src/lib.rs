@@ -14,6 +14,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, clippy::missing_panics_doc)]
 
 pub mod address;
+pub mod auditor;
 pub mod ceremony;
 pub mod clock;
 pub mod curl;
@@ -35,6 +36,7 @@ pub mod pages;
 pub mod process;
 pub mod program;
 pub mod raw_http;
+pub mod s3;
 pub mod softhsm;
 pub mod succession;
 pub mod tap;
@@ -55,6 +57,7 @@ pub use metrics::Admin;
 pub use nginx::Nginx;
 pub use openssl::SClient;
 pub use process::{Process, Recipe, Signal};
+pub use s3::S3;
 pub use softhsm::SoftHsm;
 pub use wait::{millis, secs};
 pub use workload::Workload;
