@@ -30,6 +30,8 @@ pub enum About {
     Report,
     /// What was logged within an hour.
     Digest,
+    /// The state of the log's issuer.
+    Backup,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -51,13 +53,14 @@ const LONGEST_NAME: usize = 32;
 const LONGEST_VALUE: usize = 512;
 
 impl About {
-    const ALL: [Self; 2] = [Self::Report, Self::Digest];
+    const ALL: [Self; 3] = [Self::Report, Self::Digest, Self::Backup];
 
     /// The first line.
     fn as_str(self) -> &'static str {
         match self {
             Self::Report => "signet/audit-report/v1",
             Self::Digest => "signet/audit-digest/v1",
+            Self::Backup => "signet/backup/v1",
         }
     }
 
@@ -65,6 +68,7 @@ impl About {
         match self {
             Self::Report => "signed report",
             Self::Digest => "digest",
+            Self::Backup => "backup",
         }
     }
 }
