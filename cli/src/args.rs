@@ -3,6 +3,7 @@
 mod agents;
 mod audit;
 mod authorities;
+mod backup;
 mod ca;
 mod federation;
 mod follow;
@@ -30,6 +31,7 @@ pub(crate) use authorities::{
     BeginOptions, CaCsrOptions, CaImportOptions, RotateAuthorityOptions, RotateCommand, RotateRootOptions,
     RotateStatusOptions, TaintOptions,
 };
+pub(crate) use backup::{AuditNewLogOptions, BackupCommand, BackupKeygenOptions, BackupOptions, RestoreOptions};
 pub(crate) use ca::{
     CaCrlOptions, CaInitOptions, CaLogOptions, CaSignOptions, CaVerifyLogOptions, CeremonyOptions, UnlockOptions,
 };
@@ -107,6 +109,10 @@ pub(crate) enum Command {
     /// The log of all that an issuer did: whoever has its files and its public key can verify it
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// All that an issuer has, encrypted to a key that rests elsewhere; made while it works
+    Backup(BackupOptions),
+    /// Make the state folder of an issuer from a backup
+    Restore(RestoreOptions),
     /// Lift a ban
     Unban(UnbanOptions),
     /// What the issuer is and how long its authority lasts

@@ -1,6 +1,7 @@
 //! `signet audit`: a log is verified by whoever has its files and its public key.
 
 mod copy;
+mod new_log;
 mod place;
 mod proofs;
 mod seen;
@@ -20,9 +21,10 @@ use crate::failure::Failure;
 use crate::output::{self, Format, Report};
 
 pub(crate) use copy::export;
+pub(crate) use new_log::new_log;
+pub(crate) use place::Place;
 pub(crate) use proofs::{prove, verify_proof};
 
-use place::Place;
 use seen::Seen;
 
 /// A clock may be ahead by so much: of whoever signs, or of whoever verifies.

@@ -8,6 +8,7 @@ mod args;
 mod asking;
 mod audit;
 mod authorities;
+mod backup;
 mod bundles;
 mod ca;
 mod completions;
@@ -82,6 +83,9 @@ fn main() -> ExitCode {
         Command::Audit(AuditCommand::Prove(options)) => audit::prove(options),
         Command::Audit(AuditCommand::VerifyProof(options)) => audit::verify_proof(options, output),
         Command::Audit(AuditCommand::Export(options)) => audit::export(options, output),
+        Command::Audit(AuditCommand::NewLog(options)) => audit::new_log(options, output),
+        Command::Backup(options) => backup::run(options, output),
+        Command::Restore(options) => backup::restore(options, output),
         Command::Evict(options) => agents::evict(options, output),
         Command::Ban(options) => agents::ban(options, output),
         Command::Unban(options) => agents::unban(options, output),

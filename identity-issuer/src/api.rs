@@ -4,6 +4,7 @@ mod admin;
 mod agents;
 mod attestors;
 mod authorities;
+mod backups;
 mod bundles;
 mod calls;
 mod doorkeeper;

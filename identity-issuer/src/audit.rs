@@ -15,7 +15,7 @@ mod writer;
 
 pub(crate) use export::{LogTarget, checkpoint_at};
 pub(crate) use metrics::AuditMetrics;
-pub use place::AuditError;
 pub(crate) use place::LogPlace;
+pub use place::{AuditError, PREVIOUS, RESTORED};
 pub(crate) use publisher::{LogPublisher, Published};
 pub(crate) use refusals::Refusals;

@@ -19,6 +19,7 @@ mod api;
 mod attestation;
 mod audit;
 mod authority;
+mod backup;
 mod bundles;
 mod certificate;
 mod complaint;
@@ -57,7 +58,7 @@ pub mod root;
 pub use attestation::JwksError;
 #[cfg(fuzzing)]
 pub use attestation::fuzzing;
-pub use audit::AuditError;
+pub use audit::{AuditError, PREVIOUS, RESTORED};
 pub use authority::{
     AuthorityError, AuthorityState, CustodyError, KeyFileError, LEAF_LIVES, Passphrase, PassphraseError, SealStrength,
     SignError, TokenError, TokenName, TokenPlace,

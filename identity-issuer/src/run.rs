@@ -32,6 +32,7 @@ use crate::api::{AdminApi, Attestors, AuthorityCalls, IdentityApi, JwtKeyCalls};
 use crate::attestation::{Challenges, JoinTokens};
 use crate::audit::{AuditMetrics, LogPublisher, Refusals};
 use crate::authority::{Authorities, Intake, Publication, Reach};
+use crate::backup::Backups;
 use crate::bundles::{self, Bundles, Shared};
 use crate::certificate::issuer_id;
 use crate::config::{Config, Environment, Limits};
@@ -160,7 +161,8 @@ impl Issuer {
         let log = AuditLog { key: audit.verifier.clone(), published, metrics: audit_metrics.clone() };
         let opening = Store::open(&database, &config.trust_domain, log, pending, clock.clone(), readiness.clone());
         let (store, store_task) = opening.await?;
-        store.begin_log(&config.trust_domain).await.map_err(RunError::Records)?;
+        audit.goes_on()?;
+        store.begin_log(&config.trust_domain, audit.previous.clone()).await.map_err(RunError::Records)?;
         let audit = LogPublisher::new(audit, store.clone(), audit_metrics, clock.clone());
         let protected = administrators.identities().cloned().collect();
         let bundles = Bundles::new(config.bundle_files().map(|file| file.bundle.clone()).collect());
@@ -350,7 +352,15 @@ impl Issuer {
             began: (tokio::time::Instant::now(), self.clock.now()),
             clock: self.clock.clone(),
         };
+        let backups = Backups::new(
+            self.config.state.clone(),
+            self.config.trust_domain.clone(),
+            self.audit.place().clone(),
+            self.store.clone(),
+            self.clock.clone(),
+        );
         let admin = Arc::new(AdminApi {
+            backups,
             trust_domain: self.config.trust_domain.clone(),
             administrators: self.administrators.clone(),
             join_tokens: join_tokens.clone(),

@@ -12,6 +12,7 @@ mod agents;
 mod bundle_sequence;
 mod bundles;
 mod committer;
+mod copy;
 mod counts;
 mod database;
 mod inventory;
@@ -30,6 +31,7 @@ mod revoking;
 mod tokens;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use signet_audit::VerifierKey;
@@ -101,7 +103,7 @@ pub enum StoreError {
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
     #[error("a commit failed")]
-    Commit(#[source] std::sync::Arc<sqlx::Error>),
+    Commit(#[source] Arc<sqlx::Error>),
     #[error("a record is not what this program wrote: {what}")]
     Record { what: &'static str },
     #[error("no random numbers")]
@@ -143,7 +145,7 @@ pub enum OpenError {
     OtherLog { origin: String },
     #[error(
         "the audit log {origin} has {size} entries in the database and {published} that were published: the database is older than what was \
-         published\nrestore a later backup; or move the folder `audit` of the state folder away: the issuer then begins another log, with another key and name"
+         published\nrestore a later backup; or run `signet audit new-log`: the issuer then begins another log, with another key and name, which names this one"
     )]
     LogBehind { origin: String, size: u64, published: u64 },
     #[error("no random numbers")]
@@ -236,6 +238,8 @@ pub(crate) struct Store {
     /// The number of the log of this issuer.
     log: i64,
     outbox: Outbox,
+    /// By whoever needs all of the log that is here.
+    held: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// The audit log that an issuer appends to.
@@ -298,7 +302,10 @@ impl Store {
             readiness,
         };
         let committer = tokio::spawn(committer.run(waiting, stop.clone()));
-        Ok((Self { queue, database, issuer, start, log: number, outbox }, StoreTask { committer, stop }))
+        Ok((
+            Self { queue, database, issuer, start, log: number, outbox, held: Arc::default() },
+            StoreTask { committer, stop },
+        ))
     }
 
     /// For acts that have their record elsewhere.

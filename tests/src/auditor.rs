@@ -124,7 +124,7 @@ pub fn published(issuer: &Issuer) -> u64 {
 }
 
 pub fn on_record(issuer: &Issuer) -> u64 {
-    issuer.query("SELECT size FROM audit_logs")[0].parse().unwrap()
+    issuer.query("SELECT size FROM audit_logs ORDER BY number DESC LIMIT 1")[0].parse().unwrap()
 }
 
 pub fn wait_until_published(issuer: &Issuer) -> u64 {

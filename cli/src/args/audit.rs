@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use signet_audit::VerifierKey;
 
-use super::duration;
+use super::{AuditNewLogOptions, duration};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditCommand {
@@ -18,6 +18,8 @@ pub(crate) enum AuditCommand {
     VerifyProof(AuditVerifyProofOptions),
     /// Copy a log's files
     Export(AuditExportOptions),
+    /// End the log of an issuer that was restored from a backup: its next start begins another, which names this one
+    NewLog(AuditNewLogOptions),
 }
 
 /// A log, and its public key.

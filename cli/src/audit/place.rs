@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 
 use crate::failure::Failure;
 
-pub(super) enum Place {
+pub(crate) enum Place {
     Folder(Folder),
     Web { store: Box<dyn ObjectStore>, runtime: Runtime },
 }
@@ -19,7 +19,7 @@ pub(super) enum Place {
 const LIMIT: Duration = Duration::from_secs(30);
 
 impl Place {
-    pub(super) fn of(text: &str) -> Result<Self, Failure> {
+    pub(crate) fn of(text: &str) -> Result<Self, Failure> {
         let is_plain = text.starts_with("http://");
         if !is_plain && !text.starts_with("https://") {
             return match std::path::Path::new(text).is_dir() {

@@ -10,7 +10,7 @@ use signet_proto::admin::v1::{
     RefreshFederationRequest, RemoveFederationRequest, RemoveFederationResponse,
 };
 use signet_proto::admin::v1::{
-    ApplyPolicyRequest, ApplyPolicyResponse, Authority, BanRequest, BanResponse, CreateJoinTokenRequest,
+    ApplyPolicyRequest, ApplyPolicyResponse, Authority, BackupRequest, BanRequest, BanResponse, CreateJoinTokenRequest,
     CreateJoinTokenResponse, EvictAgentsRequest, EvictAgentsResponse, ExplainPolicyRequest, ExplainPolicyResponse,
     ForgetIssuerRequest, ForgetIssuerResponse, GetPolicyRequest, GetPolicyResponse, GetRevocationProgressRequest,
     GetRevocationProgressResponse, GetStatusRequest, GetStatusResponse, ListAgentsRequest, ListAgentsResponse,
@@ -40,12 +40,14 @@ use super::naming::Naming;
 use super::revocations::Revoking;
 use super::unattended::Unattended;
 use super::{
-    agents, bundles, companions, federation, parse_own_id, policy, revocations, span, store_status, svids, timestamp,
+    agents, backups, bundles, companions, federation, parse_own_id, policy, revocations, span, store_status, svids,
+    timestamp,
 };
 use crate::administration::{Administrators, Role, Target};
 use crate::admission::Admission;
 use crate::agents::Agents;
 use crate::attestation::JoinTokens;
+use crate::backup::Backups;
 use crate::bundles::Shared;
 use crate::certificate::is_reserved;
 use crate::distribution::Distribution;
@@ -68,6 +70,7 @@ pub(crate) struct AdminApi {
     pub(crate) bundles: Shared,
     pub(crate) federation: Federation,
     pub(crate) admission: Admission,
+    pub(crate) backups: Backups,
     pub(crate) store: Store,
     pub(crate) clock: SharedClock,
 }
@@ -472,6 +475,13 @@ impl AdminService for AdminApi {
         let call = self.admit(&request, "GetSvid", Role::Viewer, Target::Issuer).await?;
         let found = svids::get(&self.store, &call.permissions, &request.get_ref().serial, self.clock.now()).await;
         call.end(found)
+    }
+
+    type BackupStream = backups::Pieces;
+
+    async fn backup(&self, request: Request<BackupRequest>) -> Result<Response<backups::Pieces>, Status> {
+        let call = self.admit(&request, "Backup", Role::Administrator, Target::Everything).await?;
+        call.end(backups::begin(&self.backups, request.get_ref()))
     }
 }
 

@@ -7,7 +7,7 @@ use signet_proto::admin::v1::{
     AddFederationRequest, ListFederationsRequest, RefreshFederationRequest, RemoveFederationRequest,
 };
 use signet_proto::admin::v1::{
-    ApplyPolicyRequest, BanRequest, CreateJoinTokenRequest, EvictAgentsRequest, ExplainPolicyRequest,
+    ApplyPolicyRequest, BackupRequest, BanRequest, CreateJoinTokenRequest, EvictAgentsRequest, ExplainPolicyRequest,
     ForgetIssuerRequest, GetPolicyRequest, GetRevocationProgressRequest, GetStatusRequest, GetSvidRequest,
     ListAgentsRequest, ListBansRequest, ListBundlesRequest, ListPolicyRevisionsRequest, ListRevocationsRequest,
     ListSvidsRequest, RequestRenewalRequest, RevokeRequest, RollbackPolicyRequest, UnbanRequest,
@@ -257,6 +257,12 @@ impl Naming for TaintAuthorityRequest {
 }
 
 // These are about one identity, or about the issuer or all.
+impl Naming for BackupRequest {
+    fn named(&self) -> Option<String> {
+        Some(format!("a backup to the key {}", shown(&self.key)))
+    }
+}
+
 impl Naming for BanRequest {}
 impl Naming for CreateJoinTokenRequest {}
 impl Naming for GetStatusRequest {}

@@ -6,7 +6,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use signet_audit::{Folder, Origin, OriginError, ReadError, SignedCheckpoint, Source as _, VerifierKey};
+use signet_audit::{Folder, Origin, OriginError, Previous, ReadError, SignedCheckpoint, Source as _, VerifierKey};
 use signet_identity::TrustDomain;
 
 use super::publisher::Published;
@@ -22,6 +22,10 @@ pub(crate) struct LogPlace {
     pub(crate) verifier: VerifierKey,
     /// What was published last.
     pub(crate) last: Option<Published>,
+    /// The log that this one follows, if it follows one.
+    pub(crate) previous: Option<Previous>,
+    /// Where it is written down that the state was restored from a backup, as long as that is so.
+    restored: PathBuf,
 }
 
 /// Why there is no log, and so no issuer.
@@ -100,7 +104,30 @@ impl LogPlace {
         let public = folder.join("log.key.pub");
         pem_files::write_whole(&public, format!("{verifier}\n").as_bytes()).map_err(io(&public))?;
         let last = last_checkpoint(&files, &verifier)?;
-        Ok(Self { files, key, verifier, last })
+        let previous = match std::fs::read(folder.join(PREVIOUS)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            read => {
+                let path = folder.join(PREVIOUS);
+                let json = read.map_err(io(&path))?;
+                Some(serde_json::from_slice(&json).map_err(|_| AuditError::Damaged { path })?)
+            }
+        };
+        Ok(Self { files, key, verifier, last, previous, restored: folder.join(RESTORED) })
+    }
+
+    /// Whether the state was restored, and nobody has seen to it yet that nothing was published behind the backup.
+    pub(crate) fn is_restored(&self) -> bool {
+        self.restored.exists()
+    }
+
+    /// Somebody has.
+    pub(crate) fn goes_on(&self) -> Result<(), AuditError> {
+        match std::fs::remove_file(&self.restored) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(AuditError::Io { path: self.restored.clone(), source: error })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Entries that the world has seen.
@@ -123,5 +150,9 @@ pub(super) fn last_checkpoint(files: &Path, key: &VerifierKey) -> Result<Option<
     }
 }
 
+/// In the folder `audit`: JSON of [`Previous`], written by `signet audit new-log`.
+pub const PREVIOUS: &str = "previous.json";
+/// In the folder `audit`: written by `signet restore`.
+pub const RESTORED: &str = "restored";
 /// Hexadecimal digits of a key's name: enough that no two issuers of a trust domain have the same.
 const SHORT: usize = 8;

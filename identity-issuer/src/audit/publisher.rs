@@ -63,6 +63,10 @@ impl LogPublisher {
         AuditFiles { files: self.place.files.clone(), latest: self.latest.subscribe() }
     }
 
+    pub(crate) fn place(&self) -> &LogPlace {
+        &self.place
+    }
+
     /// To be run beside it.
     pub(crate) fn export(&self, to: LogTarget) -> LogExport {
         LogExport::new(to, self.place.clone(), self.metrics.clone(), self.latest.subscribe())

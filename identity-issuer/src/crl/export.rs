@@ -52,7 +52,7 @@ async fn export(crls: &Crls, to: &Target, put: &mut BTreeMap<Place, u128>) -> Re
     let to = to.open()?;
     for (place, list) in newer {
         let name = format!("{}/{}.crl", place.authority, place.shard);
-        to.put(&name, list.der.clone().into(), SERVED).await?;
+        to.put(&name, list.der.clone(), SERVED).await?;
         put.insert(place, list.number);
     }
     Ok(())

@@ -58,17 +58,22 @@ pub(super) async fn open_log(config: &Config, custody: Arc<dyn Custody>) -> Resu
 }
 
 /// How many entries of the log the world has seen: in its own folder, or where it is exported to. Where that is away nothing is known of
-/// it, and the export itself looks again.
+/// it, and the export itself looks again; but whoever was restored does not go on before it is known.
 pub(super) async fn published(config: &Config, log: &LogPlace) -> Result<u64, RunError> {
     let own = log.published();
-    let Some(export) = &config.audit.export else { return Ok(own) };
+    let unknown = || RunError::Restored { state: config.state.clone() };
+    let Some(export) = &config.audit.export else {
+        return if log.is_restored() { Err(unknown()) } else { Ok(own) };
+    };
     let copied = async { checkpoint_at(&export.to.open()?, &log.verifier).await };
     match copied.await {
-        Ok(copied) => Ok(copied.map_or(own, |copied| copied.checkpoint.size.max(own))),
+        Ok(Some(copied)) => Ok(copied.checkpoint.size.max(own)),
+        Ok(None) if log.is_restored() => Err(unknown()),
+        Ok(None) => Ok(own),
         Err(error) => {
             let cause = signet_process::start::Report::of(&error).cause;
             tracing::warn!(cause, "the exported copy of the audit log was not looked at");
-            Ok(own)
+            if log.is_restored() { Err(unknown()) } else { Ok(own) }
         }
     }
 }

@@ -71,6 +71,11 @@ pub enum RunError {
     Database(#[from] OpenError),
     #[error(transparent)]
     Audit(#[from] AuditError),
+    #[error(
+        "{} was restored from a backup, and what the audit log published behind it is not known here\n\
+         `signet audit new-log` begins another log that names this one; or restore with `--log`, the log as it was published last", state.display()
+    )]
+    Restored { state: PathBuf },
     #[error("{0}\nchange the configuration back, or ask for what changed in the release notes")]
     Policy(#[from] PolicyLoadError),
     #[error("what issuers tell each other cannot be read")]

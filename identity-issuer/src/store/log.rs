@@ -5,10 +5,13 @@
 //! ```
 //! Only the committer appends, and only that of the issuer that claimed the log last.
 
-use signet_audit::{Act, Entry, VerifierKey, push_entry};
+use std::sync::Arc;
+
+use signet_audit::{Act, Entry, Previous, VerifierKey, push_entry};
 use signet_identity::TrustDomain;
 use sqlx::AnyConnection;
 use time::OffsetDateTime;
+use tokio::sync::OwnedMutexGuard;
 
 use super::database::in_time;
 use super::{OpenError, Store, StoreError, Write};
@@ -130,12 +133,16 @@ impl Appending {
 
 impl Store {
     /// That the log begins, where it has no entry yet, and that the issuer was started.
-    pub(crate) async fn begin_log(&self, trust_domain: &TrustDomain) -> Result<(), StoreError> {
+    pub(crate) async fn begin_log(
+        &self,
+        trust_domain: &TrustDomain,
+        previous: Option<Previous>,
+    ) -> Result<(), StoreError> {
         let software = format!("signet {}", env!("CARGO_PKG_VERSION"));
         let (size, _) = self.log_from(0).await?;
         if size == 0 {
             let (trust_domain, software) = (trust_domain.to_string(), software.clone());
-            self.note(Act::LogBegun { trust_domain, software, previous: None }).await?;
+            self.note(Act::LogBegun { trust_domain, software, previous }).await?;
         }
         self.note(Act::Started { software }).await
     }
@@ -184,8 +191,14 @@ impl Store {
         Ok(first.unsigned_abs())
     }
 
-    /// Forgets entries before `below`: they are in files that a power cut does not take away.
+    /// Until it is dropped, nothing of the log is forgotten.
+    pub(crate) async fn hold_log(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.held).lock_owned().await
+    }
+
+    /// Forgets entries before `below`: they are in files that a power cut does not take away. Not now, where somebody holds the log.
     pub(crate) async fn forget_published(&self, below: u64) -> Result<(), StoreError> {
+        let Ok(_free) = self.held.try_lock() else { return Ok(()) };
         let (reply, outcome) = tokio::sync::oneshot::channel();
         self.queue.submit(Write::Published { below, reply })?;
         outcome.await.map_err(|_| StoreError::Closed)?

@@ -4,10 +4,10 @@ use signet_proto::admin::v1::admin_service_client::AdminServiceClient;
 use signet_proto::admin::v1::evict_agents_request::Agents;
 use signet_proto::admin::v1::rotate_request::What;
 use signet_proto::admin::v1::{
-    ApplyPolicyRequest, Attribute, AttributeList, BanRequest, CreateJoinTokenRequest, EvictAgentsRequest,
-    ExplainPolicyRequest, GetPolicyRequest, GetRotationRequest, GetStatusRequest, ListAgentsRequest, ListBansRequest,
-    ListPolicyRevisionsRequest, PolicyFile, RequestRenewalRequest, RollbackPolicyRequest, RootRotation, RotateRequest,
-    explain_policy_request,
+    ApplyPolicyRequest, Attribute, AttributeList, BackupRequest, BanRequest, CreateJoinTokenRequest,
+    EvictAgentsRequest, ExplainPolicyRequest, GetPolicyRequest, GetRotationRequest, GetStatusRequest,
+    ListAgentsRequest, ListBansRequest, ListPolicyRevisionsRequest, PolicyFile, RequestRenewalRequest,
+    RollbackPolicyRequest, RootRotation, RotateRequest, explain_policy_request,
 };
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -154,6 +154,21 @@ async fn whoever_decides_over_a_part_gives_no_role_of_another() {
     denied(token(&mut boss, ANN).await);
     denied(boss.ban(BanRequest { spiffe_id: ANN.to_owned(), reason: String::new() }).await);
     denied(boss.evict_agents(EvictAgentsRequest { agents: Some(Agents::SpiffeId(ANN.to_owned())) }).await);
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_is_for_administrators_of_the_whole_trust_domain() {
+    let place = Place::with(ROLES);
+    let issuer = place.serve().await;
+    let key = "signet-backup-v1+6d3b67a5+AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".to_owned();
+    let ann = issuer.join(ANN).await;
+    let mut ann = admin(&issuer, &ann).await;
+    denied(ann.backup(BackupRequest { key }).await.map(drop));
+    // The owner's.
+    let mut owner = issuer.admin().await;
+    let wrong = owner.backup(BackupRequest { key: "signet-backup-v1".to_owned() }).await.unwrap_err();
+    assert_eq!(wrong.code(), Code::InvalidArgument);
     issuer.stop().await;
 }
 

@@ -1,0 +1,127 @@
+//! `signet audit new-log`: where a log cannot go on, another one begins, and says which it follows.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use identity_issuer::PREVIOUS;
+use rustix::fs::{CWD, RenameFlags};
+use serde::Serialize;
+use signet_audit::{Folder, Previous, ReadError, SignedCheckpoint, Source, VerifierKey};
+
+use super::place::Place;
+use crate::args::AuditNewLogOptions;
+use crate::failure::Failure;
+use crate::output::{self, Format, Report};
+
+/// In bytes.
+const MAX_KEY: usize = 4096;
+
+pub(crate) fn new_log(options: &AuditNewLogOptions, format: Format) -> Result<(), Failure> {
+    let AuditNewLogOptions { state, log } = options;
+    let _lock = claim(state)?;
+    let folder = state.join("audit");
+    let key = key_in(&folder)?;
+    let own = checkpoint(&Folder::new(folder.join("log")), &key, &folder.display())?;
+    let published = match log {
+        Some(log) => checkpoint(&Place::of(log)?, &key, log)?
+            .ok_or_else(|| Failure::new(format!("{log} has no checkpoint")).remedy("name where the log was published")),
+        None => own.clone().ok_or_else(|| {
+            Failure::new(format!("{} has no checkpoint", folder.display()))
+                .remedy("nothing was published of it: name where it was by --log, or move the folder away by hand")
+        }),
+    }?;
+    // What it was at its end is what most was seen of.
+    let last = match own {
+        Some(own) if own.checkpoint.size > published.checkpoint.size => own,
+        _ => published,
+    };
+    let previous = Previous {
+        origin: key.origin().to_string(),
+        size: last.checkpoint.size,
+        root: last.checkpoint.root.to_string(),
+    };
+    let failed = |path: &Path| {
+        let path = path.display().to_string();
+        move |error: std::io::Error| Failure::new(format!("{path}: {error}"))
+    };
+    let (kept, next) = (unused(state)?, state.join("audit.new"));
+    let written = std::fs::create_dir_all(&next).and_then(|()| {
+        let json = serde_json::to_vec(&previous).map_err(std::io::Error::other)?;
+        std::fs::write(next.join(PREVIOUS), json)?;
+        File::open(next.join(PREVIOUS))?.sync_all()?;
+        // At no time is there no folder: an issuer that finds none begins a log that names no other.
+        rustix::fs::renameat_with(CWD, &next, CWD, &folder, RenameFlags::EXCHANGE)?;
+        std::fs::rename(&next, &kept)?;
+        File::open(state)?.sync_all()
+    });
+    written.map_err(failed(&folder))?;
+    output::print(format, &Ended { previous, kept: kept.display().to_string() })
+}
+
+/// As the issuer does: the two never work on it at the same time.
+fn claim(state: &Path) -> Result<File, Failure> {
+    let failed = |error: std::io::Error| {
+        Failure::new(format!("{}: {error}", state.display())).remedy("name the issuer's `state` folder")
+    };
+    let lock = File::options().write(true).open(state.join("lock")).map_err(failed);
+    // A folder that was restored has none yet.
+    let lock = match lock {
+        Ok(lock) => lock,
+        Err(_) if state.join("audit").is_dir() => File::create(state.join("lock")).map_err(failed)?,
+        Err(failure) => return Err(failure),
+    };
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => {
+            Err(Failure::new(format!("an issuer runs on {}", state.display())).remedy("end it first"))
+        }
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+fn key_in(folder: &Path) -> Result<VerifierKey, Failure> {
+    let path = folder.join("log.key.pub");
+    let wrong = |cause: &dyn std::fmt::Display| {
+        Failure::new(format!("{}: {cause}", path.display())).remedy("the state folder has no log, or a new one already")
+    };
+    let text = std::fs::read_to_string(&path).map_err(|error| wrong(&error))?;
+    let line = text.lines().next().filter(|_| text.len() <= MAX_KEY).unwrap_or_default();
+    line.parse().map_err(|error| wrong(&error))
+}
+
+fn checkpoint(
+    log: &impl Source,
+    key: &VerifierKey,
+    name: &dyn std::fmt::Display,
+) -> Result<Option<SignedCheckpoint>, Failure> {
+    let wrong = |cause: &dyn std::fmt::Display| Failure::new(format!("{name}: {cause}"));
+    match log.checkpoint() {
+        Err(ReadError::Missing { .. }) => Ok(None),
+        Err(error) => Err(wrong(&error)),
+        Ok(note) => SignedCheckpoint::open(&note, key).map(Some).map_err(|error| wrong(&error)),
+    }
+}
+
+/// `audit.1` and so on.
+fn unused(state: &Path) -> Result<PathBuf, Failure> {
+    let path = |number: u32| state.join(format!("audit.{number}"));
+    (1..=999).map(path).find(|path| !path.exists()).ok_or_else(|| Failure::new("there are too many logs that ended"))
+}
+
+#[derive(Serialize)]
+struct Ended {
+    previous: Previous,
+    kept: String,
+}
+
+impl Report for Ended {
+    fn rows(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("ended", self.previous.origin.clone()),
+            ("entries", self.previous.size.to_string()),
+            ("root", self.previous.root.clone()),
+            ("kept in", self.kept.clone()),
+            ("next", "start the issuer: it makes a key, and the new log's first entry names this one".to_owned()),
+        ]
+    }
+}

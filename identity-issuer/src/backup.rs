@@ -1,0 +1,212 @@
+//! Backups of a running issuer: its state folder, the records as they were at one moment, and its audit log, in one encrypted stream.
+//!
+//! Nothing waits for it: the records are copied beside those who write them, and whoever reads slowly holds up the backup alone.
+
+use std::fs::{DirBuilder, File};
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use signet_audit::{Folder, ReadError, Resource, Source as _, resources};
+use signet_backup::{BackupKey, Manifest, PackError, Packer, Sealer};
+use signet_identity::{SharedClock, TrustDomain};
+use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
+
+use crate::audit::LogPlace;
+use crate::store::{Store, StoreError};
+
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Backups {
+    state: PathBuf,
+    trust_domain: TrustDomain,
+    log: LogPlace,
+    store: Store,
+    clock: SharedClock,
+    busy: Arc<Mutex<()>>,
+}
+
+/// The stream, as it is made. After an error nothing comes, and what came is worth nothing.
+pub(crate) type Pieces = mpsc::Receiver<Result<Bytes, BackupError>>;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BackupError {
+    #[error("another backup is being made")]
+    Busy,
+    #[error("the records cannot be copied")]
+    Records(#[from] StoreError),
+    #[error("{} cannot be used", path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("the audit log cannot be read")]
+    Log(#[from] ReadError),
+    #[error(transparent)]
+    Pack(#[from] PackError),
+    #[error("making it broke off")]
+    BrokeOff(#[from] tokio::task::JoinError),
+}
+
+/// The records, as they are in the state folder.
+const RECORDS: &str = "issuer.db";
+/// Of this module, in the state folder; removed when a backup ends.
+const SCRATCH: &str = "backup";
+const LOG: &str = "audit/log";
+/// In bytes, of what is sent at once.
+const PIECE: usize = 256 << 10;
+/// Pieces that wait for whoever reads.
+const WAITING: usize = 4;
+
+impl Backups {
+    pub(crate) fn new(
+        state: PathBuf,
+        trust_domain: TrustDomain,
+        log: LogPlace,
+        store: Store,
+        clock: SharedClock,
+    ) -> Self {
+        Self { state, trust_domain, log, store, clock, busy: Arc::default() }
+    }
+
+    /// Begins one, which ends where nobody reads it any more. There is one at a time.
+    pub(crate) fn begin(&self, key: BackupKey) -> Result<Pieces, BackupError> {
+        let busy = Arc::clone(&self.busy).try_lock_owned().map_err(|_| BackupError::Busy)?;
+        let (sender, pieces) = mpsc::channel(WAITING);
+        let backups = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = backups.make(&key, &sender, busy).await {
+                // Whoever has left is told nothing.
+                drop(sender.send(Err(error)).await);
+            }
+        });
+        Ok(pieces)
+    }
+
+    async fn make(
+        &self,
+        key: &BackupKey,
+        to: &mpsc::Sender<Result<Bytes, BackupError>>,
+        busy: OwnedMutexGuard<()>,
+    ) -> Result<(), BackupError> {
+        let scratch = Scratch::make(self.state.join(SCRATCH))?;
+        // Older than the records: an issuer that is restored from it has all that its own checkpoint says.
+        let files = Folder::new(&self.log.files);
+        let checkpoint = match files.checkpoint() {
+            Err(ReadError::Missing { .. }) => None,
+            found => Some(found?),
+        };
+        // What is in files and not on record is the same before and after.
+        let held = self.store.hold_log().await;
+        let (kept, entries) = (self.store.log_kept_from().await?, self.store.log_from(u64::MAX >> 1).await?.0);
+        let records = scratch.0.join(RECORDS);
+        let has_records = self.store.copy_to(&records).await?;
+        drop(held);
+        let manifest = Manifest::new(
+            format!("signet {}", env!("CARGO_PKG_VERSION")),
+            self.trust_domain.to_string(),
+            self.log.verifier.origin(),
+            entries,
+            self.clock.now().unix_timestamp(),
+            has_records,
+        );
+        let (state, log, key) = (self.state.clone(), self.log.clone(), key.clone());
+        let to = BufWriter::with_capacity(PIECE, ToChannel(to.clone()));
+        let packing = tokio::task::spawn_blocking(move || {
+            // Until the end, whatever becomes of who asked.
+            let _busy = busy;
+            let mut packer = Packer::new(Sealer::new(to, &key).map_err(PackError::Write)?);
+            pack_folder(&mut packer, &state, "")?;
+            if has_records {
+                pack_file(&mut packer, &records, RECORDS)?;
+            }
+            let files = Folder::new(&log.files);
+            for resource in resources(0, kept) {
+                pack_bytes(&mut packer, &format!("{LOG}/{resource}"), &files.file(resource)?)?;
+            }
+            if let Some(checkpoint) = checkpoint {
+                pack_bytes(&mut packer, &format!("{LOG}/{}", Resource::Checkpoint), &checkpoint)?;
+            }
+            packer.finish(manifest, &log.verifier, |message| log.key.sign(message))?;
+            drop(scratch);
+            Ok(())
+        });
+        packing.await?
+    }
+}
+
+/// All files of the state folder but those that are packed in another way, or are of this process alone.
+fn pack_folder(packer: &mut Packer<impl Write>, folder: &Path, name: &str) -> Result<(), BackupError> {
+    let failed = |source| BackupError::Io { path: folder.to_owned(), source };
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let file = entry.file_name();
+        let name = format!("{name}{}", file.to_string_lossy());
+        if is_elsewhere(&name) {
+            continue;
+        }
+        let kind = entry.file_type().map_err(failed)?;
+        if kind.is_dir() {
+            pack_folder(packer, &entry.path(), &format!("{name}/"))?;
+        } else if kind.is_file() {
+            pack_file(packer, &entry.path(), &name)?;
+        }
+    }
+    Ok(())
+}
+
+fn is_elsewhere(name: &str) -> bool {
+    let of_records = name.strip_prefix(RECORDS).is_some_and(|rest| matches!(rest, "" | "-wal" | "-shm" | "-journal"));
+    // What is about to take the place of another file.
+    of_records || matches!(name, LOG | SCRATCH | "lock") || name.ends_with(".new")
+}
+
+fn pack_file(packer: &mut Packer<impl Write>, path: &Path, name: &str) -> Result<(), BackupError> {
+    let failed = |source| BackupError::Io { path: path.to_owned(), source };
+    let mut file = match File::open(path) {
+        // It was there a moment ago: what the issuer has replaced or removed meanwhile.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        opened => opened.map_err(failed)?,
+    };
+    let length = file.metadata().map_err(failed)?.len();
+    Ok(packer.file(name, length, &mut file)?)
+}
+
+fn pack_bytes(packer: &mut Packer<impl Write>, name: &str, bytes: &[u8]) -> Result<(), BackupError> {
+    Ok(packer.file(name, bytes.len() as u64, &mut &*bytes)?)
+}
+
+/// A folder for the copy of the records, and nothing in it when it is made.
+#[derive(Debug)]
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn make(path: PathBuf) -> Result<Self, BackupError> {
+        let failed = |source| BackupError::Io { path: path.clone(), source };
+        match std::fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => DirBuilder::new().mode(0o700).create(&path).map_err(failed)?,
+        }
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What is left of it the next one removes.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Of a blocking thread.
+struct ToChannel(mpsc::Sender<Result<Bytes, BackupError>>);
+
+impl Write for ToChannel {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let sent = self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes)));
+        sent.map(|()| bytes.len()).map_err(|_| std::io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,258 @@
+//! An issuer that is backed up while it works, and restored: with all that it had, and a log that goes on or ends, and never forks.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use signet_audit::Act;
+use signet_tests::auditor::{Auditor, entries, joined, state_of, wait_until_published};
+use signet_tests::files::copy_all;
+use signet_tests::wait::until;
+use signet_tests::{Issuer, S3, program, secs};
+use tempfile::TempDir;
+
+/// An issuer, the key of its backups, and what was kept of its log by others.
+struct Bench {
+    folder: TempDir,
+    issuer: Issuer,
+    public: String,
+}
+
+impl Bench {
+    fn new(more: &str) -> Self {
+        let folder = TempDir::new().unwrap();
+        let issuer = Issuer::start_with(folder.path(), "example.org", secs(3600), more);
+        let secret = folder.path().join("backup.secret");
+        let made = signet(&["backup", "keygen", "--out", secret.to_str().unwrap()]).unwrap();
+        let public = made["public_key"].as_str().unwrap().to_owned();
+        fs::copy(state_of(&issuer).join("audit/log.key.pub"), folder.path().join("log.key.pub")).unwrap();
+        Self { folder, issuer, public }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn back_up(&self, name: &str) -> PathBuf {
+        // The first list is an entry that comes by itself.
+        until("there is a list", secs(20), || {
+            self.issuer.admin.sum("signet_issuer_crl_next_update_timestamp_seconds", &[]) > 0.0
+        });
+        let out = self.at(name);
+        self.issuer.operate(&["backup", "--to", &self.public, "--out", out.to_str().unwrap()]);
+        out
+    }
+
+    /// As `signet restore` sees it.
+    fn restore(&self, backup: &Path, to: &Path, more: &[&str]) -> Result<Value, String> {
+        let (secret, key) = (self.at("backup.secret"), self.at("log.key.pub"));
+        let paths = [backup, Path::new("--secret-file"), &secret, Path::new("--key-file"), &key, Path::new("--to"), to];
+        let words: Vec<&str> = paths.iter().map(|path| path.to_str().unwrap()).collect();
+        signet(&[&["restore"], &words[..], more].concat())
+    }
+
+    /// The disk is gone, and the issuer is made anew from a backup.
+    fn lose_and_restore(&mut self, backup: &Path, more: &[&str]) {
+        let state = state_of(&self.issuer);
+        self.issuer.process.kill();
+        fs::remove_dir_all(&state).unwrap();
+        let restored = self.restore(backup, &state, more).unwrap();
+        assert_eq!((&restored["trust_domain"], &restored["records"]), (&"example.org".into(), &true.into()));
+        assert!(!fs::exists(self.at("issuer.restoring")).unwrap());
+    }
+
+    fn start_again(&mut self) {
+        self.issuer.process.start_again();
+        self.issuer.wait_until_ready();
+    }
+
+    /// What it says as it ends.
+    fn does_not_start(&mut self) -> String {
+        self.issuer.process.start_again();
+        assert_eq!(self.issuer.process.wait(secs(20)).code(), Some(1));
+        self.issuer.process.log()
+    }
+}
+
+fn signet(words: &[&str]) -> Result<Value, String> {
+    let output = Command::new(program::ours("signet")).args(["-o", "json"]).args(words).output().unwrap();
+    match output.status.code() {
+        Some(0) => Ok(serde_json::from_slice(&output.stdout).unwrap()),
+        Some(1) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        status => panic!("{words:?}: {status:?}: {}", String::from_utf8_lossy(&output.stderr)),
+    }
+}
+
+#[test]
+fn an_issuer_that_is_restored_goes_on_where_its_log_was_published_no_further() {
+    let mut bench = Bench::new("");
+    let auditor = Auditor::of(&bench.issuer);
+    let mut before = joined(&bench.issuer);
+    bench.issuer.operate(&["ban", "spiffe://example.org/gone", "--reason", "for good"]);
+    wait_until_published(&bench.issuer);
+    let backup = bench.back_up("one");
+    // What opens the keys is not in it; the keys are, and nobody reads them.
+    let bytes = fs::read(&backup).unwrap();
+    assert!(!bytes.windows(11).any(|part| part == b"example.org"));
+    let size = wait_until_published(&bench.issuer);
+    let copy = auditor.copy(&bench.issuer, "copy");
+    bench.lose_and_restore(&backup, &["--log", copy.to_str().unwrap()]);
+    bench.start_again();
+    before.renew().unwrap();
+    let bans = bench.issuer.operate_json(&["get", "bans"]);
+    assert!(bans.to_string().contains("spiffe://example.org/gone"), "{bans}");
+    joined(&bench.issuer);
+    assert!(wait_until_published(&bench.issuer) > size);
+    // Whoever saw the log before finds it grown.
+    let url = signet_tests::auditor::url_of(&bench.issuer);
+    auditor.good(&["verify", copy.to_str().unwrap()]);
+    let grown = auditor.good(&["verify", &url]);
+    assert_eq!(grown["seen_before"].as_u64(), Some(size));
+    auditor.both_find_good(&auditor.copy(&bench.issuer, "copy"));
+}
+
+#[test]
+fn an_issuer_whose_log_was_published_further_serves_under_another_log_alone_which_names_the_old_one() {
+    let mut bench = Bench::new("");
+    let auditor = Auditor::of(&bench.issuer);
+    let mut before = joined(&bench.issuer);
+    let backup = bench.back_up("one");
+    joined(&bench.issuer);
+    wait_until_published(&bench.issuer);
+    let copy = auditor.copy(&bench.issuer, "copy");
+    let old = auditor.key();
+
+    // Where nobody says what was published, and where somebody does.
+    bench.lose_and_restore(&backup, &[]);
+    let told = bench.does_not_start();
+    assert!(told.contains("was restored from a backup") && told.contains("signet audit new-log"), "{told}");
+    bench.lose_and_restore(&backup, &["--log", copy.to_str().unwrap()]);
+    let told = bench.does_not_start();
+    assert!(told.contains("the database is older than what was published"), "{told}");
+
+    let state = state_of(&bench.issuer);
+    let words = ["audit", "new-log", "--state", state.to_str().unwrap(), "--log", copy.to_str().unwrap()];
+    let ended = signet(&words).unwrap();
+    assert_eq!(ended["previous"]["size"].as_u64(), Some(entries(&copy).len() as u64));
+    bench.start_again();
+    before.renew().unwrap();
+    joined(&bench.issuer);
+    wait_until_published(&bench.issuer);
+
+    let auditor = Auditor::of(&bench.issuer);
+    assert_ne!(auditor.key(), old);
+    let new = auditor.copy(&bench.issuer, "new");
+    auditor.both_find_good(&new);
+    let Act::LogBegun { previous: Some(previous), .. } = &entries(&new)[0].act else {
+        panic!("{:?}", entries(&new)[0])
+    };
+    assert_eq!(previous.origin, old.split('+').next().unwrap());
+    let note = fs::read_to_string(copy.join("checkpoint")).unwrap();
+    let of_the_copy: Vec<_> = note.lines().skip(1).take(2).collect();
+    assert_eq!(of_the_copy, [previous.size.to_string(), previous.root.clone()]);
+    // The old one is good as far as it went, and is no log of this key.
+    let refused = signet(&["audit", "verify", copy.to_str().unwrap(), "--key", &auditor.key()]).unwrap_err();
+    assert!(refused.contains("it is of the log"), "{refused}");
+    // An issuer that runs has its log.
+    let refused = signet(&words[..4]).unwrap_err();
+    assert!(refused.contains("an issuer runs on"), "{refused}");
+}
+
+#[test]
+fn an_issuer_that_is_restored_asks_the_bucket_what_was_published() {
+    let folder = TempDir::new().unwrap();
+    let mut s3 = S3::start(&folder.path().join("s3"), "logs");
+    let mut bench = Bench::new(&format!("audit: {{ export: {{ {} }} }}\n", s3.target("s3://logs/audit")));
+    joined(&bench.issuer);
+    let backup = bench.back_up("one");
+    let exported = |bench: &Bench| {
+        let size = wait_until_published(&bench.issuer);
+        let is_there = || bench.issuer.admin.sum("signet_audit_exported_entries", &[]) >= size as f64;
+        until("it is exported", secs(20), is_there);
+    };
+    exported(&bench);
+    bench.lose_and_restore(&backup, &[]);
+    s3.go_away();
+    let told = bench.does_not_start();
+    assert!(told.contains("was restored from a backup"), "{told}");
+    s3.come_back();
+    bench.start_again();
+    joined(&bench.issuer);
+    exported(&bench);
+    // Now it is further.
+    bench.lose_and_restore(&backup, &[]);
+    let told = bench.does_not_start();
+    assert!(told.contains("the database is older than what was published"), "{told}");
+}
+
+#[test]
+fn a_backup_that_is_made_while_much_is_issued_is_as_all_was_at_one_moment() {
+    let mut bench = Bench::new("");
+    let issuing = std::sync::atomic::AtomicBool::new(true);
+    let backup = std::thread::scope(|scope| {
+        for _ in 0..4 {
+            let mut workload = joined(&bench.issuer);
+            let issuing = &issuing;
+            scope.spawn(move || {
+                while issuing.load(std::sync::atomic::Ordering::Relaxed) {
+                    // One that renews too often is told so.
+                    let _ = workload.renew();
+                }
+            });
+        }
+        until("there is something", secs(20), || bench.issuer.records()[0] > 20);
+        let backups: Vec<_> = (0..3).map(|number| bench.back_up(&format!("{number}"))).collect();
+        issuing.store(false, std::sync::atomic::Ordering::Relaxed);
+        backups.into_iter().next_back().unwrap()
+    });
+    bench.issuer.process.kill();
+    let published = bench.at("published");
+    copy_all(&state_of(&bench.issuer).join("audit/log"), &published);
+    bench.lose_and_restore(&backup, &[]);
+    let state = state_of(&bench.issuer);
+    signet(&["audit", "new-log", "--state", state.to_str().unwrap(), "--log", published.to_str().unwrap()]).unwrap();
+    bench.start_again();
+    // Each certificate that is on record has its place in the log.
+    let check = "SELECT count(*) FROM issued WHERE log IS NULL OR log_index >= (SELECT size FROM audit_logs WHERE number = log)";
+    assert_eq!(bench.issuer.query(check), ["0"]);
+    assert_eq!(bench.issuer.query("PRAGMA integrity_check"), ["ok"]);
+}
+
+#[test]
+fn a_backup_that_was_changed_or_is_anothers_is_refused_and_leaves_nothing() {
+    let (bench, other) = (Bench::new(""), Bench::new(""));
+    let backup = bench.back_up("one");
+    let to = bench.at("elsewhere");
+    let good = fs::read(&backup).unwrap();
+    let tampered = bench.at("tampered");
+    let refused = |bytes: &[u8], told: &str| {
+        fs::write(&tampered, bytes).unwrap();
+        let error = bench.restore(&tampered, &to, &[]).unwrap_err();
+        assert!(error.contains(told), "{told:?} is not in {error}");
+        assert!(!to.exists() && !bench.at("elsewhere.restoring").exists());
+    };
+    let mut flipped = good.clone();
+    flipped[good.len() / 2] ^= 1;
+    refused(&flipped, "it was changed, or is not whole");
+    refused(&good[..good.len() / 2], "it was changed, or is not whole");
+    refused(b"", "it is no backup");
+    refused(&fs::read(other.back_up("one")).unwrap(), "it is encrypted to another key");
+    // By somebody who knows the public key.
+    let forged = other.at("forged");
+    other.issuer.operate(&["backup", "--to", &bench.public, "--out", forged.to_str().unwrap()]);
+    refused(&fs::read(&forged).unwrap(), "is not signed by the log");
+
+    bench.restore(&backup, &to, &[]).unwrap();
+    let again = bench.restore(&backup, &to, &[]).unwrap_err();
+    assert!(again.contains("is not empty"), "{again}");
+    for file in ["issuer.db", "audit/log.json"] {
+        use std::os::unix::fs::PermissionsExt as _;
+        assert_eq!(fs::metadata(to.join(file)).unwrap().permissions().mode() & 0o077, 0, "{file}");
+    }
+    let secret = fs::read_to_string(bench.at("backup.secret")).unwrap();
+    let taken = signet(&["backup", "--to", secret.trim(), "--out", "x"]);
+    assert!(taken.is_err_and(|error| error.contains("it is a private key")));
+}
