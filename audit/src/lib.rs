@@ -17,6 +17,7 @@ mod resource;
 
 // How it is signed, and by whom.
 mod checkpoint;
+mod digest;
 mod statement;
 mod verifier_key;
 
@@ -27,6 +28,7 @@ mod verify;
 
 pub use bundle::{Bundle, BundleError, MAX_ENTRY, push_entry};
 pub use checkpoint::{Checkpoint, CheckpointError, Origin, OriginError, SignedCheckpoint, sign};
+pub use digest::{Digest, DigestFault, Digests, Hour, Link, digests_behind, latest as latest_digest, verify_digests};
 pub use edge::{AppendError, Edge, RestoreError, resources};
 pub use entry::{Act, Entry, EntryError, Jwt, Previous, Revocation, Text, X509};
 pub use proof::{InclusionProof, ProofError, consistency, inclusion};

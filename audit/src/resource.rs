@@ -3,6 +3,7 @@
 use std::fmt;
 use std::num::NonZeroU8;
 
+use crate::digest::Hour;
 use crate::{MOST_ENTRIES, TILE};
 
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -19,6 +20,10 @@ pub enum Resource {
         index: u64,
         width: Width,
     },
+    /// What was logged in the hours from this one on.
+    Digest(Hour),
+    /// The same as the last of them.
+    LatestDigest,
 }
 
 /// How many of 256 a tile or bundle has.
@@ -54,6 +59,9 @@ impl Resource {
         if path == "checkpoint" {
             return Some(Self::Checkpoint);
         }
+        if let Some(rest) = path.strip_prefix("digest/") {
+            return if rest == "latest" { Some(Self::LatestDigest) } else { Hour::parse_path(rest).map(Self::Digest) };
+        }
         let (kind, rest) = path.strip_prefix("tile/")?.split_once('/')?;
         let (number, width) = match rest.split_once(".p/") {
             None => (rest, Width::Whole),
@@ -77,7 +85,7 @@ impl Resource {
     /// The same as a whole one: it may stand in for a partial one that is gone.
     pub fn whole(self) -> Self {
         match self {
-            Self::Checkpoint => Self::Checkpoint,
+            Self::Checkpoint | Self::Digest(_) | Self::LatestDigest => self,
             Self::Tile { level, index, .. } => Self::Tile { level, index, width: Width::Whole },
             Self::Entries { index, .. } => Self::Entries { index, width: Width::Whole },
         }
@@ -85,7 +93,7 @@ impl Resource {
 
     /// Whether it is what it is for ever.
     pub fn is_immutable(self) -> bool {
-        self != Self::Checkpoint
+        !matches!(self, Self::Checkpoint | Self::LatestDigest)
     }
 }
 
@@ -94,6 +102,8 @@ impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (index, width) = match *self {
             Self::Checkpoint => return f.write_str("checkpoint"),
+            Self::Digest(hour) => return write!(f, "digest/{}", hour.path()),
+            Self::LatestDigest => return f.write_str("digest/latest"),
             Self::Tile { level, index, width } => {
                 write!(f, "tile/{level}/")?;
                 (index, width)

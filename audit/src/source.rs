@@ -9,6 +9,7 @@ use tlog_tiles::Hash;
 use crate::TILE;
 use crate::bundle::{Bundle, BundleError, MAX_ENTRY, push_entry};
 use crate::resource::{Resource, Width};
+use crate::statement::MAX_STATEMENT;
 
 /// A log's files. Several may be read at once.
 pub trait Source: Sync {
@@ -24,6 +25,9 @@ pub trait Source: Sync {
     fn file(&self, resource: Resource) -> Result<Vec<u8>, ReadError> {
         let width = match resource {
             Resource::Checkpoint => return self.checkpoint(),
+            Resource::Digest(_) | Resource::LatestDigest => {
+                return read(self, resource, MAX_STATEMENT)?.ok_or(missing(resource));
+            }
             Resource::Tile { width, .. } | Resource::Entries { width, .. } => width,
         };
         let (found, mut bytes) = or_whole(self, resource, MAX_BUNDLE)?;

@@ -20,12 +20,15 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use signet_process::logging::LogLevel;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::output::Format;
 
 pub(crate) use agents::{AgentsOptions, BanOptions, EvictOptions, UnbanOptions, Whose};
 pub(crate) use audit::{
-    AuditCommand, AuditExportOptions, AuditProveOptions, AuditVerifyOptions, AuditVerifyProofOptions, KeyOptions,
+    AuditCommand, AuditDigestCommand, AuditDigestVerifyOptions, AuditExportOptions, AuditProveOptions,
+    AuditVerifyOptions, AuditVerifyProofOptions, KeyOptions,
 };
 pub(crate) use authorities::{
     BeginOptions, CaCsrOptions, CaImportOptions, RotateAuthorityOptions, RotateCommand, RotateRootOptions,
@@ -359,6 +362,13 @@ fn svid_life(text: &str) -> Result<Duration, String> {
     Ok(life)
 }
 
+/// A day (UTC), or a time of RFC 3339.
+fn moment(text: &str) -> Result<OffsetDateTime, String> {
+    let whole = if text.len() == "2026-11-01".len() { format!("{text}T00:00:00Z") } else { text.to_owned() };
+    OffsetDateTime::parse(&whole, &Rfc3339)
+        .map_err(|_| "is no time such as 2026-11-01 or 2026-11-01T09:00:00Z".to_owned())
+}
+
 /// `500ms`, `10s`, `5m`, `24h`, `90d`.
 fn duration(text: &str) -> Result<Duration, String> {
     let unit_at = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
@@ -399,6 +409,16 @@ mod tests {
         for wrong in ["foo", "https://x:1", "http://x", "http://x:1/path", "http://x:1/?q", "http://x:0", "mtls://x:1"]
         {
             assert!(upstream(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_moment_is_a_day_or_a_time() {
+        let day = moment("2026-11-01").unwrap();
+        assert_eq!(day, moment("2026-11-01T00:00:00Z").unwrap());
+        assert_eq!(day, moment("2026-11-01T02:00:00+02:00").unwrap());
+        for wrong in ["", "2026-11-1", "2026-13-01", "2026-11-01 00:00", "now", "2026-11-01T09"] {
+            assert!(moment(wrong).is_err(), "{wrong}");
         }
     }
 

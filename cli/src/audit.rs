@@ -1,6 +1,7 @@
 //! `signet audit`: a log is verified by whoever has its files and its public key.
 
 mod copy;
+mod digests;
 mod new_log;
 mod place;
 mod proofs;
@@ -21,6 +22,7 @@ use crate::failure::Failure;
 use crate::output::{self, Format, Report};
 
 pub(crate) use copy::export;
+pub(crate) use digests::verify as verify_digests;
 pub(crate) use new_log::new_log;
 pub(crate) use place::Place;
 pub(crate) use proofs::{prove, verify_proof};

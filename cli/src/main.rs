@@ -35,7 +35,8 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use args::{
-    Arguments, AuditCommand, CaCommand, Command, FederateCommand, FetchCommand, GetCommand, RotateCommand, TokenCommand,
+    Arguments, AuditCommand, AuditDigestCommand, CaCommand, Command, FederateCommand, FetchCommand, GetCommand,
+    RotateCommand, TokenCommand,
 };
 
 fn main() -> ExitCode {
@@ -83,6 +84,9 @@ fn main() -> ExitCode {
         Command::Audit(AuditCommand::Prove(options)) => audit::prove(options),
         Command::Audit(AuditCommand::VerifyProof(options)) => audit::verify_proof(options, output),
         Command::Audit(AuditCommand::Export(options)) => audit::export(options, output),
+        Command::Audit(AuditCommand::Digest(AuditDigestCommand::Verify(options))) => {
+            audit::verify_digests(options, output)
+        }
         Command::Audit(AuditCommand::NewLog(options)) => audit::new_log(options, output),
         Command::Backup(options) => backup::run(options, output),
         Command::Restore(options) => backup::restore(options, output),

@@ -7,6 +7,7 @@
 //! What an entry says is in `signet-audit`, and so is how it is verified.
 
 mod export;
+mod hours;
 mod metrics;
 mod place;
 mod publisher;

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use signet_audit::VerifierKey;
+use time::OffsetDateTime;
 
-use super::{AuditNewLogOptions, duration};
+use super::{AuditNewLogOptions, duration, moment};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditCommand {
@@ -18,8 +19,17 @@ pub(crate) enum AuditCommand {
     VerifyProof(AuditVerifyProofOptions),
     /// Copy a log's files
     Export(AuditExportOptions),
+    /// The digests of a log: what was logged in each hour
+    #[command(subcommand)]
+    Digest(AuditDigestCommand),
     /// End the log of an issuer that was restored from a backup: its next start begins another, which names this one
     NewLog(AuditNewLogOptions),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditDigestCommand {
+    /// Check the digests of a log: that none was changed or taken out, and that the log is still what they say
+    Verify(AuditDigestVerifyOptions),
 }
 
 /// A log, and its public key.
@@ -114,4 +124,18 @@ pub(crate) struct AuditExportOptions {
     /// Folder to copy into; made if it is not there
     #[arg(long, value_name = "DIR")]
     pub(crate) to: PathBuf,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  signet audit digest verify https://issuer.example.org/audit --key-file log.key.pub
+  signet audit digest verify /srv/audit --key-file log.key.pub --from 2026-11-01
+
+There is one for each hour, also where nothing was logged: signed, chained to the one before, and with the size and root that the log had at its end.")]
+pub(crate) struct AuditDigestVerifyOptions {
+    #[command(flatten)]
+    pub(crate) log: LogOptions,
+    /// Go back no further than this: a day (UTC) or a time, as 2026-11-01 or 2026-11-01T09:00:00Z [default: the first one]
+    #[arg(long, value_parser = moment, value_name = "TIME")]
+    pub(crate) from: Option<OffsetDateTime>,
 }

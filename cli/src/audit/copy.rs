@@ -1,7 +1,7 @@
 //! `signet audit export`: a copy of a log, for auditors, for archives.
 
 use serde::Serialize;
-use signet_audit::{Folder, Resource, SignedCheckpoint, Source, consistency, resources};
+use signet_audit::{Folder, Resource, SignedCheckpoint, Source, consistency, digests_behind, latest_digest, resources};
 
 use super::key_of;
 use super::place::Place;
@@ -40,6 +40,15 @@ pub(crate) fn export(options: &AuditExportOptions, format: Format) -> Result<(),
     }
     // Whoever reads the copy meanwhile sees what it was.
     copy.write(Resource::Checkpoint, &note).map_err(failed(Resource::Checkpoint))?;
+    let known = latest_digest(&copy, &key).map_err(|error| Failure::from_error(&error))?;
+    let behind = digests_behind(&place, &key, known.map(|(digest, _)| digest.from)).map_err(|error| wrong(&error))?;
+    // Those beyond the checkpoint have ended meanwhile.
+    for (digest, note) in behind.into_iter().take_while(|(digest, _)| digest.size <= signed.checkpoint.size) {
+        for resource in [Resource::Digest(digest.from), Resource::LatestDigest] {
+            copy.write(resource, &note).map_err(failed(resource))?;
+        }
+        files += 1;
+    }
     let told = Copied {
         log: key.origin().to_string(),
         to: to.display().to_string(),

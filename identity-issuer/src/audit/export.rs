@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use signet_audit::{
-    Checkpoint, CheckpointError, Folder, MAX_CHECKPOINT, ProofError, ReadError, Resource, SignedCheckpoint,
-    Source as _, VerifierKey, Width, consistency, resources,
+    Checkpoint, CheckpointError, Digest, DigestFault, Folder, Hour, MAX_CHECKPOINT, MAX_STATEMENT, ProofError,
+    ReadError, Resource, SignedCheckpoint, Source as _, VerifierKey, Width, consistency, digests_behind, resources,
 };
 use tokio::sync::watch;
 
@@ -41,6 +41,8 @@ struct Copy {
     size: u64,
     /// Parts of tiles that were put, until the whole is there too.
     parts: Vec<Resource>,
+    /// The last hour whose digest is there.
+    digest: Option<Hour>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -57,12 +59,16 @@ pub(crate) enum ExportError {
     Ahead { copied: u64, size: u64 },
     #[error("the copy is not the beginning of this log; nothing more is put there")]
     Forked(#[source] ProofError),
+    #[error("the digests cannot be gone on with")]
+    Digest(#[from] DigestFault),
     #[error("reading broke off")]
     BrokeOff(#[from] tokio::task::JoinError),
 }
 
 const TILE: ServedAs =
     ServedAs { content_type: "application/octet-stream", cache_control: "public, max-age=31536000, immutable" };
+const DIGEST: ServedAs =
+    ServedAs { content_type: "text/plain; charset=utf-8", cache_control: "public, max-age=31536000, immutable" };
 const CHECKPOINT: ServedAs = ServedAs { content_type: "text/plain; charset=utf-8", cache_control: "no-cache" };
 /// Files that are put at the same time.
 const AT_ONCE: usize = 16;
@@ -132,13 +138,25 @@ impl LogExport {
             copy.size = next;
         }
         to.put(&Resource::Checkpoint.to_string(), latest.note.clone(), CHECKPOINT).await?;
+        self.put_digests(&to, size, copy).await
+    }
+
+    /// Those of hours that have ended, as far as the checkpoint there goes.
+    async fn put_digests(&self, to: &OpenTarget, size: u64, copy: &mut Copy) -> Result<(), ExportError> {
+        let (files, key, known) = (Folder::new(&self.place.files), self.place.verifier.clone(), copy.digest);
+        let digests = tokio::task::spawn_blocking(move || digests_behind(&files, &key, known)).await??;
+        for (digest, note) in digests.into_iter().take_while(|(digest, _)| digest.size <= size) {
+            to.put(&Resource::Digest(digest.from).to_string(), note.clone().into(), DIGEST).await?;
+            to.put(&Resource::LatestDigest.to_string(), note.into(), CHECKPOINT).await?;
+            copy.digest = Some(digest.from);
+        }
         Ok(())
     }
 
     /// What is there already, which this log has to begin with.
     async fn look(&self, to: &OpenTarget, own: &Checkpoint) -> Result<Copy, ExportError> {
         let Some(copied) = checkpoint_at(to, &self.place.verifier).await? else {
-            return Ok(Copy { size: 0, parts: Vec::new() });
+            return Ok(Copy { size: 0, parts: Vec::new(), digest: None });
         };
         let (copied, size) = ((copied.checkpoint.size, copied.checkpoint.root), own.size);
         if copied.0 > size {
@@ -147,7 +165,11 @@ impl LogExport {
         let (files, own) = (Folder::new(&self.place.files), own.clone());
         let checked = tokio::task::spawn_blocking(move || consistency(&files, copied, &own)).await?;
         checked.map_err(ExportError::Forked)?;
-        Ok(Copy { size: copied.0, parts: Vec::new() })
+        let digest = match to.get(&Resource::LatestDigest.to_string(), MAX_STATEMENT).await? {
+            None => None,
+            Some(note) => Some(Digest::open(&note, None, &self.place.verifier)?.from),
+        };
+        Ok(Copy { size: copied.0, parts: Vec::new(), digest })
     }
 
     async fn put(&self, to: &OpenTarget, files: Vec<Resource>, copy: &mut Copy) -> Result<(), ExportError> {
@@ -182,7 +204,7 @@ pub(crate) async fn checkpoint_at(to: &OpenTarget, key: &VerifierKey) -> Result<
 
 fn is_whole(resource: Resource) -> bool {
     match resource {
-        Resource::Checkpoint => true,
+        Resource::Checkpoint | Resource::Digest(_) | Resource::LatestDigest => true,
         Resource::Tile { width, .. } | Resource::Entries { width, .. } => width == Width::Whole,
     }
 }

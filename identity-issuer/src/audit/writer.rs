@@ -6,8 +6,11 @@
 use std::fs::File;
 use std::path::PathBuf;
 
-use signet_audit::{AppendError, Bundle, BundleError, Checkpoint, Edge, Folder, Resource, RestoreError, sign};
+use signet_audit::{
+    AppendError, Bundle, BundleError, Checkpoint, DigestFault, Edge, Folder, Resource, RestoreError, sign,
+};
 
+use super::hours::Hours;
 use super::place::{AuditError, LogPlace, last_checkpoint};
 use super::publisher::Published;
 use crate::authority::SignError;
@@ -20,6 +23,7 @@ pub(super) struct Writer {
     edge: Edge,
     /// The last that was signed: the tree has to come to it again.
     last: Option<Checkpoint>,
+    hours: Hours,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -43,14 +47,17 @@ pub(super) enum WriteError {
     Forked { size: u64 },
     #[error("the checkpoint cannot be signed")]
     Sign(#[from] SignError),
+    #[error("the digests of the log cannot be gone on with")]
+    Digest(#[from] DigestFault),
 }
 
 impl Writer {
     /// Goes on behind the first `kept` entries: those are in files that stay.
     pub(super) fn open(place: LogPlace, kept: u64) -> Result<Self, WriteError> {
         let edge = Edge::restore(&Folder::new(&place.files), kept)?;
-        let last = last_checkpoint(&place.files, &place.verifier)?.map(|last| last.checkpoint);
-        let writer = Self { place, edge, last };
+        let last = last_checkpoint(&place.files, &place.verifier)?;
+        let hours = Hours::open(&place, last.as_ref().map(|last| last.time))?;
+        let writer = Self { place, edge, last: last.map(|last| last.checkpoint), hours };
         writer.check()?;
         Ok(writer)
     }
@@ -85,6 +92,8 @@ impl Writer {
                 self.write(resource, &bytes)?;
             }
         }
+        // As it was before this.
+        self.hours.end(&self.place, self.last.as_ref().unwrap_or(&checkpoint), time)?;
         let key = &self.place.key;
         let note = sign(&checkpoint, verifier, time, |message| key.sign(message))?;
         self.write(Resource::Checkpoint, note.as_bytes())?;

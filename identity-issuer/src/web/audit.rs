@@ -23,6 +23,10 @@ pub(crate) struct AuditFiles {
     pub(crate) latest: watch::Receiver<Option<Arc<Published>>>,
 }
 
+const TEXT: &str = "text/plain; charset=utf-8";
+/// What has its name never changes.
+const FOR_EVER: &str = "public, max-age=31536000, immutable";
+
 /// The file that a path names.
 pub(super) fn resource(path: &str) -> Option<Resource> {
     Resource::parse(path.strip_prefix("/audit/")?)
@@ -33,13 +37,17 @@ impl AuditFiles {
         if resource == Resource::Checkpoint {
             let latest = self.latest.borrow().clone();
             return match latest {
-                Some(latest) => file(latest.note.clone(), "text/plain; charset=utf-8", "no-cache"),
+                Some(latest) => file(latest.note.clone(), TEXT, "no-cache"),
                 None => text(StatusCode::SERVICE_UNAVAILABLE, "nothing is published yet\n"),
             };
         }
+        let (kind, caching) = match resource {
+            Resource::Digest(_) => (TEXT, FOR_EVER),
+            Resource::LatestDigest => (TEXT, "no-cache"),
+            _ => ("application/octet-stream", FOR_EVER),
+        };
         match tokio::fs::read(self.files.join(resource.to_string())).await {
-            // What has its name never changes.
-            Ok(bytes) => file(bytes.into(), "application/octet-stream", "public, max-age=31536000, immutable"),
+            Ok(bytes) => file(bytes.into(), kind, caching),
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
                 text(StatusCode::NOT_FOUND, "the log has no such file\n")
             }
