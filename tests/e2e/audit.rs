@@ -15,7 +15,7 @@ use signet_audit::{Act, Bundle, Checkpoint, Edge, Entry, Folder, Resource, Verif
 use signet_tests::auditor::{Auditor, ID, entries, joined, published, state_of, url_of, wait_until_published};
 use signet_tests::files::copy_all;
 use signet_tests::wait::until;
-use signet_tests::{Curl, Issuer, Signal, SoftHsm, Workload, millis, secs};
+use signet_tests::{Curl, Issuer, Signal, SoftHsm, Workload, millis, pages, secs};
 use tempfile::TempDir;
 
 #[test]
@@ -379,6 +379,32 @@ fn what_cannot_be_published_is_published_later_and_issuing_goes_on() {
     joined(&issuer);
     wait_until_published(&issuer);
     auditor.both_find_good(&auditor.copy(&issuer, "copy"));
+}
+
+/// All that the page shows to be typed, in its order, as somebody would who has `signet dev` running and an SVID in a file.
+#[test]
+fn each_command_of_the_page_works() {
+    let folder = TempDir::new().unwrap();
+    let issuer = Issuer::start(folder.path(), "example.org", secs(3600));
+    let auditor = Auditor::of(&issuer);
+    let workload = joined(&issuer);
+    let serial = workload.svid().serial();
+    wait_until_published(&issuer);
+    let here = auditor.at("here");
+    fs::create_dir(&here).unwrap();
+    fs::write(here.join("svid.pem"), workload.svid().chain_pem()).unwrap();
+    let is_there = [
+        ("http://127.0.0.1:8082/audit", url_of(&issuer)),
+        (".signet/issuer/audit/log.key.pub", auditor.key_file.display().to_string()),
+        ("6d1f0c5ab2e4987610fedcba98765432", serial),
+    ];
+    let (socket, state) = (folder.path().join("issuer-admin.sock"), auditor.at("state"));
+    let typed = pages::typed("audit.md");
+    assert!(typed.len() > 4, "{typed:?}");
+    for line in typed {
+        let line = is_there.iter().fold(line, |line, (shown, real)| line.replace(shown, real));
+        pages::run(&line, &here, &[("XDG_STATE_HOME", &state), ("SIGNET_ISSUER", &socket)]);
+    }
 }
 
 /// Another one for another run.

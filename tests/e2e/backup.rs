@@ -11,7 +11,7 @@ use signet_audit::Act;
 use signet_tests::auditor::{Auditor, entries, joined, state_of, wait_until_published};
 use signet_tests::files::copy_all;
 use signet_tests::wait::until;
-use signet_tests::{Issuer, S3, program, secs};
+use signet_tests::{Issuer, S3, pages, program, secs};
 use tempfile::TempDir;
 
 /// An issuer, the key of its backups, and what was kept of its log by others.
@@ -186,6 +186,31 @@ fn an_issuer_that_is_restored_asks_the_bucket_what_was_published() {
     bench.lose_and_restore(&backup, &[]);
     let told = bench.does_not_start();
     assert!(told.contains("the database is older than what was published"), "{told}");
+}
+
+/// In the page's order, on the issuer's host and where it is restored.
+#[test]
+fn each_command_of_the_page_works() {
+    let mut bench = Bench::new("");
+    joined(&bench.issuer);
+    wait_until_published(&bench.issuer);
+    let here = bench.folder.path();
+    let socket = here.join("issuer-admin.sock");
+    fs::remove_file(here.join("backup.secret")).unwrap();
+    until("there is a list", secs(20), || {
+        bench.issuer.admin.sum("signet_issuer_crl_next_update_timestamp_seconds", &[]) > 0.0
+    });
+    let [keygen, backup, restore, new_log] = &pages::typed("backup.md")[..] else {
+        panic!("the page has other commands")
+    };
+    let run = |line: &str| pages::run(line, bench.folder.path(), &[("SIGNET_ISSUER", &socket)]);
+    let made = run(keygen);
+    let public = made.split_whitespace().find(|word| word.starts_with("signet-backup-v1+")).unwrap();
+    run(&backup.replace("signet-backup-v1+5f0c1d2e+mBq…", public));
+    bench.issuer.process.kill();
+    copy_all(&state_of(&bench.issuer).join("audit/log"), &here.join("copy"));
+    run(restore);
+    assert!(run(new_log).contains("entries"));
 }
 
 #[test]

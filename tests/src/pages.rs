@@ -1,6 +1,9 @@
 //! The pages in `docs/`, as far as they can be run.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::program;
 
 /// One top-level key of a YAML block, with all that is below it.
 #[derive(Clone, Debug)]
@@ -17,6 +20,26 @@ pub fn commands(page: &str) -> Vec<Vec<String>> {
     let lines = page.lines().filter_map(|line| line.strip_prefix("signet "));
     let command = |line: &str| line.split("   ").next().unwrap_or(line).split_whitespace().map(str::to_owned).collect();
     lines.map(command).collect()
+}
+
+/// What a page shows to be typed: the lines behind `$ `.
+pub fn typed(page: &str) -> Vec<String> {
+    text(page).lines().filter_map(|line| line.strip_prefix("$ ")).map(str::to_owned).collect()
+}
+
+/// Types such a line into a shell, and returns what is printed.
+///
+/// # Panics
+/// If it is for another program than `signet`, or is refused.
+#[track_caller]
+pub fn run(line: &str, folder: &Path, environment: &[(&str, &Path)]) -> String {
+    let words = line.strip_prefix("signet ").unwrap_or_else(|| panic!("{line} is for another program"));
+    let typed = format!("{} {words}", program::ours("signet").display());
+    let environment = environment.iter().map(|(name, path)| (name, path));
+    let output = Command::new("sh").arg("-c").arg(typed).current_dir(folder).envs(environment).output();
+    let output = output.expect("a shell");
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// Lines of a page's code blocks that begin with one of these programs, for a shell.
