@@ -422,6 +422,7 @@ impl Issuer {
             clock: self.clock.clone(),
         });
         let exchange = self.config.jwt.as_ref().zip(tokens.clone()).filter(|(jwt, _)| !jwt.access_tokens.is_empty());
+        let refusals = Refusals::new(self.store.outbox());
         let exchange = exchange.map(|(jwt, tokens)| Exchange {
             trust_domain: self.config.trust_domain.clone(),
             issuer: self.issuance.issuer().clone(),
@@ -431,6 +432,7 @@ impl Issuer {
             agents: agents.clone(),
             policies: self.policies.clone(),
             admission: admission.clone(),
+            refusals: refusals.clone(),
             clock: self.clock.clone(),
         });
         let page = BundlePage::default();
@@ -489,7 +491,7 @@ impl Issuer {
             clock: self.clock.clone(),
             admission,
             longest_wait: self.config.limits.request_timeout * 4 / 5,
-            refusals: Refusals::new(self.store.outbox()),
+            refusals,
         }
         .into_routes(admin)
         .await?;

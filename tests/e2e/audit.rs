@@ -64,6 +64,12 @@ fn what_an_issuer_does_is_in_its_log_and_two_implementations_agree_on_it() {
     let proof = auditor.at("one.tlog-proof");
     let proved = ["prove", &serial, "--log", &url_of(&issuer), "--out", proof.to_str().unwrap()];
     assert!(auditor.signet(&proved).0);
+    let socket = folder.path().join("issuer-admin.sock");
+    let quick = auditor.at("quick.tlog-proof");
+    let asked = ["--out", quick.to_str().unwrap(), "--issuer", socket.to_str().unwrap()];
+    assert!(auditor.signet(&[&proved[..4], &asked].concat()).0);
+    let index = |path: &Path| fs::read_to_string(path).unwrap().lines().nth(2).unwrap().to_owned();
+    assert_eq!(index(&quick), index(&proof));
     let pem = auditor.at("svid.pem");
     fs::write(&pem, workload.svid().chain_pem()).unwrap();
     let ours = auditor.good(&["verify-proof", proof.to_str().unwrap(), "--certificate", pem.to_str().unwrap()]);
@@ -117,6 +123,18 @@ fn who_is_refused_is_in_the_log_and_strangers_do_not_fill_it() {
     });
     assert!(published(&issuer) - before < 200, "{} entries", published(&issuer) - before);
     auditor.both_find_good(&copy);
+
+    // Somebody who is known, and has lost what it had.
+    let mut workload = joined(&issuer);
+    issuer.operate(&["ban", ID, "--reason", "gone"]);
+    workload.renew().unwrap_err();
+    until("it is in the log who was refused", secs(10), || {
+        wait_until_published(&issuer);
+        auditor.copy(&issuer, "copy");
+        let is_it =
+            |act: &Act| matches!(act, Act::Refused { what, whom, .. } if what == "renewal" && whom.as_str() == ID);
+        entries(&copy).iter().any(|entry| is_it(&entry.act))
+    });
 }
 
 #[test]

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use signet_audit::VerifierKey;
 use time::OffsetDateTime;
 
-use super::{AuditNewLogOptions, duration, moment};
+use super::{AuditNewLogOptions, IssuerOptions, duration, moment};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditCommand {
@@ -80,7 +80,7 @@ pub(crate) struct AuditVerifyOptions {
   signet audit prove --index 70000 --log /var/lib/signet/audit/log --key-file log.key.pub --out entry.tlog-proof
 
 The proof holds the entry, and is for whoever has the log's public key. By a serial number, the log is read from its end until the entry is
-found.")]
+found; an issuer that is there (--issuer, SIGNET_ISSUER) knows its place. What it says is compared with the log.")]
 pub(crate) struct AuditProveOptions {
     /// Serial number of a certificate, hexadecimal
     #[arg(value_name = "SERIAL", required_unless_present = "index", conflicts_with = "index")]
@@ -93,6 +93,8 @@ pub(crate) struct AuditProveOptions {
     pub(crate) log: String,
     #[command(flatten)]
     pub(crate) key: KeyOptions,
+    #[command(flatten)]
+    pub(crate) issuer: IssuerOptions,
     /// Where to write the proof; never overwrites [default: standard output]
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,

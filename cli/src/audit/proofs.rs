@@ -7,16 +7,18 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::Value;
 use signet_audit::{Act, Checkpoint, Entry, InclusionProof, SignedCheckpoint, Source, TILE, Width, inclusion};
+use signet_proto::admin::v1::{GetSvidRequest, Svid};
 use time::OffsetDateTime;
 
 use super::key_of;
 use super::place::Place;
-use crate::args::{AuditProveOptions, AuditVerifyProofOptions};
+use crate::admin;
+use crate::args::{AuditProveOptions, AuditVerifyProofOptions, IssuerOptions};
 use crate::failure::Failure;
 use crate::output::{self, Format, Report};
 
 pub(crate) fn prove(options: &AuditProveOptions) -> Result<(), Failure> {
-    let AuditProveOptions { serial, index, log, key, out } = options;
+    let AuditProveOptions { serial, index, log, key, issuer, out } = options;
     let (key, place) = (key_of(key)?, Place::of(log)?);
     let note = place.checkpoint().map_err(|error| Failure::from_error(&error))?;
     let signed = SignedCheckpoint::open(&note, &key);
@@ -25,13 +27,43 @@ pub(crate) fn prove(options: &AuditProveOptions) -> Result<(), Failure> {
     let note = String::from_utf8(note).map_err(|error| Failure::from_error(&error))?;
     let index = match (index, serial) {
         (Some(index), _) => *index,
-        (None, serial) => find(&place, &checkpoint, &serial.as_deref().unwrap_or_default().to_lowercase())?,
+        (None, serial) => {
+            let serial = serial.as_deref().unwrap_or_default().to_lowercase();
+            match known(issuer, &serial, &checkpoint)? {
+                Some(index) if is_issuing_of(&place, &checkpoint, index, &serial)? => index,
+                _ => find(&place, &checkpoint, &serial)?,
+            }
+        }
     };
     let proof = inclusion(&place, &checkpoint, &note, index).map_err(|error| Failure::from_error(&error))?;
     match out {
         None => output::print_text(&proof.to_text()),
         Some(path) => write_new(path, &proof.to_text()),
     }
+}
+
+/// Where the issuer says that it is, if one was named. One that was expired for long is on no record any more.
+fn known(issuer: &IssuerOptions, serial: &str, checkpoint: &Checkpoint) -> Result<Option<u64>, Failure> {
+    let Some(serial) = hex::decode(serial).ok().filter(|_| issuer.issuer.is_some()) else { return Ok(None) };
+    let found = admin::call(issuer, async |mut client| match client.get_svid(GetSvidRequest { serial }).await {
+        Ok(found) => Ok(found.into_inner().svid),
+        Err(status) if status.code() == tonic::Code::NotFound => Ok(None),
+        Err(status) => Err(status),
+    })?;
+    let is_here = |svid: &Svid| svid.log_origin == checkpoint.origin.as_str() && svid.log_index < checkpoint.size;
+    Ok(found.filter(is_here).map(|svid| svid.log_index))
+}
+
+fn is_issuing_of(place: &Place, checkpoint: &Checkpoint, index: u64, serial: &str) -> Result<bool, Failure> {
+    let bundle = index / TILE;
+    let Some(width) = Width::of(checkpoint.size - bundle * TILE) else { return Ok(false) };
+    let entries = place.entries(bundle, width).map_err(|error| Failure::from_error(&error))?;
+    let entries = entries.map_err(|error| Failure::new(format!("entries from {} on: {error}", bundle * TILE)))?;
+    Ok(entries.entries().nth((index % TILE) as usize).is_some_and(|entry| issues(entry, serial)))
+}
+
+fn issues(entry: &[u8], serial: &str) -> bool {
+    matches!(Entry::decode(entry), Some(Entry { act: Act::X509Issued(issued), .. }) if issued.serial == serial)
 }
 
 /// The entry that says that a certificate was issued, from the end of the log: what somebody asks about is mostly new.
@@ -43,8 +75,7 @@ fn find(place: &Place, checkpoint: &Checkpoint, serial: &str) -> Result<u64, Fai
         let entries = entries.map_err(|error| Failure::new(format!("entries from {} on: {error}", bundle * TILE)))?;
         let is_it = |entry: &[u8]| {
             // Few are looked at closely.
-            entry.windows(wanted.len()).any(|part| part == wanted.as_bytes())
-                && matches!(Entry::decode(entry), Some(Entry { act: Act::X509Issued(issued), .. }) if issued.serial == serial)
+            entry.windows(wanted.len()).any(|part| part == wanted.as_bytes()) && issues(entry, serial)
         };
         if let Some(number) = entries.entries().position(is_it) {
             return Ok(bundle * TILE + number as u64);

@@ -13,7 +13,7 @@ use signet_proto::identity::v1::{
 };
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::admin::GuardedAdmin;
 use super::attestors::Attestors;
@@ -131,6 +131,14 @@ impl IdentityApi {
         }
     }
 
+    /// Has it in the log that somebody who is known was refused `what`, before anything was signed.
+    pub(super) fn told(&self, what: &str, whom: &WorkloadId, status: Status) -> Status {
+        if status.code() == Code::PermissionDenied {
+            self.refusals.tell(what, whom.as_str(), status.message());
+        }
+        status
+    }
+
     fn refuse(&self, method: Method, refused: &NotAttested, caller: &Caller) -> Status {
         if let NotAttested::Store(error) = refused {
             return store_status(error);
@@ -204,10 +212,12 @@ impl IdentityService for IdentityApi {
         let (peer, _) = self.peer(&request)?;
         let serial = serial_of(&peer);
         self.admission.certificate(&serial)?;
-        let origin = self.agents.standing(&peer).await?;
+        let refused = |status| self.told("renewal", peer.id(), status);
+        let origin = self.agents.standing(&peer).await.map_err(|error| refused(error.into()))?;
         self.admission.renewal(origin.number)?;
         let (grounds, wanted) = (Grounds::to_keep(peer.id(), &origin), Wanted::identity(Some(peer.id())));
-        let entitlement = entitle(&self.policies.current(), &grounds, wanted, self.clock.now())?;
+        let entitled = entitle(&self.policies.current(), &grounds, wanted, self.clock.now());
+        let entitlement = entitled.map_err(|error| refused(error.into()))?;
         let told = entitlement.clone();
         let renewal = Attestation::Renewal { serial, of: origin.number };
         let certificate = self.issuance.issue(entitlement, renewal, &request.into_inner().csr, None).await?.release();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
+use signet_identity::WorkloadId;
 use signet_proto::identity::v1::{
     CertificateRequest, IssueRequest, IssueResponse, IssueResult, Refusal, X509Svid, issue_result,
 };
@@ -18,8 +19,12 @@ const MOST_REQUESTS: usize = 100;
 /// So many are signed one after the other before others have the processor again.
 const AT_ONCE: usize = 16;
 
+/// In the log, of what was refused.
+const CERTIFICATE: &str = "certificate";
+
 /// Who asks, and by which certificate.
 struct Holder {
+    id: WorkloadId,
     serial: Vec<u8>,
     attestation: AttestationNumber,
     grounds: Grounds,
@@ -34,13 +39,15 @@ impl IdentityApi {
         if requests.is_empty() || requests.len() > MOST_REQUESTS {
             return Err(Status::invalid_argument(format!("requests: not between 1 and {MOST_REQUESTS}")));
         }
-        let origin = self.agents.standing(&peer).await?;
+        let refused = |status| self.told(CERTIFICATE, peer.id(), status);
+        let origin = self.agents.standing(&peer).await.map_err(|error| refused(error.into()))?;
         // What was given beside an identity gives nothing more: a ban of any of them would have to follow it.
         if origin.attested != *peer.id() {
-            return Err(Status::permission_denied(format!("ask as {}, which was attested", origin.attested)));
+            return Err(refused(Status::permission_denied(format!("ask as {}, which was attested", origin.attested))));
         }
         self.admission.beside(origin.number, requests.len())?;
-        let holder = Holder { serial, attestation: origin.number, grounds: Grounds::beside(&origin) };
+        let holder =
+            Holder { id: peer.id().clone(), serial, attestation: origin.number, grounds: Grounds::beside(&origin) };
         // Some of them wait for the record together, so that one commit serves many.
         let issuing = requests.into_iter().enumerate().map(|(index, request)| self.issue_one(&holder, index, request));
         let results: Vec<_> = stream::iter(issuing).buffered(AT_ONCE).collect().await;
@@ -64,7 +71,8 @@ impl IdentityApi {
         let id = (!spiffe_id.is_empty()).then(|| parse_id(&spiffe_id, "spiffe_id")).transpose()?;
         let wanted = Wanted { id: id.as_ref(), profile: (!profile.is_empty()).then_some(profile.as_str()) };
         let (policy, now) = (self.policies.current(), self.clock.now());
-        let mut entitlement = entitle(&policy, &holder.grounds, wanted, now)?;
+        let entitled = entitle(&policy, &holder.grounds, wanted, now);
+        let mut entitlement = entitled.map_err(|error| self.told(CERTIFICATE, &holder.id, error.into()))?;
         if let Some(ttl) = ttl {
             if entitlement.profile.is_identity() {
                 return Err(Status::invalid_argument("ttl: an identity lives as long as its rule says"));

@@ -27,12 +27,14 @@ impl IdentityApi {
         self.admission.certificate(&serial)?;
         let IssueJwtRequest { audience, ttl } = request.into_inner();
         check_audience(&audience)?;
-        check_is_free(&audience, &tokens.access_audiences)?;
+        check_is_free(&audience, &tokens.access_audiences).map_err(|status| self.told("token", peer.id(), status))?;
         let ttl = ttl.map(|ttl| shorter(ttl, tokens.longest)).transpose()?.unwrap_or(tokens.longest);
-        let origin = self.agents.standing(&peer).await?;
+        let refused = |status| self.told("token", peer.id(), status);
+        let origin = self.agents.standing(&peer).await.map_err(|error| refused(error.into()))?;
         self.admission.token(origin.number)?;
         let (grounds, wanted) = (Grounds::to_keep(peer.id(), &origin), Wanted::identity(Some(peer.id())));
-        let entitlement = entitle(&self.policies.current(), &grounds, wanted, self.clock.now())?;
+        let entitled = entitle(&self.policies.current(), &grounds, wanted, self.clock.now());
+        let entitlement = entitled.map_err(|error| refused(error.into()))?;
         let wanted = jwt::Wanted {
             kind: Kind::Svid,
             id: entitlement.id,

@@ -122,17 +122,17 @@ impl Committer {
                 Err(error) => return Err(error),
                 Ok((outcomes, log, posted)) => {
                     self.log = log;
-                    self.outbox.taken(posted);
+                    self.outbox.taken(&posted);
                     return Ok(outcomes);
                 }
             }
         }
     }
 
-    /// What became of each, and of the log; and how many acts of the outbox went into it.
-    async fn attempt(&self, batch: &[Write]) -> Result<(Vec<Outcome>, OwnLog, usize), sqlx::Error> {
+    /// What became of each, and of the log; and which acts of the outbox went into it.
+    async fn attempt(&self, batch: &[Write]) -> Result<(Vec<Outcome>, OwnLog, Vec<Act>), sqlx::Error> {
         if batch.is_empty() {
-            return Ok((Vec::new(), self.log, 0));
+            return Ok((Vec::new(), self.log, Vec::new()));
         }
         let mut transaction = self.database.begin().await?;
         let takes = batch.iter().any(is_taking);
@@ -140,8 +140,7 @@ impl Committer {
         let time = self.clock.now();
         let (now, mut log) = (microseconds(time), self.log.append(time));
         let posted = self.outbox.waiting();
-        let count = posted.len();
-        posted.into_iter().try_for_each(|act| log.push(act))?;
+        posted.iter().try_for_each(|act| log.push(act.clone()))?;
         let mut outcomes = Vec::with_capacity(batch.len());
         let mut rows = Vec::with_capacity(batch.len());
         for (index, write) in batch.iter().enumerate() {
@@ -224,7 +223,7 @@ impl Committer {
         }
         let log = log.write(&mut transaction).await?;
         transaction.commit().await?;
-        Ok((outcomes, log, count))
+        Ok((outcomes, log, posted))
     }
 
     async fn tell(&self, transaction: &mut Transaction<'_, Any>, change: Change) -> Result<(), sqlx::Error> {

@@ -41,11 +41,17 @@ impl Outbox {
         self.acts().clone()
     }
 
-    /// The first so many are in the log.
-    pub(super) fn taken(&self, count: usize) {
+    /// These, which waited first, are in the log.
+    pub(super) fn taken(&self, taken: &[Act]) {
         let mut acts = self.acts();
-        let count = count.min(acts.len());
-        acts.drain(..count);
+        let count = taken.len().min(acts.len());
+        let last = acts.drain(..count).next_back();
+        // What was left out meanwhile is not among them.
+        if let (Some(Act::LeftOut { count: now }), Some(Act::LeftOut { count: then })) = (last, taken.last())
+            && now > *then
+        {
+            acts.insert(0, Act::LeftOut { count: now - then });
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -77,7 +83,7 @@ mod tests {
         (0..3).for_each(|number| outbox.post(started(number)));
         let waiting = outbox.waiting();
         outbox.post(started(3));
-        outbox.taken(waiting.len());
+        outbox.taken(&waiting);
         assert_eq!(outbox.waiting(), [started(3)]);
     }
 
@@ -87,5 +93,14 @@ mod tests {
         (0..MOST + 5).for_each(|number| outbox.post(started(number)));
         let waiting = outbox.waiting();
         assert_eq!((waiting.len(), waiting.last()), (MOST + 1, Some(&Act::LeftOut { count: 5 })));
+        // Also what comes while those are being written.
+        outbox.post(started(0));
+        outbox.post(started(0));
+        outbox.taken(&waiting);
+        assert_eq!(outbox.waiting(), [Act::LeftOut { count: 2 }]);
+        outbox.post(started(0));
+        outbox.taken(&outbox.waiting());
+        outbox.post(started(7));
+        assert_eq!(outbox.waiting(), [started(7)]);
     }
 }

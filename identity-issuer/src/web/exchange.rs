@@ -26,6 +26,7 @@ use super::answer::{JSON, not_allowed, typed};
 use super::body::Unread;
 use crate::admission::{Admission, Refused};
 use crate::agents::{Agents, NoStanding};
+use crate::audit::Refusals;
 use crate::config::AccessTokens;
 use crate::entitlement::{TokenGrant, tokens};
 use crate::jwt::{JwtBundles, Kind, NotIssued, Tokens, Wanted, verify_own};
@@ -45,6 +46,7 @@ pub(crate) struct Exchange {
     pub(crate) agents: Agents,
     pub(crate) policies: Policies,
     pub(crate) admission: Admission,
+    pub(crate) refusals: Refusals,
     pub(crate) clock: SharedClock,
 }
 
@@ -96,7 +98,17 @@ impl Exchange {
         if head.method != Method::POST {
             return not_allowed("POST");
         }
-        self.exchange(head, body, peer).await.unwrap_or_else(|error| error.answer())
+        self.exchange(head, body, peer).await.unwrap_or_else(|error| {
+            // Whoever is known and has not what was asked for. What was signed and refused is in the log already.
+            if let (
+                Error::UnauthorizedClient(cause) | Error::InvalidTarget(cause) | Error::InvalidScope(cause),
+                Some(peer),
+            ) = (&error, peer)
+            {
+                self.refusals.tell("access token", peer.id().as_str(), cause);
+            }
+            error.answer()
+        })
     }
 
     async fn exchange(
