@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use signet_audit::VerifierKey;
 
-use super::{AuditNewLogOptions, duration};
+use super::{AuditNewLogOptions, AuditReportOptions, AuditVerifyReportOptions, duration};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditCommand {
@@ -20,6 +20,10 @@ pub(crate) enum AuditCommand {
     Export(AuditExportOptions),
     /// End the log of an issuer that was restored from a backup: its next start begins another, which names this one
     NewLog(AuditNewLogOptions),
+    /// Report what was issued and revoked in some time: for spreadsheets, for programs, or as a page
+    Report(AuditReportOptions),
+    /// Check a report: its signature, and that the log says the same
+    VerifyReport(AuditVerifyReportOptions),
 }
 
 /// A log, and its public key.
