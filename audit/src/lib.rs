@@ -26,6 +26,9 @@ mod proof;
 mod source;
 mod verify;
 
+// What is made of it.
+pub mod report;
+
 pub use bundle::{Bundle, BundleError, MAX_ENTRY, push_entry};
 pub use checkpoint::{Checkpoint, CheckpointError, Origin, OriginError, SignedCheckpoint, sign};
 pub use digest::{Digest, DigestFault, Digests, Hour, Link, digests_behind, latest as latest_digest, verify_digests};
@@ -37,7 +40,7 @@ pub use source::{Folder, MAX_CHECKPOINT, ReadError, Source};
 pub use statement::{About, MAX_STATEMENT, Statement, StatementError};
 pub use tlog_tiles::Hash;
 pub use verifier_key::{VerifierKey, VerifierKeyError};
-pub use verify::{Fault, Progress, Verified, verify};
+pub use verify::{Fault, Progress, Unread, Verified, read_in_order, verify};
 
 /// SHA-256, as entries have it of certificates and keys.
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {

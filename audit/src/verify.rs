@@ -5,6 +5,8 @@
 //! ```
 //! From the root down, so that what is wrong is told by name. Memory does not grow with the log: each thread holds one tile of each level.
 
+mod in_order;
+
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -13,11 +15,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tlog_tiles::{Hash, Tile, record_hash};
 
 use crate::TILE;
-use crate::bundle::BundleError;
+use crate::bundle::{Bundle, BundleError};
 use crate::checkpoint::Checkpoint;
 use crate::edge::{bytes_of, edge_tiles, root};
 use crate::resource::{Resource, Width};
 use crate::source::{ReadError, Source};
+
+pub use in_order::{Unread, read_in_order};
 
 /// What was found wrong.
 #[derive(Debug, thiserror::Error)]
@@ -89,11 +93,10 @@ pub fn verify(
             });
         }
     });
-    let mut faults = walk.faults.into_inner().unwrap_or_else(PoisonError::into_inner);
-    faults.sort_by_key(|(bundle, _)| *bundle);
+    let faults = walk.into_faults();
     match faults.is_empty() {
         true => Ok(Verified { entries: checkpoint.size - from.min(checkpoint.size) }),
-        false => Err(faults.into_iter().map(|(_, fault)| fault).collect()),
+        false => Err(faults),
     }
 }
 
@@ -177,19 +180,14 @@ impl<S: Source> Walk<'_, S> {
             if self.enough.load(Ordering::Relaxed) {
                 return;
             }
-            if let Err(fault) = self.verify_bundle(bundle, width, path, progress) {
-                self.tell(bundle, fault);
+            match self.verify_bundle(bundle, width, path) {
+                Ok(verified) => progress.entries(bundle * TILE, &mut verified.entries()),
+                Err(fault) => self.tell(bundle, fault),
             }
         }
     }
 
-    fn verify_bundle(
-        &self,
-        index: u64,
-        width: Width,
-        path: &mut TilesAbove,
-        progress: &impl Progress,
-    ) -> Result<(), Fault> {
+    fn verify_bundle(&self, index: u64, width: Width, path: &mut TilesAbove) -> Result<Bundle, Fault> {
         let resource = Resource::Entries { index, width };
         let bundle = self.source.entries(index, width)?;
         let bundle = bundle.map_err(|cause| Fault::Bundle { resource, cause })?;
@@ -213,8 +211,7 @@ impl<S: Source> Walk<'_, S> {
                 }
             }
         }
-        progress.entries(index * TILE, &mut bundle.entries());
-        Ok(())
+        Ok(bundle)
     }
 
     /// The hash with this number at a level: of a whole tile below it.
@@ -241,6 +238,13 @@ impl<S: Source> Walk<'_, S> {
         let hash = tile[place];
         path[slot] = Some((index, tile));
         Ok(hash)
+    }
+
+    /// In the order of the log.
+    fn into_faults(self) -> Vec<Fault> {
+        let mut faults = self.faults.into_inner().unwrap_or_else(PoisonError::into_inner);
+        faults.sort_by_key(|(bundle, _)| *bundle);
+        faults.into_iter().map(|(_, fault)| fault).collect()
     }
 
     fn tell(&self, bundle: u64, fault: Fault) {

@@ -10,6 +10,7 @@ mod follow;
 mod jwt;
 mod jwt_keys;
 mod policy;
+mod reports;
 mod revocations;
 mod svids;
 
@@ -46,6 +47,7 @@ pub(crate) use policy::{
     ApplyOptions, ChangeOptions, DiffOptions, ExplainOptions, HistoryOptions, RevisionOptions, RollbackOptions,
 };
 
+pub(crate) use reports::{AuditReportOptions, AuditVerifyReportOptions};
 pub(crate) use revocations::{RevocationsOptions, RevokeCommand, RevokeOptions};
 pub(crate) use svids::{DescribeOptions, SvidSort, SvidsOptions};
 

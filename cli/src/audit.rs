@@ -2,16 +2,17 @@
 
 mod copy;
 mod digests;
+mod meter;
 mod new_log;
 mod place;
 mod proofs;
+mod report;
 mod seen;
+mod verify_report;
 
-use std::io::{IsTerminal as _, Write as _};
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Serialize;
 use signet_audit::{Entry, Progress, SignedCheckpoint, Source as _, consistency};
@@ -26,7 +27,10 @@ pub(crate) use digests::verify as verify_digests;
 pub(crate) use new_log::new_log;
 pub(crate) use place::Place;
 pub(crate) use proofs::{prove, verify_proof};
+pub(crate) use report::report;
+pub(crate) use verify_report::verify_report;
 
+use meter::Meter;
 use seen::Seen;
 
 /// A clock may be ahead by so much: of whoever signs, or of whoever verifies.
@@ -56,7 +60,7 @@ pub(crate) fn verify(options: &AuditVerifyOptions, format: Format) -> Result<(),
         }
         None => 0,
     };
-    let watch = Watch::new(from, signed.checkpoint.size);
+    let watch = Watch::new(signed.checkpoint.size.saturating_sub(from));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let verified = signet_audit::verify(&place, &signed.checkpoint, from, threads, &watch);
     let unreadable = watch.end();
@@ -136,46 +140,20 @@ fn check_age(signed: &SignedCheckpoint, now: OffsetDateTime, most: Option<Durati
 
 /// Looks at entries as they are verified, and tells a person how far it is.
 struct Watch {
-    read: AtomicU64,
-    all: u64,
-    began: Instant,
-    shows: bool,
-    told: Mutex<Instant>,
+    meter: Meter,
     unreadable: Mutex<Vec<u64>>,
 }
 
 impl Watch {
-    const EACH: Duration = Duration::from_millis(500);
     const MOST_UNREADABLE: usize = 20;
 
-    fn new(from: u64, size: u64) -> Self {
-        Self {
-            read: AtomicU64::new(0),
-            all: size.saturating_sub(from),
-            began: Instant::now(),
-            shows: std::io::stderr().is_terminal(),
-            told: Mutex::new(Instant::now()),
-            unreadable: Mutex::default(),
-        }
-    }
-
-    fn show(&self) {
-        let Ok(mut told) = self.told.try_lock() else { return };
-        if told.elapsed() < Self::EACH {
-            return;
-        }
-        *told = Instant::now();
-        let read = self.read.load(Ordering::Relaxed);
-        let rate = read as f64 / self.began.elapsed().as_secs_f64();
-        // Whoever watches no more loses nothing.
-        let _ = write!(std::io::stderr(), "\r{read} of {} entries, {rate:.0}/s ", self.all);
+    fn new(entries: u64) -> Self {
+        Self { meter: Meter::new(entries), unreadable: Mutex::default() }
     }
 
     /// The entries that are none of ours.
     fn end(self) -> Vec<u64> {
-        if self.shows {
-            let _ = write!(std::io::stderr(), "\r\x1b[K");
-        }
+        self.meter.end();
         let mut unreadable = self.unreadable.into_inner().unwrap_or_else(PoisonError::into_inner);
         unreadable.sort_unstable();
         unreadable
@@ -194,10 +172,7 @@ impl Progress for Watch {
             }
             count += 1;
         }
-        self.read.fetch_add(count, Ordering::Relaxed);
-        if self.shows {
-            self.show();
-        }
+        self.meter.add(count);
     }
 }
 

@@ -90,6 +90,8 @@ fn main() -> ExitCode {
         Command::Audit(AuditCommand::NewLog(options)) => audit::new_log(options, output),
         Command::Backup(options) => backup::run(options, output),
         Command::Restore(options) => backup::restore(options, output),
+        Command::Audit(AuditCommand::Report(options)) => audit::report(options, output),
+        Command::Audit(AuditCommand::VerifyReport(options)) => audit::verify_report(options, output),
         Command::Evict(options) => agents::evict(options, output),
         Command::Ban(options) => agents::ban(options, output),
         Command::Unban(options) => agents::unban(options, output),

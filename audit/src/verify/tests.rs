@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
@@ -75,6 +75,37 @@ fn a_log_of_any_size_has_the_root_of_the_book_and_is_verified() {
         let leaves: Vec<Hash> = (0..size).map(|index| record_hash(&entry(index))).collect();
         assert_eq!(checkpoint.root, root_by_the_book(&leaves), "{size}");
         assert_eq!(faults(&files, &checkpoint), [""; 0], "{size}");
+    }
+}
+
+#[test]
+fn entries_are_read_in_their_order_and_none_behind_what_is_wrong() {
+    let (mut files, checkpoint) = log(3000);
+    for threads in [0, 1, 2, 7] {
+        let mut read = Vec::new();
+        let told = read_in_order(&files, &checkpoint, threads, |first, entries| {
+            assert_eq!(first, read.len() as u64);
+            read.extend(entries.map(<[u8]>::to_vec));
+            Ok::<_, ()>(())
+        });
+        assert!(told.is_ok() && read.iter().cloned().eq((0..3000).map(entry)), "{threads}");
+        let mut shown = 0;
+        let ended = read_in_order(&files, &checkpoint, threads, |first, _| {
+            shown += 1;
+            if first == 256 { Err("enough") } else { Ok(()) }
+        });
+        assert!(matches!(ended, Err(Unread::Told("enough"))) && shown == 2);
+    }
+    *files.0.get_mut("tile/entries/004").unwrap().last_mut().unwrap() ^= 1;
+    for threads in [1, 2, 7] {
+        let mut last = 0;
+        let told = read_in_order(&files, &checkpoint, threads, |first, _| {
+            last = first;
+            Ok::<_, ()>(())
+        });
+        let Err(Unread::Faults(faults)) = told else { panic!("{told:?}") };
+        assert!(matches!(faults[..], [Fault::Entry { index: 1279, .. }]), "{faults:?}");
+        assert_eq!(last, 768);
     }
 }
 

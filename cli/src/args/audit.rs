@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use signet_audit::VerifierKey;
 use time::OffsetDateTime;
 
-use super::{AuditNewLogOptions, IssuerOptions, duration, moment};
+use super::{AuditNewLogOptions, AuditReportOptions, AuditVerifyReportOptions, IssuerOptions, duration, moment};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditCommand {
@@ -24,6 +24,10 @@ pub(crate) enum AuditCommand {
     Digest(AuditDigestCommand),
     /// End the log of an issuer that was restored from a backup: its next start begins another, which names this one
     NewLog(AuditNewLogOptions),
+    /// Report what was issued and revoked in some time: for spreadsheets, for programs, or as a page
+    Report(AuditReportOptions),
+    /// Check a report: its signature, and that the log says the same
+    VerifyReport(AuditVerifyReportOptions),
 }
 
 #[derive(Debug, Subcommand)]
