@@ -40,7 +40,7 @@ pub use source::{Folder, MAX_CHECKPOINT, ReadError, Source};
 pub use statement::{About, MAX_STATEMENT, Statement, StatementError};
 pub use tlog_tiles::Hash;
 pub use verifier_key::{VerifierKey, VerifierKeyError};
-pub use verify::{Fault, Progress, Unread, Verified, read_in_order, verify};
+pub use verify::{Fault, Progress, Unread, Verified, read_in_order, read_in_order_from, verify};
 
 /// SHA-256, as entries have it of certificates and keys.
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {

@@ -21,7 +21,7 @@ use crate::edge::{bytes_of, edge_tiles, root};
 use crate::resource::{Resource, Width};
 use crate::source::{ReadError, Source};
 
-pub use in_order::{Unread, read_in_order};
+pub use in_order::{Unread, read_in_order, read_in_order_from};
 
 /// What was found wrong.
 #[derive(Debug, thiserror::Error)]

@@ -13,6 +13,7 @@ mod policy;
 mod reports;
 mod revocations;
 mod svids;
+mod tail;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -29,7 +30,7 @@ use crate::output::Format;
 pub(crate) use agents::{AgentsOptions, BanOptions, EvictOptions, UnbanOptions, Whose};
 pub(crate) use audit::{
     AuditCommand, AuditDigestCommand, AuditDigestVerifyOptions, AuditExportOptions, AuditProveOptions,
-    AuditVerifyOptions, AuditVerifyProofOptions, KeyOptions,
+    AuditVerifyOptions, AuditVerifyProofOptions, KeyOptions, LogOptions,
 };
 pub(crate) use authorities::{
     BeginOptions, CaCsrOptions, CaImportOptions, RotateAuthorityOptions, RotateCommand, RotateRootOptions,
@@ -50,6 +51,7 @@ pub(crate) use policy::{
 pub(crate) use reports::{AuditReportOptions, AuditVerifyReportOptions};
 pub(crate) use revocations::{RevocationsOptions, RevokeCommand, RevokeOptions};
 pub(crate) use svids::{DescribeOptions, SvidSort, SvidsOptions};
+pub(crate) use tail::{AuditSearchOptions, AuditTailOptions, EntryFilter};
 
 /// Short-lived cryptographic identity for every workload
 #[derive(Debug, Parser)]

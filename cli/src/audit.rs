@@ -2,12 +2,15 @@
 
 mod copy;
 mod digests;
+mod following;
 mod meter;
 mod new_log;
 mod place;
 mod proofs;
 mod report;
 mod seen;
+mod shown;
+mod tail;
 mod verify_report;
 
 use std::sync::Mutex;
@@ -28,6 +31,7 @@ pub(crate) use new_log::new_log;
 pub(crate) use place::Place;
 pub(crate) use proofs::{prove, verify_proof};
 pub(crate) use report::report;
+pub(crate) use tail::{search, tail};
 pub(crate) use verify_report::verify_report;
 
 use meter::Meter;

@@ -28,6 +28,17 @@ pub fn read_in_order<E>(
     source: &impl Source,
     checkpoint: &Checkpoint,
     threads: usize,
+    show: impl FnMut(u64, &mut dyn Iterator<Item = &[u8]>) -> Result<(), E>,
+) -> Result<(), Unread<E>> {
+    read_in_order_from(source, checkpoint, 0, threads, show)
+}
+
+/// The same from entry `from` on. What is before it is not looked at: whoever has seen it has to see that this log begins with that.
+pub fn read_in_order_from<E>(
+    source: &impl Source,
+    checkpoint: &Checkpoint,
+    from: u64,
+    threads: usize,
     mut show: impl FnMut(u64, &mut dyn Iterator<Item = &[u8]>) -> Result<(), E>,
 ) -> Result<(), Unread<E>> {
     let edge = read_edge(source, checkpoint).map_err(Unread::Faults)?;
@@ -38,16 +49,16 @@ pub fn read_in_order<E>(
         faults: std::sync::Mutex::default(),
         enough: AtomicBool::new(false),
     };
-    let (bundles, threads) = (checkpoint.size.div_ceil(TILE), threads.max(1));
+    let (start, bundles, threads) = (from / TILE, checkpoint.size.div_ceil(TILE), threads.max(1));
     let told = std::thread::scope(|scope| {
-        // The first has the bundles 0, n, 2n, …; so whose turn it is, is known.
+        // The first has the bundles 0, n, 2n, … from the start on; so whose turn it is, is known.
         let receivers: Vec<Receiver<Bundle>> = (0..threads as u64)
             .map(|first| {
                 let (sender, receiver) = sync_channel(AHEAD);
                 let walk = &walk;
                 scope.spawn(move || {
                     let mut path = Vec::new();
-                    for bundle in (first..bundles).step_by(threads) {
+                    for bundle in (start + first..bundles).step_by(threads) {
                         let Some(width) = Width::of(walk.size - bundle * TILE) else { return };
                         if walk.enough.load(Ordering::Relaxed) {
                             return;
@@ -65,10 +76,11 @@ pub fn read_in_order<E>(
                 receiver
             })
             .collect();
-        for bundle in 0..bundles {
+        for bundle in start..bundles {
             // Whoever ends early has a fault to tell.
-            let Ok(verified) = receivers[(bundle % threads as u64) as usize].recv() else { break };
-            if let Err(error) = show(bundle * TILE, &mut verified.entries()) {
+            let Ok(verified) = receivers[((bundle - start) % threads as u64) as usize].recv() else { break };
+            let first = from.max(bundle * TILE);
+            if let Err(error) = show(first, &mut verified.entries().skip((first - bundle * TILE) as usize)) {
                 walk.enough.store(true, Ordering::Relaxed);
                 return Err(error);
             }

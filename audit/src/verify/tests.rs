@@ -89,6 +89,15 @@ fn entries_are_read_in_their_order_and_none_behind_what_is_wrong() {
             Ok::<_, ()>(())
         });
         assert!(told.is_ok() && read.iter().cloned().eq((0..3000).map(entry)), "{threads}");
+        for from in [1, 255, 256, 700, 2999, 3000] {
+            let mut read = Vec::new();
+            let told = read_in_order_from(&files, &checkpoint, from, threads, |first, entries| {
+                assert_eq!(first, from + read.len() as u64);
+                read.extend(entries.map(<[u8]>::to_vec));
+                Ok::<_, ()>(())
+            });
+            assert!(told.is_ok() && read.iter().cloned().eq((from..3000).map(entry)), "{from}, {threads}");
+        }
         let mut shown = 0;
         let ended = read_in_order(&files, &checkpoint, threads, |first, _| {
             shown += 1;

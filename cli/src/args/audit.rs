@@ -7,7 +7,10 @@ use clap::{Args, Subcommand};
 use signet_audit::VerifierKey;
 use time::OffsetDateTime;
 
-use super::{AuditNewLogOptions, AuditReportOptions, AuditVerifyReportOptions, IssuerOptions, duration, moment};
+use super::{
+    AuditNewLogOptions, AuditReportOptions, AuditSearchOptions, AuditTailOptions, AuditVerifyReportOptions,
+    IssuerOptions, duration, moment,
+};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditCommand {
@@ -17,6 +20,10 @@ pub(crate) enum AuditCommand {
     Prove(AuditProveOptions),
     /// Check such a proof: with the public key of the log, and nothing else
     VerifyProof(AuditVerifyProofOptions),
+    /// The last entries of a log, and those that come
+    Tail(AuditTailOptions),
+    /// The entries of a log that somebody, or something, is about
+    Search(AuditSearchOptions),
     /// Copy a log's files
     Export(AuditExportOptions),
     /// The digests of a log: what was logged in each hour
