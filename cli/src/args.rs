@@ -28,7 +28,7 @@ use crate::output::Format;
 pub(crate) use agents::{AgentsOptions, BanOptions, EvictOptions, UnbanOptions, Whose};
 pub(crate) use audit::{
     AuditCommand, AuditDigestCommand, AuditDigestVerifyOptions, AuditExportOptions, AuditProveOptions,
-    AuditVerifyOptions, AuditVerifyProofOptions, KeyOptions,
+    AuditVerifyOptions, AuditVerifyProofOptions, KeyOptions, WitnessOptions,
 };
 pub(crate) use authorities::{
     BeginOptions, CaCsrOptions, CaImportOptions, RotateAuthorityOptions, RotateCommand, RotateRootOptions,
