@@ -58,8 +58,13 @@ impl Bundle {
         self.entries.iter().map(|(start, end)| &self.bytes[*start..*end])
     }
 
-    pub(crate) fn into_entries(self) -> Vec<Vec<u8>> {
-        self.entries().map(<[u8]>::to_vec).collect()
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for entry in self.entries() {
+            // It comes from a bundle.
+            let _ = push_entry(&mut bytes, entry);
+        }
+        bytes
     }
 
     pub fn len(&self) -> usize {

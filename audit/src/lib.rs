@@ -18,8 +18,10 @@ mod resource;
 // How it is signed, and by whom.
 mod checkpoint;
 mod digest;
+mod quorum;
 mod statement;
 mod verifier_key;
+mod witness;
 
 // How it is read.
 mod proof;
@@ -34,13 +36,15 @@ pub use checkpoint::{Checkpoint, CheckpointError, Origin, OriginError, SignedChe
 pub use digest::{Digest, DigestFault, Digests, Hour, Link, digests_behind, latest as latest_digest, verify_digests};
 pub use edge::{AppendError, Edge, RestoreError, resources};
 pub use entry::{Act, Entry, EntryError, Jwt, Previous, Revocation, Text, X509};
-pub use proof::{InclusionProof, ProofError, consistency, inclusion};
+pub use proof::{InclusionProof, ProofError, consistency, inclusion, proof_of_growth};
+pub use quorum::{LineError, Quorum, QuorumError, Witnessed};
 pub use resource::{Resource, Width};
-pub use source::{Folder, MAX_CHECKPOINT, ReadError, Source};
+pub use source::{Folder, MAX_CHECKPOINT, OfSize, ReadError, Source};
 pub use statement::{About, MAX_STATEMENT, Statement, StatementError};
 pub use tlog_tiles::Hash;
 pub use verifier_key::{VerifierKey, VerifierKeyError};
 pub use verify::{Fault, Progress, Unread, Verified, read_in_order, read_in_order_from, verify};
+pub use witness::{Cosignature, CosignatureError, WitnessKey, WitnessKeyError};
 
 /// SHA-256, as entries have it of certificates and keys.
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {

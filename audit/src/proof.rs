@@ -93,18 +93,25 @@ pub fn consistency(
     (before, root): (u64, Hash),
     later: &Checkpoint,
 ) -> Result<Vec<Hash>, ProofError> {
-    let not_consistent = || ProofError::NotConsistent { before, size: later.size };
+    let hashes = proof_of_growth(source, before, later)?;
+    if before > 0 {
+        let checked = check_tree(&hashes, later.size, later.root, before, root);
+        checked.map_err(|_| ProofError::NotConsistent { before, size: later.size })?;
+    }
+    Ok(hashes)
+}
+
+/// The same, for somebody who knows what the root was (RFC 6962 §2.1.2).
+pub fn proof_of_growth(source: &impl Source, before: u64, later: &Checkpoint) -> Result<Vec<Hash>, ProofError> {
     if before > later.size {
-        return Err(not_consistent());
+        return Err(ProofError::NotConsistent { before, size: later.size });
     }
     if before == 0 {
         return Ok(Vec::new());
     }
     let tiles = Tiles::of(source);
     let hashes = prove_tree(later.size, before, &TileHashReader::new(later.size, later.root, &tiles));
-    let hashes = hashes.map_err(|_| tiles.failure())?;
-    check_tree(&hashes, later.size, later.root, before, root).map_err(|_| not_consistent())?;
-    Ok(hashes)
+    hashes.map_err(|_| tiles.failure())
 }
 
 impl InclusionProof {
@@ -137,6 +144,11 @@ impl InclusionProof {
             let _ = writeln!(text, "{}", STANDARD.encode(hash.0));
         }
         text + "\n" + &self.checkpoint
+    }
+
+    /// With all its signatures.
+    pub fn checkpoint(&self) -> &str {
+        &self.checkpoint
     }
 
     /// That the log of `key` has the entry: what its checkpoint says.

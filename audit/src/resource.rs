@@ -9,6 +9,8 @@ use crate::{MOST_ENTRIES, TILE};
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Resource {
     Checkpoint,
+    /// The last one that a quorum of witnesses has cosigned.
+    Witnessed,
     /// Hashes of `256^level` entries each.
     Tile {
         level: u8,
@@ -33,6 +35,7 @@ pub enum Width {
     Partial(NonZeroU8),
 }
 
+const WITNESSED: &str = "checkpoint.witnessed";
 /// Six levels hold the tallest tree.
 pub(crate) const MAX_LEVEL: u8 = 5;
 
@@ -58,6 +61,9 @@ impl Resource {
     pub fn parse(path: &str) -> Option<Self> {
         if path == "checkpoint" {
             return Some(Self::Checkpoint);
+        }
+        if path == WITNESSED {
+            return Some(Self::Witnessed);
         }
         if let Some(rest) = path.strip_prefix("digest/") {
             return if rest == "latest" { Some(Self::LatestDigest) } else { Hour::parse_path(rest).map(Self::Digest) };
@@ -85,7 +91,7 @@ impl Resource {
     /// The same as a whole one: it may stand in for a partial one that is gone.
     pub fn whole(self) -> Self {
         match self {
-            Self::Checkpoint | Self::Digest(_) | Self::LatestDigest => self,
+            Self::Checkpoint | Self::Witnessed | Self::Digest(_) | Self::LatestDigest => self,
             Self::Tile { level, index, .. } => Self::Tile { level, index, width: Width::Whole },
             Self::Entries { index, .. } => Self::Entries { index, width: Width::Whole },
         }
@@ -93,7 +99,7 @@ impl Resource {
 
     /// Whether it is what it is for ever.
     pub fn is_immutable(self) -> bool {
-        !matches!(self, Self::Checkpoint | Self::LatestDigest)
+        !matches!(self, Self::Checkpoint | Self::Witnessed | Self::LatestDigest)
     }
 }
 
@@ -102,6 +108,7 @@ impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (index, width) = match *self {
             Self::Checkpoint => return f.write_str("checkpoint"),
+            Self::Witnessed => return f.write_str(WITNESSED),
             Self::Digest(hour) => return write!(f, "digest/{}", hour.path()),
             Self::LatestDigest => return f.write_str("digest/latest"),
             Self::Tile { level, index, width } => {
@@ -169,6 +176,7 @@ mod tests {
     fn a_path_names_one_resource_in_one_way() {
         for (path, resource) in [
             ("checkpoint", Resource::Checkpoint),
+            ("checkpoint.witnessed", Resource::Witnessed),
             ("tile/0/x001/x234/067", Resource::Tile { level: 0, index: 1_234_067, width: Width::Whole }),
             ("tile/entries/000.p/255", Resource::Entries { index: 0, width: Width::of(255).unwrap() }),
             ("tile/2/000.p/1", Resource::Tile { level: 2, index: 0, width: Width::of(1).unwrap() }),

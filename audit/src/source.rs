@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use tlog_tiles::Hash;
 
 use crate::TILE;
-use crate::bundle::{Bundle, BundleError, MAX_ENTRY, push_entry};
+use crate::bundle::{Bundle, BundleError, MAX_ENTRY};
 use crate::resource::{Resource, Width};
 use crate::statement::MAX_STATEMENT;
 
@@ -25,6 +25,7 @@ pub trait Source: Sync {
     fn file(&self, resource: Resource) -> Result<Vec<u8>, ReadError> {
         let width = match resource {
             Resource::Checkpoint => return self.checkpoint(),
+            Resource::Witnessed => return read(self, resource, MAX_CHECKPOINT)?.ok_or(missing(resource)),
             Resource::Digest(_) | Resource::LatestDigest => {
                 return read(self, resource, MAX_STATEMENT)?.ok_or(missing(resource));
             }
@@ -38,12 +39,7 @@ pub trait Source: Sync {
             bytes.truncate(width.count() * HASH);
             return Ok(bytes);
         }
-        let mut part = Vec::new();
-        for entry in Bundle::parse_all(bytes).into_iter().flat_map(|bundle| bundle.cut(width).into_entries()) {
-            // It comes from a bundle.
-            let _ = push_entry(&mut part, &entry);
-        }
-        Ok(part)
+        Ok(Bundle::parse_all(bytes).map(|bundle| bundle.cut(width).to_bytes()).unwrap_or_default())
     }
 
     /// The hashes of a tile. A whole one stands in for a partial one that is gone.
@@ -83,6 +79,15 @@ pub enum ReadError {
 #[derive(Clone, Debug)]
 pub struct Folder {
     path: PathBuf,
+}
+
+/// A log of this size, as those see it who have an older checkpoint: a part of a tile that is gone, or was never copied, is the beginning
+/// of a longer one.
+#[derive(Clone, Copy, Debug)]
+pub struct OfSize<'a, S> {
+    pub source: &'a S,
+    /// Entries.
+    pub size: u64,
 }
 
 const HASH: usize = 32;
@@ -139,6 +144,33 @@ impl Source for Folder {
         match bytes.len() > most {
             true => Err(std::io::Error::new(ErrorKind::FileTooLarge, format!("it has more than {most} bytes"))),
             false => Ok(Some(bytes)),
+        }
+    }
+}
+
+impl<S: Source> Source for OfSize<'_, S> {
+    fn read(&self, resource: Resource, most: usize) -> std::io::Result<Option<Vec<u8>>> {
+        let found = self.source.read(resource, most)?;
+        if found.is_some() {
+            return Ok(found);
+        }
+        let longer =
+            |level: u8, index: u64| Width::of((self.size >> (8 * u32::from(level))).saturating_sub(index * TILE));
+        match resource {
+            Resource::Tile { level, index, width: Width::Partial(width) } => {
+                let Some(longer) = longer(level, index) else { return Ok(None) };
+                let found = self.source.read(Resource::Tile { level, index, width: longer }, HASH * TILE as usize)?;
+                Ok(found.map(|mut bytes| {
+                    bytes.truncate(usize::from(width.get()) * HASH);
+                    bytes
+                }))
+            }
+            Resource::Entries { index, width: width @ Width::Partial(_) } => {
+                let Some(longer) = longer(0, index) else { return Ok(None) };
+                let found = self.source.read(Resource::Entries { index, width: longer }, MAX_BUNDLE)?;
+                Ok(found.and_then(|bytes| Bundle::parse_all(bytes).ok()).map(|bundle| bundle.cut(width).to_bytes()))
+            }
+            _ => Ok(None),
         }
     }
 }

@@ -12,6 +12,7 @@ mod seen;
 mod shown;
 mod tail;
 mod verify_report;
+mod witnessed;
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -36,19 +37,25 @@ pub(crate) use verify_report::verify_report;
 
 use meter::Meter;
 use seen::Seen;
+use witnessed::Vouched;
 
 /// A clock may be ahead by so much: of whoever signs, or of whoever verifies.
 const SKEW: Duration = Duration::from_secs(60);
 
 pub(crate) fn verify(options: &AuditVerifyOptions, format: Format) -> Result<(), Failure> {
-    let AuditVerifyOptions { log, max_age, state, whole } = options;
+    let AuditVerifyOptions { log, max_age, state, whole, witnesses } = options;
     let key = key_of(&log.key)?;
     let place = Place::of(&log.log)?;
+    let quorum = witnessed::quorum_of(witnesses, &key)?;
+    let witnessed = if quorum.is_some() { witnessed::note_of(&place)? } else { None };
     let note = place.checkpoint().map_err(|error| Failure::from_error(&error))?;
     let signed = SignedCheckpoint::open(&note, &key);
     let signed = signed.map_err(|error| Failure::new(format!("{}: the checkpoint: {error}", log.log)))?;
     let now = OffsetDateTime::now_utc();
     let age = check_age(&signed, now, *max_age)?;
+    let demand =
+        |quorum| witnessed::demand_of_log(quorum, &place, &key, (&signed, &note), witnessed.as_deref(), *max_age);
+    let vouched = quorum.as_ref().map(demand).transpose()?;
     let seen = Seen::read(state.as_deref(), &key)?;
     let from = match seen.last() {
         Some(before) => {
@@ -101,6 +108,7 @@ pub(crate) fn verify(options: &AuditVerifyOptions, format: Format) -> Result<(),
             .unwrap_or_default(),
         age_seconds: age.as_secs(),
         seen_before: (from > 0).then_some(from),
+        witnessed: vouched,
     };
     seen.write(&signed)?;
     output::print(format, &told)
@@ -122,10 +130,15 @@ pub(crate) fn key_of(options: &KeyOptions) -> Result<signet_audit::VerifierKey, 
 
 /// How old a checkpoint is.
 fn check_age(signed: &SignedCheckpoint, now: OffsetDateTime, most: Option<Duration>) -> Result<Duration, Failure> {
-    let age = i128::from(now.unix_timestamp()) - i128::from(signed.time);
+    check_age_of("the checkpoint", signed.time, now, most)
+}
+
+/// Of what was signed at `time`, in Unix seconds.
+fn check_age_of(what: &str, time: u64, now: OffsetDateTime, most: Option<Duration>) -> Result<Duration, Failure> {
+    let age = i128::from(now.unix_timestamp()) - i128::from(time);
     if age < -i128::from(SKEW.as_secs()) {
         return Err(Failure::new(format!(
-            "the checkpoint is of the future: it was signed {} s ahead of this machine's clock",
+            "{what} is of the future: it was signed {} s ahead of this machine's clock",
             -age
         ))
         .remedy("set the clock of this machine, or of the issuer"));
@@ -134,7 +147,7 @@ fn check_age(signed: &SignedCheckpoint, now: OffsetDateTime, most: Option<Durati
     match most.filter(|most| age > *most) {
         None => Ok(age),
         Some(most) => Err(Failure::new(format!(
-            "the checkpoint is {} old, and {} is the most: the log is not published any more, or kept back",
+            "{what} is {} old, and {} is the most: the log is not published any more, or kept back",
             output::span(age.as_secs()),
             output::span(most.as_secs())
         ))
@@ -191,6 +204,8 @@ struct Told {
     age_seconds: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     seen_before: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    witnessed: Option<Vouched>,
 }
 
 impl Report for Told {
@@ -204,6 +219,9 @@ impl Report for Told {
         ];
         if let Some(before) = self.seen_before {
             rows.push(("seen before", format!("{before} entries, which the log still begins with")));
+        }
+        if let Some(vouched) = &self.witnessed {
+            rows.push(("witnessed", vouched.shown()));
         }
         rows
     }

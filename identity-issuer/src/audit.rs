@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! acts ──► store: in the transaction of the act ──► LogPublisher ──► tiles and a signed checkpoint, twice a second
-//!                                                                 └──► web address, folders and buckets
+//!                                                                 ├──► web address, folders and buckets
+//!                                                                 └──► witnesses, who sign that they saw it
 //! ```
 //! What an entry says is in `signet-audit`, and so is how it is verified.
 
@@ -12,6 +13,7 @@ mod metrics;
 mod place;
 mod publisher;
 mod refusals;
+mod witnesses;
 mod writer;
 
 pub(crate) use export::{LogTarget, checkpoint_at};
@@ -20,3 +22,4 @@ pub(crate) use place::LogPlace;
 pub use place::{AuditError, PREVIOUS, RESTORED};
 pub(crate) use publisher::{LogPublisher, Published};
 pub(crate) use refusals::Refusals;
+pub(crate) use witnesses::{Witness, Witnesses};

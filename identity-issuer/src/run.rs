@@ -464,6 +464,9 @@ impl Issuer {
         if let Some(to) = self.config.audit.export.clone() {
             until(&shutdown, &mut background, self.audit.export(to).run());
         }
+        if let Some(witnesses) = self.config.audit.witnesses.clone() {
+            until(&shutdown, &mut background, self.audit.witnessing(witnesses).run());
+        }
         until(&shutdown, &mut background, self.audit.run());
         let site = Site { bundle: page, oidc, exchange, crls, audit, metrics: self.metrics.clone() };
         let web = crate::web::Server::new(site, self.config.web.connections, self.config.drain);

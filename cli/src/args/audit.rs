@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use signet_audit::VerifierKey;
+use signet_audit::{VerifierKey, WitnessKey};
 use time::OffsetDateTime;
 
 use super::{
@@ -68,6 +68,8 @@ pub(crate) struct KeyOptions {
 #[command(after_help = "Examples:
   signet audit verify /var/lib/signet/audit/log --key-file log.key.pub
   signet audit verify https://issuer.example.org/audit --key-file log.key.pub --max-age 1m
+  signet audit verify https://issuer.example.org/audit --key-file log.key.pub --policy witnesses.policy
+  signet audit verify https://issuer.example.org/audit --key-file log.key.pub --witness w1.example.net+… --witness w2.example.net+… --quorum 1
 
 Have the public key from the people who run the issuer, not from the place that the log is in. What was verified is written down, so that
 the next time only what is new is read, and a log that was replaced or set back is found out.")]
@@ -83,6 +85,22 @@ pub(crate) struct AuditVerifyOptions {
     /// Read all of it again
     #[arg(long)]
     pub(crate) whole: bool,
+    #[command(flatten)]
+    pub(crate) witnesses: WitnessOptions,
+}
+
+/// Who has to have cosigned a log.
+#[derive(Args, Debug)]
+pub(crate) struct WitnessOptions {
+    /// Public key of a witness that has to have cosigned, as NAME+HASH+KEY; may be given again
+    #[arg(long, value_name = "KEY")]
+    pub(crate) witness: Vec<WitnessKey>,
+    /// So many of them are enough [default: all]
+    #[arg(long, value_name = "NUMBER", requires = "witness")]
+    pub(crate) quorum: Option<usize>,
+    /// File with the witnesses and their quorum, as c2sp.org/tlog-policy has it
+    #[arg(long, value_name = "FILE", conflicts_with = "witness")]
+    pub(crate) policy: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -109,12 +127,16 @@ pub(crate) struct AuditProveOptions {
     /// Where to write the proof; never overwrites [default: standard output]
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
+    /// From the last checkpoint that a quorum of witnesses has cosigned
+    #[arg(long)]
+    pub(crate) witnessed: bool,
 }
 
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   signet audit verify-proof certificate.tlog-proof --key-file log.key.pub
-  signet audit verify-proof certificate.tlog-proof --key-file log.key.pub --certificate svid.pem")]
+  signet audit verify-proof certificate.tlog-proof --key-file log.key.pub --certificate svid.pem
+  signet audit verify-proof certificate.tlog-proof --key-file log.key.pub --policy witnesses.policy")]
 pub(crate) struct AuditVerifyProofOptions {
     /// What `signet audit prove` wrote
     #[arg(value_name = "FILE")]
@@ -124,6 +146,8 @@ pub(crate) struct AuditVerifyProofOptions {
     /// That the entry is the issuing of this certificate, PEM
     #[arg(long, value_name = "FILE")]
     pub(crate) certificate: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) witnesses: WitnessOptions,
 }
 
 #[derive(Args, Debug)]

@@ -1,7 +1,10 @@
 //! `signet audit export`: a copy of a log, for auditors, for archives.
 
 use serde::Serialize;
-use signet_audit::{Folder, Resource, SignedCheckpoint, Source, consistency, digests_behind, latest_digest, resources};
+use signet_audit::{
+    Folder, ReadError, Resource, SignedCheckpoint, Source, VerifierKey, consistency, digests_behind, latest_digest,
+    resources,
+};
 
 use super::key_of;
 use super::place::Place;
@@ -17,7 +20,7 @@ pub(crate) fn export(options: &AuditExportOptions, format: Format) -> Result<(),
     let signed = SignedCheckpoint::open(&note, &key).map_err(|error| wrong(&error))?;
     std::fs::create_dir_all(to).map_err(|error| Failure::new(format!("{}: {error}", to.display())))?;
     let from = match Folder::new(to).checkpoint() {
-        Err(signet_audit::ReadError::Missing { .. }) => 0,
+        Err(ReadError::Missing { .. }) => 0,
         Err(error) => return Err(Failure::from_error(&error)),
         Ok(copied) => {
             let copied = SignedCheckpoint::open(&copied, &key).map_err(|error| {
@@ -40,6 +43,9 @@ pub(crate) fn export(options: &AuditExportOptions, format: Format) -> Result<(),
     }
     // Whoever reads the copy meanwhile sees what it was.
     copy.write(Resource::Checkpoint, &note).map_err(failed(Resource::Checkpoint))?;
+    if let Some(witnessed) = witnessed_within(&place, &key, signed.checkpoint.size)? {
+        copy.write(Resource::Witnessed, &witnessed).map_err(failed(Resource::Witnessed))?;
+    }
     let known = latest_digest(&copy, &key).map_err(|error| Failure::from_error(&error))?;
     let behind = digests_behind(&place, &key, known.map(|(digest, _)| digest.from)).map_err(|error| wrong(&error))?;
     // Those beyond the checkpoint have ended meanwhile.
@@ -57,6 +63,17 @@ pub(crate) fn export(options: &AuditExportOptions, format: Format) -> Result<(),
         files,
     };
     output::print(format, &told)
+}
+
+/// What witnesses have cosigned, unless the log went on meanwhile.
+fn witnessed_within(place: &Place, key: &VerifierKey, size: u64) -> Result<Option<Vec<u8>>, Failure> {
+    let note = match place.file(Resource::Witnessed) {
+        Err(ReadError::Missing { .. }) => return Ok(None),
+        read => read.map_err(|error| Failure::from_error(&error))?,
+    };
+    let signed = SignedCheckpoint::open(&note, key);
+    let signed = signed.map_err(|error| Failure::new(format!("{}: {error}", Resource::Witnessed)))?;
+    Ok((signed.checkpoint.size <= size).then_some(note))
 }
 
 #[derive(Serialize)]

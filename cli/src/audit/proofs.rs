@@ -6,23 +6,33 @@ use std::path::Path;
 
 use serde::Serialize;
 use serde_json::Value;
-use signet_audit::{Act, Checkpoint, Entry, InclusionProof, SignedCheckpoint, Source, TILE, Width, inclusion};
+use signet_audit::{
+    Act, Checkpoint, Entry, InclusionProof, OfSize, Resource, SignedCheckpoint, Source, TILE, VerifierKey, Width,
+    inclusion,
+};
 use signet_proto::admin::v1::{GetSvidRequest, Svid};
 use time::OffsetDateTime;
 
 use super::key_of;
 use super::place::Place;
+use super::witnessed::{Vouched, demand, quorum_of};
 use crate::admin;
 use crate::args::{AuditProveOptions, AuditVerifyProofOptions, IssuerOptions};
 use crate::failure::Failure;
 use crate::output::{self, Format, Report};
 
 pub(crate) fn prove(options: &AuditProveOptions) -> Result<(), Failure> {
-    let AuditProveOptions { serial, index, log, key, issuer, out } = options;
+    let AuditProveOptions { serial, index, log, key, issuer, out, witnessed } = options;
     let (key, place) = (key_of(key)?, Place::of(log)?);
     let note = place.checkpoint().map_err(|error| Failure::from_error(&error))?;
     let signed = SignedCheckpoint::open(&note, &key);
     let checkpoint = signed.map_err(|error| Failure::new(format!("{log}: the checkpoint: {error}")))?.checkpoint;
+    // Its files are those of the whole log.
+    let files = OfSize { source: &place, size: checkpoint.size };
+    let (note, checkpoint) = match witnessed {
+        true => witnessed_of(&place, &key)?,
+        false => (note, checkpoint),
+    };
     // What was verified is text.
     let note = String::from_utf8(note).map_err(|error| Failure::from_error(&error))?;
     let index = match (index, serial) {
@@ -30,12 +40,12 @@ pub(crate) fn prove(options: &AuditProveOptions) -> Result<(), Failure> {
         (None, serial) => {
             let serial = serial.as_deref().unwrap_or_default().to_lowercase();
             match known(issuer, &serial, &checkpoint)? {
-                Some(index) if is_issuing_of(&place, &checkpoint, index, &serial)? => index,
-                _ => find(&place, &checkpoint, &serial)?,
+                Some(index) if is_issuing_of(&files, &checkpoint, index, &serial)? => index,
+                _ => find(&files, &checkpoint, &serial)?,
             }
         }
     };
-    let proof = inclusion(&place, &checkpoint, &note, index).map_err(|error| Failure::from_error(&error))?;
+    let proof = inclusion(&files, &checkpoint, &note, index).map_err(|error| Failure::from_error(&error))?;
     match out {
         None => output::print_text(&proof.to_text()),
         Some(path) => write_new(path, &proof.to_text()),
@@ -54,10 +64,10 @@ fn known(issuer: &IssuerOptions, serial: &str, checkpoint: &Checkpoint) -> Resul
     Ok(found.filter(is_here).map(|svid| svid.log_index))
 }
 
-fn is_issuing_of(place: &Place, checkpoint: &Checkpoint, index: u64, serial: &str) -> Result<bool, Failure> {
+fn is_issuing_of(files: &impl Source, checkpoint: &Checkpoint, index: u64, serial: &str) -> Result<bool, Failure> {
     let bundle = index / TILE;
     let Some(width) = Width::of(checkpoint.size - bundle * TILE) else { return Ok(false) };
-    let entries = place.entries(bundle, width).map_err(|error| Failure::from_error(&error))?;
+    let entries = files.entries(bundle, width).map_err(|error| Failure::from_error(&error))?;
     let entries = entries.map_err(|error| Failure::new(format!("entries from {} on: {error}", bundle * TILE)))?;
     Ok(entries.entries().nth((index % TILE) as usize).is_some_and(|entry| issues(entry, serial)))
 }
@@ -66,8 +76,18 @@ fn issues(entry: &[u8], serial: &str) -> bool {
     matches!(Entry::decode(entry), Some(Entry { act: Act::X509Issued(issued), .. }) if issued.serial == serial)
 }
 
+/// The last checkpoint that witnesses have cosigned.
+fn witnessed_of(place: &Place, key: &VerifierKey) -> Result<(Vec<u8>, Checkpoint), Failure> {
+    let note = place.file(Resource::Witnessed).map_err(|error| {
+        Failure::from_error(&error).or_remedy("this log has no witnesses, or no quorum of them has cosigned it yet")
+    })?;
+    let signed = SignedCheckpoint::open(&note, key);
+    let signed = signed.map_err(|error| Failure::new(format!("{}: {error}", Resource::Witnessed)))?;
+    Ok((note, signed.checkpoint))
+}
+
 /// The entry that says that a certificate was issued, from the end of the log: what somebody asks about is mostly new.
-fn find(place: &Place, checkpoint: &Checkpoint, serial: &str) -> Result<u64, Failure> {
+fn find(place: &impl Source, checkpoint: &Checkpoint, serial: &str) -> Result<u64, Failure> {
     let wanted = format!("\"serial\":\"{serial}\"");
     for bundle in (0..checkpoint.size.div_ceil(TILE)).rev() {
         let Some(width) = Width::of(checkpoint.size - bundle * TILE) else { continue };
@@ -97,7 +117,7 @@ fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
 const MOST_BYTES: u64 = 256 << 10;
 
 pub(crate) fn verify_proof(options: &AuditVerifyProofOptions, format: Format) -> Result<(), Failure> {
-    let AuditVerifyProofOptions { proof: path, key, certificate } = options;
+    let AuditVerifyProofOptions { proof: path, key, certificate, witnesses } = options;
     let key = key_of(key)?;
     let wrong = |cause: &dyn std::fmt::Display| Failure::new(format!("{}: {cause}", path.display()));
     let text = read(path, MOST_BYTES).map_err(|error| wrong(&error))?;
@@ -105,6 +125,9 @@ pub(crate) fn verify_proof(options: &AuditVerifyProofOptions, format: Format) ->
     let signed = proof.verify(&key).map_err(|error| {
         wrong(&error).remedy("do not rely on it: it proves nothing, or is of a log with another key")
     })?;
+    let quorum = quorum_of(witnesses, &key)?;
+    let found = quorum.map(|quorum| quorum.of(proof.checkpoint().as_bytes(), &signed.checkpoint));
+    let vouched = found.map(|found| demand(&found, signed.checkpoint.size)).transpose()?;
     let entry = Entry::decode(&proof.entry);
     if let Some(certificate) = certificate {
         let sha256 = sha256_of(certificate)?;
@@ -127,11 +150,12 @@ pub(crate) fn verify_proof(options: &AuditVerifyProofOptions, format: Format) ->
             .unwrap_or_default(),
         entry: shown.map_err(|error| wrong(&format!("the entry is logged so, and cannot be read: {error}")))?,
         text: String::from_utf8_lossy(&proof.entry).into_owned(),
+        witnessed: vouched,
     };
     output::print(format, &told)
 }
 
-fn read(path: &Path, most: u64) -> std::io::Result<String> {
+pub(super) fn read(path: &Path, most: u64) -> std::io::Result<String> {
     use std::io::Read as _;
     let mut text = String::new();
     std::fs::File::open(path)?.take(most).read_to_string(&mut text)?;
@@ -161,15 +185,21 @@ struct Proved {
     /// The same, as it is logged.
     #[serde(skip)]
     text: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    witnessed: Option<Vouched>,
 }
 
 impl Report for Proved {
     fn rows(&self) -> Vec<(&'static str, String)> {
-        vec![
+        let mut rows = vec![
             ("log", self.log.clone()),
             ("entry", format!("{} of {}", self.index, self.size)),
             ("signed at", self.signed_at.clone()),
             ("what", self.text.clone()),
-        ]
+        ];
+        if let Some(vouched) = &self.witnessed {
+            rows.push(("witnessed", vouched.shown()));
+        }
+        rows
     }
 }

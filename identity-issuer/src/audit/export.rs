@@ -138,7 +138,24 @@ impl LogExport {
             copy.size = next;
         }
         to.put(&Resource::Checkpoint.to_string(), latest.note.clone(), CHECKPOINT).await?;
+        self.put_witnessed(&to, size).await?;
         self.put_digests(&to, size, copy).await
+    }
+
+    /// What a quorum of witnesses has cosigned, as far as the checkpoint there goes.
+    async fn put_witnessed(&self, to: &OpenTarget, size: u64) -> Result<(), ExportError> {
+        let files = Folder::new(&self.place.files);
+        let note = match tokio::task::spawn_blocking(move || files.file(Resource::Witnessed)).await? {
+            Err(ReadError::Missing { .. }) => return Ok(()),
+            read => read?,
+        };
+        // One that is not this log's was left by another, and is written over once a quorum has cosigned this.
+        match SignedCheckpoint::open(&note, &self.place.verifier) {
+            Ok(signed) if signed.checkpoint.size <= size => {
+                Ok(to.put(&Resource::Witnessed.to_string(), note.into(), CHECKPOINT).await?)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Those of hours that have ended, as far as the checkpoint there goes.
@@ -204,7 +221,7 @@ pub(crate) async fn checkpoint_at(to: &OpenTarget, key: &VerifierKey) -> Result<
 
 fn is_whole(resource: Resource) -> bool {
     match resource {
-        Resource::Checkpoint | Resource::Digest(_) | Resource::LatestDigest => true,
+        Resource::Checkpoint | Resource::Witnessed | Resource::Digest(_) | Resource::LatestDigest => true,
         Resource::Tile { width, .. } | Resource::Entries { width, .. } => width == Width::Whole,
     }
 }

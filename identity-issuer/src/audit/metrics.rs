@@ -1,6 +1,6 @@
 //! The log's metrics.
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Registry};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 #[derive(Clone, Debug)]
 pub(crate) struct AuditMetrics {
@@ -11,6 +11,10 @@ pub(crate) struct AuditMetrics {
     exported_size: IntGauge,
     exported_at: IntGauge,
     export_failures: IntCounter,
+    cosigned_at: IntGaugeVec,
+    witness_failures: IntCounterVec,
+    witnessed_size: IntGauge,
+    witnessed_at: IntGauge,
     commits: Histogram,
 }
 
@@ -31,6 +35,18 @@ impl AuditMetrics {
             "How often the audit log was not put into its folder or bucket, and was tried again.",
         )?;
         registry.register(Box::new(export_failures.clone()))?;
+        let cosigned_at = Opts::new(
+            "signet_audit_cosignature_timestamp_seconds",
+            "When a witness has cosigned the audit log last, in Unix time.",
+        );
+        let cosigned_at = IntGaugeVec::new(cosigned_at, &["witness"])?;
+        registry.register(Box::new(cosigned_at.clone()))?;
+        let witness_failures = Opts::new(
+            "signet_audit_witness_failures_total",
+            "How often a witness has not cosigned the audit log, and was asked again.",
+        );
+        let witness_failures = IntCounterVec::new(witness_failures, &["witness"])?;
+        registry.register(Box::new(witness_failures.clone()))?;
         let commits = HistogramOpts::new(
             "signet_audit_commit_duration_seconds",
             "How long a transaction took that made acts and their entries in the audit log durable.",
@@ -58,8 +74,33 @@ impl AuditMetrics {
                 "When the checkpoint was signed that is in the log's folder or bucket, in Unix time; 0 for none.",
             )?,
             export_failures,
+            cosigned_at,
+            witness_failures,
+            witnessed_size: gauge(
+                "signet_audit_witnessed_entries",
+                "Entries of the audit log that a quorum of witnesses has cosigned.",
+            )?,
+            witnessed_at: gauge(
+                "signet_audit_witnessed_timestamp_seconds",
+                "When the last witness of a quorum has cosigned the audit log, in Unix time; 0 for never.",
+            )?,
             commits,
         })
+    }
+
+    /// At `time` in Unix seconds.
+    pub(super) fn cosigned(&self, witness: &str, time: u64) {
+        self.cosigned_at.with_label_values(&[witness]).set(i64::try_from(time).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn witness_failed(&self, witness: &str) {
+        self.witness_failures.with_label_values(&[witness]).inc();
+    }
+
+    /// By a quorum, at `time` in Unix seconds.
+    pub(super) fn witnessed(&self, size: u64, time: u64) {
+        self.witnessed_size.set(i64::try_from(size).unwrap_or(i64::MAX));
+        self.witnessed_at.set(i64::try_from(time).unwrap_or(i64::MAX));
     }
 
     /// Of a database that nobody watches.

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use signet_audit::{Folder, Origin, OriginError, Previous, ReadError, SignedCheckpoint, Source as _, VerifierKey};
 use signet_identity::TrustDomain;
@@ -145,7 +146,10 @@ pub(super) fn last_checkpoint(files: &Path, key: &VerifierKey) -> Result<Option<
         Err(source) => return Err(AuditError::Read { path: path(), source }),
     };
     match SignedCheckpoint::open(&note, key) {
-        Ok(SignedCheckpoint { checkpoint, time }) => Ok(Some(Published { checkpoint, note: note.into(), time })),
+        Ok(SignedCheckpoint { checkpoint, time }) => {
+            let note = Bytes::from(note);
+            Ok(Some(Published { checkpoint, signed: note.clone(), note, time }))
+        }
         Err(source) => Err(AuditError::Checkpoint { path: path(), source }),
     }
 }

@@ -12,6 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::export::{LogExport, LogTarget};
 use super::metrics::AuditMetrics;
 use super::place::LogPlace;
+use super::witnesses::{Cosigned, Witnesses, Witnessing};
 use super::writer::{WriteError, Writer};
 use crate::complaint::Complaint;
 use crate::store::{Store, StoreError};
@@ -21,7 +22,9 @@ use crate::web::AuditFiles;
 #[derive(Clone, Debug)]
 pub(crate) struct Published {
     pub(crate) checkpoint: Checkpoint,
-    /// With its signatures.
+    /// With the log's signatures alone.
+    pub(crate) signed: Bytes,
+    /// With all of them.
     pub(crate) note: Bytes,
     /// Unix seconds.
     pub(crate) time: u64,
@@ -34,6 +37,7 @@ pub(crate) struct LogPublisher {
     metrics: AuditMetrics,
     clock: SharedClock,
     latest: watch::Sender<Option<Arc<Published>>>,
+    cosigned: watch::Sender<Arc<Cosigned>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +60,7 @@ const MOST_UNSYNCED: u64 = 50_000;
 impl LogPublisher {
     pub(crate) fn new(place: LogPlace, store: Store, metrics: AuditMetrics, clock: SharedClock) -> Self {
         let latest = watch::Sender::new(place.last.clone().map(Arc::new));
-        Self { place, store, metrics, clock, latest }
+        Self { place, store, metrics, clock, latest, cosigned: watch::Sender::default() }
     }
 
     pub(crate) fn files(&self) -> AuditFiles {
@@ -70,6 +74,18 @@ impl LogPublisher {
     /// To be run beside it.
     pub(crate) fn export(&self, to: LogTarget) -> LogExport {
         LogExport::new(to, self.place.clone(), self.metrics.clone(), self.latest.subscribe())
+    }
+
+    /// To be run beside it.
+    pub(crate) fn witnessing(&self, witnesses: Witnesses) -> Witnessing {
+        Witnessing {
+            witnesses,
+            place: self.place.clone(),
+            metrics: self.metrics.clone(),
+            clock: self.clock.clone(),
+            latest: self.latest.subscribe(),
+            cosigned: self.cosigned.clone(),
+        }
     }
 
     /// Until cancelled. Where nothing can be written, issuing goes on, and all is published later.
@@ -116,9 +132,11 @@ impl LogPublisher {
             let there_is_more = waiting.iter().map(|waiting| waiting.entries.len()).sum::<usize>() > 0;
             // At no time in the future: a log says when it was so.
             let time = u64::try_from(self.clock.now().unix_timestamp()).unwrap_or(0);
+            let cosigned = Arc::clone(&self.cosigned.borrow());
             let written = tokio::task::spawn_blocking(move || {
                 waiting.into_iter().try_for_each(|waiting| writer.append(waiting))?;
-                let published = if writer.size() >= size || !there_is_more { writer.publish(time)? } else { None };
+                let published =
+                    if writer.size() >= size || !there_is_more { writer.publish(time, &cosigned)? } else { None };
                 Ok::<_, WriteError>((writer, published))
             });
             let published;

@@ -13,6 +13,7 @@ use signet_audit::{
 use super::hours::Hours;
 use super::place::{AuditError, LogPlace, last_checkpoint};
 use super::publisher::Published;
+use super::witnesses::Cosigned;
 use crate::authority::SignError;
 use crate::store::Waiting;
 
@@ -79,8 +80,8 @@ impl Writer {
         files.into_iter().try_for_each(|(resource, bytes)| self.write(resource, &bytes))
     }
 
-    /// Signs what is written, as of `time` in Unix seconds. None where the tree is not where it was yet.
-    pub(super) fn publish(&mut self, time: u64) -> Result<Option<Published>, WriteError> {
+    /// Signs what is written, as of `time` in Unix seconds; what witnesses say of the same tree stands below it. None where the tree is not where it was yet.
+    pub(super) fn publish(&mut self, time: u64, cosigned: &Cosigned) -> Result<Option<Published>, WriteError> {
         let verifier = &self.place.verifier;
         let checkpoint =
             Checkpoint { origin: verifier.origin().clone(), size: self.edge.size(), root: self.edge.root() };
@@ -96,9 +97,11 @@ impl Writer {
         self.hours.end(&self.place, self.last.as_ref().unwrap_or(&checkpoint), time)?;
         let key = &self.place.key;
         let note = sign(&checkpoint, verifier, time, |message| key.sign(message))?;
-        self.write(Resource::Checkpoint, note.as_bytes())?;
+        let is_same = cosigned.checkpoint.as_ref() == Some(&checkpoint);
+        let shown = if is_same { format!("{note}{}", cosigned.lines) } else { note.clone() };
+        self.write(Resource::Checkpoint, shown.as_bytes())?;
         self.last = Some(checkpoint.clone());
-        Ok(Some(Published { checkpoint, note: note.into(), time }))
+        Ok(Some(Published { checkpoint, signed: note.into(), note: shown.into(), time }))
     }
 
     /// Returns once what was written stays there, whatever happens to the power.

@@ -254,7 +254,7 @@ impl Reading<'_> {
     }
 }
 
-fn client_config(roots: RootCertStore) -> Result<Arc<ClientConfig>, rustls::Error> {
+pub(super) fn client_config(roots: RootCertStore) -> Result<Arc<ClientConfig>, rustls::Error> {
     let builder = ClientConfig::builder_with_provider(Arc::clone(signet_identity::provider()));
     let builder = builder.with_protocol_versions(&[&rustls::version::TLS13])?;
     let mut config = builder.with_root_certificates(roots).with_no_client_auth();

@@ -71,7 +71,7 @@ impl TargetFile {
 }
 
 /// Whoever listens on the way would have the lists, and could keep new ones back.
-fn is_safe(endpoint: &str) -> bool {
+pub(super) fn is_safe(endpoint: &str) -> bool {
     let Ok(uri) = endpoint.parse::<http::Uri>() else { return false };
     let is_local = uri.host().is_some_and(|host| matches!(host, "localhost" | "127.0.0.1" | "[::1]"));
     match uri.scheme_str() {

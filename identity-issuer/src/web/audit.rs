@@ -43,7 +43,7 @@ impl AuditFiles {
         }
         let (kind, caching) = match resource {
             Resource::Digest(_) => (TEXT, FOR_EVER),
-            Resource::LatestDigest => (TEXT, "no-cache"),
+            Resource::LatestDigest | Resource::Witnessed => (TEXT, "no-cache"),
             _ => ("application/octet-stream", FOR_EVER),
         };
         match tokio::fs::read(self.files.join(resource.to_string())).await {
