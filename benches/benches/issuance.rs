@@ -61,7 +61,7 @@ fn measure(criterion: &mut Criterion, name: &str, database: &str) {
 }
 
 async fn renew(mut client: IdentityServiceClient<MtlsChannel>, csr: Vec<u8>) {
-    client.renew(RenewRequest { csr }).await.expect("a certificate");
+    client.renew(RenewRequest { csr, ..RenewRequest::default() }).await.expect("a certificate");
 }
 
 /// A certificate request for a new key.

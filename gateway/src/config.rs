@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use signet_identity::{SpiffeIdPatterns, TrustBundle, WorkloadId};
 use signet_process::config::ConfigError;
+use signet_sdk::LogKey;
 
 /// A whole gateway.
 #[derive(Clone, Debug)]
@@ -57,6 +58,8 @@ pub enum IdentitySource {
         /// Which identity to ask for.
         spiffe_id: Option<WorkloadId>,
         id: Option<WorkloadId>,
+        /// Of the audit logs that certificates have to be in; none where they need be in none.
+        log_keys: Vec<LogKey>,
     },
     Files {
         certificate: PathBuf,

@@ -43,7 +43,7 @@ impl Renewal {
     /// Begins to ask for an identity. Returns before there is one.
     pub(crate) async fn start(self) -> io::Result<Renewing> {
         match self.source.clone() {
-            IdentitySource::Issuer { addresses, bootstrap, credential, spiffe_id, id } => {
+            IdentitySource::Issuer { addresses, bootstrap, credential, spiffe_id, id, log_keys } => {
                 let addresses = addresses.iter().map(String::as_str);
                 let source = IssuerSource::at(addresses, bootstrap, shown(credential));
                 let mut source = source.map_err(io::Error::other)?;
@@ -53,7 +53,7 @@ impl Renewal {
                 if let Some(spiffe_id) = spiffe_id {
                     source = source.spiffe_id(spiffe_id);
                 }
-                self.start_with(source).await
+                self.start_with(source.require_logged(log_keys)).await
             }
             IdentitySource::Files { certificate, key, bundle } => {
                 self.start_with(FilesSource::new(FilePaths { certificate, key, bundle })).await

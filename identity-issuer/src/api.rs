@@ -215,7 +215,7 @@ fn comment(text: String) -> Result<String, Status> {
     bounded_text(text, "comment", MAX_COMMENT)
 }
 
-fn svid(certificate: Certificate, entitlement: &Entitlement) -> wire::X509Svid {
+fn svid(certificate: Certificate, entitlement: &Entitlement, log: wire::LogPlace) -> wire::X509Svid {
     wire::X509Svid {
         spiffe_id: certificate.id.as_str().to_owned(),
         chain: certificate.chain.iter().map(|der| der.to_vec()).collect(),
@@ -224,6 +224,7 @@ fn svid(certificate: Certificate, entitlement: &Entitlement) -> wire::X509Svid {
         entitlement_version: entitlement.version().to_vec(),
         hint: entitlement.hint.clone().unwrap_or_default(),
         profile: entitlement.profile.name.to_string(),
+        log: Some(log),
     }
 }
 

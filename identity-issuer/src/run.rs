@@ -460,7 +460,7 @@ impl Issuer {
         if let Some(to) = self.config.crl.export.clone() {
             until(&shutdown, &mut background, crl::export(crls.clone(), to));
         }
-        let audit = self.audit.files();
+        let (audit, log_proofs) = (self.audit.files(), self.audit.proofs());
         if let Some(to) = self.config.audit.export.clone() {
             until(&shutdown, &mut background, self.audit.export(to).run());
         }
@@ -495,6 +495,7 @@ impl Issuer {
             admission,
             longest_wait: self.config.limits.request_timeout * 4 / 5,
             refusals,
+            log_proofs,
         }
         .into_routes(admin)
         .await?;

@@ -68,12 +68,20 @@ pub(crate) use revocations::{
 
 /// Something whose record is durable. Only the committer makes one, after the commit.
 #[derive(Debug)]
-pub(crate) struct Logged<T>(T);
+pub(crate) struct Logged<T> {
+    what: T,
+    index: u64,
+}
 
 impl<T> Logged<T> {
+    /// Of its entry in the audit log.
+    pub(crate) fn index(&self) -> u64 {
+        self.index
+    }
+
     /// Lets it out.
     pub(crate) fn release(self) -> T {
-        self.0
+        self.what
     }
 }
 

@@ -14,15 +14,20 @@ mod client;
 mod credential;
 mod follow;
 mod holder;
+mod logged;
 mod request;
 mod revocations;
 mod token;
 mod turns;
 mod way;
 
-use std::{sync::Mutex, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use http::uri::Authority;
+use signet_audit::VerifierKey;
 use signet_identity::{
     ClientCredentials, ClientKey, ClientPolicy, Snapshot, SpiffeIdError, SpiffeIdPatterns, TlsPolicies, TrustBundle,
     TrustDomain, WorkloadId,
@@ -36,6 +41,8 @@ use self::{
 use crate::{Delivery, Source, backoff::Backoff};
 
 pub use self::{credential::Credential, token::JoinToken};
+/// The public key of an issuer's audit log: `ORIGIN+HASH+KEY`, as in its `audit/log.key.pub`.
+pub use signet_audit::VerifierKey as LogKey;
 
 /// What was signed, for `fuzz/targets/revocations.rs`.
 #[cfg(fuzzing)]
@@ -86,6 +93,8 @@ pub(crate) struct Endpoint {
     timeouts: Timeouts,
     /// For a call where none that was shorter came to anything.
     longest: Duration,
+    /// Of the audit logs that certificates have to be in; none where they need be in none.
+    log_keys: Arc<[VerifierKey]>,
 }
 
 impl Endpoint {
@@ -128,6 +137,10 @@ impl Endpoint {
     /// For a rule, in a call that attests: shorter than the call may take, so that the answer comes within it.
     fn wait(&self) -> Duration {
         self.timeouts.request * 3 / 5
+    }
+
+    fn requires_log(&self) -> bool {
+        !self.log_keys.is_empty()
     }
 
     fn expected(&self) -> SpiffeIdPatterns {
@@ -184,8 +197,14 @@ impl IssuerSource {
             .parse()
             .map_err(|source| EndpointError::Id { trust_domain: trust_domain.clone(), source })?;
         let timeouts = Timeouts::default();
-        let endpoint =
-            Endpoint { addresses: Addresses::new(named), id, bootstrap, longest: timeouts.request, timeouts };
+        let endpoint = Endpoint {
+            addresses: Addresses::new(named),
+            id,
+            bootstrap,
+            longest: timeouts.request,
+            timeouts,
+            log_keys: Arc::default(),
+        };
         Ok(Self { endpoint, credential: credential.into(), wanted: None })
     }
 
@@ -198,6 +217,13 @@ impl IssuerSource {
     /// Another SPIFFE ID that the issuer has to prove.
     pub fn issuer_id(mut self, id: WorkloadId) -> Self {
         self.endpoint.id = id;
+        self
+    }
+
+    /// Takes certificates only with a proof that they are in an audit log that one of these keys signs: of each issuer, its log's. One that
+    /// comes without never takes the place of a good one, and is asked for again. Costs half a second at each renewal.
+    pub fn require_logged(mut self, keys: impl IntoIterator<Item = LogKey>) -> Self {
+        self.endpoint.log_keys = keys.into_iter().collect();
         self
     }
 

@@ -54,7 +54,7 @@ pub use issuer::decoded_revocations;
 
 pub use driver::{Delivery, Refused, Running, StartError, Starting, begin, start};
 pub use files::{FilePaths, FilesSource};
-pub use issuer::{Credential, IssuerSource, JoinToken, Timeouts};
+pub use issuer::{Credential, IssuerSource, JoinToken, LogKey, Timeouts};
 pub use monitor::{Event, IssuerLink, Monitor, RotationResult, State};
 pub use source::Source;
 pub use stream::MtlsStream;

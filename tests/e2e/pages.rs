@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use signet_audit::VerifierKey;
 use signet_test_pki::{Authority, pem};
 use signet_tests::pages::{self, Fragment};
 use signet_tests::tokens::TokenMaker;
@@ -56,6 +57,8 @@ impl Etc {
             fs::set_permissions(at(name), fs::Permissions::from_mode(0o400)).unwrap();
         }
         fs::write(at("pin"), "1234").unwrap();
+        let log = VerifierKey::new("example.org/audit/1".parse().unwrap(), [7; 32]);
+        fs::write(at("log.key.pub"), format!("{log}\n")).unwrap();
         fs::write(at("reader-token"), "header.claims.signature").unwrap();
         drop(TokenMaker::at(folder.path()));
         foreign_ca::make_ca(folder.path(), "datacenter-1", "Datacenter 1");

@@ -127,7 +127,7 @@ impl Workload {
         let issuer = self.issuer;
         let svid = self.runtime.block_on(async {
             let mut client = IdentityServiceClient::new(connect(ANYWHERE, issuer, current).await?);
-            client.renew(RenewRequest { csr }).await.map(|answer| answer.into_inner().svid)
+            client.renew(RenewRequest { csr, ..RenewRequest::default() }).await.map(|answer| answer.into_inner().svid)
         })?;
         Ok(self.svid.insert(Svid::of(svid, key)?))
     }

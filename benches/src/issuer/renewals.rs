@@ -91,7 +91,7 @@ impl Renewers {
 
 impl AsyncWork<Vec<u8>> for Renewing {
     async fn run(&mut self, csr: Vec<u8>) -> anyhow::Result<()> {
-        self.0.renew(RenewRequest { csr }).await?;
+        self.0.renew(RenewRequest { csr, ..RenewRequest::default() }).await?;
         Ok(())
     }
 }

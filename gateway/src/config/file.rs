@@ -48,6 +48,8 @@ pub(super) struct Issuer {
     pub(super) spiffe_id: Option<Parsed<WorkloadId>>,
     /// Default: `spiffe://TRUST_DOMAIN/signet/issuer`.
     pub(super) id: Option<Parsed<WorkloadId>>,
+    /// Files with public keys of audit logs, one in a line: a certificate that is proved to be in none of them is not taken.
+    pub(super) require_logged: Option<Located<Vec<PathBuf>>>,
 }
 
 #[derive(Debug, Deserialize)]

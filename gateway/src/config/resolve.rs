@@ -3,12 +3,13 @@
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use signet_identity::{SpiffeIdPattern, SpiffeIdPatterns, TrustBundle};
 use signet_process::config::{self as shared, ConfigError, Located, Parsed, beside};
+use signet_sdk::LogKey;
 
 use super::{
     Credential, Gateway, HostPort, IdentitySource, Limits, Listener, Mode, Upstream, UpstreamIndex, UpstreamProtocol,
@@ -64,6 +65,7 @@ fn identity(path: &Path, identity: Located<file::Identity>) -> Result<IdentitySo
                 credential: credential(path, issuer)?,
                 spiffe_id: issuer.spiffe_id.as_ref().map(|id| id.0.clone()),
                 id: issuer.id.as_ref().map(|id| id.0.clone()),
+                log_keys: log_keys(path, issuer.require_logged.as_ref())?,
             })
         }
     }
@@ -93,6 +95,30 @@ fn credential(path: &Path, issuer: &Located<file::Issuer>) -> Result<Credential,
             };
             Err(issuer.error(path, what, "write one of `join_token_file`, `k8s_sa_token`, `oidc`, `x509_pop`"))
         }
+    }
+}
+
+fn log_keys(path: &Path, files: Option<&Located<Vec<PathBuf>>>) -> Result<Vec<LogKey>, ConfigError> {
+    let Some(files) = files else { return Ok(Vec::new()) };
+    let wrong = |what: String| {
+        files.error(
+            path,
+            what,
+            "name the files `audit/log.key.pub` of the issuers' state folders, with their lines as they are",
+        )
+    };
+    let mut keys = Vec::new();
+    for file in &files.value {
+        let file = beside(path, file);
+        let text = std::fs::read_to_string(&file).map_err(|cause| wrong(format!("{}: {cause}", file.display())))?;
+        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+            let key = line.trim().parse::<LogKey>();
+            keys.push(key.map_err(|cause| wrong(format!("{}: {cause}", file.display())))?);
+        }
+    }
+    match keys.is_empty() {
+        true => Err(wrong("`require_logged` names no key".to_owned())),
+        false => Ok(keys),
     }
 }
 

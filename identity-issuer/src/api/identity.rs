@@ -9,7 +9,8 @@ use signet_identity::{PeerIdentity, SharedClock, WorkloadId};
 use signet_proto::identity::v1::identity_service_server::{IdentityService, IdentityServiceServer};
 use signet_proto::identity::v1::{
     AttestRequest, AttestResponse, ChallengeRequest, ChallengeResponse, IssueJwtRequest, IssueJwtResponse,
-    IssueRequest, IssueResponse, RenewRequest, RenewResponse, WatchRequest, WatchResponse, attest_request::Proof,
+    IssueRequest, IssueResponse, LogPlace, RenewRequest, RenewResponse, WatchRequest, WatchResponse,
+    attest_request::Proof,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -22,7 +23,7 @@ use super::{BUSY, bundles, companions, parse_id, report, span, store_status, svi
 use crate::admission::{Admission, Limit};
 use crate::agents::Agents;
 use crate::attestation::{Attestation, Attested, Method, NotAttested, TokenError};
-use crate::audit::Refusals;
+use crate::audit::{LogProofs, Refusals};
 use crate::distribution::{Distribution, Watcher};
 use crate::entitlement::{Entitlement, Grounds, NotEntitled, Wanted, entitle};
 use crate::issuance::{Issuance, IssueError};
@@ -49,6 +50,7 @@ pub(crate) struct IdentityApi {
     pub(crate) longest_wait: Duration,
     /// Of what is written of proofs that are not accepted.
     pub(crate) refusals: Refusals,
+    pub(crate) log_proofs: LogProofs,
 }
 
 /// Any request is a CSR of 4 KiB at most, a proof of 32 KiB at most, and a few words.
@@ -131,6 +133,17 @@ impl IdentityApi {
         }
     }
 
+    /// Where in the log an entry is. A certificate does not wait for ever for its proof: whoever cannot do without takes none.
+    pub(super) async fn log_place(&self, index: u64, with_proof: bool) -> LogPlace {
+        let origin = self.log_proofs.origin().to_string();
+        let proof = if with_proof { self.log_proofs.of(index).await } else { Ok(String::new()) };
+        let proof = proof.unwrap_or_else(|error| {
+            tracing::error!(cause = report(&error), "a certificate leaves without the proof that was asked for");
+            String::new()
+        });
+        LogPlace { origin, index, proof }
+    }
+
     /// Has it in the log that somebody who is known was refused `what`, before anything was signed.
     pub(super) fn told(&self, what: &str, whom: &WorkloadId, status: Status) -> Status {
         if status.code() == Code::PermissionDenied {
@@ -172,7 +185,7 @@ impl IdentityService for IdentityApi {
         let caller = request.extensions().get::<Caller>().cloned();
         let caller = caller.ok_or_else(|| Status::internal("a connection without a caller"))?;
         let working = caller.work.begin();
-        let AttestRequest { proof, csr, spiffe_id, wait } = request.into_inner();
+        let AttestRequest { proof, csr, spiffe_id, wait, with_log_proof } = request.into_inner();
         let wait = span(wait.unwrap_or_default());
         let wait = wait.ok_or_else(|| Status::invalid_argument("wait: negative, or no time"))?;
         let wait = wait.min(self.longest_wait);
@@ -198,9 +211,10 @@ impl IdentityService for IdentityApi {
         let told = entitlement.clone();
         let place = self.admission.first().await?;
         let issued = self.issuance.issue(entitlement, Attestation::First(attested), &csr, Some(place)).await;
-        let certificate = issued.map_err(|error| self.not_issued(method, error, &caller))?.release();
+        let logged = issued.map_err(|error| self.not_issued(method, error, &caller))?;
+        let log = self.log_place(logged.index(), with_log_proof).await;
         let bundles = bundles(&self.distribution, &told);
-        Ok(Response::new(AttestResponse { svid: Some(svid(certificate, &told)), bundles: Some(bundles) }))
+        Ok(Response::new(AttestResponse { svid: Some(svid(logged.release(), &told, log)), bundles: Some(bundles) }))
     }
 
     async fn challenge(&self, _: Request<ChallengeRequest>) -> Result<Response<ChallengeResponse>, Status> {
@@ -220,9 +234,11 @@ impl IdentityService for IdentityApi {
         let entitlement = entitled.map_err(|error| refused(error.into()))?;
         let told = entitlement.clone();
         let renewal = Attestation::Renewal { serial, of: origin.number };
-        let certificate = self.issuance.issue(entitlement, renewal, &request.into_inner().csr, None).await?.release();
+        let RenewRequest { csr, with_log_proof } = request.into_inner();
+        let logged = self.issuance.issue(entitlement, renewal, &csr, None).await?;
+        let log = self.log_place(logged.index(), with_log_proof).await;
         let bundles = bundles(&self.distribution, &told);
-        Ok(Response::new(RenewResponse { svid: Some(svid(certificate, &told)), bundles: Some(bundles) }))
+        Ok(Response::new(RenewResponse { svid: Some(svid(logged.release(), &told, log)), bundles: Some(bundles) }))
     }
 
     async fn issue(&self, request: Request<IssueRequest>) -> Result<Response<IssueResponse>, Status> {

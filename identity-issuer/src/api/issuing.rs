@@ -82,8 +82,9 @@ impl IdentityApi {
         }
         let told = entitlement.clone();
         let shown = Attestation::Beside { serial: holder.serial.clone(), of: holder.attestation };
-        let certificate = self.issuance.issue(entitlement, shown, &csr, Some(place)).await?.release();
-        Ok(svid(certificate, &told))
+        let logged = self.issuance.issue(entitlement, shown, &csr, Some(place)).await?;
+        let log = self.log_place(logged.index(), false).await;
+        Ok(svid(logged.release(), &told, log))
     }
 }
 

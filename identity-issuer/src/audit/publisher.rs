@@ -12,6 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::export::{LogExport, LogTarget};
 use super::metrics::AuditMetrics;
 use super::place::LogPlace;
+use super::proofs::LogProofs;
 use super::witnesses::{Cosigned, Witnesses, Witnessing};
 use super::writer::{WriteError, Writer};
 use crate::complaint::Complaint;
@@ -69,6 +70,11 @@ impl LogPublisher {
 
     pub(crate) fn place(&self) -> &LogPlace {
         &self.place
+    }
+
+    pub(crate) fn proofs(&self) -> LogProofs {
+        let origin = self.place.verifier.origin().clone();
+        LogProofs::new(origin, self.place.files.clone(), self.latest.subscribe())
     }
 
     /// To be run beside it.

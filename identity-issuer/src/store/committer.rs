@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::database::{Database, Kind, in_time, is_conflict};
 use super::issued::{self, NotRecorded};
-use super::log::{self, OwnLog, is_elsewhere};
+use super::log::{self, LogPlace, OwnLog, is_elsewhere};
 use super::postgres::{self, Change};
 use super::queue::{MAX_BATCH, Waiting};
 use super::{
@@ -27,6 +27,8 @@ const RETRIES: usize = 3;
 /// What a transaction did with one request. Nobody is told before the commit.
 enum Outcome {
     Done,
+    /// With the index of its entry in the log.
+    Logged(u64),
     NotRecorded(NotRecorded),
     Overtaken,
     /// How many records were changed.
@@ -38,9 +40,9 @@ enum Outcome {
     },
 }
 
-impl From<Result<(), NotRecorded>> for Outcome {
-    fn from(recorded: Result<(), NotRecorded>) -> Self {
-        recorded.map_or_else(Self::NotRecorded, |()| Self::Done)
+impl Outcome {
+    fn of(recorded: Result<(), NotRecorded>, place: LogPlace) -> Self {
+        recorded.map_or_else(Self::NotRecorded, |()| Self::Logged(place.index.unsigned_abs()))
     }
 }
 
@@ -151,7 +153,7 @@ impl Committer {
                         let place = log.place();
                         let recorded = issued::first(&mut transaction, attested, certificate, place, now).await?;
                         log.push(acts::of_certificate(certificate, recorded))?;
-                        outcomes[index] = recorded.into();
+                        outcomes[index] = Outcome::of(recorded, place);
                     }
                     Attestation::Renewal { of, .. } | Attestation::Beside { of, .. } => {
                         rows.push((index, certificate, Some(*of)));
@@ -188,9 +190,10 @@ impl Committer {
                     self.tell(&mut transaction, Change::Bundles).await?;
                 }
                 Write::Jwt { jwt, .. } => {
-                    let recorded = jwts::record(&mut transaction, jwt, log.place()).await?;
+                    let place = log.place();
+                    let recorded = jwts::record(&mut transaction, jwt, place).await?;
                     log.push(acts::of_jwt(jwt, recorded))?;
-                    outcomes[index] = recorded.into();
+                    outcomes[index] = Outcome::of(recorded, place);
                 }
                 Write::BundleSequence { content, .. } => {
                     outcomes[index] = Outcome::Changed(bundle_sequence::next(&mut transaction, content, now).await?);
@@ -218,8 +221,9 @@ impl Committer {
         rows.sort_unstable_by(|(_, one, _), (_, two, _)| one.key_hash.as_bytes().cmp(two.key_hash.as_bytes()));
         let recorded = issued::renewals(&mut transaction, &rows, log.place()).await?;
         for ((index, certificate, _), recorded) in rows.iter().zip(recorded) {
+            let place = log.place();
             log.push(acts::of_certificate(certificate, recorded))?;
-            outcomes[*index] = recorded.into();
+            outcomes[*index] = Outcome::of(recorded, place);
         }
         let log = log.write(&mut transaction).await?;
         transaction.commit().await?;
@@ -263,10 +267,11 @@ fn answer(write: Write, outcome: Outcome) {
     match write {
         Write::Certificate { certificate, reply } => {
             let answer = match outcome {
-                Outcome::Done => Ok(Logged(certificate)),
+                Outcome::Logged(index) => Ok(Logged { what: certificate, index }),
                 Outcome::NotRecorded(reason) => Err(reason.into()),
                 // Of others alone.
-                Outcome::Overtaken
+                Outcome::Done
+                | Outcome::Overtaken
                 | Outcome::Changed(_)
                 | Outcome::Asked(_)
                 | Outcome::Revoked(_)
@@ -276,10 +281,11 @@ fn answer(write: Write, outcome: Outcome) {
         }
         Write::Jwt { jwt, reply } => {
             let answer = match outcome {
-                Outcome::Done => Ok(Logged(jwt)),
+                Outcome::Logged(index) => Ok(Logged { what: jwt, index }),
                 Outcome::NotRecorded(reason) => Err(reason.into()),
                 // Of others alone.
-                Outcome::Overtaken
+                Outcome::Done
+                | Outcome::Overtaken
                 | Outcome::Changed(_)
                 | Outcome::Asked(_)
                 | Outcome::Revoked(_)
@@ -298,6 +304,7 @@ fn answer(write: Write, outcome: Outcome) {
             let answer = match outcome {
                 Outcome::Overtaken => Err(RecordRevisionError::Overtaken),
                 Outcome::Done
+                | Outcome::Logged(_)
                 | Outcome::NotRecorded(_)
                 | Outcome::Changed(_)
                 | Outcome::Asked(_)

@@ -355,7 +355,7 @@ pub async fn renew(
     client: &mut IdentityServiceClient<Channel>,
     csr: Vec<u8>,
 ) -> Result<Response<RenewResponse>, Status> {
-    client.renew(RenewRequest { csr }).await
+    client.renew(RenewRequest { csr, ..RenewRequest::default() }).await
 }
 
 /// The first word of a client that has nothing, and says nothing more.

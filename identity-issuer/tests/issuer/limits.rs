@@ -129,7 +129,11 @@ async fn what_the_holder_of_an_identity_says_is_bounded() {
     for csr in bad_requests() {
         refused(renew(&mut client, csr).await, Code::InvalidArgument, "csr: ");
     }
-    refused(client.renew(RenewRequest { csr: vec![0; 64 << 10] }).await, Code::OutOfRange, "");
+    refused(
+        client.renew(RenewRequest { csr: vec![0; 64 << 10], ..RenewRequest::default() }).await,
+        Code::OutOfRange,
+        "",
+    );
     for count in [0, 101] {
         let requests = vec![CertificateRequest::default(); count];
         refused(client.issue(IssueRequest { requests }).await, Code::InvalidArgument, "requests: ");

@@ -7,6 +7,8 @@ use signet_identity::{
 };
 use signet_proto::identity::v1;
 
+use super::logged::NotLogged;
+
 /// One message, encoded. 64 bundles of a few authorities each are 200 KiB.
 pub(super) const MAX_MESSAGE_BYTES: usize = 1 << 20;
 const MAX_CHAIN: usize = 8;
@@ -30,6 +32,8 @@ pub(super) enum AnswerError {
     Svid(#[from] SvidError),
     #[error("the issuer's bundle of {trust_domain} is unusable")]
     Bundle { trust_domain: String, source: BundleError },
+    #[error(transparent)]
+    NotLogged(#[from] NotLogged),
     #[error("the issuer's bundle has a bad name")]
     TrustDomain(#[from] SpiffeIdError),
 }

@@ -22,6 +22,7 @@ use super::{
     Endpoint, OF_SEVERAL,
     answer::{self, AnswerError, Answered, MAX_MESSAGE_BYTES, Versions},
     credential::{CredentialError, Shown},
+    logged,
     request::{KeyError, NewKey},
     revocations::{self, StatementError},
     way::Way,
@@ -198,7 +199,8 @@ async fn exchange(
     let spiffe_id = wanted.map(ToString::to_string).unwrap_or_default();
     // Shorter than the call may take, so that the answer comes within it.
     let wait = prost_types::Duration::try_from(endpoint.wait()).ok();
-    let request = AttestRequest { proof: Some(proof), csr, spiffe_id, wait };
+    let with_log_proof = endpoint.requires_log();
+    let request = AttestRequest { proof: Some(proof), csr, spiffe_id, wait, with_log_proof };
     let answer = within(endpoint, endpoint.timeouts.request, calls.attest(request)).await?.into_inner();
     material(endpoint, answer.svid, answer.bundles, key)
 }
@@ -299,7 +301,7 @@ impl IssuerClient {
     /// A successor of the live SVID, for a new key.
     pub(super) async fn renew(&self, patience: Duration) -> Result<Answered, CallError> {
         let key = NewKey::generate()?;
-        let request = RenewRequest { csr: key.request()? };
+        let request = RenewRequest { csr: key.request()?, with_log_proof: self.endpoint.requires_log() };
         let mut calls = calls(self.channel.clone());
         let answer = within(&self.endpoint, patience, calls.renew(request)).await?.into_inner();
         material(&self.endpoint, answer.svid, answer.bundles, key)
@@ -399,6 +401,12 @@ fn material(
     bundles: Option<TrustBundles>,
     key: NewKey,
 ) -> Result<Answered, CallError> {
-    let key = key.into_private_key()?;
-    answer::answered(svid, bundles, key).map_err(|source| CallError::Answer { address: endpoint.address(), source })
+    let (key, log) = (key.into_private_key()?, svid.as_ref().and_then(|svid| svid.log.clone()));
+    let answered = answer::answered(svid, bundles, key).and_then(|answered| {
+        if endpoint.requires_log() {
+            logged::check(log.as_ref(), answered.material.svid.leaf(), &endpoint.log_keys)?;
+        }
+        Ok(answered)
+    });
+    answered.map_err(|source| CallError::Answer { address: endpoint.address(), source })
 }
