@@ -12,6 +12,7 @@ mod jwt_keys;
 mod policy;
 mod reports;
 mod revocations;
+mod stream;
 mod svids;
 mod tail;
 
@@ -50,6 +51,7 @@ pub(crate) use policy::{
 
 pub(crate) use reports::{AuditReportOptions, AuditVerifyReportOptions};
 pub(crate) use revocations::{RevocationsOptions, RevokeCommand, RevokeOptions};
+pub(crate) use stream::{AuditStreamOptions, Facility, HostPort, SdId, SyslogOptions, Target};
 pub(crate) use svids::{DescribeOptions, SvidSort, SvidsOptions};
 pub(crate) use tail::{AuditSearchOptions, AuditTailOptions, EntryFilter};
 

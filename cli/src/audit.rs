@@ -10,6 +10,7 @@ mod proofs;
 mod report;
 mod seen;
 mod shown;
+mod stream;
 mod tail;
 mod verify_report;
 mod witnessed;
@@ -32,6 +33,7 @@ pub(crate) use new_log::new_log;
 pub(crate) use place::Place;
 pub(crate) use proofs::{prove, verify_proof};
 pub(crate) use report::report;
+pub(crate) use stream::stream;
 pub(crate) use tail::{search, tail};
 pub(crate) use verify_report::verify_report;
 

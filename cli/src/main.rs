@@ -85,6 +85,7 @@ fn main() -> ExitCode {
         Command::Audit(AuditCommand::VerifyProof(options)) => audit::verify_proof(options, output),
         Command::Audit(AuditCommand::Tail(options)) => audit::tail(options, output),
         Command::Audit(AuditCommand::Search(options)) => audit::search(options, output),
+        Command::Audit(AuditCommand::Stream(options)) => audit::stream(options),
         Command::Audit(AuditCommand::Export(options)) => audit::export(options, output),
         Command::Audit(AuditCommand::Digest(AuditDigestCommand::Verify(options))) => {
             audit::verify_digests(options, output)

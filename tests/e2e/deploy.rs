@@ -115,6 +115,7 @@ fn systemd_understands_the_units() {
         ("signet-issuer.service", "identity-issuer"),
         ("signet-gateway.service", "signet-gateway"),
         ("signet-ca-follow.service", "signet"),
+        ("signet-audit-stream.service", "signet"),
     ] {
         let text = fs::read_to_string(deploy().join("systemd").join(unit)).unwrap();
         let installed = format!("/usr/bin/{program} ");

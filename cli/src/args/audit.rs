@@ -8,8 +8,8 @@ use signet_audit::{VerifierKey, WitnessKey};
 use time::OffsetDateTime;
 
 use super::{
-    AuditNewLogOptions, AuditReportOptions, AuditSearchOptions, AuditTailOptions, AuditVerifyReportOptions,
-    IssuerOptions, duration, moment,
+    AuditNewLogOptions, AuditReportOptions, AuditSearchOptions, AuditStreamOptions, AuditTailOptions,
+    AuditVerifyReportOptions, IssuerOptions, duration, moment,
 };
 
 #[derive(Debug, Subcommand)]
@@ -24,6 +24,8 @@ pub(crate) enum AuditCommand {
     Tail(AuditTailOptions),
     /// The entries of a log that somebody, or something, is about
     Search(AuditSearchOptions),
+    /// Hand a log on to a receiver as it grows: a file of JSON lines, or syslog
+    Stream(AuditStreamOptions),
     /// Copy a log's files
     Export(AuditExportOptions),
     /// The digests of a log: what was logged in each hour

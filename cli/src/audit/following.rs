@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use signet_audit::{
-    Checkpoint, ReadError, SignedCheckpoint, Source as _, Unread, VerifierKey, consistency, read_in_order_from,
+    Checkpoint, Hash, ReadError, SignedCheckpoint, Source as _, Unread, VerifierKey, consistency, read_in_order_from,
 };
 use signet_process::start::Report;
 
@@ -18,7 +18,8 @@ pub(super) struct Following<'a> {
     place: &'a Place,
     key: &'a VerifierKey,
     name: &'a str,
-    last: Option<SignedCheckpoint>,
+    /// How many entries there were, and their root.
+    last: Option<(u64, Hash)>,
 }
 
 /// Why there is nothing new to see.
@@ -36,6 +37,12 @@ impl<'a> Following<'a> {
         Self { place, key, name, last: None }
     }
 
+    /// After somebody has seen this many entries with this root.
+    pub(super) fn after(mut self, size: u64, root: Hash) -> Self {
+        self.last = Some((size, root));
+        self
+    }
+
     /// The log as it is now, if that is what follows from what was seen before.
     pub(super) fn look(&mut self) -> Result<SignedCheckpoint, Stopped> {
         let broken = |cause: &dyn std::fmt::Display| {
@@ -46,8 +53,7 @@ impl<'a> Following<'a> {
         };
         let note = self.place.checkpoint().map_err(Stopped::Away)?;
         let signed = SignedCheckpoint::open(&note, self.key).map_err(|error| broken(&error))?;
-        if let Some(last) = &self.last {
-            let before = (last.checkpoint.size, last.checkpoint.root);
+        if let Some(before) = self.last {
             if signed.checkpoint.size < before.0 {
                 return Err(broken(&format_args!(
                     "it was set back: it had {} entries, and has {}",
@@ -59,7 +65,7 @@ impl<'a> Following<'a> {
                 error => broken(&error),
             })?;
         }
-        self.last = Some(signed.clone());
+        self.last = Some((signed.checkpoint.size, signed.checkpoint.root));
         Ok(signed)
     }
 
