@@ -15,6 +15,7 @@ use signet_audit::{Act, Bundle, Checkpoint, Edge, Entry, Folder, Resource, Verif
 use signet_tests::auditor::{Auditor, ID, entries, joined, published, state_of, url_of, wait_until_published};
 use signet_tests::files::copy_all;
 use signet_tests::wait::until;
+use signet_tests::witness::{Answer, FakeWitness};
 use signet_tests::{Curl, Issuer, Signal, SoftHsm, Workload, millis, pages, secs};
 use tempfile::TempDir;
 
@@ -403,13 +404,17 @@ fn what_cannot_be_published_is_published_later_and_issuing_goes_on() {
 #[test]
 fn each_command_of_the_page_works() {
     let folder = TempDir::new().unwrap();
-    let issuer = Issuer::start(folder.path(), "example.org", secs(3600));
+    let witness = FakeWitness::start("w1.example", Answer::Cosign);
+    let witnesses = format!("audit: {{ witnesses: [{{ url: '{}', key: '{}' }}] }}\n", witness.url(), witness.key);
+    let issuer = Issuer::start_with(folder.path(), "example.org", secs(3600), &witnesses);
     let auditor = Auditor::of(&issuer);
     let workload = joined(&issuer);
     let serial = workload.svid().serial();
     wait_until_published(&issuer);
+    until("it is witnessed", secs(20), || state_of(&issuer).join("audit/log/checkpoint.witnessed").exists());
     let here = auditor.at("here");
     fs::create_dir(&here).unwrap();
+    fs::write(here.join("witnesses.policy"), format!("witness A {}\nquorum A\n", witness.key)).unwrap();
     fs::write(here.join("svid.pem"), workload.svid().chain_pem()).unwrap();
     let is_there = [
         ("http://127.0.0.1:8082/audit", url_of(&issuer)),

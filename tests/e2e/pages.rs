@@ -41,9 +41,12 @@ impl Etc {
     fn new() -> Self {
         let folder = TempDir::new().unwrap();
         let at = |name: &str| folder.path().join(name);
-        for (name, trust_domain) in
-            [("root.pem", "example.org"), ("partner.pem", "partner.example"), ("spiffe.pem", "spiffe.example")]
-        {
+        for (name, trust_domain) in [
+            ("root.pem", "example.org"),
+            ("partner.pem", "partner.example"),
+            ("spiffe.pem", "spiffe.example"),
+            ("witness-ca.pem", "witness.example"),
+        ] {
             fs::write(at(name), pem("CERTIFICATE", Authority::root(trust_domain).certificate())).unwrap();
         }
         for (name, secret) in [

@@ -44,6 +44,7 @@ pub mod terminal;
 pub mod tls;
 pub mod tokens;
 pub mod wait;
+pub mod witness;
 pub mod workload;
 
 pub use curl::Curl;

@@ -40,6 +40,18 @@ pub fn python() -> PathBuf {
     path
 }
 
+/// A program in Go that `tests/run` installs.
+///
+/// # Panics
+/// If it is not there.
+pub fn go(name: &str) -> PathBuf {
+    // target/PROFILE/deps/TEST-HASH
+    let test = env::current_exe().expect("the path of this test");
+    let path = test.ancestors().nth(3).expect("a test lies in target/PROFILE/deps").join("go/bin").join(name);
+    assert!(path.exists(), "{} is not there; tests/run makes it", path.display());
+    path
+}
+
 /// A third-party program that tests can do without.
 pub fn find(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();

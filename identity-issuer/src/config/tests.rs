@@ -383,3 +383,31 @@ fn what_could_not_be_published_or_believed_is_refused_with_its_place() {
         assert!(refusal.starts_with("issuer.yaml:5:") && refusal.contains(expected), "{line}: {refusal}");
     }
 }
+
+#[test]
+fn witnesses_that_could_not_be_asked_or_believed_are_refused_with_their_place() {
+    let files = Files::new();
+    let key = "w1.example.net+f4c9b829+BPFAdD72xfDpfo0bK0zRTl1qBueM/OloPK90k2h1T6ng";
+    let one = |url: &str, key: &str, more: &str| {
+        format!("audit: {{ witnesses: [{{ url: \"{url}\", key: \"{key}\" }}], {more} }}")
+    };
+    let config = files.parse(&with(&one("http://127.0.0.1:1/w/", key, "quorum: 1"))).unwrap();
+    assert_eq!(config.audit.witnesses.unwrap().witnesses[0].url, "http://127.0.0.1:1/w/add-checkpoint");
+    assert_eq!(files.parse(&config.redacted).unwrap().redacted, config.redacted);
+    let twice = format!(
+        "audit: {{ witnesses: [{{ url: \"https://a\", key: \"{key}\" }}, {{ url: \"https://b\", key: \"{key}\" }}] }}"
+    );
+    for (line, expected) in [
+        (one("http://a.example", key, ""), "`url` is \"http://a.example\""),
+        (one("https://a.example/?b", key, ""), "`url` is \"https://a.example/?b\""),
+        (one("http://127.0.0.1", &key.replace("w1", "w2"), ""), "`key`: its hash is not that of its key"),
+        (one("http://127.0.0.1", key, "quorum: 2"), "a quorum is 1 to as many as there are witnesses"),
+        (one("http://127.0.0.1", key, "quorum: 0"), "a quorum is 1 to as many as there are witnesses"),
+        (one("http://127.0.0.1", key, "witness_interval: 100ms"), "`witness_interval` is 100ms"),
+        (twice, "stands here twice"),
+        ("audit: { quorum: 1 }".to_owned(), "`quorum` without `witnesses`"),
+    ] {
+        let refusal = files.refusal(&with(&line));
+        assert!(refusal.starts_with("issuer.yaml:5:") && refusal.contains(expected), "{line}: {refusal}");
+    }
+}
