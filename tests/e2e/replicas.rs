@@ -9,9 +9,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use signet_audit::Act;
 use signet_identity::{SystemClock, TlsPolicies, TrustBundle};
 use signet_sdk::{IssuerSource, JoinToken, RotationResult, Running, State};
 use signet_test_postgres::Server;
+use signet_tests::auditor::{Auditor, entries, published};
 use signet_tests::wait::{throughout, until, until_some};
 use signet_tests::{Curl, Direct, Gateway, GatewayPlan, IdentityFiles, Issuer, Load, Nginx, Workload, pages, secs};
 use tokio_util::sync::CancellationToken;
@@ -407,4 +409,69 @@ fn an_issuer_that_is_gone_for_good_is_forgotten_and_one_that_is_there_is_not() {
     mesh.two.process.start_again();
     mesh.two.wait_until_ready();
     until("it is back", secs(10), || of_others(&mesh.one).iter().any(|one| one["issuer"] == *other));
+}
+
+/// Renewed at both, as fast as they can, while one and the other is killed.
+#[test]
+fn each_issuer_on_a_database_has_a_log_of_its_own_and_each_certificate_is_in_one_of_them() {
+    let mut mesh = Mesh::giving(secs(3600));
+    let over = AtomicBool::new(false);
+    let received = Mutex::new(HashSet::new());
+    let addresses = [mesh.one.address, mesh.two.address];
+    let starting: Vec<_> = (0..6)
+        .map(|number| {
+            let mut workload = Workload::of(addresses[number % 2]);
+            workload.attest(&mesh.one.join_token(&format!("spiffe://{TRUST_DOMAIN}/workload/{number}"))).unwrap();
+            workload
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        for mut workload in starting {
+            let (over, received) = (&over, &received);
+            scope.spawn(move || {
+                while !over.load(Relaxed) {
+                    // Whoever is away answers nobody.
+                    if workload.renew().is_ok() {
+                        received.lock().unwrap().insert(trimmed(&workload.svid().serial()));
+                    }
+                }
+            });
+        }
+        for _ in 0..5 {
+            for issuer in [&mut mesh.one, &mut mesh.two] {
+                let before = received.lock().unwrap().len();
+                until("some renew", secs(30), || received.lock().unwrap().len() > before + 50);
+                issuer.process.kill();
+                issuer.process.start_again();
+                issuer.wait_until_ready();
+            }
+        }
+        over.store(true, Relaxed);
+    });
+    let received = received.into_inner().unwrap();
+    assert_eq!(mesh.unrecorded(&received), Vec::<String>::new());
+
+    let mut logged = HashSet::new();
+    for issuer in [&mesh.one, &mesh.two] {
+        let auditor = Auditor::of(issuer);
+        let origin = auditor.key().split('+').next().unwrap().to_owned();
+        let size = format!("SELECT size FROM audit_logs WHERE origin = '{origin}'");
+        let size: u64 = mesh.server.query(&mesh.url, &size)[0].parse().unwrap();
+        until("what is on record is published", secs(20), || published(issuer) >= size);
+        let copy = auditor.copy(issuer, "copy");
+        auditor.both_find_good(&copy);
+        let places = format!(
+            "SELECT log_index || ' ' || encode(serial, 'hex') FROM issued JOIN audit_logs ON log = number WHERE origin = '{origin}'"
+        );
+        let mut places: HashSet<String> = mesh.server.query(&mesh.url, &places).into_iter().collect();
+        for (index, entry) in entries(&copy).into_iter().enumerate() {
+            if let Act::X509Issued(issued) = entry.act {
+                // None is in both, and each is where the record says.
+                assert!(logged.insert(trimmed(&issued.serial)), "{}", issued.serial);
+                assert!(places.remove(&format!("{index} {}", issued.serial)), "{index} {}", issued.serial);
+            }
+        }
+        assert_eq!(places, HashSet::new());
+    }
+    assert!(received.is_subset(&logged), "{:?}", received.difference(&logged).collect::<Vec<_>>());
 }
