@@ -66,14 +66,6 @@ impl Bundle {
         }
         bytes
     }
-
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
 }
 
 fn places(bytes: &[u8]) -> Result<Vec<(usize, usize)>, BundleError> {

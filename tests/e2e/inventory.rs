@@ -29,13 +29,6 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-#[track_caller]
-fn write_record(issuer: &Issuer, sql: &str) {
-    let mut sqlite = Command::new(program::third_party("sqlite3"));
-    let output = sqlite.arg(&issuer.database).args(["-cmd", ".timeout 20000", sql]).output().unwrap();
-    assert!(output.status.success(), "{}", text(&output.stderr));
-}
-
 /// One field of each certificate that `signet get svids WORDS` lists.
 #[track_caller]
 fn listed(issuer: &Issuer, words: &[&str], field: &str) -> Vec<String> {
@@ -58,8 +51,8 @@ fn what_was_issued_is_found_and_told_with_all_that_became_of_it() {
     issuer.operate(&["revoke", "serial", &revoked, "--reason", "key-compromise", "-m", "leaked", "--yes"]);
     // As no issuer takes it; but who knows what wrote to this database.
     let hostile = "leaked\u{1b}[2J in ticket 4711";
-    write_record(&issuer, "UPDATE revocations SET comment = 'leaked' || char(27) || '[2J in ticket 4711'");
-    write_record(&issuer, "UPDATE issued SET profile = char(27) || '[2J' WHERE spiffe_id LIKE '%/till'");
+    issuer.write_record("UPDATE revocations SET comment = 'leaked' || char(27) || '[2J in ticket 4711'");
+    issuer.write_record("UPDATE issued SET profile = char(27) || '[2J' WHERE spiffe_id LIKE '%/till'");
 
     // By whom it was given to.
     let of_shop = [&first, &second, &revoked, &serial(&carts[2]), &serial(&till)];
@@ -146,15 +139,8 @@ fn many_pages_come_as_one_list_and_what_has_expired_is_one_of_its_own() {
     let issuer = Issuer::start(folder.path(), "example.org", secs(3600));
     attested(&issuer, "spiffe://example.org/one");
     // As if they had been issued; each fifth has expired.
-    let sql = format!(
-        "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < {MANY}) \
-         INSERT INTO issued (serial, spiffe_id, key_sha256, not_before, not_after, issued_at, attestation, \
-         authority_key_id, certificate_sha256, rule) SELECT CAST('A' || substr(hex(randomblob(8)), 2) AS BLOB), \
-         'spiffe://example.org/many/' || (x % 100), randomblob(32), not_before - 5000 * (x % 5 = 0), \
-         not_after - 5000 * (x % 5 = 0), issued_at, 'join_token', authority_key_id, randomblob(32), 'many' \
-         FROM n, (SELECT * FROM issued ORDER BY position DESC LIMIT 1)"
-    );
-    write_record(&issuer, &sql);
+    let (id, ago) = ("'spiffe://example.org/many/' || (x % 100)", "5000 * (x % 5 = 0)");
+    issuer.pretend_to_have_issued(MANY, id, ago);
     for sort in [&["--sort", "issued"][..], &["--sort", "expiry"], &["--sort", "spiffe-id", "--descending"], &[]] {
         let of = |words: &[&str]| {
             let words = [words, sort, &["--rule", "many", "--limit", "10000"]].concat();

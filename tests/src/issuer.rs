@@ -216,6 +216,25 @@ impl Issuer {
         assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
     }
+
+    /// Changes the issuer's database by SQL, while it works.
+    pub fn write_record(&self, sql: &str) {
+        let mut sqlite = Command::new(program::third_party("sqlite3"));
+        let output = sqlite.arg(&self.database).args(["-cmd", ".timeout 20000", sql]).output().expect("sqlite3");
+        assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Puts so many certificates on record, like the one that was issued last, by the rule `many`: number `x` to this SPIFFE ID, and so many
+    /// seconds ago, both in SQL. They are in no log, and exist nowhere else.
+    pub fn pretend_to_have_issued(&self, count: usize, spiffe_id: &str, ago: &str) {
+        self.write_record(&format!(
+            "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < {count}) \
+             INSERT INTO issued (serial, spiffe_id, key_sha256, not_before, not_after, issued_at, attestation, \
+             authority_key_id, certificate_sha256, rule) SELECT CAST('A' || substr(hex(randomblob(8)), 2) AS BLOB), \
+             {spiffe_id}, randomblob(32), not_before - {ago}, not_after - {ago}, issued_at, 'join_token', \
+             authority_key_id, randomblob(32), 'many' FROM n, (SELECT * FROM issued ORDER BY position DESC LIMIT 1)"
+        ));
+    }
 }
 
 /// `signet WORDS --OPTION PATH…`, which has to succeed; returns its standard output.
