@@ -4,11 +4,15 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::Path;
+use std::sync::Arc;
 use std::thread::sleep;
 
 use rcgen::SanType;
+use rustls::{ServerConfig, ServerConnection};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::Value;
 use signet_test_pki::{Authority, pem};
 use signet_tests::address::Host;
@@ -147,7 +151,6 @@ fn cursor(folder: &Path) -> u64 {
 /// A receiver and somebody who may send to it.
 struct Syslog {
     folder: TempDir,
-    root: Authority,
     rsyslog: Rsyslog,
     _host: Host,
 }
@@ -160,7 +163,7 @@ impl Syslog {
         let own = identities(folder.path(), &root, address.ip());
         let authorities = folder.path().join("ca.pem");
         let rsyslog = Rsyslog::start(folder.path(), address, &own, &authorities, "exporter.example.org");
-        Self { folder, root, rsyslog, _host: host }
+        Self { folder, rsyslog, _host: host }
     }
 
     fn recipe(&self, to: impl std::fmt::Display, more: &[&str]) -> Recipe {
@@ -228,17 +231,14 @@ fn who_is_not_believed_gets_nothing_and_nothing_counts_as_sent() {
     fs::write(at("other.pem"), pem("CERTIFICATE", other.certificate())).unwrap();
     let stranger = other.leaf("spiffe://example.org/exporter").dns("exporter.example.org").issue();
     IdentityFiles::write(syslog.folder.path(), "stranger", &stranger);
-    let misnamed = syslog.root.leaf("spiffe://example.org/other").dns("other.example.org").issue();
-    IdentityFiles::write(syslog.folder.path(), "misnamed", &misnamed);
     let to = format!("syslog+tls://{}", syslog.rsyslog.address);
     let (ca, other) = (at("ca.pem"), at("other.pem"));
     let named = |name: &str| (at(&format!("{name}.pem")), at(&format!("{name}.key")));
-    let (stranger, misnamed, exporter) = (named("stranger"), named("misnamed"), named("exporter"));
+    let (stranger, exporter) = (named("stranger"), named("exporter"));
     for words in [
         &["--ca-file", &other, "--certificate", &exporter.0, "--certificate-key", &exporter.1][..],
         &["--ca-file", &ca],
         &["--ca-file", &ca, "--certificate", &stranger.0, "--certificate-key", &stranger.1],
-        &["--ca-file", &ca, "--certificate", &misnamed.0, "--certificate-key", &misnamed.1],
     ] {
         let refused = stream(syslog.folder.path(), &to, &[words, &["--once"]].concat()).run(secs(60));
         assert_eq!(refused.status.code(), Some(1), "{words:?}: {}", refused.output);
@@ -247,6 +247,70 @@ fn who_is_not_believed_gets_nothing_and_nothing_counts_as_sent() {
     assert_eq!(syslog.rsyslog.messages(), Vec::<String>::new());
     syslog.recipe(syslog.rsyslog.address, &["--once"]).run(secs(60)).success();
     assert_eq!(syslog.cursor(), 10);
+}
+
+/// How a receiver of syslog ends its sessions.
+#[derive(Clone, Copy)]
+enum Ending {
+    /// By itself, once there is one; what comes then is thrown away.
+    AtOnce,
+    /// After it has read all, without a word.
+    WithoutAnswer,
+}
+
+fn ends_so(own: &IdentityFiles, ip: IpAddr, ending: Ending) -> SocketAddr {
+    let listener = TcpListener::bind((ip, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let chain = CertificateDer::pem_file_iter(&own.certificate).unwrap().map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_file(&own.key).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    let config = Arc::new(config);
+    std::thread::spawn(move || {
+        for tcp in listener.incoming() {
+            let mut tcp = tcp.unwrap();
+            let mut session = ServerConnection::new(config.clone()).unwrap();
+            while session.is_handshaking() {
+                session.complete_io(&mut tcp).unwrap();
+            }
+            if let Ending::AtOnce = ending {
+                session.send_close_notify();
+                session.complete_io(&mut tcp).unwrap();
+            }
+            // What is left, to the end of the session.
+            let mut stream = rustls::Stream::new(&mut session, &mut tcp);
+            let _ = std::io::copy(&mut stream, &mut std::io::sink());
+        }
+    });
+    address
+}
+
+#[test]
+fn the_end_of_a_session_counts_as_an_answer_only_where_it_is_one() {
+    let folder = TempDir::new().unwrap();
+    let host = Host::new();
+    let own = identities(folder.path(), &Authority::root("example.org"), host.ip());
+    let mut log = GrowingLog::new(folder.path());
+    log.grow(&entries(0, 10));
+    let run = |address: SocketAddr, more: &[&str]| {
+        known(folder.path(), &format!("syslog+tls://{address}"), &[&["--once"], more].concat()).run(secs(60))
+    };
+    let leaves = ends_so(&own, host.ip(), Ending::AtOnce);
+    for more in [&[][..], &["--accept-tcp-close"]] {
+        let refused = run(leaves, more);
+        assert!(refused.status.code() == Some(1) && refused.output.contains("by itself"), "{}", refused.output);
+        assert_eq!(cursor(folder.path()), 0);
+    }
+    let silent = ends_so(&own, host.ip(), Ending::WithoutAnswer);
+    let refused = run(silent, &[]);
+    assert!(refused.status.code() == Some(1) && refused.output.contains("--accept-tcp-close"), "{}", refused.output);
+    assert_eq!(cursor(folder.path()), 0);
+    run(silent, &["--accept-tcp-close"]).success();
+    assert_eq!(cursor(folder.path()), 10);
 }
 
 fn otlp_receiver(folder: &Path, address: SocketAddr, tls: &[&Path]) -> Process {
