@@ -24,7 +24,7 @@ pub(crate) enum AuditCommand {
     Tail(AuditTailOptions),
     /// The entries of a log that somebody, or something, is about
     Search(AuditSearchOptions),
-    /// Hand a log on to a receiver as it grows: a file of JSON lines, or syslog
+    /// Hand a log on to a receiver as it grows: a file of JSON lines, syslog, or OpenTelemetry
     Stream(AuditStreamOptions),
     /// Copy a log's files
     Export(AuditExportOptions),

@@ -14,13 +14,14 @@ use super::{LogOptions, duration};
   signet audit stream /var/lib/signet/audit/log --key-file log.key.pub --to jsonl:/var/log/signet/audit.jsonl --cursor audit.cursor
   signet audit stream https://issuer.example.org/audit --key-file log.key.pub --to syslog+tls://siem.example.org:6514 \\
       --ca-file siem-ca.pem --certificate exporter.pem --certificate-key exporter.key --cursor siem.cursor
+  signet audit stream /srv/audit --key-file log.key.pub --to otlp://127.0.0.1:4317 --cursor otlp.cursor
 
 Each entry is compared with the signed checkpoint before it is sent, and none is left out: the cursor is written after the receiver has what is
 before it. After a start or an outage, what was sent last may come again. Ends with 1 where the log was set back, replaced or changed.")]
 pub(crate) struct AuditStreamOptions {
     #[command(flatten)]
     pub(crate) log: LogOptions,
-    /// Where to: jsonl:FILE (`-` for standard output) or syslog+tls://HOST:PORT
+    /// Where to: jsonl:FILE (`-` for standard output), syslog+tls://HOST:PORT, otlp+tls://HOST:PORT, or otlp://HOST:PORT without TLS
     #[arg(long, value_name = "RECEIVER")]
     pub(crate) to: Target,
     /// File in which it is written down how far the receiver has the log; one for each receiver
@@ -30,7 +31,7 @@ pub(crate) struct AuditStreamOptions {
     #[arg(long)]
     pub(crate) once: bool,
     /// So many entries at a time, at most
-    #[arg(long, default_value_t = 512, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = 2000, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) batch: u32,
     /// The receiver has to answer within this time
     #[arg(long, value_parser = duration, default_value = "30s", value_name = "DURATION")]
@@ -70,6 +71,11 @@ pub(crate) struct SyslogOptions {
 pub(crate) enum Target {
     Lines(PathBuf),
     Syslog(HostPort),
+    Otlp {
+        address: HostPort,
+        /// Without TLS.
+        is_plain: bool,
+    },
 }
 
 /// An IPv6 address is without its brackets.
@@ -113,7 +119,13 @@ impl FromStr for Target {
         if let Some(address) = address("syslog+tls://") {
             return Ok(Self::Syslog(address?));
         }
-        Err("give jsonl:FILE or syslog+tls://HOST:PORT".to_owned())
+        if let Some(address) = address("otlp://") {
+            return Ok(Self::Otlp { address: address?, is_plain: true });
+        }
+        if let Some(address) = address("otlp+tls://") {
+            return Ok(Self::Otlp { address: address?, is_plain: false });
+        }
+        Err("give jsonl:FILE, syslog+tls://HOST:PORT, otlp+tls://HOST:PORT or otlp://HOST:PORT".to_owned())
     }
 }
 
@@ -122,6 +134,8 @@ impl fmt::Display for Target {
         match self {
             Self::Lines(path) => write!(f, "jsonl:{}", path.display()),
             Self::Syslog(address) => write!(f, "syslog+tls://{address}"),
+            Self::Otlp { address, is_plain: true } => write!(f, "otlp://{address}"),
+            Self::Otlp { address, is_plain: false } => write!(f, "otlp+tls://{address}"),
         }
     }
 }
@@ -179,7 +193,14 @@ mod tests {
 
     #[test]
     fn a_receiver_is_read_as_it_is_written() {
-        for text in ["jsonl:/var/log/a b", "jsonl:-", "syslog+tls://siem.example.org:6514", "syslog+tls://[::1]:1"] {
+        for text in [
+            "jsonl:/var/log/a b",
+            "jsonl:-",
+            "syslog+tls://siem.example.org:6514",
+            "syslog+tls://[::1]:1",
+            "otlp://a:4317",
+            "otlp+tls://a:4317",
+        ] {
             assert_eq!(text.parse::<Target>().unwrap().to_string(), text);
         }
         for wrong in [

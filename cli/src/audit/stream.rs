@@ -10,6 +10,7 @@
 mod cursor;
 mod item;
 mod jsonl;
+mod otlp;
 mod syslog;
 mod tls;
 
@@ -30,6 +31,7 @@ use crate::output;
 use cursor::Cursor;
 use item::Item;
 use jsonl::Lines;
+use otlp::Otlp;
 use syslog::Syslog;
 
 /// Whoever entries are sent to.
@@ -80,6 +82,7 @@ fn receiver(options: &AuditStreamOptions) -> Result<Box<dyn Receiver>, Failure> 
     Ok(match &options.to {
         Target::Lines(path) => Box::new(Lines::new(path.clone())),
         Target::Syslog(address) => Box::new(Syslog::new(address.clone(), options)?),
+        Target::Otlp { address, is_plain } => Box::new(Otlp::new(address.clone(), *is_plain, options)?),
     })
 }
 

@@ -41,6 +41,10 @@ impl Item {
         self.act().ends_with("refused") || self.act() == "left_out"
     }
 
+    pub(super) fn json(&self) -> &str {
+        &self.json
+    }
+
     /// The entry with its place, on one line and without the end of it.
     pub(super) fn line(&self, log: &Origin) -> String {
         format!(r#"{{"log":{},"index":{},"entry":{}}}"#, Value::from(log.as_str()), self.index, self.json)
