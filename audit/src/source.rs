@@ -100,6 +100,10 @@ impl Folder {
         Self { path: path.into() }
     }
 
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Puts a file there, whole or not at all. Whether it stays after a power cut, the caller sees to.
     pub fn write(&self, resource: Resource, bytes: &[u8]) -> std::io::Result<()> {
         let path = self.path.join(resource.to_string());

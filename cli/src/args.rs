@@ -30,8 +30,8 @@ use crate::output::Format;
 
 pub(crate) use agents::{AgentsOptions, BanOptions, EvictOptions, UnbanOptions, Whose};
 pub(crate) use audit::{
-    AuditCommand, AuditDigestCommand, AuditDigestVerifyOptions, AuditExportOptions, AuditProveOptions,
-    AuditVerifyOptions, AuditVerifyProofOptions, KeyOptions, LogOptions, WitnessOptions,
+    AuditCommand, AuditDigestCommand, AuditDigestVerifyOptions, AuditExportOptions, AuditMonitorOptions,
+    AuditProveOptions, AuditVerifyOptions, AuditVerifyProofOptions, KeyOptions, LogOptions, WitnessOptions,
 };
 pub(crate) use authorities::{
     BeginOptions, CaCsrOptions, CaImportOptions, RotateAuthorityOptions, RotateCommand, RotateRootOptions,

@@ -4,6 +4,7 @@ mod copy;
 mod digests;
 mod following;
 mod meter;
+mod monitor;
 mod new_log;
 mod place;
 mod proofs;
@@ -29,6 +30,7 @@ use crate::output::{self, Format, Report};
 
 pub(crate) use copy::export;
 pub(crate) use digests::verify as verify_digests;
+pub(crate) use monitor::monitor;
 pub(crate) use new_log::new_log;
 pub(crate) use place::Place;
 pub(crate) use proofs::{prove, verify_proof};
@@ -122,6 +124,11 @@ pub(crate) fn key_of(options: &KeyOptions) -> Result<signet_audit::VerifierKey, 
     }
     // clap demands one or the other.
     let path = options.key_file.as_deref().ok_or_else(|| Failure::new("no key").remedy("give --key or --key-file"))?;
+    key_in(path)
+}
+
+/// The one that a file has.
+pub(crate) fn key_in(path: &std::path::Path) -> Result<signet_audit::VerifierKey, Failure> {
     let wrong = |cause: &dyn std::fmt::Display| {
         Failure::new(format!("{}: {cause}", path.display()))
             .remedy("give the public key of the log, ORIGIN+HASH+KEY, as the people who run the issuer have it")

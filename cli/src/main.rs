@@ -90,6 +90,7 @@ fn main() -> ExitCode {
         Command::Audit(AuditCommand::Digest(AuditDigestCommand::Verify(options))) => {
             audit::verify_digests(options, output)
         }
+        Command::Audit(AuditCommand::Monitor(options)) => audit::monitor(options, output),
         Command::Audit(AuditCommand::NewLog(options)) => audit::new_log(options, output),
         Command::Backup(options) => backup::run(options, output),
         Command::Restore(options) => backup::restore(options, output),

@@ -1,11 +1,14 @@
 //! The options of the audit log.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use signet_audit::{VerifierKey, WitnessKey};
 use time::OffsetDateTime;
+
+use signet_policy::Pattern;
 
 use super::{
     AuditNewLogOptions, AuditReportOptions, AuditSearchOptions, AuditStreamOptions, AuditTailOptions,
@@ -28,6 +31,8 @@ pub(crate) enum AuditCommand {
     Stream(AuditStreamOptions),
     /// Copy a log's files
     Export(AuditExportOptions),
+    /// Follow logs, and tell of what is wrong with them, and of what is issued for identities that you watch
+    Monitor(AuditMonitorOptions),
     /// The digests of a log: what was logged in each hour
     #[command(subcommand)]
     Digest(AuditDigestCommand),
@@ -163,6 +168,44 @@ pub(crate) struct AuditExportOptions {
     /// Folder to copy into; made if it is not there
     #[arg(long, value_name = "DIR")]
     pub(crate) to: PathBuf,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  signet audit monitor https://eu-1.example.org/audit https://eu-2.example.org/audit --key-file eu-1.pub --key-file eu-2.pub --state /var/lib/monitor
+  signet audit monitor https://issuer.example.org/audit /srv/audit --key-file log.key.pub --watch 'spiffe://example.org/payments/*' -o json
+  signet audit monitor https://issuer.example.org/audit --key-file log.key.pub --state /var/lib/monitor --once
+
+One line for each alert: fork, set_back, tampered, unreadable, late, future, issued. What lasts is told of once, and again when it comes back.
+Several places that show the same log are held against each other. A log that was not seen before is read from its first entry.")]
+pub(crate) struct AuditMonitorOptions {
+    /// Folders and URLs of logs; several may be of the same log
+    #[arg(value_name = "DIR|URL", required = true, num_args = 1..)]
+    pub(crate) logs: Vec<String>,
+    /// The public key of a log, as ORIGIN+HASH+KEY; may be given again
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: Vec<VerifierKey>,
+    /// File with the public key of a log; may be given again
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_file: Vec<PathBuf>,
+    /// Tell of each certificate and token that is issued for such a SPIFFE ID; each `*` stands for any characters, `/` too; may be given again
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) watch: Vec<Pattern>,
+    /// Tell of a checkpoint that is older
+    #[arg(long, value_parser = duration, value_name = "DURATION", default_value = "10s")]
+    pub(crate) max_age: Duration,
+    /// Between two looks
+    #[arg(long, value_parser = duration, value_name = "DURATION", default_value = "1s")]
+    pub(crate) interval: Duration,
+    /// Folder for what was seen of the logs; without it, each start reads all of them
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    /// Where to serve metrics, as 127.0.0.1:9904
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) metrics: Option<SocketAddr>,
+    /// Look once, and end with 1 where there was an alert
+    #[arg(long)]
+    pub(crate) once: bool,
 }
 
 #[derive(Args, Debug)]
