@@ -177,7 +177,10 @@ impl Policy {
                 let key: VerifierKey = key.parse()?;
                 match self.logs.contains(&key) {
                     true => Err(LineError::Defined(key.origin().to_string())),
-                    false => Ok(self.logs.push(key)),
+                    false => {
+                        self.logs.push(key);
+                        Ok(())
+                    }
                 }
             }
             ["witness", name, key] | ["witness", name, key, _] => {
@@ -209,8 +212,14 @@ impl Policy {
                 self.define(name, Member::Group { least, of: members })
             }
             ["quorum", _] if self.quorum.is_some() => Err(LineError::SecondQuorum),
-            ["quorum", "none"] => Ok(self.quorum = Some(None)),
-            ["quorum", name] => Ok(self.quorum = Some(Some(self.find(name)?))),
+            ["quorum", "none"] => {
+                self.quorum = Some(None);
+                Ok(())
+            }
+            ["quorum", name] => {
+                self.quorum = Some(Some(self.find(name)?));
+                Ok(())
+            }
             _ => Err(LineError::Form),
         }
     }

@@ -41,7 +41,7 @@ fn what_witnesses_have_cosigned_is_demanded_by_whoever_verifies() {
     let folder = TempDir::new().unwrap();
     let mut real = Litewitness::start(&folder.path().join("w1"), "w1.example/lite");
     let fake = FakeWitness::start("w2.example/fake", Answer::Cosign);
-    let issuer = start(folder.path(), &[(real.url(), &real.key), (fake.url(), &fake.key)], 2);
+    let mut issuer = start(folder.path(), &[(real.url(), &real.key), (fake.url(), &fake.key)], 2);
     let auditor = Auditor::of(&issuer);
     // It does not know the log yet.
     until("that is told", secs(20), || failures(&issuer, "w1.example/lite") > 0.0);
@@ -103,6 +103,15 @@ fn what_witnesses_have_cosigned_is_demanded_by_whoever_verifies() {
     assert!(published(&issuer) >= size && witnessed(&issuer) <= before + 1);
     real.process.start_again();
     wait_until_witnessed(&issuer);
+
+    // So is the issuer: what it publishes then has each cosignature once.
+    issuer.process.kill();
+    issuer.process.start_again();
+    issuer.wait_until_ready();
+    wait_until_witnessed(&issuer);
+    let note = Curl::get(format!("{}/checkpoint.witnessed", url_of(&issuer))).run().expect_status(200).text();
+    assert_eq!(note.matches("\u{2014} w2.example/fake ").count(), 1, "{note}");
+    auditor.good(&[&["verify", &url_of(&issuer)], &quorum[..]].concat());
 }
 
 #[test]

@@ -148,10 +148,20 @@ pub(super) fn last_checkpoint(files: &Path, key: &VerifierKey) -> Result<Option<
     match SignedCheckpoint::open(&note, key) {
         Ok(SignedCheckpoint { checkpoint, time }) => {
             let note = Bytes::from(note);
-            Ok(Some(Published { checkpoint, signed: note.clone(), note, time }))
+            let signed = without_cosignatures(&note, key);
+            Ok(Some(Published { checkpoint, signed, note, time }))
         }
         Err(source) => Err(AuditError::Checkpoint { path: path(), source }),
     }
+}
+
+/// A checkpoint with the signatures of its log alone.
+fn without_cosignatures(note: &Bytes, key: &VerifierKey) -> Bytes {
+    let text = String::from_utf8_lossy(note);
+    let Some((text, lines)) = text.split_once("\n\n") else { return note.clone() };
+    let own = format!("\u{2014} {} ", key.origin());
+    let lines: String = lines.lines().filter(|line| line.starts_with(&own)).map(|line| format!("{line}\n")).collect();
+    format!("{text}\n\n{lines}").into()
 }
 
 /// In the folder `audit`: JSON of [`Previous`], written by `signet audit new-log`.

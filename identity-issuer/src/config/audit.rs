@@ -115,7 +115,7 @@ impl AuditFile {
                 let _ = writeln!(shown, "      ca: {:?}", config::beside(path, ca).display().to_string());
             }
         }
-        let quorum = self.quorum.clone().unwrap_or_else(|| Located::nowhere(witnesses.len() as u64 / 2 + 1));
+        let quorum = self.quorum.unwrap_or_else(|| Located::nowhere(witnesses.len() as u64 / 2 + 1));
         let least = usize::try_from(quorum.value).unwrap_or(usize::MAX);
         let keys = witnesses.iter().map(|witness| witness.key.clone()).collect();
         let decided = signet_audit::Quorum::at_least(least, keys).map_err(|error| {

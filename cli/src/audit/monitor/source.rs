@@ -29,7 +29,7 @@ struct Shown {
 }
 
 /// What is wrong, and the checkpoints that prove it.
-type Proved = (What, Vec<String>);
+type Proved = Box<(What, Vec<String>)>;
 
 /// Nobody hears any more.
 pub(super) struct Unheard;
@@ -111,7 +111,10 @@ impl<'a> Followed<'a> {
                     });
                 }
             }
-            Err((what, evidence)) => found.push(alert(what, evidence)),
+            Err(proved) => {
+                let (what, evidence) = *proved;
+                found.push(alert(what, evidence));
+            }
         }
     }
 
@@ -146,12 +149,12 @@ impl<'a> Followed<'a> {
             Ok(_) => Ok(theirs.size),
             Err(error @ ProofError::NotConsistent { .. }) => {
                 let what = What::Fork { beside: head.source.clone(), cause: error.to_string() };
-                Err((what, vec![head.note.clone(), shown.note.clone()]))
+                Err(Box::new((what, vec![head.note.clone(), shown.note.clone()])))
             }
             // Another source's files are its own trouble: it is compared again at the next look.
             Err(_) if !is_longer => Ok(theirs.size),
-            Err(ProofError::Read(error)) => Err((What::Unreadable { cause: cause(&error) }, Vec::new())),
-            Err(error) => Err((What::Tampered { cause: error.to_string() }, vec![shown.note.clone()])),
+            Err(ProofError::Read(error)) => Err(Box::new((What::Unreadable { cause: cause(&error) }, Vec::new()))),
+            Err(error) => Err(Box::new((What::Tampered { cause: error.to_string() }, vec![shown.note.clone()]))),
         }
     }
 
@@ -166,7 +169,7 @@ impl<'a> Followed<'a> {
                 Some(Fault::Read(_)) => What::Unreadable { cause: all.join("; ") },
                 _ => What::Tampered { cause: all.join("; ") },
             };
-            (what, vec![shown.note.clone()])
+            Box::new((what, vec![shown.note.clone()]))
         })?;
         Ok(issued.told())
     }
