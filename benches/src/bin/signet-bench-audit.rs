@@ -84,7 +84,8 @@ fn make(dir: &Path, entries: u64) -> anyhow::Result<()> {
     folder.write(Resource::Checkpoint, note.as_bytes())?;
     fs::write(dir.join("key.pub"), format!("{key}\n"))?;
     let bytes = size_of(dir)?;
-    let told = serde_json::json!({ "entries": entries, "bytes": bytes, "bytes_per_entry": bytes as f64 / entries as f64 });
+    let told =
+        serde_json::json!({ "entries": entries, "bytes": bytes, "bytes_per_entry": bytes as f64 / entries as f64 });
     writeln!(std::io::stdout(), "{told}")?;
     Ok(())
 }
