@@ -15,6 +15,7 @@ mod issuing;
 mod jwt_keys;
 mod naming;
 mod policy;
+mod reports;
 mod revocations;
 mod svids;
 mod tokens;

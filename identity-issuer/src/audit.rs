@@ -14,6 +14,7 @@ mod place;
 mod proofs;
 mod publisher;
 mod refusals;
+mod reports;
 mod witnesses;
 mod writer;
 
@@ -24,4 +25,5 @@ pub use place::{AuditError, PREVIOUS, RESTORED};
 pub(crate) use proofs::LogProofs;
 pub(crate) use publisher::{LogPublisher, Published};
 pub(crate) use refusals::Refusals;
+pub(crate) use reports::{MakeError, Part, Reports};
 pub(crate) use witnesses::{Witness, Witnesses};

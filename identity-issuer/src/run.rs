@@ -361,6 +361,7 @@ impl Issuer {
         );
         let admin = Arc::new(AdminApi {
             backups,
+            reports: self.audit.reports(),
             trust_domain: self.config.trust_domain.clone(),
             administrators: self.administrators.clone(),
             join_tokens: join_tokens.clone(),

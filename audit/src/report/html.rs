@@ -17,6 +17,9 @@ use chart::Series;
 use text::{Escaped, grouped, life, share};
 
 const STYLE: &str = include_str!("html/style.css");
+/// How a card begins: one of two beside each other, or one alone, for names that are long.
+const HALF: &str = "<section>";
+const WIDE: &str = "<section class=\"wide\">";
 /// Names in a table.
 const MOST_ROWS: usize = 10;
 
@@ -85,8 +88,8 @@ fn cards(page: &mut String, figures: &Figures) -> std::fmt::Result {
         }
     }
     page.push_str("</section>\n");
-    tally(page, "By template", "Certificates issued under each profile", "issued", &figures.by_template)?;
-    tally(page, "By attestation", "How whoever asked was recognized", "issued", &figures.by_attestation)?;
+    tally(page, HALF, "By template", "Certificates issued under each profile", &figures.by_template)?;
+    tally(page, HALF, "By attestation", "How whoever asked was recognized", &figures.by_attestation)?;
     for (title, note, series, counts) in [
         ("Revoked", "Certificates, by reason", Series::Revoked, &figures.revoked),
         ("Refused", "Requests and certificates that did not leave, by reason", Series::Refused, &figures.refused),
@@ -102,18 +105,18 @@ fn cards(page: &mut String, figures: &Figures) -> std::fmt::Result {
         }
         page.push_str("</section>\n");
     }
-    tally(page, "By authority", "Certificates issued under each key", "issued", &figures.by_authority)?;
+    tally(page, WIDE, "By authority", "Certificates issued under each key", &figures.by_authority)?;
     longest(page, &figures.longest)?;
     page.push_str("</div>\n");
     Ok(())
 }
 
-fn tally(page: &mut String, title: &str, note: &str, class: &str, counts: &Tally) -> std::fmt::Result {
+fn tally(page: &mut String, section: &str, title: &str, note: &str, counts: &Tally) -> std::fmt::Result {
     if counts.total() == 0 {
         return Ok(());
     }
-    writeln!(page, "<section>\n<h2>{title}</h2>\n<p class=\"note\">{note}</p>")?;
-    rows(page, title, class, counts)?;
+    writeln!(page, "{section}\n<h2>{title}</h2>\n<p class=\"note\">{note}</p>")?;
+    rows(page, title, Series::Issued.class(), counts)?;
     page.push_str("</section>\n");
     Ok(())
 }
@@ -154,7 +157,7 @@ fn longest(page: &mut String, longest: &Longest) -> std::fmt::Result {
     let Some(first) = longest.all().first() else { return Ok(()) };
     writeln!(
         page,
-        "<section>\n<h2>Longest-lived</h2>\n<p class=\"note\">The {} identities with the longest certificates</p>\n<table>\n<caption>Longest-lived</caption>\n\
+        "{WIDE}\n<h2>Longest-lived</h2>\n<p class=\"note\">The {} identities with the longest certificates</p>\n<table>\n<caption>Longest-lived</caption>\n\
          <thead><tr><th scope=\"col\">Identity</th><th scope=\"col\" class=\"number\">Life</th></tr></thead>\n<tbody>",
         longest.all().len()
     )?;

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use tlog_tiles::record_hash;
 
 use super::*;
+use crate::OfSize;
 use crate::edge::Edge;
 use crate::proof::{ProofError, consistency, inclusion};
 
@@ -115,6 +116,32 @@ fn entries_are_read_in_their_order_and_none_behind_what_is_wrong() {
         let Err(Unread::Faults(faults)) = told else { panic!("{told:?}") };
         assert!(matches!(faults[..], [Fault::Entry { index: 1279, .. }]), "{faults:?}");
         assert_eq!(last, 768);
+    }
+}
+
+#[test]
+fn a_log_is_verified_as_it_was_by_the_files_that_it_has_later() {
+    for (before, after) in [(1, 2), (3, 256), (255, 700), (256, 257), (300, 301), (300, 66_000), (65_537, 66_000)] {
+        let (mut files, mut edge) = (Files::default(), Edge::default());
+        grow(&mut files, &mut edge, before);
+        let earlier = publish(&mut Files::default(), &edge);
+        grow(&mut files, &mut edge, after);
+        let later = publish(&mut files, &edge);
+        assert!(
+            verify(&OfSize { source: &files, size: later.size }, &earlier, 0, 2, &()).is_ok(),
+            "{before} of {after}"
+        );
+        let mut read = 0;
+        let all = read_in_order(&OfSize { source: &files, size: later.size }, &earlier, 2, |_, entries| {
+            read += entries.count() as u64;
+            Ok::<_, ()>(())
+        });
+        assert!(all.is_ok() && read == before);
+        let other = Checkpoint { size: before + 1, ..earlier };
+        assert!(
+            verify(&OfSize { source: &files, size: later.size }, &other, 0, 2, &()).is_err(),
+            "{before} of {after}"
+        );
     }
 }
 

@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use clap::{Parser, Subcommand};
 use hdrhistogram::Histogram;
+use signet_audit::report::{Format, Terms, Window, write};
 use signet_audit::{
     Act, Checkpoint, Edge, Entry, Folder, InclusionProof, Resource, SignedCheckpoint, Source as _, VerifierKey, X509,
     inclusion, sha256, sign, verify,
@@ -40,6 +41,12 @@ enum What {
         #[arg(long, default_value_t = 1000)]
         proofs: u64,
     },
+    /// Make a report of all of it, in each format
+    Report {
+        dir: PathBuf,
+        #[arg(long, default_value_t = 2)]
+        threads: usize,
+    },
 }
 
 /// The same in each run: nobody relies on it.
@@ -52,6 +59,7 @@ fn main() -> anyhow::Result<()> {
     match Options::parse().what {
         What::Make { dir, entries } => make(&dir, entries),
         What::Measure { dir, threads, proofs } => measure(&dir, threads, proofs),
+        What::Report { dir, threads } => report(&dir, threads),
     }
 }
 
@@ -84,7 +92,8 @@ fn make(dir: &Path, entries: u64) -> anyhow::Result<()> {
     folder.write(Resource::Checkpoint, note.as_bytes())?;
     fs::write(dir.join("key.pub"), format!("{key}\n"))?;
     let bytes = size_of(dir)?;
-    let told = serde_json::json!({ "entries": entries, "bytes": bytes, "bytes_per_entry": bytes as f64 / entries as f64 });
+    let told =
+        serde_json::json!({ "entries": entries, "bytes": bytes, "bytes_per_entry": bytes as f64 / entries as f64 });
     writeln!(std::io::stdout(), "{told}")?;
     Ok(())
 }
@@ -139,6 +148,27 @@ fn measure(dir: &Path, threads: usize, proofs: u64) -> anyhow::Result<()> {
         "proof_microseconds": { "p50": times.value_at_quantile(0.5), "p99": times.value_at_quantile(0.99), "max": times.max() },
     });
     writeln!(std::io::stdout(), "{told}")?;
+    Ok(())
+}
+
+fn report(dir: &Path, threads: usize) -> anyhow::Result<()> {
+    let ((_, key), folder) = (pair()?, Folder::new(dir));
+    let checkpoint = SignedCheckpoint::open(&folder.checkpoint()?, &key)?.checkpoint;
+    let from = OffsetDateTime::from_unix_timestamp(BEGIN)?;
+    let window = Window::new(from, from + time::Duration::days(3650))?;
+    for format in Format::ALL {
+        let began = Instant::now();
+        let made = write(&folder, &checkpoint, Terms { window, format }, threads, &mut std::io::sink(), &())?;
+        let told = serde_json::json!({
+            "format": format.as_str(),
+            "threads": threads,
+            "rows": made.rows,
+            "bytes": made.bytes,
+            "seconds": began.elapsed().as_secs_f64(),
+            "peak_bytes": peak()?,
+        });
+        writeln!(std::io::stdout(), "{told}")?;
+    }
     Ok(())
 }
 

@@ -25,7 +25,15 @@ impl Meter {
     }
 
     pub(super) fn add(&self, count: u64) {
-        let read = self.read.fetch_add(count, Ordering::Relaxed) + count;
+        self.show(self.read.fetch_add(count, Ordering::Relaxed) + count);
+    }
+
+    /// Whoever counts elsewhere is so far.
+    pub(super) fn reach(&self, read: u64) {
+        self.show(read);
+    }
+
+    fn show(&self, read: u64) {
         let Some(mut told) = Some(&self.told).filter(|_| self.shows).and_then(|told| told.try_lock().ok()) else {
             return;
         };

@@ -38,7 +38,7 @@ pub(crate) fn prove(options: &AuditProveOptions) -> Result<(), Failure> {
     let index = match (index, serial) {
         (Some(index), _) => *index,
         (None, serial) => {
-            let serial = serial.as_deref().unwrap_or_default().to_lowercase();
+            let serial = plain(serial.as_deref().unwrap_or_default());
             match known(issuer, &serial, &checkpoint)? {
                 Some(index) if is_issuing_of(&files, &checkpoint, index, &serial)? => index,
                 _ => find(&files, &checkpoint, &serial)?,
@@ -50,6 +50,11 @@ pub(crate) fn prove(options: &AuditProveOptions) -> Result<(), Failure> {
         None => output::print_text(&proof.to_text()),
         Some(path) => write_new(path, &proof.to_text()),
     }
+}
+
+/// As entries have it; reports and other programs put colons in between.
+fn plain(serial: &str) -> String {
+    serial.replace(':', "").to_lowercase()
 }
 
 /// Where the issuer says that it is, if one was named. One that was expired for long is on no record any more.

@@ -5,13 +5,17 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use signet_audit::report::{Format as ReportFormat, Made, ReportError, Terms, Window};
-use signet_audit::{Checkpoint, SignedCheckpoint, Source};
+use signet_audit::report::{Claim, Format as ReportFormat, Made, ReportError, Terms, Window};
+use signet_audit::{Checkpoint, SignedCheckpoint, Source, Statement};
+use signet_proto::admin::v1::audit_report_response::Part;
+use signet_proto::admin::v1::{AuditReportRequest, AuditReportResponse};
 use time::{Duration, OffsetDateTime};
 
 use super::key_of;
 use super::meter::Meter;
 use super::place::Place;
+use super::verify_report::signature_beside;
+use crate::admin;
 use crate::args::{AuditReportOptions, KeyOptions};
 use crate::failure::Failure;
 use crate::output::{self, Format, Report};
@@ -20,9 +24,15 @@ const DEFAULT_WINDOW: Duration = Duration::days(30);
 
 pub(crate) fn report(options: &AuditReportOptions, format: Format) -> Result<(), Failure> {
     let terms = terms(options)?;
-    let Some(log) = &options.log else {
-        return Err(Failure::new("no log").remedy("name its folder or URL"));
+    let told = match &options.log {
+        Some(log) => of_copy(log, options, terms)?,
+        None => of_issuer(options, terms)?,
     };
+    // Whoever has the report on standard output is told nothing more.
+    if told.file.is_some() { output::print(format, &told) } else { Ok(()) }
+}
+
+fn of_copy(log: &str, options: &AuditReportOptions, terms: Terms) -> Result<Told, Failure> {
     let key = KeyOptions { key: options.key.key.clone(), key_file: options.key.key_file.clone() };
     let (key, place) = (key_of(&key)?, Place::of(log)?);
     let note = place.checkpoint().map_err(|error| Failure::from_error(&error))?;
@@ -31,7 +41,55 @@ pub(crate) fn report(options: &AuditReportOptions, format: Format) -> Result<(),
     let mut out = Out::open(options.out.as_deref())?;
     let made = make(&place, &checkpoint, terms, &mut out)?;
     out.keep();
-    tell(Told::new(&checkpoint, &terms, &made, options.out.as_deref(), None), format)
+    Ok(Told::new(&Claim::new(&checkpoint, terms, &made), options.out.as_deref(), None))
+}
+
+/// Made by the issuer. Beside the file comes what it signs.
+fn of_issuer(options: &AuditReportOptions, terms: Terms) -> Result<Told, Failure> {
+    let mut out = Out::open(options.out.as_deref())?;
+    let signature = options.out.as_deref().map(signature_beside);
+    let mut signature_out = Out::open_if(signature.as_deref())?;
+    let time = |time: OffsetDateTime| prost_types::Timestamp { seconds: time.unix_timestamp(), nanos: 0 };
+    let (from, to) = (time(terms.window.from()), time(terms.window.to()));
+    let request = AuditReportRequest { from: Some(from), to: Some(to), format: terms.format.to_string() };
+    let mut meter = None;
+    let note = admin::call(&options.issuer, async |mut client| {
+        let mut parts = client.audit_report(request).await?.into_inner();
+        let mut note = None;
+        while let Some(AuditReportResponse { part }) = parts.message().await? {
+            match part {
+                Some(Part::Data(data)) => {
+                    if let Err(error) = out.write_all(&data) {
+                        return Ok(Err(Failure::new(format!("the report cannot be written: {error}"))));
+                    }
+                }
+                Some(Part::Progress(progress)) => {
+                    meter.get_or_insert_with(|| Meter::new(progress.of)).reach(progress.read);
+                }
+                Some(Part::Signature(signed)) => note = Some(signed),
+                None => {}
+            }
+        }
+        Ok(Ok(note))
+    });
+    if let Some(meter) = meter {
+        meter.end();
+    }
+    let note = note
+        .flatten()?
+        .ok_or_else(|| Failure::new("the issuer ended the report before its end").remedy("try again"))?;
+    // Whoever is to rely on it has the log's key; here it is shown alone.
+    let claim = note.split_once("\n\n").and_then(|(text, _)| Statement::parse(&format!("{text}\n")));
+    let claim = claim.and_then(|statement| Claim::of(&statement).ok());
+    let claim = claim.ok_or_else(|| Failure::new("the issuer's signature is for another version of signet"))?;
+    let written = out.flush().and_then(|()| match &mut signature_out {
+        Some(out) => out.write_all(note.as_bytes()),
+        None => Ok(()),
+    });
+    written.map_err(|error| Failure::new(format!("the report cannot be written: {error}")))?;
+    out.keep();
+    signature_out.iter_mut().for_each(Out::keep);
+    Ok(Told::new(&claim, options.out.as_deref(), signature.as_deref()))
 }
 
 /// From when to when, and how it is written.
@@ -48,7 +106,7 @@ fn terms(options: &AuditReportOptions) -> Result<Terms, Failure> {
 
 /// A log that cannot be relied on is told of as `signet audit verify` does.
 pub(super) fn make(
-    place: &Place,
+    log: &impl Source,
     checkpoint: &Checkpoint,
     terms: Terms,
     out: &mut impl Write,
@@ -56,7 +114,7 @@ pub(super) fn make(
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     // It is read twice.
     let meter = Meter::new(checkpoint.size.saturating_mul(2));
-    let made = signet_audit::report::write(place, checkpoint, terms, threads, out, &meter);
+    let made = signet_audit::report::write(log, checkpoint, terms, threads, out, &meter);
     meter.end();
     made.map_err(|error| match error {
         ReportError::Log { fault, more } => {
@@ -85,6 +143,11 @@ impl Out {
             Failure::new(format!("{}: {error}", path.display())).remedy("name a file that is not there yet")
         })?;
         Ok(Self::File { file, path: path.to_owned(), kept: false })
+    }
+
+    /// None where no file is wanted.
+    fn open_if(path: Option<&Path>) -> Result<Option<Self>, Failure> {
+        path.map(|path| Self::open(Some(path))).transpose()
     }
 
     pub(super) fn keep(&mut self) {
@@ -119,11 +182,6 @@ impl Drop for Out {
     }
 }
 
-/// To whoever has the report in a file; who has it on standard output is told nothing more.
-fn tell(told: Told, format: Format) -> Result<(), Failure> {
-    if told.file.is_some() { output::print(format, &told) } else { Ok(()) }
-}
-
 #[derive(Serialize)]
 struct Told {
     log: String,
@@ -141,19 +199,20 @@ struct Told {
 }
 
 impl Told {
-    fn new(checkpoint: &Checkpoint, terms: &Terms, made: &Made, file: Option<&Path>, signature: Option<&Path>) -> Self {
+    fn new(claim: &Claim, file: Option<&Path>, signature: Option<&Path>) -> Self {
         let shown = |path: &Path| path.display().to_string();
+        let Claim { checkpoint, terms: Terms { window, format }, rows, sha256 } = claim;
         Self {
             log: checkpoint.origin.to_string(),
             entries: checkpoint.size,
             root: checkpoint.root.to_string(),
-            from: output::timestamp(terms.window.from()),
-            to: output::timestamp(terms.window.to()),
-            format: terms.format.as_str(),
-            certificates: made.rows,
+            from: output::timestamp(window.from()),
+            to: output::timestamp(window.to()),
+            format: format.as_str(),
+            certificates: *rows,
             file: file.map(shown),
             signature: signature.map(shown),
-            sha256: hex::encode(made.sha256),
+            sha256: hex::encode(sha256),
         }
     }
 }

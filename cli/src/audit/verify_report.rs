@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use signet_audit::report::{Claim, Comparison, Difference, Terms};
 use signet_audit::{
-    About, Checkpoint, MAX_STATEMENT, SignedCheckpoint, Source as _, Statement, VerifierKey, consistency,
+    About, Checkpoint, MAX_STATEMENT, OfSize, SignedCheckpoint, Source as _, Statement, VerifierKey, consistency,
 };
 
 use super::place::Place;
@@ -21,11 +21,11 @@ pub(crate) fn verify_report(options: &AuditVerifyReportOptions, format: Format) 
     let (key, place) = (key_of(key)?, Place::of(log)?);
     let signature = signature.clone().unwrap_or_else(|| signature_beside(path));
     let claim = signed(&signature, &key)?;
-    begins_so(&place, log, &claim.checkpoint, &key)?;
+    let size = begins_so(&place, log, &claim.checkpoint, &key)?;
     let wrong = |cause: &dyn std::fmt::Display| Failure::new(format!("{}: {cause}", path.display()));
     let file = File::open(path).map_err(|error| wrong(&error))?;
     let mut comparison = Comparison::with(BufReader::new(file));
-    let made = report::make(&place, &claim.checkpoint, claim.terms, &mut comparison)?;
+    let made = report::make(&OfSize { source: &place, size }, &claim.checkpoint, claim.terms, &mut comparison)?;
     let compared = comparison.end().map_err(|error| wrong(&error))?;
     let is_signed = compared.sha256 == claim.sha256;
     let is_true = made.sha256 == claim.sha256 && made.rows == claim.rows;
@@ -35,7 +35,7 @@ pub(crate) fn verify_report(options: &AuditVerifyReportOptions, format: Format) 
             .remedy("the signature is of another report: see whether the right FILE.sig is beside it")),
         (Some(difference), is_true) => {
             let what = match (is_signed, is_true) {
-                (false, true) => "it was changed after the issuer signed it",
+                (false, true) => "it is not what the issuer signed",
                 (true, _) => "the issuer signed it, and its log does not say so",
                 (false, false) => "neither did the issuer sign it, nor does its log say so",
             };
@@ -66,8 +66,8 @@ fn signed(path: &Path, key: &VerifierKey) -> Result<Claim, Failure> {
     Claim::of(&statement).map_err(|error| wrong(&error).remedy("it is for another version of signet"))
 }
 
-/// That a log has what a report was made of, and only grew since.
-fn begins_so(place: &Place, log: &str, reported: &Checkpoint, key: &VerifierKey) -> Result<(), Failure> {
+/// That a log has what a report was made of, and only grew since. Returns how many entries it has.
+fn begins_so(place: &Place, log: &str, reported: &Checkpoint, key: &VerifierKey) -> Result<u64, Failure> {
     let wrong = |cause: &dyn std::fmt::Display| Failure::new(format!("{log}: {cause}"));
     let note = place.checkpoint().map_err(|error| wrong(&error))?;
     let signed = SignedCheckpoint::open(&note, key).map_err(|error| wrong(&format!("the checkpoint: {error}")))?;
@@ -81,7 +81,7 @@ fn begins_so(place: &Place, log: &str, reported: &Checkpoint, key: &VerifierKey)
             "the log does not begin with what the report was made of: keep both, and ask whoever runs the issuer",
         )
     });
-    follows.map(drop)
+    follows.map(|_| size)
 }
 
 /// Characters of a line that are shown.

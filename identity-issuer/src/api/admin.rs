@@ -10,13 +10,14 @@ use signet_proto::admin::v1::{
     RefreshFederationRequest, RemoveFederationRequest, RemoveFederationResponse,
 };
 use signet_proto::admin::v1::{
-    ApplyPolicyRequest, ApplyPolicyResponse, Authority, BackupRequest, BanRequest, BanResponse, CreateJoinTokenRequest,
-    CreateJoinTokenResponse, EvictAgentsRequest, EvictAgentsResponse, ExplainPolicyRequest, ExplainPolicyResponse,
-    ForgetIssuerRequest, ForgetIssuerResponse, GetPolicyRequest, GetPolicyResponse, GetRevocationProgressRequest,
-    GetRevocationProgressResponse, GetStatusRequest, GetStatusResponse, ListAgentsRequest, ListAgentsResponse,
-    ListBansRequest, ListBansResponse, ListBundlesRequest, ListBundlesResponse, ListPolicyRevisionsRequest,
-    ListPolicyRevisionsResponse, ListRevocationsRequest, ListRevocationsResponse, RequestRenewalRequest,
-    RequestRenewalResponse, RevokeRequest, RevokeResponse, RollbackPolicyRequest, UnbanRequest, UnbanResponse,
+    ApplyPolicyRequest, ApplyPolicyResponse, AuditReportRequest, Authority, BackupRequest, BanRequest, BanResponse,
+    CreateJoinTokenRequest, CreateJoinTokenResponse, EvictAgentsRequest, EvictAgentsResponse, ExplainPolicyRequest,
+    ExplainPolicyResponse, ForgetIssuerRequest, ForgetIssuerResponse, GetPolicyRequest, GetPolicyResponse,
+    GetRevocationProgressRequest, GetRevocationProgressResponse, GetStatusRequest, GetStatusResponse,
+    ListAgentsRequest, ListAgentsResponse, ListBansRequest, ListBansResponse, ListBundlesRequest, ListBundlesResponse,
+    ListPolicyRevisionsRequest, ListPolicyRevisionsResponse, ListRevocationsRequest, ListRevocationsResponse,
+    RequestRenewalRequest, RequestRenewalResponse, RevokeRequest, RevokeResponse, RollbackPolicyRequest, UnbanRequest,
+    UnbanResponse,
 };
 use signet_proto::admin::v1::{
     CancelRotationRequest, CancelRotationResponse, GetRotationRequest, ImportAuthoritiesRequest,
@@ -40,13 +41,14 @@ use super::naming::Naming;
 use super::revocations::Revoking;
 use super::unattended::Unattended;
 use super::{
-    agents, backups, bundles, companions, federation, parse_own_id, policy, revocations, span, store_status, svids,
-    timestamp,
+    agents, backups, bundles, companions, federation, parse_own_id, policy, reports, revocations, span, store_status,
+    svids, timestamp,
 };
 use crate::administration::{Administrators, Role, Target};
 use crate::admission::Admission;
 use crate::agents::Agents;
 use crate::attestation::JoinTokens;
+use crate::audit::Reports;
 use crate::backup::Backups;
 use crate::bundles::Shared;
 use crate::certificate::is_reserved;
@@ -71,6 +73,7 @@ pub(crate) struct AdminApi {
     pub(crate) federation: Federation,
     pub(crate) admission: Admission,
     pub(crate) backups: Backups,
+    pub(crate) reports: Reports,
     pub(crate) store: Store,
     pub(crate) clock: SharedClock,
 }
@@ -482,6 +485,14 @@ impl AdminService for AdminApi {
     async fn backup(&self, request: Request<BackupRequest>) -> Result<Response<backups::Pieces>, Status> {
         let call = self.admit(&request, "Backup", Role::Administrator, Target::Everything).await?;
         call.end(backups::begin(&self.backups, request.get_ref()))
+    }
+
+    type AuditReportStream = reports::Pieces;
+
+    async fn audit_report(&self, request: Request<AuditReportRequest>) -> Result<Response<reports::Pieces>, Status> {
+        // It has all identities, whatever the path of who asks.
+        let call = self.admit(&request, "AuditReport", Role::Viewer, Target::Everything).await?;
+        call.end(reports::begin(&self.reports, request.get_ref()))
     }
 }
 

@@ -7,10 +7,11 @@ use signet_proto::admin::v1::{
     AddFederationRequest, ListFederationsRequest, RefreshFederationRequest, RemoveFederationRequest,
 };
 use signet_proto::admin::v1::{
-    ApplyPolicyRequest, BackupRequest, BanRequest, CreateJoinTokenRequest, EvictAgentsRequest, ExplainPolicyRequest,
-    ForgetIssuerRequest, GetPolicyRequest, GetRevocationProgressRequest, GetStatusRequest, GetSvidRequest,
-    ListAgentsRequest, ListBansRequest, ListBundlesRequest, ListPolicyRevisionsRequest, ListRevocationsRequest,
-    ListSvidsRequest, RequestRenewalRequest, RevokeRequest, RollbackPolicyRequest, UnbanRequest,
+    ApplyPolicyRequest, AuditReportRequest, BackupRequest, BanRequest, CreateJoinTokenRequest, EvictAgentsRequest,
+    ExplainPolicyRequest, ForgetIssuerRequest, GetPolicyRequest, GetRevocationProgressRequest, GetStatusRequest,
+    GetSvidRequest, ListAgentsRequest, ListBansRequest, ListBundlesRequest, ListPolicyRevisionsRequest,
+    ListRevocationsRequest, ListSvidsRequest, RequestRenewalRequest, RevokeRequest, RollbackPolicyRequest,
+    UnbanRequest,
 };
 use signet_proto::admin::v1::{
     CancelRotationRequest, GetRotationRequest, ImportAuthoritiesRequest, ListAuthoritiesRequest, ListJwtKeysRequest,
@@ -257,6 +258,12 @@ impl Naming for TaintAuthorityRequest {
 }
 
 // These are about one identity, or about the issuer or all.
+impl Naming for AuditReportRequest {
+    fn named(&self) -> Option<String> {
+        Some(format!("a report as {}", shown(&self.format)))
+    }
+}
+
 impl Naming for BackupRequest {
     fn named(&self) -> Option<String> {
         Some(format!("a backup to the key {}", shown(&self.key)))

@@ -13,6 +13,7 @@ use super::export::{LogExport, LogTarget};
 use super::metrics::AuditMetrics;
 use super::place::LogPlace;
 use super::proofs::LogProofs;
+use super::reports::Reports;
 use super::witnesses::{Cosigned, Witnesses, Witnessing};
 use super::writer::{WriteError, Writer};
 use crate::complaint::Complaint;
@@ -75,6 +76,10 @@ impl LogPublisher {
     pub(crate) fn proofs(&self) -> LogProofs {
         let origin = self.place.verifier.origin().clone();
         LogProofs::new(origin, self.place.files.clone(), self.latest.subscribe())
+    }
+
+    pub(crate) fn reports(&self) -> Reports {
+        Reports::new(self.place.clone(), self.latest.subscribe())
     }
 
     /// To be run beside it.

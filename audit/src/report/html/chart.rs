@@ -125,11 +125,11 @@ fn scaled(count: u64, of: u64, to: u64) -> u64 {
     u64::try_from(u128::from(count) * u128::from(to) / u128::from(of.max(1))).unwrap_or(to)
 }
 
-/// The lowest of 1, 2, 4, 6, 8 and 10 times a power of ten that nothing is above.
+/// The lowest of 1, 2, 3, 4, 5, 6, 8 and 10 times a power of ten that nothing is above.
 fn top_of_scale(highest: u64) -> u64 {
     let mut power = 1_u64;
     loop {
-        for step in [1, 2, 4, 6, 8] {
+        for step in [1, 2, 3, 4, 5, 6, 8] {
             let top = power.saturating_mul(step);
             if top >= highest {
                 return top;
@@ -147,7 +147,7 @@ mod tests {
     fn a_scale_ends_above_all_and_not_far_above() {
         assert_eq!(
             [0, 1, 3, 9, 10, 11, 60, 61, 999, 4_001].map(top_of_scale),
-            [1, 1, 4, 10, 10, 20, 60, 80, 1000, 6000]
+            [1, 1, 3, 10, 10, 20, 60, 80, 1000, 5000]
         );
         assert!(top_of_scale(u64::MAX) == u64::MAX);
     }
