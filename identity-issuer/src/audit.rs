@@ -15,6 +15,7 @@ mod proofs;
 mod publisher;
 mod refusals;
 mod reports;
+mod scheduled;
 mod witnesses;
 mod writer;
 
@@ -26,4 +27,5 @@ pub(crate) use proofs::LogProofs;
 pub(crate) use publisher::{LogPublisher, Published};
 pub(crate) use refusals::Refusals;
 pub(crate) use reports::{MakeError, Part, Reports};
+pub(crate) use scheduled::Schedule;
 pub(crate) use witnesses::{Witness, Witnesses};

@@ -359,9 +359,10 @@ impl Issuer {
             self.store.clone(),
             self.clock.clone(),
         );
+        let reports = self.audit.reports();
         let admin = Arc::new(AdminApi {
             backups,
-            reports: self.audit.reports(),
+            reports: reports.clone(),
             trust_domain: self.config.trust_domain.clone(),
             administrators: self.administrators.clone(),
             join_tokens: join_tokens.clone(),
@@ -464,6 +465,10 @@ impl Issuer {
         let (audit, log_proofs) = (self.audit.files(), self.audit.proofs());
         if let Some(to) = self.config.audit.export.clone() {
             until(&shutdown, &mut background, self.audit.export(to).run());
+        }
+        if let Some(schedule) = self.config.audit.reports.clone() {
+            let scratch = self.config.state.join("audit/report.new");
+            until(&shutdown, &mut background, self.audit.scheduled(schedule, reports, scratch).run());
         }
         if let Some(witnesses) = self.config.audit.witnesses.clone() {
             until(&shutdown, &mut background, self.audit.witnessing(witnesses).run());

@@ -1,15 +1,17 @@
 //! Where the issuer puts what others serve: a folder, or a bucket of an object storage that speaks S3.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
 use object_store::{
-    Attribute, Attributes, ClientOptions, ObjectStore, ObjectStoreExt as _, PutOptions, PutPayload, RetryConfig,
+    Attribute, Attributes, ClientOptions, ObjectStore, ObjectStoreExt as _, PutMultipartOptions, PutOptions,
+    PutPayload, RetryConfig, WriteMultipart,
 };
+use tokio::io::AsyncReadExt as _;
 
 use crate::secret_file;
 
@@ -62,6 +64,9 @@ pub(crate) enum TargetError {
 
 /// For one file.
 const LIMIT: Duration = Duration::from_secs(30);
+/// In bytes, of what is put in one piece: S3 has no smaller parts than 5 MiB.
+const PART: usize = 8 << 20;
+const PARTS_AT_ONCE: usize = 2;
 /// In bytes.
 const MAX_SECRET: usize = 4096;
 
@@ -105,23 +110,44 @@ impl Bucket {
 impl OpenTarget {
     /// In the place of what had that name. Whoever reads it sees the one or the other.
     pub(crate) async fn put(&self, name: &str, bytes: Bytes, served: ServedAs) -> Result<(), TargetError> {
-        let attributes = match self.has_attributes {
-            false => Attributes::new(),
-            true => [(Attribute::ContentType, served.content_type), (Attribute::CacheControl, served.cache_control)]
-                .into_iter()
-                .collect(),
-        };
-        let options = PutOptions { attributes, ..PutOptions::default() };
+        let options = PutOptions { attributes: self.attributes(served), ..PutOptions::default() };
         let (path, payload) = (self.path(name), PutPayload::from(bytes));
-        let putting = self.store.put_opts(&path, payload, options);
-        tokio::time::timeout(LIMIT, putting).await.map_err(|_| TargetError::Slow)??;
-        Ok(())
+        in_time(self.store.put_opts(&path, payload, options)).await.map(drop)
+    }
+
+    /// The same of a file of any length. Of one that is long, a part is in memory at a time.
+    pub(crate) async fn put_file(&self, name: &str, file: &Path, served: ServedAs) -> Result<(), TargetError> {
+        let failed = |source| TargetError::File { path: file.to_owned(), source };
+        let mut from = tokio::fs::File::open(file).await.map_err(failed)?;
+        if from.metadata().await.map_err(failed)?.len() <= PART as u64 {
+            return self.put(name, tokio::fs::read(file).await.map_err(failed)?.into(), served).await;
+        }
+        let options = PutMultipartOptions { attributes: self.attributes(served), ..PutMultipartOptions::default() };
+        let upload = in_time(self.store.put_multipart_opts(&self.path(name), options)).await?;
+        let mut writing = WriteMultipart::new_with_chunk_size(upload, PART);
+        let copied = async {
+            loop {
+                let mut bytes = BytesMut::with_capacity(PART / 8);
+                if from.read_buf(&mut bytes).await.map_err(failed)? == 0 {
+                    return Ok(());
+                }
+                in_time(writing.wait_for_capacity(PARTS_AT_ONCE)).await?;
+                writing.put(bytes.freeze());
+            }
+        };
+        match copied.await {
+            Ok(()) => in_time(writing.finish()).await.map(drop),
+            Err(error) => {
+                // What came of it is of no use to anybody; the error is what counts.
+                drop(writing.abort().await);
+                Err(error)
+            }
+        }
     }
 
     pub(crate) async fn remove(&self, name: &str) -> Result<(), TargetError> {
         let path = self.path(name);
-        tokio::time::timeout(LIMIT, self.store.delete(&path)).await.map_err(|_| TargetError::Slow)??;
-        Ok(())
+        in_time(self.store.delete(&path)).await
     }
 
     /// At most `most` bytes; None where there is no such file.
@@ -140,7 +166,16 @@ impl OpenTarget {
         tokio::time::timeout(LIMIT, getting).await.map_err(|_| TargetError::Slow)?
     }
 
+    fn attributes(&self, served: ServedAs) -> Attributes {
+        let said = [(Attribute::ContentType, served.content_type), (Attribute::CacheControl, served.cache_control)];
+        said.into_iter().filter(|_| self.has_attributes).collect()
+    }
+
     fn path(&self, name: &str) -> ObjectPath {
         self.prefix.split('/').chain(name.split('/')).filter(|part| !part.is_empty()).collect()
     }
+}
+
+async fn in_time<T>(doing: impl Future<Output = Result<T, object_store::Error>>) -> Result<T, TargetError> {
+    Ok(tokio::time::timeout(LIMIT, doing).await.map_err(|_| TargetError::Slow)??)
 }

@@ -3,13 +3,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
 use signet_tests::auditor::{Auditor, ID, joined, url_of, wait_until_published};
-use signet_tests::{Issuer, program, secs};
+use signet_tests::clock::later;
+use signet_tests::wait::until;
+use signet_tests::{Issuer, S3, program, secs};
 use tempfile::TempDir;
 
 /// A spreadsheet's way of reading: every cell a text.
@@ -175,4 +178,62 @@ fn nobody_has_a_report_who_may_not_and_what_is_no_time_is_refused() {
     assert!(refused(&["--issuer", socket, "--from", "yesterday"]).contains("it is neither a date"), "");
     assert!(refused(&["--issuer", socket, "--format", "pdf"]).contains("a report is csv, json or html"), "");
     assert!(refused(&["--issuer", "/nowhere"]).contains("cannot reach the issuer"), "");
+}
+
+/// All files of a bucket's folder, by their names, with what is in them.
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(folder).into_iter().flatten();
+    let file = |path: PathBuf| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(&path).unwrap());
+    entries.map(|entry| file(entry.unwrap().path())).collect()
+}
+
+#[test]
+fn each_hour_that_has_ended_has_its_reports_in_the_bucket_also_after_both_were_away() {
+    let folder = TempDir::new().unwrap();
+    let mut s3 = S3::start(&folder.path().join("s3"), "reports");
+    let reports = format!(
+        "audit: {{ reports: {{ every: 1h, formats: [csv, json, html], to: {{ {} }} }} }}\n",
+        s3.target("s3://reports/pki")
+    );
+    let mut issuer = Issuer::start_with(folder.path(), "example.org", secs(3600), &reports);
+    let auditor = Auditor::of(&issuer);
+    let serial = joined(&issuer).svid().serial();
+    wait_until_published(&issuer);
+    issuer.process.kill();
+    s3.go_away();
+    let clock = later(folder.path(), 4 * secs(3600));
+    let start = |issuer: &mut Issuer| {
+        issuer.process.start_again_with("LD_PRELOAD", clock.to_str().unwrap());
+        issuer.wait_until_ready();
+        wait_until_published(issuer);
+    };
+    start(&mut issuer);
+    issuer.process.wait_for_line_within("a report is not there yet", secs(30));
+    assert!(issuer.admin.sum("signet_audit_report_failures_total", &[]) > 0.0);
+    s3.come_back();
+
+    let origin = auditor.key().split('+').next().unwrap().replace('/', "_");
+    let put = folder.path().join("s3/reports/pki/audit-report").join(origin);
+    // The hour in which all was issued, and two or three that are empty.
+    until("they are there", secs(90), || files(&put).len() >= 3 * 3 * 2);
+    let until_when = |issuer: &Issuer| issuer.admin.sum("signet_audit_reported_until_timestamp_seconds", &[]);
+    until("that is told", secs(30), || until_when(&issuer) > 0.0);
+    let found = files(&put);
+    assert!(found.keys().all(|name| found.contains_key(&format!("{}.sig", name.trim_end_matches(".sig")))));
+    let copy = auditor.copy(&issuer, "copy");
+    for name in found.keys().filter(|name| !name.ends_with(".sig")) {
+        auditor.good(&["verify-report", text(&put.join(name)), text(&copy)]);
+    }
+    let first = found.keys().find(|name| name.ends_with(".csv")).unwrap();
+    let rows = python(READ_CSV, &put.join(first));
+    let plain = |row: &Value| row["serial"].as_str().unwrap().replace(':', "").to_lowercase();
+    assert!(rows.iter().any(|row| plain(row) == serial), "{rows:?}");
+    assert!(!fs::exists(auditor.key_file.with_file_name("report.new")).unwrap());
+
+    // What is there is not made again.
+    issuer.process.kill();
+    fs::write(put.join(first), "as it was").unwrap();
+    start(&mut issuer);
+    until("it has looked", secs(30), || until_when(&issuer) > 0.0);
+    assert_eq!(fs::read(put.join(first)).unwrap(), b"as it was");
 }

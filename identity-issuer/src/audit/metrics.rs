@@ -11,6 +11,8 @@ pub(crate) struct AuditMetrics {
     exported_size: IntGauge,
     exported_at: IntGauge,
     export_failures: IntCounter,
+    reported_until: IntGauge,
+    report_failures: IntCounter,
     cosigned_at: IntGaugeVec,
     witness_failures: IntCounterVec,
     witnessed_size: IntGauge,
@@ -35,6 +37,11 @@ impl AuditMetrics {
             "How often the audit log was not put into its folder or bucket, and was tried again.",
         )?;
         registry.register(Box::new(export_failures.clone()))?;
+        let report_failures = IntCounter::new(
+            "signet_audit_report_failures_total",
+            "How often a report of `audit.reports` was not made or not put, and was tried again.",
+        )?;
+        registry.register(Box::new(report_failures.clone()))?;
         let cosigned_at = Opts::new(
             "signet_audit_cosignature_timestamp_seconds",
             "When a witness has cosigned the audit log last, in Unix time.",
@@ -74,6 +81,11 @@ impl AuditMetrics {
                 "When the checkpoint was signed that is in the log's folder or bucket, in Unix time; 0 for none.",
             )?,
             export_failures,
+            reported_until: gauge(
+                "signet_audit_reported_until_timestamp_seconds",
+                "The end of the last time whose reports are there, in Unix time; 0 for none.",
+            )?,
+            report_failures,
             cosigned_at,
             witness_failures,
             witnessed_size: gauge(
@@ -126,6 +138,15 @@ impl AuditMetrics {
     pub(super) fn exported(&self, size: u64, time: u64) {
         self.exported_size.set(i64::try_from(size).unwrap_or(i64::MAX));
         self.exported_at.set(i64::try_from(time).unwrap_or(i64::MAX));
+    }
+
+    /// The reports of what is before `until` in Unix seconds are there.
+    pub(super) fn reported(&self, until: u64) {
+        self.reported_until.set(i64::try_from(until).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn report_failed(&self) {
+        self.report_failures.inc();
     }
 
     pub(super) fn export_failed(&self) {

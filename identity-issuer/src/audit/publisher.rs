@@ -1,5 +1,6 @@
 //! Publishes what the log has, twice a second, also where nothing is new: so a gap between checkpoints shows that somebody was away.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use super::metrics::AuditMetrics;
 use super::place::LogPlace;
 use super::proofs::LogProofs;
 use super::reports::Reports;
+use super::scheduled::{Schedule, Scheduled};
 use super::witnesses::{Cosigned, Witnesses, Witnessing};
 use super::writer::{WriteError, Writer};
 use crate::complaint::Complaint;
@@ -80,6 +82,18 @@ impl LogPublisher {
 
     pub(crate) fn reports(&self) -> Reports {
         Reports::new(self.place.clone(), self.latest.subscribe())
+    }
+
+    /// To be run beside it. `reports` are those that others ask for, too.
+    pub(crate) fn scheduled(&self, schedule: Schedule, reports: Reports, scratch: PathBuf) -> Scheduled {
+        Scheduled {
+            schedule,
+            reports,
+            origin: self.place.verifier.origin().clone(),
+            files: self.place.files.clone(),
+            scratch,
+            metrics: self.metrics.clone(),
+        }
     }
 
     /// To be run beside it.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use signet_audit::report::{self, Claim, ReportError, Terms};
 use signet_audit::{Folder, Progress, Resource, Source};
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, watch};
 
 use super::place::LogPlace;
 use super::publisher::Published;
@@ -80,6 +80,11 @@ impl Reports {
             drop(to.to.blocking_send(made.map(Part::Signature)));
         });
         Ok(parts)
+    }
+
+    /// Until it is dropped, nobody else makes one.
+    pub(super) async fn turn(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.busy).lock_owned().await
     }
 
     pub(super) fn latest(&self) -> Option<Arc<Published>> {

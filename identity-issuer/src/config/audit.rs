@@ -7,6 +7,10 @@
 //!   export:                              # where the log is put as well, for others to serve it; each issuer has a place of its own
 //!     url: s3://bucket/audit/eu-1        # or file:///srv/audit; keys as in `crl.export`
 //!   export_interval: 1s                  # at most so often
+//!   reports:                             # of what was issued and revoked, each time that has ended
+//!     every: 24h                         # whole hours; days begin at midnight, UTC
+//!     formats: [csv, json, html]         # without it, csv
+//!     to: { url: s3://bucket/reports }   # or a folder; keys as in `crl.export`
 //!   witnesses:                           # who sign that they saw the log, and that it only grew
 //!     - url: https://witness.example.net # what `add-checkpoint` is below
 //!       key: witness.example.net/w1+…    # as they publish it: NAME+HASH+KEY
@@ -21,12 +25,13 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use signet_audit::Origin;
+use signet_audit::report::Format;
 use signet_process::config::{self, ConfigError, Located};
 
 use super::attestation::client_config;
 use super::file::within;
 use super::target::{self, TargetFile, is_safe};
-use crate::audit::{LogTarget, Witness, Witnesses};
+use crate::audit::{LogTarget, Schedule, Witness, Witnesses};
 use crate::pem_files;
 
 #[derive(Clone, Debug, Default)]
@@ -36,6 +41,7 @@ pub(crate) struct Audit {
     /// None where the key is kept with those of authorities.
     pub(crate) passphrase_file: Option<PathBuf>,
     pub(crate) export: Option<LogTarget>,
+    pub(crate) reports: Option<Schedule>,
     /// None where there are none.
     pub(crate) witnesses: Option<Witnesses>,
     /// As they are written.
@@ -49,9 +55,19 @@ pub(super) struct AuditFile {
     passphrase_file: Option<PathBuf>,
     export: Option<TargetFile>,
     export_interval: Option<Located<config::Duration>>,
+    reports: Option<ReportsFile>,
     witnesses: Vec<WitnessFile>,
     quorum: Option<Located<u64>>,
     witness_interval: Option<Located<config::Duration>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReportsFile {
+    every: Located<config::Duration>,
+    #[serde(default)]
+    formats: Vec<Located<String>>,
+    to: TargetFile,
 }
 
 #[derive(Debug, Deserialize)]
@@ -60,6 +76,32 @@ struct WitnessFile {
     url: Located<String>,
     key: Located<String>,
     ca: Option<Located<PathBuf>>,
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+const LONGEST_REPORT: Duration = Duration::from_secs(366 * 86_400);
+
+impl ReportsFile {
+    fn resolve(self, path: &Path) -> Result<Schedule, ConfigError> {
+        let every = within(path, &self.every, "every", HOUR..=LONGEST_REPORT)?;
+        if every.as_secs() % HOUR.as_secs() != 0 {
+            return Err(self.every.error(path, "`every` is no number of whole hours", "write it as 1h, 24h or 7d"));
+        }
+        let mut formats = Vec::new();
+        for format in &self.formats {
+            let parsed = format.value.parse::<Format>();
+            let parsed =
+                parsed.map_err(|error| format.error(path, format!("`formats`: {error}"), "write csv, json or html"))?;
+            if formats.contains(&parsed) {
+                return Err(format.error(path, format!("`formats` has {parsed} twice"), "leave one out"));
+            }
+            formats.push(parsed);
+        }
+        if formats.is_empty() {
+            formats.push(Format::Csv);
+        }
+        Ok(Schedule { every, formats, to: self.to.resolve(path)? })
+    }
 }
 
 /// Their cosignatures have room below a checkpoint.
@@ -86,7 +128,8 @@ impl AuditFile {
             Some(interval) => within(path, interval, "export_interval", EXPORT_INTERVAL..=LONGEST_EXPORT_INTERVAL)?,
         };
         let export = self.export.map(|to| Ok(LogTarget { to: to.resolve(path)?, interval })).transpose()?;
-        Ok(Audit { origin: origin.transpose()?, passphrase_file, export, witnesses, shown_witnesses })
+        let reports = self.reports.map(|reports| reports.resolve(path)).transpose()?;
+        Ok(Audit { origin: origin.transpose()?, passphrase_file, export, reports, witnesses, shown_witnesses })
     }
 
     /// And how they are written.
@@ -195,6 +238,16 @@ pub(super) fn shown(audit: &Audit) -> String {
     if let Some(LogTarget { to, interval }) = &audit.export {
         let _ = writeln!(text, "  export:\n{}", target::shown(to, "    "));
         let _ = writeln!(text, "  export_interval: {}", config::Duration(*interval));
+    }
+    if let Some(Schedule { every, formats, to }) = &audit.reports {
+        let formats: Vec<_> = formats.iter().map(Format::to_string).collect();
+        let _ = writeln!(
+            text,
+            "  reports:\n    every: {}\n    formats: [{}]",
+            config::Duration(*every),
+            formats.join(", ")
+        );
+        let _ = writeln!(text, "    to:\n{}", target::shown(to, "      "));
     }
     text.push_str(&audit.shown_witnesses);
     if text.is_empty() { text } else { format!("audit:\n{text}") }
