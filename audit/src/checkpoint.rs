@@ -18,6 +18,7 @@ use tlog_tiles::{Checkpoint as Parsed, Hash};
 
 use crate::MOST_ENTRIES;
 use crate::verifier_key::{SignatureType, VerifierKey};
+use crate::witness::CosignatureError;
 
 /// By which a log is known, to all who know it: the first line of its checkpoints, and the name of its key. A URL without a scheme, as
 /// `example.org/audit/3f1c0d5a`; nothing needs to answer there.
@@ -57,6 +58,8 @@ pub enum CheckpointError {
     NotSigned { origin: Origin },
     #[error("its time is not signed by the key of {origin}")]
     NotTimed { origin: Origin },
+    #[error("it is not signed by the second key of {origin}, of ML-DSA-44: {cause}")]
+    NotSecond { origin: Origin, cause: CosignatureError },
 }
 
 /// In bytes, of a checkpoint and all its signatures.
@@ -122,11 +125,12 @@ pub fn sign<E>(
 }
 
 impl SignedCheckpoint {
-    /// One that `key` has signed, and when. Signatures by others are passed over.
+    /// One that `key` has signed, with both keys where it has two, and when. Signatures by others are passed over.
     pub fn open(note: &[u8], key: &VerifierKey) -> Result<Self, CheckpointError> {
         if note.len() > MAX_CHECKPOINT {
             return Err(CheckpointError::Malformed);
         }
+        let text = String::from_utf8_lossy(note);
         let note = Note::from_bytes(note).map_err(|_| CheckpointError::Malformed)?;
         let checkpoint = parse(note.text(), key.origin())?;
         let [plain, timed] = [SignatureType::Ed25519, SignatureType::Cosignature].map(|of| key.verifier(of));
@@ -141,7 +145,17 @@ impl SignedCheckpoint {
         let of = |id| by_the_log.iter().find(|signature| signature.id() == id);
         of(plain_id).ok_or_else(not_signed)?;
         let time = of(timed_id).and_then(|signature| signature.signature().first_chunk());
-        Ok(Self { checkpoint, time: u64::from_be_bytes(*time.ok_or_else(not_timed)?) })
+        let time = u64::from_be_bytes(*time.ok_or_else(not_timed)?);
+        if let Some(second) = key.second() {
+            let lines = text.split_once("\n\n").map_or("", |(_, lines)| lines);
+            let not_second = |cause| CheckpointError::NotSecond { origin: key.origin().clone(), cause };
+            let found = second.find(lines, &checkpoint).map_err(not_second)?;
+            // Who has the first key alone, some day, sets the time of nothing that was signed.
+            if found.time != time {
+                return Err(not_second(CosignatureError::Wrong));
+            }
+        }
+        Ok(Self { checkpoint, time })
     }
 }
 
@@ -165,6 +179,7 @@ mod tests {
     use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 
     use super::*;
+    use crate::witness::tests::Signer;
 
     struct Log {
         pair: Ed25519KeyPair,
@@ -235,6 +250,29 @@ mod tests {
         let elsewhere = Log::new("example.org/audit/2", 1);
         let moved = elsewhere.sign(&elsewhere.checkpoint(3), 1_800_000_000);
         assert!(matches!(log.open(&moved), Err(CheckpointError::OtherOrigin { .. })));
+    }
+
+    #[test]
+    fn whoever_knows_both_keys_of_a_log_demands_both_signatures_of_one_time() {
+        let log = Log::new("example.org/audit/1", 1);
+        let (second, stranger) = (Signer::ml_dsa("example.org/audit/1"), Signer::ml_dsa("example.org/audit/1"));
+        let both = VerifierKey::read(&format!("{}\n{}", log.key, second.key)).unwrap().remove(0);
+        let (checkpoint, time) = (log.checkpoint(3), 1_800_000_000);
+        let note = log.sign(&checkpoint, time);
+        let with = |line: String| SignedCheckpoint::open(format!("{note}{line}").as_bytes(), &both);
+        let refused = |cause| Err(CheckpointError::NotSecond { origin: both.origin().clone(), cause });
+        let opened = SignedCheckpoint { checkpoint: checkpoint.clone(), time };
+        assert_eq!(with(second.cosign(&checkpoint, time)), Ok(opened.clone()));
+        assert_eq!(with(String::new()), refused(CosignatureError::Absent));
+        assert_eq!(with(stranger.cosign(&checkpoint, time)), refused(CosignatureError::Absent));
+        assert_eq!(with(second.cosign(&log.checkpoint(2), time)), refused(CosignatureError::Wrong));
+        assert_eq!(with(second.cosign(&checkpoint, time - 1)), refused(CosignatureError::Wrong));
+        // It takes the place of none.
+        let alone = format!("{}\n{}", checkpoint.text(), second.cosign(&checkpoint, time));
+        let opened_alone = SignedCheckpoint::open(alone.as_bytes(), &both);
+        assert_eq!(opened_alone, Err(CheckpointError::NotSigned { origin: both.origin().clone() }));
+        // Whoever knows the first alone passes it over.
+        assert_eq!(log.open(&format!("{note}{}", second.cosign(&checkpoint, time))), Ok(opened));
     }
 
     #[test]

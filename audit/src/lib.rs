@@ -44,7 +44,7 @@ pub use statement::{About, MAX_STATEMENT, Statement, StatementError};
 pub use tlog_tiles::Hash;
 pub use verifier_key::{VerifierKey, VerifierKeyError};
 pub use verify::{Fault, Progress, Unread, Verified, read_in_order, read_in_order_from, verify};
-pub use witness::{Cosignature, CosignatureError, WitnessKey, WitnessKeyError};
+pub use witness::{Cosignature, CosignatureError, ML_DSA_44_KEY, WitnessKey, WitnessKeyError};
 
 /// SHA-256, as entries have it of certificates and keys.
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {

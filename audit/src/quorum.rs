@@ -116,7 +116,7 @@ impl Quorum {
 
     /// Whether a log is one of those that the policy is for.
     pub fn is_for(&self, log: &VerifierKey) -> bool {
-        self.logs.is_empty() || self.logs.contains(log)
+        self.logs.is_empty() || self.logs.iter().any(|known| known.is_same_log(log))
     }
 
     /// What the witnesses say below a checkpoint, which `note` is with all signatures.

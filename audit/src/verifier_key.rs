@@ -9,12 +9,15 @@ use base64::engine::general_purpose::STANDARD;
 use signed_note::{Verifier, key_id};
 
 use crate::checkpoint::{Origin, OriginError, timed};
+use crate::witness::{WitnessKey, WitnessKeyError};
 
-/// Ed25519. The key of a log signs its checkpoints twice: plainly, and with the time.
+/// Ed25519. The key of a log signs its checkpoints twice: plainly, and with the time. A log may have a second key, of ML-DSA-44, that signs
+/// them as well: whoever is given both demands both. It is written, and known, by the first alone.
 #[derive(Clone, Eq, PartialEq)]
 pub struct VerifierKey {
     origin: Origin,
     public: [u8; 32],
+    second: Option<WitnessKey>,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -27,6 +30,10 @@ pub enum VerifierKeyError {
     Algorithm,
     #[error("its hash is not that of its key and its origin: it was changed, or is not copied whole")]
     Hash,
+    #[error("the log's second key: {0}")]
+    Second(#[from] WitnessKeyError),
+    #[error("a second key stands behind the first one of the same log, and is of ML-DSA-44")]
+    NotSecond,
 }
 
 /// What a signature is of, as the second part of its key's identifier says (C2SP signed-note, “Signature types”).
@@ -41,7 +48,40 @@ pub(crate) enum SignatureType {
 impl VerifierKey {
     /// `public`: as RFC 8032 §5.1.5 has it.
     pub fn new(origin: Origin, public: [u8; 32]) -> Self {
-        Self { origin, public }
+        Self { origin, public, second: None }
+    }
+
+    /// Those of some text, each in its line: the one of a log, and behind it its second one, if it has one.
+    pub fn read(text: &str) -> Result<Vec<Self>, VerifierKeyError> {
+        let mut keys: Vec<Self> = Vec::new();
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            match line.parse() {
+                Ok(key) => keys.push(key),
+                Err(VerifierKeyError::Algorithm) => {
+                    let second: WitnessKey = line.parse()?;
+                    let is_behind = |key: &&mut Self| key.second.is_none() && second.is_second_of(&key.origin);
+                    let key = keys.last_mut().filter(is_behind).ok_or(VerifierKeyError::NotSecond)?;
+                    key.second = Some(second);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(keys)
+    }
+
+    /// Whether the log is the same, by its first key.
+    pub fn is_same_log(&self, other: &Self) -> bool {
+        self.origin == other.origin && self.public == other.public
+    }
+
+    /// The first key alone: for what somebody kept from before there was a second one.
+    #[must_use]
+    pub fn first(&self) -> Self {
+        Self { second: None, ..self.clone() }
+    }
+
+    pub(crate) fn second(&self) -> Option<&WitnessKey> {
+        self.second.as_ref()
     }
 
     pub fn origin(&self) -> &Origin {
@@ -122,7 +162,7 @@ impl FromStr for VerifierKey {
             return Err(VerifierKeyError::Algorithm);
         }
         let public = public.try_into().map_err(|_| VerifierKeyError::Algorithm)?;
-        let key = Self { origin: origin.parse()?, public };
+        let key = Self::new(origin.parse()?, public);
         match format!("{:08x}", key.key_id(SignatureType::Ed25519)) == hash {
             true => Ok(key),
             false => Err(VerifierKeyError::Hash),
@@ -137,6 +177,7 @@ mod tests {
     use signed_note::{StandardVerifier, Verifier as _};
 
     use super::*;
+    use crate::witness::tests::Signer;
 
     #[test]
     fn a_key_is_read_as_it_is_written_and_as_others_read_it() {
@@ -146,6 +187,31 @@ mod tests {
         assert_eq!(text.parse(), Ok(key.clone()));
         let theirs = StandardVerifier::new(&text).unwrap();
         assert_eq!((theirs.name(), theirs.key_id()), ("example.org/audit/0001", key.key_id(SignatureType::Ed25519)));
+    }
+
+    #[test]
+    fn a_second_key_stands_behind_the_first_of_its_log() {
+        let key = |name: &str| VerifierKey::new(name.parse().unwrap(), [7; 32]);
+        let second = |name: &str| Signer::ml_dsa(name).key;
+        let (one, other) = (key("a.example/1"), key("a.example/2"));
+        let behind = second("a.example/1");
+        let read = VerifierKey::read(&format!("\n{one}\n {behind}\n\n{other}")).unwrap();
+        assert_eq!(read, [VerifierKey { second: Some(behind.clone()), ..one.clone() }, other.clone()]);
+        assert!(read[0].is_same_log(&one) && !read[0].is_same_log(&other));
+        assert_eq!(read[0].first(), one);
+        assert_eq!(read[0].to_string(), one.to_string());
+        for wrong in [
+            behind.to_string(),
+            format!("{other}\n{behind}"),
+            format!("{one}\n{other}\n{behind}"),
+            format!("{one}\n{behind}\n{}", second("a.example/1")),
+            format!("{one}\n{}", Signer::ed25519("a.example/1", 1).key),
+        ] {
+            assert_eq!(VerifierKey::read(&wrong), Err(VerifierKeyError::NotSecond), "{wrong}");
+        }
+        let changed = format!("{one}\n{}", behind.to_string().replace("/1+", "/3+"));
+        assert_eq!(VerifierKey::read(&changed), Err(VerifierKeyError::Second(WitnessKeyError::Hash)));
+        assert_eq!(VerifierKey::read(&format!("{one}\nx")), Err(VerifierKeyError::Form));
     }
 
     #[test]

@@ -63,15 +63,21 @@ pub enum CosignatureError {
     Wrong,
 }
 
-/// In bytes, of a public key and of a signature (FIPS 204 §4).
+/// In bytes, of a public key.
 const ED25519_KEY: usize = 32;
-const ML_DSA_44_KEY: usize = 1312;
+/// The same (FIPS 204 §4).
+pub const ML_DSA_44_KEY: usize = 1312;
 /// How a message begins that ML-DSA-44 signs.
 const SUBTREE: &[u8; 12] = b"subtree/v1\n\0";
 /// More lines nobody looks at.
 const MOST_LINES: usize = 100;
 
 impl WitnessKey {
+    /// Of whoever cosigns by ML-DSA-44. `public`: as FIPS 204 §7.2 encodes it.
+    pub fn ml_dsa_44(name: Origin, public: &[u8; ML_DSA_44_KEY]) -> Self {
+        Self { name, algorithm: Algorithm::MlDsa44, public: public.to_vec() }
+    }
+
     pub fn name(&self) -> &str {
         self.name.as_str()
     }
@@ -79,6 +85,25 @@ impl WitnessKey {
     /// Whether both are the same key, whatever its name.
     pub(crate) fn is_same_key(&self, other: &Self) -> bool {
         self.public == other.public
+    }
+
+    /// Whether this is the second key of the log with this name.
+    pub(crate) fn is_second_of(&self, log: &Origin) -> bool {
+        self.algorithm == Algorithm::MlDsa44 && self.name == *log
+    }
+
+    /// The line below a checkpoint that says that it was seen at `time`, in Unix seconds. `signing` signs with this key.
+    pub fn cosign<E>(
+        &self,
+        checkpoint: &Checkpoint,
+        time: u64,
+        signing: impl FnOnce(&[u8]) -> Result<Vec<u8>, E>,
+    ) -> Result<String, E> {
+        let signature = signing(&self.message(time, checkpoint))?;
+        let signature = [&time.to_be_bytes(), &signature[..]].concat();
+        // Its name is one that a key may have.
+        let line = Signature::new(self.name().to_owned(), self.key_id(), signature);
+        Ok(line.map(|line| String::from_utf8_lossy(&line.to_bytes()).into_owned()).unwrap_or_default())
     }
 
     /// The cosignature of this witness among the lines below a checkpoint. Those of others are passed over.
@@ -105,17 +130,20 @@ impl WitnessKey {
         if time == 0 || time > i64::MAX.cast_unsigned() {
             return None;
         }
+        let message = self.message(time, checkpoint);
         let is_right = match self.algorithm {
-            Algorithm::Ed25519 => {
-                let message = timed(time, &checkpoint.text());
-                UnparsedPublicKey::new(&ED25519, &self.public).verify(message.as_bytes(), signature)
-            }
-            Algorithm::MlDsa44 => {
-                let message = cosigned_message(&self.name, time, checkpoint)?;
-                UnparsedPublicKey::new(&ML_DSA_44, &self.public).verify(&message, signature)
-            }
+            Algorithm::Ed25519 => UnparsedPublicKey::new(&ED25519, &self.public).verify(&message, signature),
+            Algorithm::MlDsa44 => UnparsedPublicKey::new(&ML_DSA_44, &self.public).verify(&message, signature),
         };
         is_right.is_ok().then_some(time)
+    }
+
+    /// What is signed.
+    fn message(&self, time: u64, checkpoint: &Checkpoint) -> Vec<u8> {
+        match self.algorithm {
+            Algorithm::Ed25519 => timed(time, &checkpoint.text()).into_bytes(),
+            Algorithm::MlDsa44 => cosigned_message(&self.name, time, checkpoint),
+        }
     }
 
     fn key_id(&self) -> u32 {
@@ -127,19 +155,19 @@ impl WitnessKey {
     }
 }
 
-/// C2SP tlog-cosignature, “ML-DSA-44 signed message”. Names have at most 255 bytes, as an origin does.
-fn cosigned_message(cosigner: &Origin, time: u64, checkpoint: &Checkpoint) -> Option<Vec<u8>> {
+/// C2SP tlog-cosignature, “ML-DSA-44 signed message”.
+fn cosigned_message(cosigner: &Origin, time: u64, checkpoint: &Checkpoint) -> Vec<u8> {
     let mut message = SUBTREE.to_vec();
     let mut named = |name: &Origin, behind: &[&[u8]]| {
-        message.push(u8::try_from(name.as_str().len()).ok()?);
+        // An origin has 255 bytes at most.
+        message.push(u8::try_from(name.as_str().len()).unwrap_or(u8::MAX));
         message.extend_from_slice(name.as_str().as_bytes());
         behind.iter().for_each(|bytes| message.extend_from_slice(bytes));
-        Some(())
     };
-    named(cosigner, &[&time.to_be_bytes()])?;
+    named(cosigner, &[&time.to_be_bytes()]);
     let start: u64 = 0;
-    named(&checkpoint.origin, &[&start.to_be_bytes(), &checkpoint.size.to_be_bytes(), &checkpoint.root.0])?;
-    Some(message)
+    named(&checkpoint.origin, &[&start.to_be_bytes(), &checkpoint.size.to_be_bytes(), &checkpoint.root.0]);
+    message
 }
 
 impl fmt::Display for WitnessKey {
@@ -206,22 +234,20 @@ pub(crate) mod tests {
         pub(crate) fn ml_dsa(name: &str) -> Self {
             let pair = PqdsaKeyPair::generate(&ML_DSA_44_SIGNING).unwrap();
             let public = pair.public_key().as_ref().to_vec();
-            let key = WitnessKey { name: name.parse().unwrap(), algorithm: Algorithm::MlDsa44, public };
+            let key = WitnessKey::ml_dsa_44(name.parse().unwrap(), &public.try_into().unwrap());
             Self { key, pair: Pair::MlDsa44(pair) }
         }
 
         pub(crate) fn cosign(&self, checkpoint: &Checkpoint, time: u64) -> String {
-            let signature = match &self.pair {
-                Pair::Ed25519(pair) => pair.sign(timed(time, &checkpoint.text()).as_bytes()).as_ref().to_vec(),
+            let signing = |message: &[u8]| match &self.pair {
+                Pair::Ed25519(pair) => Ok::<_, ()>(pair.sign(message).as_ref().to_vec()),
                 Pair::MlDsa44(pair) => {
                     let mut signature = vec![0; 2420];
-                    pair.sign(&cosigned_message(&self.key.name, time, checkpoint).unwrap(), &mut signature).unwrap();
-                    signature
+                    pair.sign(message, &mut signature).unwrap();
+                    Ok(signature)
                 }
             };
-            let bytes = [&time.to_be_bytes(), &signature[..]].concat();
-            let line = Signature::new(self.key.name().to_owned(), self.key.key_id(), bytes).unwrap();
-            String::from_utf8(line.to_bytes()).unwrap()
+            self.key.cosign(checkpoint, time, signing).unwrap()
         }
     }
 

@@ -134,7 +134,11 @@ pub(crate) fn key_in(path: &std::path::Path) -> Result<signet_audit::VerifierKey
             .remedy("give the public key of the log, ORIGIN+HASH+KEY, as the people who run the issuer have it")
     };
     let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
-    text.trim().parse().map_err(|error| wrong(&error))
+    match signet_audit::VerifierKey::read(&text).map_err(|error| wrong(&error))?.as_slice() {
+        [key] => Ok(key.clone()),
+        [] => Err(wrong(&"it has no key")),
+        [_, _, ..] => Err(wrong(&"it has the keys of several logs")),
+    }
 }
 
 /// How old a checkpoint is.

@@ -17,6 +17,7 @@ import sys
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PublicKey
 
 
 class Wrong(Exception):
@@ -49,7 +50,8 @@ def tree(hashes):
 
 class Key:
     def __init__(self, text):
-        self.name, self.hash, key = text.strip().split("+", 2)
+        first, *second = text.strip().split("\n")
+        self.name, self.hash, key = first.split("+", 2)
         raw = base64.b64decode(key, validate=True)
         if raw[0] != 1 or len(raw) != 33:
             raise Wrong("not an Ed25519 key")
@@ -57,9 +59,36 @@ class Key:
         if self.id(1).hex() != self.hash:
             raise Wrong("the hash of the key is wrong")
         self.public = Ed25519PublicKey.from_public_bytes(self.raw)
+        self.second = SecondKey(self.name, *second) if second else None
 
     def id(self, kind):
-        return sha256(self.name.encode() + b"\n" + bytes([kind]) + self.raw)[:4]
+        return key_id(self.name, kind, self.raw)
+
+
+class SecondKey:
+    """ML-DSA-44, of the log itself."""
+
+    def __init__(self, log, text):
+        self.name, digest, key = text.split("+", 2)
+        raw = base64.b64decode(key, validate=True)
+        if raw[0] != 6 or self.name != log:
+            raise Wrong("not an ML-DSA-44 key of this log")
+        self.id = key_id(self.name, 6, raw[1:])
+        if self.id.hex() != digest:
+            raise Wrong("the hash of the second key is wrong")
+        self.public = MLDSA44PublicKey.from_public_bytes(raw[1:])
+
+    def verify(self, signature, size, root):
+        name = self.name.encode()
+        named = bytes([len(name)]) + name
+        time, (start, end) = signature[:8], (struct.pack(">Q", 0), struct.pack(">Q", size))
+        message = b"subtree/v1\n\0" + named + time + named + start + end + root
+        self.public.verify(signature[8:], message)
+        return struct.unpack(">Q", time)[0]
+
+
+def key_id(name, kind, raw):
+    return sha256(name.encode() + b"\n" + bytes([kind]) + raw)[:4]
 
 
 def open_checkpoint(note, key):
@@ -67,7 +96,9 @@ def open_checkpoint(note, key):
     if not separator:
         raise Wrong("no signatures")
     text += b"\n"
-    plain = timed = None
+    origin, size, root = text.decode().splitlines()
+    root = base64.b64decode(root, validate=True)
+    plain = timed = second = None
     for line in signatures.decode().splitlines():
         dash, name, encoded = line.split(" ")
         if dash != "\u2014":
@@ -82,14 +113,17 @@ def open_checkpoint(note, key):
             elif signature[:4] == key.id(4):
                 (timed,) = struct.unpack(">Q", signature[4:12])
                 key.public.verify(signature[12:], b"cosignature/v1\ntime %d\n" % timed + text)
+            elif key.second and signature[:4] == key.second.id:
+                second = key.second.verify(signature[4:], int(size), root)
         except InvalidSignature:
             raise Wrong("a signature is wrong")
     if not plain or timed is None:
         raise Wrong("not signed")
-    origin, size, root = text.decode().splitlines()
+    if key.second and second != timed:
+        raise Wrong("not signed by the second key")
     if origin != key.name or str(int(size)) != size:
         raise Wrong("another origin, or a size that is none")
-    return int(size), base64.b64decode(root, validate=True), timed
+    return int(size), root, timed
 
 
 def number(index):

@@ -23,7 +23,7 @@ pub(crate) fn export(options: &AuditExportOptions, format: Format) -> Result<(),
         Err(ReadError::Missing { .. }) => 0,
         Err(error) => return Err(Failure::from_error(&error)),
         Ok(copied) => {
-            let copied = SignedCheckpoint::open(&copied, &key).map_err(|error| {
+            let copied = SignedCheckpoint::open(&copied, &key.first()).map_err(|error| {
                 Failure::new(format!("{}: the checkpoint: {error}", to.display())).remedy("name another folder")
             })?;
             let before = (copied.checkpoint.size, copied.checkpoint.root);
@@ -71,7 +71,7 @@ fn witnessed_within(place: &Place, key: &VerifierKey, size: u64) -> Result<Optio
         Err(ReadError::Missing { .. }) => return Ok(None),
         read => read.map_err(|error| Failure::from_error(&error))?,
     };
-    let signed = SignedCheckpoint::open(&note, key);
+    let signed = SignedCheckpoint::open(&note, &key.first());
     let signed = signed.map_err(|error| Failure::new(format!("{}: {error}", Resource::Witnessed)))?;
     Ok((signed.checkpoint.size <= size).then_some(note))
 }

@@ -111,10 +111,7 @@ fn log_keys(path: &Path, files: Option<&Located<Vec<PathBuf>>>) -> Result<Vec<Lo
     for file in &files.value {
         let file = beside(path, file);
         let text = std::fs::read_to_string(&file).map_err(|cause| wrong(format!("{}: {cause}", file.display())))?;
-        for line in text.lines().filter(|line| !line.trim().is_empty()) {
-            let key = line.trim().parse::<LogKey>();
-            keys.push(key.map_err(|cause| wrong(format!("{}: {cause}", file.display())))?);
-        }
+        keys.extend(LogKey::read(&text).map_err(|cause| wrong(format!("{}: {cause}", file.display())))?);
     }
     match keys.is_empty() {
         true => Err(wrong("`require_logged` names no key".to_owned())),

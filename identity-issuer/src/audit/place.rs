@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use signet_audit::{Folder, Origin, OriginError, Previous, ReadError, SignedCheckpoint, Source as _, VerifierKey};
+use signet_audit::{
+    Folder, Origin, OriginError, Previous, ReadError, SignedCheckpoint, Source as _, VerifierKey, WitnessKey,
+};
 use signet_identity::TrustDomain;
 
 use super::publisher::Published;
-use crate::authority::custody::{Custody, CustodyError, KeyName, LogKey};
+use crate::authority::custody::{Custody, CustodyError, KeyName, LogKey, SecondKey};
 use crate::pem_files;
 
 /// A log with its key, before it is written to.
@@ -21,12 +23,16 @@ pub(crate) struct LogPlace {
     pub(crate) files: PathBuf,
     pub(crate) key: LogKey,
     pub(crate) verifier: VerifierKey,
+    /// Cosigns its checkpoints, where that is wanted.
+    pub(crate) second: Option<(WitnessKey, SecondKey)>,
     /// What was published last.
     pub(crate) last: Option<Published>,
     /// The log that this one follows, if it follows one.
     pub(crate) previous: Option<Previous>,
     /// Where it is written down that the state was restored from a backup, as long as that is so.
     restored: PathBuf,
+    folder: PathBuf,
+    record: Record,
 }
 
 /// Why there is no log, and so no issuer.
@@ -52,11 +58,25 @@ pub enum AuditError {
 }
 
 /// What is written down of a log beside its files.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Record {
     origin: String,
     key: KeyName,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    second_key: Option<KeyName>,
+}
+
+impl Record {
+    fn write(&self, path: &Path) -> Result<(), AuditError> {
+        let json = serde_json::to_vec(self).map_err(|_| AuditError::Damaged { path: path.to_owned() })?;
+        pem_files::write_whole(path, &json).map_err(io(path))
+    }
+}
+
+fn io(path: &Path) -> impl FnOnce(std::io::Error) -> AuditError {
+    let path = path.to_owned();
+    move |source| AuditError::Io { path, source }
 }
 
 impl LogPlace {
@@ -70,10 +90,6 @@ impl LogPlace {
     ) -> Result<Self, AuditError> {
         let folder = state.join("audit");
         let (record_path, files) = (folder.join("log.json"), folder.join("log"));
-        let io = |path: &Path| {
-            let path = path.to_owned();
-            move |source| AuditError::Io { path, source }
-        };
         DirBuilder::new().recursive(true).mode(0o700).create(&files).map_err(io(&files))?;
         let (record, key) = match std::fs::read(&record_path) {
             Ok(json) => {
@@ -86,12 +102,8 @@ impl LogPlace {
                 let key = custody.make_for_log()?;
                 let short = &key.name().as_str()[..SHORT];
                 let origin = origin.map_or_else(|| format!("{trust_domain}/audit/{short}"), Origin::to_string);
-                let record = Record { origin, key: key.name().clone() };
-                pem_files::write_whole(
-                    &record_path,
-                    &serde_json::to_vec(&record).map_err(|_| AuditError::Damaged { path: record_path.clone() })?,
-                )
-                .map_err(io(&record_path))?;
+                let record = Record { origin, key: key.name().clone(), second_key: None };
+                record.write(&record_path)?;
                 (record, key)
             }
             Err(source) => return Err(io(&record_path)(source)),
@@ -113,7 +125,27 @@ impl LogPlace {
                 Some(serde_json::from_slice(&json).map_err(|_| AuditError::Damaged { path })?)
             }
         };
-        Ok(Self { files, key, verifier, last, previous, restored: folder.join(RESTORED) })
+        let restored = folder.join(RESTORED);
+        Ok(Self { files, key, verifier, second: None, last, previous, restored, folder, record })
+    }
+
+    /// With the log's second key, which is made where there is none. May take seconds.
+    pub(crate) fn with_second_key(mut self, custody: &dyn Custody) -> Result<Self, AuditError> {
+        let key = match &self.record.second_key {
+            Some(name) => custody.open_second_for_log(name)?,
+            None => {
+                let key = custody.make_second_for_log()?;
+                self.record.second_key = Some(key.name().clone());
+                self.record.write(&self.folder.join("log.json"))?;
+                key
+            }
+        };
+        let verifier = WitnessKey::ml_dsa_44(self.verifier.origin().clone(), key.public_key());
+        let public = self.folder.join("log.key.pub");
+        let lines = format!("{}\n{verifier}\n", self.verifier);
+        pem_files::write_whole(&public, lines.as_bytes()).map_err(io(&public))?;
+        self.second = Some((verifier, key));
+        Ok(self)
     }
 
     /// Whether the state was restored, and nobody has seen to it yet that nothing was published behind the backup.

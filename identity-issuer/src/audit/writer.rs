@@ -96,7 +96,10 @@ impl Writer {
         // As it was before this.
         self.hours.end(&self.place, self.last.as_ref().unwrap_or(&checkpoint), time)?;
         let key = &self.place.key;
-        let note = sign(&checkpoint, verifier, time, |message| key.sign(message))?;
+        let mut note = sign(&checkpoint, verifier, time, |message| key.sign(message))?;
+        if let Some((verifier, key)) = &self.place.second {
+            note.push_str(&verifier.cosign(&checkpoint, time, |message| key.sign(message))?);
+        }
         let is_same = cosigned.checkpoint.as_ref() == Some(&checkpoint);
         let shown = if is_same { format!("{note}{}", cosigned.lines) } else { note.clone() };
         self.write(Resource::Checkpoint, shown.as_bytes())?;

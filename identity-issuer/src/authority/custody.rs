@@ -10,6 +10,7 @@ mod passphrase;
 mod pkcs11;
 mod sealed_file;
 mod sealed_folder;
+mod second_key;
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ pub use pkcs11::{TokenError, TokenName, TokenPlace};
 pub use sealed_file::{KeyFileError, SealStrength};
 pub(crate) use sealed_file::{open, seal_new};
 pub(crate) use sealed_folder::SealedFolder;
+pub(crate) use second_key::SecondKey;
 
 /// Keeps an issuer's keys, each under its [`KeyName`] and for one [`Purpose`]: under another one it is not found. Each call may take
 /// seconds, and blocks.
@@ -49,6 +51,15 @@ pub(crate) trait Custody: fmt::Debug + Send + Sync {
     fn make_for_log(&self) -> Result<LogKey, CustodyError>;
 
     fn open_for_log(&self, name: &KeyName) -> Result<LogKey, CustodyError>;
+
+    /// A new second key for an audit log, which rests here when this returns. What keeps keys in a device has none.
+    fn make_second_for_log(&self) -> Result<SecondKey, CustodyError> {
+        Err(CustodyError::NoMlDsa)
+    }
+
+    fn open_second_for_log(&self, _name: &KeyName) -> Result<SecondKey, CustodyError> {
+        Err(CustodyError::NoMlDsa)
+    }
 
     /// That there is none of this name is no error.
     fn destroy(&self, name: &KeyName, purpose: Purpose) -> Result<(), CustodyError>;
@@ -80,6 +91,10 @@ pub enum CustodyError {
     Gone { name: KeyName },
     #[error("no key can be made: no random numbers")]
     Randomness,
+    #[error(
+        "the issuer's keys are in a token, and it keeps none of ML-DSA-44\nseal the log's keys in files: set `audit.passphrase_file`, or leave out `audit.ml_dsa`"
+    )]
+    NoMlDsa,
 }
 
 /// By which a key is known: the first 20 bytes of the SHA-256 of its SubjectPublicKeyInfo. Of an authority's, that is the subject key
@@ -280,6 +295,10 @@ mod tests {
         let opened = custody.open_for_log(made.name()).unwrap();
         assert_eq!((made.public_key(), made.name()), (opened.public_key(), opened.name()));
         assert_eq!(made.sign(TEXT).unwrap(), opened.sign(TEXT).unwrap());
+        let second = custody.make_second_for_log().unwrap();
+        assert_eq!(custody.open_second_for_log(second.name()).unwrap().public_key(), second.public_key());
+        custody.open_second_for_log(made.name()).unwrap_err();
+        custody.open_for_log(second.name()).unwrap_err();
         custody.destroy(made.name(), Purpose::Log).unwrap();
         custody.destroy(made.name(), Purpose::Log).unwrap();
         assert!(matches!(custody.open_for_log(made.name()), Err(CustodyError::Gone { name }) if name == *made.name()));

@@ -4,6 +4,7 @@
 //! audit:
 //!   origin: log.example.org/eu-1         # the name of the log, for ever; without it, one that follows from its key
 //!   passphrase_file: audit-passphrase    # its key in a file, where those of authorities are in a token that knows no Ed25519
+//!   ml_dsa: true                         # a second key signs each checkpoint too, by ML-DSA-44; false without it
 //!   export:                              # where the log is put as well, for others to serve it; each issuer has a place of its own
 //!     url: s3://bucket/audit/eu-1        # or file:///srv/audit; keys as in `crl.export`
 //!   export_interval: 1s                  # at most so often
@@ -40,6 +41,8 @@ pub(crate) struct Audit {
     pub(crate) origin: Option<Origin>,
     /// None where the key is kept with those of authorities.
     pub(crate) passphrase_file: Option<PathBuf>,
+    /// Whether a second key signs checkpoints too.
+    pub(crate) ml_dsa: bool,
     pub(crate) export: Option<LogTarget>,
     pub(crate) reports: Option<Schedule>,
     /// None where there are none.
@@ -53,6 +56,7 @@ pub(crate) struct Audit {
 pub(super) struct AuditFile {
     origin: Option<Located<String>>,
     passphrase_file: Option<PathBuf>,
+    ml_dsa: bool,
     export: Option<TargetFile>,
     export_interval: Option<Located<config::Duration>>,
     reports: Option<ReportsFile>,
@@ -129,7 +133,15 @@ impl AuditFile {
         };
         let export = self.export.map(|to| Ok(LogTarget { to: to.resolve(path)?, interval })).transpose()?;
         let reports = self.reports.map(|reports| reports.resolve(path)).transpose()?;
-        Ok(Audit { origin: origin.transpose()?, passphrase_file, export, reports, witnesses, shown_witnesses })
+        Ok(Audit {
+            origin: origin.transpose()?,
+            passphrase_file,
+            ml_dsa: self.ml_dsa,
+            export,
+            reports,
+            witnesses,
+            shown_witnesses,
+        })
     }
 
     /// And how they are written.
@@ -234,6 +246,9 @@ pub(super) fn shown(audit: &Audit) -> String {
     }
     if let Some(file) = &audit.passphrase_file {
         let _ = writeln!(text, "  passphrase_file: {:?}", file.display().to_string());
+    }
+    if audit.ml_dsa {
+        text.push_str("  ml_dsa: true\n");
     }
     if let Some(LogTarget { to, interval }) = &audit.export {
         let _ = writeln!(text, "  export:\n{}", target::shown(to, "    "));

@@ -385,6 +385,19 @@ fn what_could_not_be_published_or_believed_is_refused_with_its_place() {
 }
 
 #[test]
+fn a_second_key_of_the_log_is_asked_for() {
+    let files = Files::new();
+    for (line, expected) in
+        [("audit: { ml_dsa: true }", true), ("audit: { ml_dsa: false }", false), ("audit: {}", false)]
+    {
+        let config = files.parse(&with(line)).unwrap();
+        assert_eq!(config.audit.ml_dsa, expected, "{line}");
+        assert_eq!(files.parse(&config.redacted).unwrap().audit.ml_dsa, expected, "{line}");
+    }
+    assert!(files.refusal(&with("audit: { ml_dsa: 44 }")).starts_with("issuer.yaml:5:"));
+}
+
+#[test]
 fn witnesses_that_could_not_be_asked_or_believed_are_refused_with_their_place() {
     let files = Files::new();
     let key = "w1.example.net+f4c9b829+BPFAdD72xfDpfo0bK0zRTl1qBueM/OloPK90k2h1T6ng";

@@ -51,8 +51,10 @@ pub(super) async fn open_custodies(config: &Config) -> Result<Custodies, RunErro
 pub(super) async fn open_log(config: &Config, custody: Arc<dyn Custody>) -> Result<LogPlace, RunError> {
     let (state, trust_domain, origin) =
         (config.state.clone(), config.trust_domain.clone(), config.audit.origin.clone());
+    let ml_dsa = config.audit.ml_dsa;
     let opening = tokio::task::spawn_blocking(move || {
-        Ok::<_, RunError>(LogPlace::open(&*custody, &state, &trust_domain, origin.as_ref())?)
+        let log = LogPlace::open(&*custody, &state, &trust_domain, origin.as_ref())?;
+        Ok::<_, RunError>(if ml_dsa { log.with_second_key(&*custody)? } else { log })
     });
     opening.await?
 }

@@ -56,7 +56,8 @@ impl<'a> Followed<'a> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             read => read.map_err(|error| wrong(&error))?,
         };
-        let shown = open(note, &watching.keys).map_err(|error| wrong(&error))?;
+        let first: Vec<_> = watching.keys.iter().map(VerifierKey::first).collect();
+        let shown = open(note, &first).map_err(|error| wrong(&error))?;
         // The largest of those that were there. Whether all of them are of one history shows when they are looked at.
         let head = watching.heads.of(&shown.key);
         let size = |head: &std::sync::Arc<Head<'_>>| head.signed.checkpoint.size;
@@ -213,7 +214,7 @@ fn open(note: Vec<u8>, keys: &[VerifierKey]) -> Result<Shown, String> {
 
 fn went_back(last: &Shown, shown: &Shown) -> Option<(What, Vec<String>)> {
     let (before, now) = (&last.signed, &shown.signed);
-    let cause = if last.key != shown.key {
+    let cause = if !last.key.is_same_log(&shown.key) {
         format!("it is the log {} now, and was {}", shown.key.origin(), last.key.origin())
     } else if now.checkpoint.size < before.checkpoint.size {
         format!("it has {} entries, and had {}", now.checkpoint.size, before.checkpoint.size)

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Algorithm, CaKey, Custody, CustodyError, JwtKey, JwtPair, KeyName, LogKey, LogPair, Purpose};
+use super::{Algorithm, CaKey, Custody, CustodyError, JwtKey, JwtPair, KeyName, LogKey, LogPair, Purpose, SecondKey};
 use crate::key::P256Key;
 
 #[derive(Debug, Default)]
@@ -14,6 +14,7 @@ struct Keys {
     authorities: HashMap<KeyName, CaKey>,
     tokens: HashMap<KeyName, JwtKey>,
     logs: HashMap<KeyName, LogKey>,
+    second: HashMap<KeyName, SecondKey>,
 }
 
 impl Memory {
@@ -55,11 +56,24 @@ impl Custody for Memory {
         self.keys().logs.get(name).cloned().ok_or_else(|| CustodyError::Gone { name: name.clone() })
     }
 
+    fn make_second_for_log(&self) -> Result<SecondKey, CustodyError> {
+        let (key, _) = SecondKey::generate().map_err(|_| CustodyError::Randomness)?;
+        self.keys().second.insert(key.name().clone(), key.clone());
+        Ok(key)
+    }
+
+    fn open_second_for_log(&self, name: &KeyName) -> Result<SecondKey, CustodyError> {
+        self.keys().second.get(name).cloned().ok_or_else(|| CustodyError::Gone { name: name.clone() })
+    }
+
     fn destroy(&self, name: &KeyName, purpose: Purpose) -> Result<(), CustodyError> {
         match purpose {
             Purpose::Authority => drop(self.keys().authorities.remove(name)),
             Purpose::Tokens(_) => drop(self.keys().tokens.remove(name)),
-            Purpose::Log => drop(self.keys().logs.remove(name)),
+            Purpose::Log => {
+                let mut keys = self.keys();
+                drop((keys.logs.remove(name), keys.second.remove(name)));
+            }
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Algorithm, CaKey, Custody, CustodyError, JwtKey, JwtPair, KeyFileError, KeyName, LogKey, LogPair, Passphrase,
-    Purpose, SealStrength, open, seal_new,
+    Purpose, SealStrength, SecondKey, open, seal_new,
 };
 use crate::key::P256Key;
 
@@ -18,6 +18,7 @@ use crate::key::P256Key;
 const FOR_TOKENS: &[u8] = b"signet jwt key v1\0";
 /// The same, of a log's key.
 const FOR_LOGS: &[u8] = b"signet log key v1\0";
+const SECOND_FOR_LOGS: &[u8] = b"signet second log key v1\0";
 
 #[derive(Debug)]
 pub(crate) struct SealedFolder {
@@ -106,6 +107,17 @@ impl Custody for SealedFolder {
     fn open_for_log(&self, name: &KeyName) -> Result<LogKey, CustodyError> {
         let read = |pkcs8: &[u8]| LogPair::open(pkcs8).ok().filter(|key| key.name() == name);
         self.open_marked(name, FOR_LOGS, read)
+    }
+
+    fn make_second_for_log(&self) -> Result<SecondKey, CustodyError> {
+        let (key, pkcs8) = SecondKey::generate().map_err(|_| CustodyError::Randomness)?;
+        self.seal_marked(key.name(), SECOND_FOR_LOGS, &pkcs8)?;
+        Ok(key)
+    }
+
+    fn open_second_for_log(&self, name: &KeyName) -> Result<SecondKey, CustodyError> {
+        let read = |pkcs8: &[u8]| SecondKey::open(pkcs8).ok().filter(|key| key.name() == name);
+        self.open_marked(name, SECOND_FOR_LOGS, read)
     }
 
     /// Whatever it is for: a file is known by its name.

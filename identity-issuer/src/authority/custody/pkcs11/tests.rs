@@ -152,6 +152,10 @@ fn open_for_others(place: &Place) {
     }
     device.destroy(&authority, Purpose::Log).unwrap();
     device.open(&authority).unwrap();
+    // There is no second key in a token.
+    for refused in [device.make_second_for_log(), device.open_second_for_log(&log)] {
+        assert!(matches!(refused, Err(CustodyError::NoMlDsa)));
+    }
     device.open_for_log(&log).unwrap();
 
     device.destroy(&log, Purpose::Log).unwrap();
