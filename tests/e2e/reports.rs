@@ -12,7 +12,7 @@ use serde_json::Value;
 use signet_tests::auditor::{Auditor, ID, joined, url_of, wait_until_published};
 use signet_tests::clock::later;
 use signet_tests::wait::until;
-use signet_tests::{Issuer, S3, program, secs};
+use signet_tests::{Issuer, S3, pages, program, secs};
 use tempfile::TempDir;
 
 /// A spreadsheet's way of reading: every cell a text.
@@ -236,4 +236,29 @@ fn each_hour_that_has_ended_has_its_reports_in_the_bucket_also_after_both_were_a
     start(&mut issuer);
     until("it has looked", secs(30), || until_when(&issuer) > 0.0);
     assert_eq!(fs::read(put.join(first)).unwrap(), b"as it was");
+}
+
+/// In the page's order: what it shows of other machines is on this one.
+#[test]
+fn each_command_of_the_page_works() {
+    let folder = TempDir::new().unwrap();
+    let (issuer, _) = busy_issuer(folder.path());
+    let auditor = Auditor::of(&issuer);
+    wait_until_published(&issuer);
+    let here = auditor.at("here");
+    fs::create_dir(&here).unwrap();
+    let socket = folder.path().join("issuer-admin.sock");
+    let copy = auditor.copy(&issuer, "copy");
+    let is_there = [
+        ("https://issuer.example.org/audit", url_of(&issuer)),
+        ("/srv/audit", copy.display().to_string()),
+        ("log.key.pub", auditor.key_file.display().to_string()),
+    ];
+    let typed = pages::typed("reports.md");
+    assert!(typed.len() > 3, "{typed:?}");
+    for line in typed {
+        let line = is_there.iter().fold(line, |line, (shown, real)| line.replace(shown, real));
+        pages::run(&line, &here, &[("SIGNET_ISSUER", &socket)]);
+    }
+    assert!(here.join("november.html").exists() && here.join("november.csv.sig").exists());
 }
