@@ -11,6 +11,7 @@ use signet_test_pki::{Authority, pem};
 use signet_tests::address::Host;
 use signet_tests::issuer::signet;
 use signet_tests::wait::until;
+use signet_tests::witness::{Answer, FakeWitness};
 use signet_tests::{Admin, Curl, Issuer, Mesh, Nginx, Recipe, program, secs};
 use tempfile::TempDir;
 use time::OffsetDateTime;
@@ -143,6 +144,10 @@ fn the_alerts_fire_and_stay_silent_as_their_tests_say() {
 fn every_metric_of_the_alerts_is_exported() {
     let nginx = Nginx::start();
     let mesh = Mesh::new().ttl(secs(60)).upstream(&nginx.url()).start();
+    // What is told of each witness is there where there is one.
+    let (folder, witness) = (TempDir::new().unwrap(), FakeWitness::start("w1.example", Answer::Cosign));
+    let witnesses = format!("audit: {{ witnesses: [{{ url: '{}', key: '{}' }}] }}\n", witness.url(), witness.key);
+    let witnessed = Issuer::start_with(folder.path(), "example.org", secs(60), &witnesses);
     let alerts = fs::read_to_string(deploy().join("prometheus/alerts.yaml")).unwrap();
     let named: BTreeSet<&str> = alerts
         .split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_')
@@ -151,7 +156,8 @@ fn every_metric_of_the_alerts_is_exported() {
     assert!(named.len() >= 6, "{named:?}");
     for metric in named {
         // Some are there a moment after the issuer serves.
-        let is_exported = || [mesh.inbound.admin, mesh.issuer.admin].iter().any(|admin| admin.metrics().has(metric));
+        let admins = [mesh.inbound.admin, mesh.issuer.admin, witnessed.admin];
+        let is_exported = || admins.iter().any(|admin| admin.metrics().has(metric));
         until(metric, secs(10), is_exported);
     }
 }

@@ -105,6 +105,11 @@ impl AuditMetrics {
         self.cosigned_at.with_label_values(&[witness]).set(i64::try_from(time).unwrap_or(i64::MAX));
     }
 
+    /// Before the first answer of a witness: none has failed.
+    pub(super) fn asks(&self, witness: &str) {
+        self.witness_failures.with_label_values(&[witness]).inc_by(0);
+    }
+
     pub(super) fn witness_failed(&self, witness: &str) {
         self.witness_failures.with_label_values(&[witness]).inc();
     }

@@ -118,6 +118,7 @@ impl Witnessing {
     pub(crate) async fn run(mut self) {
         let witnesses = self.witnesses.witnesses.clone();
         let mut asked: Vec<_> = witnesses.iter().map(Asked::of).collect();
+        witnesses.iter().for_each(|witness| self.metrics.asks(witness.key.name()));
         let mut witnessed = self.witnessed_before();
         loop {
             let latest = self.latest.borrow_and_update().clone();
