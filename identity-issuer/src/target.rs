@@ -179,3 +179,30 @@ impl OpenTarget {
 async fn in_time<T>(doing: impl Future<Output = Result<T, object_store::Error>>) -> Result<T, TargetError> {
     Ok(tokio::time::timeout(LIMIT, doing).await.map_err(|_| TargetError::Slow)??)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const SERVED: ServedAs = ServedAs { content_type: "text/plain", cache_control: "no-cache" };
+
+    #[tokio::test]
+    async fn a_file_of_any_length_is_put_as_it_is_and_takes_the_place_of_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let (to, file) = (folder.path().join("to"), folder.path().join("file"));
+        let target = Target::Folder(to.clone()).open().unwrap();
+        for length in [0, 1, PART, PART + 1, 3 * PART + 7] {
+            let content: Vec<u8> = (0..length).map(|number| (number % 251) as u8).collect();
+            std::fs::write(&file, &content).unwrap();
+            target.put_file("a/b", &file, SERVED).await.unwrap();
+            assert!(std::fs::read(to.join("a/b")).unwrap() == content, "{length}");
+            let got = target.get("a/b", length).await.unwrap().unwrap();
+            assert!(got == content, "{length}");
+        }
+        assert!(matches!(target.get("a/b", PART).await, Err(TargetError::TooLong { .. })));
+        assert!(target.get("a/c", PART).await.unwrap().is_none());
+        let missing = target.put_file("a/c", &folder.path().join("missing"), SERVED).await;
+        assert!(matches!(missing, Err(TargetError::File { .. })));
+    }
+}

@@ -10,6 +10,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use signet_tests::issuer::signet;
 use signet_tests::load::Running;
 use signet_tests::openssl::openssl_ok;
 use signet_tests::tls::TlsClient;
@@ -328,9 +329,9 @@ fn a_record_that_went_back_is_told_of_and_clients_keep_what_they_know_and_go_on_
     // The audit log that was published is ahead of it: it does not go on from there.
     mesh.issuer.process.start_again();
     assert_eq!(mesh.issuer.process.wait(secs(20)).code(), Some(1));
-    assert!(mesh.issuer.process.log().contains("move the folder `audit` of the state folder away"));
-    let audit = mesh.issuer.database.with_file_name("audit");
-    fs::rename(&audit, audit.with_file_name("audit-before")).unwrap();
+    assert!(mesh.issuer.process.log().contains("`signet audit new-log`"));
+    let state = mesh.issuer.database.parent().unwrap();
+    signet(&["audit", "new-log"], &[("--state", state)]);
     start(&mut mesh);
     let told = || mesh.issuer.admin.sum("signet_issuer_revocations_ahead_clients", &[]);
     until("both gateways say that they know more", secs(20), || told() >= 2.0);
