@@ -255,7 +255,9 @@ impl Entry {
 
     /// None where it is not of this version, or of an act that is not known here.
     pub fn decode(json: &[u8]) -> Option<Self> {
-        serde_json::from_slice(json).ok().filter(|entry: &Self| entry.v == VERSION)
+        // Else a number would pass for the name of an act.
+        let entry = Self::is_one(json).then(|| serde_json::from_slice(json).ok()).flatten();
+        entry.filter(|entry: &Self| entry.v == VERSION)
     }
 }
 
@@ -334,6 +336,7 @@ mod tests {
             r#"{"v":2,"time":"2026-11-28T03:37:32Z","act":"started","software":"1"}"#,
             r#"{"v":1,"time":"2026-11-28T03:37:32Z","act":"something_new","software":"1"}"#,
             r#"{"v":1,"time":"2026-11-28T03:37:32Z","act":"started"}"#,
+            r#"{"v":1,"time":"2026-11-28T03:37:32Z","act":1,"software":"1"}"#,
             "[]",
             "",
         ] {
