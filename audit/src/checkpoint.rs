@@ -174,23 +174,28 @@ fn parse(text: &[u8], expected: &Origin) -> Result<Checkpoint, CheckpointError> 
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 
     use super::*;
     use crate::witness::tests::Signer;
 
-    struct Log {
+    /// Its key, both halves.
+    pub(crate) struct Log {
         pair: Ed25519KeyPair,
-        key: VerifierKey,
+        pub(crate) key: VerifierKey,
     }
 
     impl Log {
-        fn new(origin: &str, seed: u8) -> Self {
+        pub(crate) fn new(origin: &str, seed: u8) -> Self {
             let pair = Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap();
             let public = pair.public_key().as_ref().try_into().unwrap();
             Self { pair, key: VerifierKey::new(origin.parse().unwrap(), public) }
+        }
+
+        pub(crate) fn signs(&self, message: &[u8]) -> Result<[u8; 64], ()> {
+            self.pair.sign(message).as_ref().try_into().map_err(drop)
         }
 
         fn checkpoint(&self, size: u64) -> Checkpoint {
@@ -198,8 +203,7 @@ mod tests {
         }
 
         fn sign(&self, checkpoint: &Checkpoint, time: u64) -> String {
-            let signing = |message: &[u8]| Ok::<_, ()>(self.pair.sign(message).as_ref().try_into().unwrap());
-            sign(checkpoint, &self.key, time, signing).unwrap()
+            sign(checkpoint, &self.key, time, |message| self.signs(message)).unwrap()
         }
 
         fn open(&self, note: &str) -> Result<SignedCheckpoint, CheckpointError> {

@@ -22,9 +22,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+use signet_audit::report::Window;
 use signet_process::logging::LogLevel;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use crate::output::Format;
 
@@ -370,9 +370,7 @@ fn svid_life(text: &str) -> Result<Duration, String> {
 
 /// A day (UTC), or a time of RFC 3339.
 fn moment(text: &str) -> Result<OffsetDateTime, String> {
-    let whole = if text.len() == "2026-11-01".len() { format!("{text}T00:00:00Z") } else { text.to_owned() };
-    OffsetDateTime::parse(&whole, &Rfc3339)
-        .map_err(|_| "is no time such as 2026-11-01 or 2026-11-01T09:00:00Z".to_owned())
+    Window::time(text).map_err(|error| error.to_string())
 }
 
 /// `500ms`, `10s`, `5m`, `24h`, `90d`.

@@ -5,8 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use signet_tests::auditor::{Auditor, entries, joined, on_record, state_of, wait_until_published};
-use signet_tests::files::copy_all;
+use signet_tests::auditor::{Auditor, entries, joined, keep_state, on_record, set_back, wait_until_published};
 use signet_tests::wait::until;
 use signet_tests::{Issuer, S3, secs};
 use tempfile::TempDir;
@@ -73,17 +72,11 @@ fn a_restored_issuer_does_not_start_where_its_exported_log_is_ahead_of_it() {
     let mut issuer = start(folder.path(), &format!("url: 'file://{}'", log.display()));
     joined(&issuer);
     wait_until_exported(&issuer, &log);
-    issuer.process.kill();
-    // All of its state, its own copy of the log too.
     let kept = folder.path().join("kept");
-    copy_all(&state_of(&issuer), &kept);
-    issuer.process.start_again();
-    issuer.wait_until_ready();
+    keep_state(&mut issuer, &kept);
     joined(&issuer);
     let exported = wait_until_exported(&issuer, &log);
-    issuer.process.kill();
-    fs::remove_dir_all(state_of(&issuer)).unwrap();
-    copy_all(&kept, &state_of(&issuer));
+    set_back(&mut issuer, &kept);
     issuer.process.start_again();
     assert_eq!(issuer.process.wait(secs(20)).code(), Some(1));
     let told = issuer.process.log();
@@ -102,19 +95,14 @@ fn a_log_that_falls_behind_its_copy_while_that_was_away_leaves_the_copy_as_it_is
     let log = folder.path().join("s3/logs/audit");
     joined(&issuer);
     wait_until_exported(&issuer, &log);
-    issuer.process.kill();
     let kept = folder.path().join("kept");
-    copy_all(&state_of(&issuer), &kept);
-    issuer.process.start_again();
-    issuer.wait_until_ready();
+    keep_state(&mut issuer, &kept);
     for _ in 0..10 {
         joined(&issuer);
     }
     let exported = wait_until_exported(&issuer, &log);
-    issuer.process.kill();
+    set_back(&mut issuer, &kept);
     let note = fs::read(log.join("checkpoint")).unwrap();
-    fs::remove_dir_all(state_of(&issuer)).unwrap();
-    copy_all(&kept, &state_of(&issuer));
     // Nobody can tell at the start.
     s3.go_away();
     issuer.process.start_again();

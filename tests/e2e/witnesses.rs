@@ -4,13 +4,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Instant;
 
-use signet_tests::auditor::{Auditor, joined, published, state_of, url_of, wait_until_published};
-use signet_tests::files::copy_all;
-use signet_tests::wait::until;
+use signet_tests::auditor::{Auditor, joined, keep_state, published, set_back, url_of, wait_until_published};
+use signet_tests::wait::{throughout, until};
 use signet_tests::witness::{Answer, FakeWitness, Litewitness};
-use signet_tests::{Curl, Issuer, millis, secs};
+use signet_tests::{Curl, Issuer, secs};
 use tempfile::TempDir;
 
 fn start(folder: &Path, witnesses: &[(String, &str)], quorum: usize) -> Issuer {
@@ -143,11 +141,7 @@ fn a_witness_that_lies_or_is_slow_holds_nobody_up() {
     // Checkpoints come as they should meanwhile.
     let at = |issuer: &Issuer| issuer.admin.sum("signet_audit_checkpoint_timestamp_seconds", &[]);
     let now = || time::OffsetDateTime::now_utc().unix_timestamp() as f64;
-    let began = Instant::now();
-    while began.elapsed() < secs(4) {
-        assert!(now() - at(&issuer) <= 2.0, "{} {}", now(), at(&issuer));
-        std::thread::sleep(millis(200));
-    }
+    throughout("each checkpoint is new", secs(4), || now() - at(&issuer) <= 2.0);
     let auditor = Auditor::of(&issuer);
     let found = auditor.good(&["verify", &url_of(&issuer), "--witness", &good.key]);
     assert!(found["witnessed"]["entries"].as_u64().unwrap() >= size);
@@ -168,19 +162,14 @@ fn a_forked_log_is_refused_by_a_witness_and_found_out_by_whoever_has_what_it_saw
     real.know(&auditor.key());
     joined(&issuer);
     wait_until_witnessed(&issuer);
-    issuer.process.kill();
-    let (state, kept) = (state_of(&issuer), folder.path().join("kept"));
-    copy_all(&state, &kept);
-    issuer.process.start_again();
-    issuer.wait_until_ready();
+    let kept = folder.path().join("kept");
+    keep_state(&mut issuer, &kept);
     joined(&issuer);
     wait_until_witnessed(&issuer);
     let copy = auditor.copy(&issuer, "copy");
-    issuer.process.kill();
 
     // Somebody sets all of it back, and tells another story.
-    fs::remove_dir_all(&state).unwrap();
-    copy_all(&kept, &state);
+    set_back(&mut issuer, &kept);
     issuer.process.start_again();
     issuer.wait_until_ready();
     for _ in 0..5 {

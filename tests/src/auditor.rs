@@ -8,6 +8,7 @@ use serde_json::Value;
 use signet_audit::{Bundle, Entry, Folder};
 use tempfile::TempDir;
 
+use crate::files::copy_all;
 use crate::wait::{secs, until};
 use crate::{Curl, Issuer, Workload, program};
 
@@ -148,4 +149,19 @@ pub fn joined(issuer: &Issuer) -> Workload {
     let mut workload = Workload::of(issuer.address);
     workload.attest(&issuer.join_token(ID)).unwrap();
     workload
+}
+
+/// Keeps all of an issuer's state as it is now, its own copy of the log too, and has it go on.
+pub fn keep_state(issuer: &mut Issuer, kept: &Path) {
+    issuer.process.kill();
+    copy_all(&state_of(issuer), kept);
+    issuer.process.start_again();
+    issuer.wait_until_ready();
+}
+
+/// Ends an issuer, and brings back the state that was kept.
+pub fn set_back(issuer: &mut Issuer, kept: &Path) {
+    issuer.process.kill();
+    fs::remove_dir_all(state_of(issuer)).unwrap();
+    copy_all(kept, &state_of(issuer));
 }

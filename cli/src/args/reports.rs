@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 use signet_audit::VerifierKey;
-use signet_audit::report::{Format, Window, WindowError};
+use signet_audit::report::Format;
 use time::OffsetDateTime;
 
-use super::{IssuerOptions, KeyOptions};
+use super::{IssuerOptions, KeyOptions, moment};
 
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
@@ -25,10 +25,10 @@ pub(crate) struct AuditReportOptions {
     #[command(flatten)]
     pub(crate) key: LogKeyOptions,
     /// Begin of the time that is reported [default: 30 days before its end]
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, value_name = "TIME", value_parser = moment)]
     pub(crate) from: Option<OffsetDateTime>,
     /// End of it [default: now]
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, value_name = "TIME", value_parser = moment)]
     pub(crate) to: Option<OffsetDateTime>,
     /// csv, json or html [default: as FILE ends, else csv]
     #[arg(long, value_name = "FORMAT")]
@@ -70,8 +70,4 @@ pub(crate) struct AuditVerifyReportOptions {
     /// What the issuer signed [default: FILE.sig]
     #[arg(long, value_name = "FILE")]
     pub(crate) signature: Option<PathBuf>,
-}
-
-fn time(text: &str) -> Result<OffsetDateTime, WindowError> {
-    Window::time(text)
 }
