@@ -3,6 +3,7 @@
 mod authorities;
 mod custody;
 mod jwt;
+mod log;
 mod place;
 mod record;
 mod started;
@@ -54,7 +55,8 @@ use crate::sharing::Sharing;
 use crate::store::{AuditLog, Location, OpenError, STORE, Store, StoreTask};
 use crate::web::{BundlePage, Door, Exchange, OidcPages, Publisher, Site};
 use authorities::{first_identity, open_authorities, report_authority, request_file};
-use custody::{open_custodies, open_log, published};
+use custody::open_custodies;
+use log::{open_log, published};
 use place::{claim_state, holds_anything, listen, reserve};
 use record::{count, sweep};
 use web::WebDoors;
@@ -463,17 +465,8 @@ impl Issuer {
             until(&shutdown, &mut background, crl::export(crls.clone(), to));
         }
         let (audit, log_proofs) = (self.audit.files(), self.audit.proofs());
-        if let Some(to) = self.config.audit.export.clone() {
-            until(&shutdown, &mut background, self.audit.export(to).run());
-        }
-        if let Some(schedule) = self.config.audit.reports.clone() {
-            let scratch = self.config.state.join("audit/report.new");
-            until(&shutdown, &mut background, self.audit.scheduled(schedule, reports, scratch).run());
-        }
-        if let Some(witnesses) = self.config.audit.witnesses.clone() {
-            until(&shutdown, &mut background, self.audit.witnessing(witnesses).run());
-        }
-        until(&shutdown, &mut background, self.audit.run());
+        let config = (&self.config.audit, &*self.config.state);
+        log::tend(self.audit, reports, config, &shutdown, &mut background);
         let site = Site { bundle: page, oidc, exchange, crls, audit, metrics: self.metrics.clone() };
         let web = crate::web::Server::new(site, self.config.web.connections, self.config.drain);
         let spiffe_door = self.web.serve(&web, &mut background, &shutdown);

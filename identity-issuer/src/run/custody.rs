@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::RunError;
-use crate::audit::{LogPlace, checkpoint_at};
 use crate::authority::custody::{Custody, Device, SealedFolder};
 use crate::authority::{AuthorityError, Passphrase};
 use crate::config::{Config, KeyPlace};
@@ -46,36 +45,4 @@ pub(super) async fn open_custodies(config: &Config) -> Result<Custodies, RunErro
         Ok::<_, RunError>(Custodies { authorities, log, tokens })
     });
     opening.await?
-}
-
-pub(super) async fn open_log(config: &Config, custody: Arc<dyn Custody>) -> Result<LogPlace, RunError> {
-    let (state, trust_domain, origin) =
-        (config.state.clone(), config.trust_domain.clone(), config.audit.origin.clone());
-    let ml_dsa = config.audit.ml_dsa;
-    let opening = tokio::task::spawn_blocking(move || {
-        let log = LogPlace::open(&*custody, &state, &trust_domain, origin.as_ref())?;
-        Ok::<_, RunError>(if ml_dsa { log.with_second_key(&*custody)? } else { log })
-    });
-    opening.await?
-}
-
-/// How many entries of the log the world has seen: in its own folder, or where it is exported to. Where that is away nothing is known of
-/// it, and the export itself looks again; but whoever was restored does not go on before it is known.
-pub(super) async fn published(config: &Config, log: &LogPlace) -> Result<u64, RunError> {
-    let own = log.published();
-    let unknown = || RunError::Restored { state: config.state.clone() };
-    let Some(export) = &config.audit.export else {
-        return if log.is_restored() { Err(unknown()) } else { Ok(own) };
-    };
-    let copied = async { checkpoint_at(&export.to.open()?, &log.verifier).await };
-    match copied.await {
-        Ok(Some(copied)) => Ok(copied.checkpoint.size.max(own)),
-        Ok(None) if log.is_restored() => Err(unknown()),
-        Ok(None) => Ok(own),
-        Err(error) => {
-            let cause = signet_process::start::Report::of(&error).cause;
-            tracing::warn!(cause, "the exported copy of the audit log was not looked at");
-            if log.is_restored() { Err(unknown()) } else { Ok(own) }
-        }
-    }
 }

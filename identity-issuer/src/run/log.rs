@@ -1,0 +1,65 @@
+//! The audit log of an issuer: opened before anything else is, and tended for as long as it runs.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{RunError, until};
+use crate::audit::{LogPlace, LogPublisher, Reports, checkpoint_at};
+use crate::authority::custody::Custody;
+use crate::config::{Audit, Config};
+
+pub(super) async fn open_log(config: &Config, custody: Arc<dyn Custody>) -> Result<LogPlace, RunError> {
+    let (state, trust_domain, origin) =
+        (config.state.clone(), config.trust_domain.clone(), config.audit.origin.clone());
+    let ml_dsa = config.audit.ml_dsa;
+    let opening = tokio::task::spawn_blocking(move || {
+        let log = LogPlace::open(&*custody, &state, &trust_domain, origin.as_ref())?;
+        Ok::<_, RunError>(if ml_dsa { log.with_second_key(&*custody)? } else { log })
+    });
+    opening.await?
+}
+
+/// How many entries of the log the world has seen: in its own folder, or where it is exported to. Where that is away nothing is known of
+/// it, and the export itself looks again; but whoever was restored does not go on before it is known.
+pub(super) async fn published(config: &Config, log: &LogPlace) -> Result<u64, RunError> {
+    let own = log.published();
+    let unknown = || RunError::Restored { state: config.state.clone() };
+    let Some(export) = &config.audit.export else {
+        return if log.is_restored() { Err(unknown()) } else { Ok(own) };
+    };
+    let copied = async { checkpoint_at(&export.to.open()?, &log.verifier).await };
+    match copied.await {
+        Ok(Some(copied)) => Ok(copied.checkpoint.size.max(own)),
+        Ok(None) if log.is_restored() => Err(unknown()),
+        Ok(None) => Ok(own),
+        Err(error) => {
+            let cause = signet_process::start::Report::of(&error).cause;
+            tracing::warn!(cause, "the exported copy of the audit log was not looked at");
+            if log.is_restored() { Err(unknown()) } else { Ok(own) }
+        }
+    }
+}
+
+/// Publishes it until `shutdown`, and whatever the configuration asks for beside that.
+pub(super) fn tend(
+    log: LogPublisher,
+    reports: Reports,
+    (config, state): (&Audit, &Path),
+    shutdown: &CancellationToken,
+    background: &mut JoinSet<()>,
+) {
+    if let Some(to) = config.export.clone() {
+        until(shutdown, background, log.export(to).run());
+    }
+    if let Some(schedule) = config.reports.clone() {
+        let scratch = state.join("audit/report.new");
+        until(shutdown, background, log.scheduled(schedule, reports, scratch).run());
+    }
+    if let Some(witnesses) = config.witnesses.clone() {
+        until(shutdown, background, log.witnessing(witnesses).run());
+    }
+    until(shutdown, background, log.run());
+}
