@@ -164,6 +164,8 @@ fn entries_are_found_by_act_actor_identity_serial_and_time() {
     assert_eq!(search(&["--actor", "uid:0", "--act", "banned"]).len(), 1);
     assert_eq!(search(&["--actor", "uid:1", "--act", "banned"]).len(), 0);
     assert_eq!(search(&["--limit", "2"]).len(), 2);
+    let none = command(&auditor, &["search", log, "--act", "unbanned"]).output().unwrap();
+    assert!(none.status.success() && String::from_utf8_lossy(&none.stderr).contains("entries fits"));
     assert_eq!(search(&["--to", "2020-01-01"]).len(), 0);
     assert_eq!(search(&["--from", "2020-01-01"]).len(), all.len());
     assert_eq!(found(&auditor, &["tail", log, "-n", "3"]), all[all.len() - 3..]);

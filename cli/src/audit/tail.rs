@@ -95,7 +95,12 @@ pub(crate) fn search(options: &AuditSearchOptions, format: Format) -> Result<(),
         Ok(ControlFlow::Continue(()))
     });
     meter.end();
-    Ok(read?)
+    read?;
+    // Whoever reads lines is told by none; a person wants to know that it was looked for.
+    if left == limit.unwrap_or(u64::MAX) && format == Format::Table {
+        output::tell(&format!("none of {} entries fits", now.size))?;
+    }
+    Ok(())
 }
 
 fn is_filtered(filter: &EntryFilter) -> bool {
