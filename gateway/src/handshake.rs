@@ -16,6 +16,7 @@ use crate::http::answer::HEADER_TIMEOUT;
 use crate::http::frames::PREFACE;
 use crate::lifetime::{Cause, Lifetime};
 use crate::listener::Listener;
+use crate::presented::Side;
 use crate::stream::Stream;
 use crate::tls::{self, TlsStream};
 
@@ -134,6 +135,7 @@ impl Accepted {
             .and_then(|peer| peer.ok_or(PeerError::NoCertificate))
             .map_err(HandshakeError::Peer)
             .map_err(refused(kind))?;
+        listener.core.worker.presented.tell(&peer, Side::Client);
         let is_http2 = shaken.alpn_protocol() == Some(b"h2");
         let stream = shaken.into_stream().map_err(HandshakeError::of).map_err(refused(kind))?;
         listener.metrics.handshake_succeeded(kind, begun.elapsed().as_secs_f64());

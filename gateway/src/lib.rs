@@ -29,6 +29,7 @@ mod upstream;
 
 mod deadlines;
 mod metrics;
+mod presented;
 mod stream;
 mod tls;
 

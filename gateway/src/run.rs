@@ -22,6 +22,7 @@ use crate::config::{Gateway, Mode, UpstreamProtocol};
 use crate::listener::IdentityArrival;
 use crate::metrics::Metrics;
 use crate::ports::{self, PortError};
+use crate::presented::Presented;
 use crate::renewal::{IDENTITY, Renewal, Renewing};
 use crate::worker::{Keys, Plan, Report};
 
@@ -72,6 +73,7 @@ pub async fn run(
     let metrics = Metrics::register(&registry)?;
     let identity_metrics = IdentityMetrics::register(&registry, slot.clone())?;
     let readiness = Readiness::awaiting([IDENTITY, LISTENERS]);
+    let presented = Presented::new(clock.clone());
     let admin = AdminBuilder {
         process: "signet-gateway",
         address: config.admin,
@@ -80,6 +82,7 @@ pub async fn run(
         identity: slot.clone(),
         config: config.text.clone(),
         log,
+        pages: vec![presented.page()],
     };
     let admin = admin.start()?;
 
@@ -111,6 +114,7 @@ pub async fn run(
             sockets: sockets.iter_mut().filter_map(Iterator::next).collect(),
             metrics: metrics.clone(),
             clock: clock.clone(),
+            presented: presented.clone(),
             identity: opened.clone(),
             shutdown: workers_shutdown.clone(),
             reports: reports.clone(),

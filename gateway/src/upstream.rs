@@ -24,6 +24,7 @@ use crate::http::expect::Gate;
 use crate::http::headers::{self, Outline};
 use crate::lifetime::Registry;
 use crate::metrics::UpstreamMetrics;
+use crate::presented::Teller;
 use crate::stream::Stream;
 
 use connect::ConnectFailure;
@@ -51,6 +52,7 @@ pub(crate) struct Surroundings {
     pub(crate) deadlines: Rc<Deadlines>,
     /// Connections over mTLS, whose peers are judged anew when trust changes.
     pub(crate) registry: Rc<Registry>,
+    pub(crate) presented: Rc<Teller>,
 }
 
 #[derive(Debug)]

@@ -24,6 +24,7 @@ use crate::lifetime::{Cause, Order, Registry, judge};
 use crate::listener::{IdentityArrival, Listener};
 use crate::metrics::Metrics;
 use crate::ports;
+use crate::presented::{Presented, Teller};
 use crate::upstream::{Surroundings, Upstream};
 
 /// What a worker is made of; everything else it makes itself, on its own thread.
@@ -35,6 +36,7 @@ pub(crate) struct Plan {
     pub(crate) sockets: Vec<Socket>,
     pub(crate) metrics: Metrics,
     pub(crate) clock: SharedClock,
+    pub(crate) presented: Arc<Presented>,
     pub(crate) identity: IdentityArrival,
     pub(crate) shutdown: CancellationToken,
     pub(crate) reports: mpsc::Sender<Report>,
@@ -88,7 +90,7 @@ impl Plan {
 
     async fn run(mut self) -> io::Result<()> {
         let Some(identity) = self.first_identity().await else { return Ok(()) };
-        let core = Core::new(&self.config, identity, self.clock.clone());
+        let core = Core::new(&self.config, identity, self.clock.clone(), self.presented.clone());
         let upstreams = self.upstreams(&core);
         let listeners = self.listeners(&core, &upstreams);
         for (listener, socket) in listeners.iter().zip(self.sockets.drain(..)) {
@@ -136,7 +138,7 @@ impl Plan {
 }
 
 impl Core {
-    fn new(config: &Gateway, identity: LiveIdentity, clock: SharedClock) -> Rc<Self> {
+    fn new(config: &Gateway, identity: LiveIdentity, clock: SharedClock, presented: Arc<Presented>) -> Rc<Self> {
         let limits = config.limits.clone();
         let deadlines = Deadlines::new(clock.clone());
         let mut http2 = http2::Builder::new(LocalExecutor);
@@ -155,7 +157,13 @@ impl Core {
             closing: CancellationToken::new(),
             refusals: LogLimit::new(),
             failures: LogLimit::new(),
-            worker: Surroundings { identity, clock, deadlines, registry: Rc::default() },
+            worker: Surroundings {
+                identity,
+                clock,
+                deadlines,
+                registry: Rc::default(),
+                presented: Rc::new(Teller::new(presented)),
+            },
             limits,
             http2,
         })

@@ -139,6 +139,7 @@ impl Issuer {
             identity: identity.clone(),
             config: config.redacted.clone(),
             log,
+            pages: Vec::new(),
         }
         .start()?;
         let own_user =

@@ -11,12 +11,15 @@
 //! | `GET /log`, `POST /log?level=debug` | the log level, and its change |
 //! | `GET /build` | version, compiler, target |
 //!
+//! A process may have pages of its own beside these.
+//!
 //! It has no authentication: bind it to a loopback or management address.
 
 mod pages;
 mod readiness;
 
 use std::convert::Infallible;
+use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -48,6 +51,25 @@ pub struct AdminBuilder {
     pub config: String,
     /// None where something else logs for this process.
     pub log: Option<LogHandle>,
+    /// What only this process tells.
+    pub pages: Vec<Page>,
+}
+
+/// A page in JSON, and those below it.
+#[derive(Clone)]
+pub struct Page {
+    /// As `/peers`.
+    pub path: &'static str,
+    /// Asked with what comes after the path: nothing, or `/` and more. None where there is no such page. It must not block.
+    pub answer: Arc<Answer>,
+}
+
+type Answer = dyn Fn(&str) -> Option<serde_json::Value> + Send + Sync;
+
+impl fmt::Debug for Page {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Page").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 impl AdminBuilder {

@@ -59,8 +59,8 @@ impl Health {
         let server = address.map(|address| {
             let (readiness, identity) = (readiness.clone(), identity.clone());
             let log = Some(log);
-            AdminBuilder { process: "signet", address, registry, readiness, identity, config: String::new(), log }
-                .start()
+            let (config, pages) = (String::new(), Vec::new());
+            AdminBuilder { process: "signet", address, registry, readiness, identity, config, log, pages }.start()
         });
         let server = server.transpose().map_err(|error| Failure::from_error(&error))?;
         Ok(Self { readiness, identity, certificates, _server: server })

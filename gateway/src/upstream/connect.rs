@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 
 use super::{Surroundings, mtls};
 use crate::config::{self, HostPort};
+use crate::presented::Side;
 use crate::tls::{self, TlsStream};
 
 /// Why there is no connection. Cheap to clone: all who waited for it are told.
@@ -101,6 +102,7 @@ pub(super) async fn mtls(
         let server = identity
             .peer_of_client_connection(pool.key(), shaken.peer_certificates())
             .map_err(ConnectFailure::Server)?;
+        worker.presented.tell(&server, Side::Server);
         // Trust that changed meanwhile was judged without this connection.
         let current = worker.identity.load_full();
         if current.trust_epoch() != identity.trust_epoch() {

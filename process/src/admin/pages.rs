@@ -29,11 +29,28 @@ pub(super) fn answer<B>(admin: &AdminBuilder, request: &Request<B>) -> Answer {
         "/identity" => identity(admin),
         "/config" => typed(StatusCode::OK, "application/yaml", admin.config.clone()),
         "/build" => build(admin),
-        _ => text(
-            StatusCode::NOT_FOUND,
-            "not found; there are /metrics, /live, /ready, /identity, /config, /log, /build\n",
-        ),
+        path => match page(admin, path) {
+            Some(_) if !read => not_allowed("GET, HEAD"),
+            Some(answer) => json(StatusCode::OK, &answer),
+            None => not_found(admin),
+        },
     }
+}
+
+/// Of those that only this process has.
+fn page(admin: &AdminBuilder, path: &str) -> Option<serde_json::Value> {
+    admin.pages.iter().find_map(|page| {
+        let below = path.strip_prefix(page.path).filter(|below| below.is_empty() || below.starts_with('/'))?;
+        (page.answer)(below)
+    })
+}
+
+fn not_found(admin: &AdminBuilder) -> Answer {
+    let own: String = admin.pages.iter().map(|page| format!(", {}", page.path)).collect();
+    text(
+        StatusCode::NOT_FOUND,
+        format!("not found; there are /metrics, /live, /ready, /identity, /config, /log, /build{own}\n"),
+    )
 }
 
 fn metrics(admin: &AdminBuilder) -> Answer {

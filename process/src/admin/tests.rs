@@ -33,8 +33,14 @@ fn start(identity: &TestIdentity, readiness: &Readiness) -> AdminServer {
         identity: identity.slot.clone(),
         config: "listen: 127.0.0.1:1\n".to_owned(),
         log: None,
+        pages: vec![Page { path: "/peers", answer: Arc::new(peers) }],
     };
     admin.start().unwrap()
+}
+
+fn peers(below: &str) -> Option<Value> {
+    let number = if below.is_empty() { 0 } else { below[1..].parse::<u32>().ok()? };
+    Some(serde_json::json!({ "after": number }))
 }
 
 fn ask(server: &AdminServer, method: &str, target: &str, headers: &str) -> Answer {
@@ -165,15 +171,23 @@ fn metrics_configuration_and_build_are_told() {
 fn other_paths_and_methods_are_refused() {
     let identity = TestIdentity::new();
     let server = start(&identity, &Readiness::default());
-    for target in ["/", "/metric", "/metrics/", "/identity/../config", "/quit"] {
+    for target in ["/", "/metric", "/metrics/", "/identity/../config", "/quit", "/peersonal", "/peers/x"] {
         assert_eq!(get(&server, target).status, 404, "{target}");
     }
-    for target in ["/metrics", "/live", "/ready", "/identity", "/config", "/build"] {
+    for target in ["/metrics", "/live", "/ready", "/identity", "/config", "/build", "/peers"] {
         let answer = ask(&server, "POST", target, "content-length: 0\r\n");
         assert_eq!(answer.status, 405, "{target}");
         assert!(answer.head.contains("allow: GET, HEAD"), "{}", answer.head);
     }
     assert_eq!(ask(&server, "DELETE", "/log", "").status, 405);
+}
+
+#[test]
+fn a_process_has_pages_of_its_own() {
+    let server = start(&TestIdentity::new(), &Readiness::default());
+    assert_eq!(get(&server, "/peers").json(), json!({ "after": 0 }));
+    assert_eq!(get(&server, "/peers/17").json(), json!({ "after": 17 }));
+    assert!(get(&server, "/quit").body.contains(", /peers"));
 }
 
 #[test]
@@ -227,6 +241,7 @@ fn an_address_in_use_is_an_error_that_says_so() {
         identity: identity.slot.clone(),
         config: String::new(),
         log: None,
+        pages: Vec::new(),
     };
     let error = second.start().unwrap_err();
     assert!(matches!(error, AdminError::AddressInUse { address } if address == server.address()));

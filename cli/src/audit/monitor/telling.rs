@@ -22,7 +22,8 @@ pub(super) struct Telling {
     _server: Option<AdminServer>,
 }
 
-const KINDS: [&str; 7] = ["fork", "future", "issued", "late", "set_back", "tampered", "unreadable"];
+const KINDS: [&str; 10] =
+    ["fork", "future", "issued", "late", "missed", "set_back", "tampered", "unlogged", "unreadable", "waiting"];
 
 impl Telling {
     pub(super) fn start(options: &AuditMonitorOptions, format: Format) -> Result<Self, Failure> {
@@ -37,7 +38,17 @@ impl Telling {
         let server = options.metrics.map(|address| {
             let (readiness, identity) = (Readiness::awaiting([]), IdentitySlot::new(Arc::new(SystemClock)));
             let config = String::new();
-            AdminBuilder { process: "signet", address, registry, readiness, identity, config, log: None }.start()
+            AdminBuilder {
+                process: "signet",
+                address,
+                registry,
+                readiness,
+                identity,
+                config,
+                log: None,
+                pages: Vec::new(),
+            }
+            .start()
         });
         let server = server.transpose().map_err(|error| Failure::from_error(&error))?;
         Ok(Self { format, alerts, told: 0, _server: server })
