@@ -14,6 +14,7 @@ mod shown;
 mod stream;
 mod tail;
 mod verify_report;
+mod web;
 mod witnessed;
 
 use std::sync::Mutex;

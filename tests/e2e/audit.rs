@@ -16,7 +16,7 @@ use signet_tests::auditor::{Auditor, ID, entries, joined, published, state_of, u
 use signet_tests::files::copy_all;
 use signet_tests::wait::until;
 use signet_tests::witness::{Answer, FakeWitness};
-use signet_tests::{Curl, Issuer, Signal, SoftHsm, Workload, millis, pages, secs};
+use signet_tests::{Curl, GatewayPlan, Issuer, Signal, SoftHsm, Workload, millis, pages, secs};
 use tempfile::TempDir;
 
 #[test]
@@ -416,8 +416,12 @@ fn each_command_of_the_page_works() {
     fs::create_dir(&here).unwrap();
     fs::write(here.join("witnesses.policy"), format!("witness A {}\nquorum A\n", witness.key)).unwrap();
     fs::write(here.join("svid.pem"), workload.svid().chain_pem()).unwrap();
+    let own = workload.svid().write(&here, "gateway");
+    let gateway = GatewayPlan::new("gateway").identity_from_files(&own, &issuer.bundle);
+    let gateway = gateway.inbound(&["spiffe://example.org/**"], "http://127.0.0.1:1").start();
     let is_there = [
         ("http://127.0.0.1:8082/audit", url_of(&issuer)),
+        ("http://127.0.0.1:9901", gateway.admin.url("")),
         (".signet/issuer/audit/log.key.pub", auditor.key_file.display().to_string()),
         ("6d1f0c5ab2e4987610fedcba98765432", serial),
     ];

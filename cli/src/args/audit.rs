@@ -191,6 +191,13 @@ pub(crate) struct AuditMonitorOptions {
     /// Tell of each certificate and token that is issued for such a SPIFFE ID; each `*` stands for any characters, `/` too; may be given again
     #[arg(long, value_name = "PATTERN")]
     pub(crate) watch: Vec<Pattern>,
+    /// Admin address of a gateway, as http://127.0.0.1:9902: tell of each certificate presented to it that is in none of the logs; may be given
+    /// again
+    #[arg(long, value_name = "URL")]
+    pub(crate) gateway: Vec<String>,
+    /// A certificate is to be in a log that was signed so long after it was presented
+    #[arg(long, value_parser = duration, value_name = "DURATION", default_value = "30s")]
+    pub(crate) grace: Duration,
     /// Tell of a checkpoint that is older
     #[arg(long, value_parser = duration, value_name = "DURATION", default_value = "10s")]
     pub(crate) max_age: Duration,

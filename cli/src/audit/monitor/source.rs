@@ -9,6 +9,7 @@ use signet_policy::Pattern;
 
 use super::super::place::Place;
 use super::alert::{Alert, What};
+use super::certificates::Certificates;
 use super::heads::Head;
 use super::{SKEW, Watching, now, state_file};
 use crate::failure::Failure;
@@ -47,7 +48,7 @@ impl<'a> Followed<'a> {
     /// What it showed when the monitor ran last.
     pub(super) fn remember(&mut self, watching: &Watching<'a>) -> Result<(), Failure> {
         let Some(folder) = &watching.options.state else { return Ok(()) };
-        let path = state_file(folder, self.name);
+        let path = state_file(folder, self.name, "checkpoint");
         let wrong = |cause: &dyn std::fmt::Display| {
             Failure::new(format!("{}: {cause}", path.display()))
                 .remedy("it says what was seen of the log before; restore it, or remove it to begin anew")
@@ -127,14 +128,21 @@ impl<'a> Followed<'a> {
                 Some(head) => self.compare(head, shown)?,
                 None => 0,
             };
+            let is_longer = head.is_none() || from < shown.signed.checkpoint.size;
+            // Of what was verified before this monitor began, the certificates are not known.
+            let is_unread = watching.follows_gateways() && !watching.certificates.has_read(&shown.key);
             // Where there is a head, it is what others verified.
-            if head.is_some() && from >= shown.signed.checkpoint.size {
-                return Ok(Vec::new());
+            let issued = match is_longer || is_unread {
+                true => self.read(watching, shown, if is_unread { 0 } else { from }, from)?,
+                false => Vec::new(),
+            };
+            if is_longer && watching.heads.advance(&shown.key, head.as_ref(), self.head(shown)).is_err() {
+                continue;
             }
-            let issued = self.read(watching, shown, from)?;
-            if watching.heads.advance(&shown.key, head.as_ref(), self.head(shown)).is_ok() {
-                return Ok(issued);
+            if from <= shown.signed.checkpoint.size {
+                watching.certificates.note_read(&shown.key, shown.signed.time);
             }
+            return Ok(issued);
         }
     }
 
@@ -159,11 +167,13 @@ impl<'a> Followed<'a> {
         }
     }
 
-    /// All entries from this one on, verified; and what of them is on the watch list.
-    fn read(&self, watching: &Watching<'a>, shown: &Shown, from: u64) -> Result<Vec<What>, Proved> {
+    /// All entries from this one on, verified; and what of them is on the watch list, where it was not told before.
+    fn read(&self, watching: &Watching<'a>, shown: &Shown, from: u64, told: u64) -> Result<Vec<What>, Proved> {
         let checkpoint = &shown.signed.checkpoint;
         let log = checkpoint.origin.as_str();
-        let issued = Issued { from, watched: &watching.options.watch, log, found: Mutex::default() };
+        let certificates = watching.follows_gateways().then_some(&watching.certificates);
+        let watched = &watching.options.watch;
+        let issued = Issued { from, told, watched, log, certificates, found: Mutex::default() };
         signet_audit::verify(self.place, checkpoint, from, 1, &issued).map_err(|faults| {
             let all: Vec<_> = faults.iter().take(MOST_FAULTS).map(|fault| cause(fault)).collect();
             let what = match faults.first() {
@@ -182,7 +192,7 @@ impl<'a> Followed<'a> {
 
     fn keep(&mut self, watching: &Watching<'a>, shown: Shown) -> Result<(), String> {
         if let Some(folder) = &watching.options.state {
-            let path = state_file(folder, self.name);
+            let path = state_file(folder, self.name, "checkpoint");
             let next = path.with_extension("new");
             let written = std::fs::write(&next, &shown.note).and_then(|()| std::fs::rename(&next, &path));
             written.map_err(|error| format!("{}: {error}", path.display()))?;
@@ -226,15 +236,18 @@ fn went_back(last: &Shown, shown: &Shown) -> Option<(What, Vec<String>)> {
     Some((What::SetBack { cause }, vec![last.note.clone(), shown.note.clone()]))
 }
 
-fn cause(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn cause(error: &(dyn std::error::Error + 'static)) -> String {
     signet_process::start::Report::of(error).cause
 }
 
-/// Looks for identities of the watch list among entries that were verified.
+/// Looks for identities of the watch list among entries that were verified, and for certificates that may be presented.
 struct Issued<'a> {
     from: u64,
+    /// What is before it was told by somebody.
+    told: u64,
     watched: &'a [Pattern],
     log: &'a str,
+    certificates: Option<&'a Certificates>,
     found: Mutex<Found>,
 }
 
@@ -255,14 +268,21 @@ impl Issued<'_> {
 
 impl Progress for Issued<'_> {
     fn entries(&self, first: u64, entries: &mut dyn Iterator<Item = &[u8]>) {
-        if self.watched.is_empty() {
+        if self.watched.is_empty() && self.certificates.is_none() {
             return;
         }
         for (index, entry) in (first..).zip(entries) {
             if index < self.from {
                 continue;
             }
-            let Some(Entry { time, act, .. }) = Entry::decode(entry) else { continue };
+            let Some(entry) = Entry::decode(entry) else { continue };
+            if let Some(certificates) = self.certificates {
+                certificates.add(&entry);
+            }
+            let Entry { time, act, .. } = entry;
+            if index < self.told {
+                continue;
+            }
             let (spiffe_id, id) = match act {
                 Act::X509Issued(issued) => (issued.spiffe_id, issued.serial),
                 Act::JwtIssued(issued) => (issued.spiffe_id, issued.jti),
