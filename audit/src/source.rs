@@ -39,7 +39,10 @@ pub trait Source: Sync {
             bytes.truncate(width.count() * HASH);
             return Ok(bytes);
         }
-        Ok(Bundle::parse_all(bytes).map(|bundle| bundle.cut(width).to_bytes()).unwrap_or_default())
+        match Bundle::parse_all(bytes) {
+            Ok(bundle) => Ok(bundle.cut(width).to_bytes()),
+            Err(source) => Err(ReadError::Malformed { resource: found, source }),
+        }
     }
 
     /// The hashes of a tile. A whole one stands in for a partial one that is gone.
@@ -71,6 +74,8 @@ pub enum ReadError {
     Missing { resource: Resource },
     #[error("{resource} has {found} bytes, not {expected}")]
     Length { resource: Resource, found: usize, expected: usize },
+    #[error("{resource} is malformed")]
+    Malformed { resource: Resource, source: BundleError },
     #[error("{resource} cannot be read")]
     Io { resource: Resource, source: std::io::Error },
 }

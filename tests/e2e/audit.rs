@@ -340,66 +340,6 @@ fn a_checkpoint_of_another_time_another_log_or_another_key_is_refused() {
     assert!(!is_good && told.contains("the checkpoint is of the future"), "{told}");
 }
 
-#[test]
-fn an_issuer_whose_database_is_older_than_its_published_log_does_not_start() {
-    let folder = TempDir::new().unwrap();
-    let mut issuer = Issuer::start(folder.path(), "example.org", secs(3600));
-    joined(&issuer);
-    wait_until_published(&issuer);
-    issuer.process.kill();
-    let kept = folder.path().join("kept");
-    copy_all(&state_of(&issuer), &kept);
-    issuer.process.start_again();
-    issuer.wait_until_ready();
-    joined(&issuer);
-    let published = wait_until_published(&issuer);
-    issuer.process.kill();
-    for name in ["issuer.db", "issuer.db-wal", "issuer.db-shm"] {
-        let _ = fs::remove_file(state_of(&issuer).join(name));
-        let _ = fs::copy(kept.join(name), state_of(&issuer).join(name));
-    }
-    issuer.process.start_again();
-    let status = issuer.process.wait(secs(20));
-    assert_eq!(status.code(), Some(1));
-    let log = issuer.process.log();
-    assert!(
-        log.contains("the database is older than what was published") && log.contains(&published.to_string()),
-        "{log}"
-    );
-}
-
-#[test]
-fn what_cannot_be_published_is_published_later_and_issuing_goes_on() {
-    let folder = TempDir::new().unwrap();
-    let mut issuer = Issuer::start(folder.path(), "example.org", secs(3600));
-    let auditor = Auditor::of(&issuer);
-    joined(&issuer);
-    let before = wait_until_published(&issuer);
-    // As on a disk that is full: nothing can be put there.
-    let (tiles, aside) = (state_of(&issuer).join("audit/log/tile"), folder.path().join("aside"));
-    fs::rename(&tiles, &aside).unwrap();
-    fs::write(&tiles, "").unwrap();
-    for _ in 0..3 {
-        joined(&issuer);
-    }
-    let failures = |issuer: &Issuer| issuer.admin.sum("signet_audit_publish_failures_total", &[]);
-    until("that is told", secs(10), || failures(&issuer) > 0.0);
-    assert_eq!(published(&issuer), before);
-    assert!(issuer.process.log().contains("the audit log is not published"));
-    fs::remove_file(&tiles).unwrap();
-    fs::rename(&aside, &tiles).unwrap();
-    assert!(wait_until_published(&issuer) > before);
-    auditor.both_find_good(&auditor.copy(&issuer, "copy"));
-    // Synced, it is forgotten by the database.
-    until("nothing waits", secs(20), || issuer.query("SELECT count(*) FROM audit_entries") == ["0"]);
-    issuer.process.kill();
-    issuer.process.start_again();
-    issuer.wait_until_ready();
-    joined(&issuer);
-    wait_until_published(&issuer);
-    auditor.both_find_good(&auditor.copy(&issuer, "copy"));
-}
-
 /// All that the page shows to be typed, in its order, as somebody would who has `signet dev` running and an SVID in a file.
 #[test]
 fn each_command_of_the_page_works() {

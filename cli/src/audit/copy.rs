@@ -2,11 +2,12 @@
 
 use serde::Serialize;
 use signet_audit::{
-    Folder, ReadError, Resource, SignedCheckpoint, Source, VerifierKey, consistency, digests_behind, latest_digest,
-    resources,
+    Checkpoint, Folder, ReadError, Resource, SignedCheckpoint, Source, VerifierKey, consistency, digests_behind,
+    latest_digest, resources,
 };
 
 use super::key_of;
+use super::meter::Meter;
 use super::place::Place;
 use crate::args::AuditExportOptions;
 use crate::failure::Failure;
@@ -35,12 +36,22 @@ pub(crate) fn export(options: &AuditExportOptions, format: Format) -> Result<(),
     };
     let copy = Folder::new(to);
     let failed = |resource| move |error| Failure::new(format!("{}/{resource}: {error}", to.display()));
+    let incoming = Incoming::of(&copy)?;
     let mut files = 0;
     for resource in resources(from, signed.checkpoint.size) {
         let bytes = place.file(resource).map_err(|error| wrong(&error))?;
-        copy.write(resource, &bytes).map_err(failed(resource))?;
+        incoming.new.write(resource, &bytes).map_err(failed(resource))?;
         files += 1;
     }
+    // What was copied before is proof, too: nothing takes its place that was not verified.
+    incoming.verify(&signed.checkpoint, from).map_err(|cause| {
+        wrong(&cause).remedy(format!("this log cannot be relied on: {} stays as it was, keep it", to.display()))
+    })?;
+    for resource in resources(from, signed.checkpoint.size) {
+        let bytes = incoming.new.file(resource).map_err(|error| Failure::from_error(&error))?;
+        copy.write(resource, &bytes).map_err(failed(resource))?;
+    }
+    drop(incoming);
     // Whoever reads the copy meanwhile sees what it was.
     copy.write(Resource::Checkpoint, &note).map_err(failed(Resource::Checkpoint))?;
     if let Some(witnessed) = witnessed_within(&place, &key, signed.checkpoint.size)? {
@@ -63,6 +74,53 @@ pub(crate) fn export(options: &AuditExportOptions, format: Format) -> Result<(),
         files,
     };
     output::print(format, &told)
+}
+
+/// Files that are not verified yet, beside the copy that they are for. Removed when it is dropped.
+struct Incoming<'a> {
+    new: Folder,
+    copy: &'a Folder,
+}
+
+impl<'a> Incoming<'a> {
+    fn of(copy: &'a Folder) -> Result<Self, Failure> {
+        let path = copy.path().join(".incoming");
+        // Of an export that was interrupted.
+        match std::fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Failure::new(format!("{}: {error}", path.display())))
+            }
+            Ok(()) | Err(_) => Ok(Self { new: Folder::new(path), copy }),
+        }
+    }
+
+    /// All entries from `from` on, as they are here. Why they are not those of the checkpoint.
+    fn verify(&self, checkpoint: &Checkpoint, from: u64) -> Result<(), String> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let meter = Meter::new(checkpoint.size.saturating_sub(from));
+        let verified = signet_audit::verify(self, checkpoint, from, threads, &meter);
+        meter.end();
+        verified.map(drop).map_err(|faults| {
+            let first = faults.first().map(|fault| signet_process::start::Report::of(fault).cause);
+            first.unwrap_or_default()
+        })
+    }
+}
+
+impl Source for Incoming<'_> {
+    fn read(&self, resource: Resource, most: usize) -> std::io::Result<Option<Vec<u8>>> {
+        match self.new.read(resource, most)? {
+            Some(bytes) => Ok(Some(bytes)),
+            None => self.copy.read(resource, most),
+        }
+    }
+}
+
+impl Drop for Incoming<'_> {
+    fn drop(&mut self) {
+        // What is left does no harm, and is removed by the next export.
+        let _ = std::fs::remove_dir_all(self.new.path());
+    }
 }
 
 /// What witnesses have cosigned, unless the log went on meanwhile.

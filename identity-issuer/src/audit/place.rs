@@ -173,6 +173,11 @@ impl LogPlace {
 pub(super) fn last_checkpoint(files: &Path, key: &VerifierKey) -> Result<Option<Published>, AuditError> {
     let path = || files.to_owned();
     let note = match Folder::new(files).checkpoint() {
+        // Written twice a second, it is not synced each time: after a power cut a file system may have its name and not its bytes.
+        Ok(note) if note.iter().all(|byte| *byte == 0) => {
+            tracing::warn!(path = %files.display(), "the log's last checkpoint was lost, by a power cut perhaps: it is signed anew");
+            return Ok(None);
+        }
         Ok(note) => note,
         Err(ReadError::Missing { .. }) => return Ok(None),
         Err(source) => return Err(AuditError::Read { path: path(), source }),
