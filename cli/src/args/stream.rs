@@ -120,7 +120,13 @@ impl FromStr for Target {
             return Ok(Self::Syslog(address?));
         }
         if let Some(address) = address("otlp://") {
-            return Ok(Self::Otlp { address: address?, is_plain: true });
+            let address = address?;
+            return match address.is_this_host() {
+                true => Ok(Self::Otlp { address, is_plain: true }),
+                false => Err(format!(
+                    "{address} is another host: give otlp+tls://, what is sent is nobody else's to read or change"
+                )),
+            };
         }
         if let Some(address) = address("otlp+tls://") {
             return Ok(Self::Otlp { address: address?, is_plain: false });
@@ -137,6 +143,14 @@ impl fmt::Display for Target {
             Self::Otlp { address, is_plain: true } => write!(f, "otlp://{address}"),
             Self::Otlp { address, is_plain: false } => write!(f, "otlp+tls://{address}"),
         }
+    }
+}
+
+impl HostPort {
+    /// Whether what is sent there never leaves this machine.
+    fn is_this_host(&self) -> bool {
+        let is_loopback = |address: std::net::IpAddr| address.is_loopback();
+        self.host == "localhost" || self.host.parse().is_ok_and(is_loopback)
     }
 }
 
@@ -198,7 +212,9 @@ mod tests {
             "jsonl:-",
             "syslog+tls://siem.example.org:6514",
             "syslog+tls://[::1]:1",
-            "otlp://a:4317",
+            "otlp://127.0.0.1:4317",
+            "otlp://localhost:4317",
+            "otlp://[::1]:4317",
             "otlp+tls://a:4317",
         ] {
             assert_eq!(text.parse::<Target>().unwrap().to_string(), text);
@@ -211,6 +227,8 @@ mod tests {
             "syslog+tls://:1",
             "syslog+tls://a:0",
             "syslog+tls://::1:1",
+            "otlp://collector:4317",
+            "otlp://192.0.2.1:4317",
         ] {
             wrong.parse::<Target>().unwrap_err();
         }

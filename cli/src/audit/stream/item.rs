@@ -5,6 +5,9 @@ use signet_audit::{Entry, Origin};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+/// Of each line.
+pub(super) const BEGINNING: &str = r#"{"log":"#;
+
 pub(super) struct Item {
     pub(super) index: u64,
     /// As it stands in the log, on one line; `null` where it is no entry of a log of Signet.
@@ -47,7 +50,7 @@ impl Item {
 
     /// The entry with its place, on one line and without the end of it.
     pub(super) fn line(&self, log: &Origin) -> String {
-        format!(r#"{{"log":{},"index":{},"entry":{}}}"#, Value::from(log.as_str()), self.index, self.json)
+        format!(r#"{BEGINNING}{},"index":{},"entry":{}}}"#, Value::from(log.as_str()), self.index, self.json)
     }
 
     /// The same of an entry that is too long for a receiver: what it is about.
