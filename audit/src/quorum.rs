@@ -119,14 +119,18 @@ impl Quorum {
         self.logs.is_empty() || self.logs.iter().any(|known| known.is_same_log(log))
     }
 
-    /// What the witnesses say below a checkpoint, which `note` is with all signatures.
-    pub fn of(&self, note: &[u8], checkpoint: &Checkpoint) -> Witnessed {
+    /// What the witnesses say below a checkpoint, which `note` is with all signatures. A cosignature that claims to be of a time after `latest`,
+    /// in Unix seconds, does not count: one witness whose clock is ahead is not to have the others' refused as too.
+    pub fn of(&self, note: &[u8], checkpoint: &Checkpoint, latest: u64) -> Witnessed {
         let note = String::from_utf8_lossy(note);
         let lines = note.split_once("\n\n").map_or("", |(_, lines)| lines);
         let (mut by, mut missing, mut times) = (Vec::new(), Vec::new(), vec![None; self.members.len()]);
         for (member, time) in self.members.iter().zip(&mut times) {
             let Member::Witness(key) = member else { continue };
             match key.find(lines, checkpoint) {
+                Ok(found) if found.time > latest => {
+                    missing.push((key.name().to_owned(), CosignatureError::Future { ahead: found.time - latest }));
+                }
                 Ok(found) => {
                     *time = Some(found.time);
                     by.push((key.name().to_owned(), found.time));
@@ -259,13 +263,16 @@ mod tests {
     fn two_of_three_are_enough_and_one_of_three_is_not() {
         let signers = signers();
         let quorum = Quorum::at_least(2, signers.iter().take(3).map(|signer| signer.key.clone()).collect()).unwrap();
-        let two = quorum.of(&note(&[(&signers[0], 50), (&signers[2], 40)]), &checkpoint(9));
+        let two = quorum.of(&note(&[(&signers[0], 50), (&signers[2], 40)]), &checkpoint(9), 100);
         assert_eq!((two.is_met, two.since), (true, Some(40)));
         assert_eq!(two.missing, [("w.example/2".to_owned(), CosignatureError::Absent)]);
         // Neither a stranger nor the same again makes up for another.
-        let one = quorum.of(&note(&[(&signers[0], 50), (&signers[3], 50), (&signers[0], 51)]), &checkpoint(9));
+        let early = quorum.of(&note(&[(&signers[0], 50), (&signers[2], 40)]), &checkpoint(9), 45);
+        assert!(!early.is_met && early.by.len() == 1, "{early:?}");
+        assert!(early.missing.iter().any(|(_, error)| *error == CosignatureError::Future { ahead: 5 }), "{early:?}");
+        let one = quorum.of(&note(&[(&signers[0], 50), (&signers[3], 50), (&signers[0], 51)]), &checkpoint(9), 100);
         assert_eq!((one.is_met, one.since, one.missing.len()), (false, None, 2));
-        assert!(!quorum.of(&note(&[(&signers[0], 50), (&signers[1], 50)]), &checkpoint(8)).is_met);
+        assert!(!quorum.of(&note(&[(&signers[0], 50), (&signers[1], 50)]), &checkpoint(8), 100).is_met);
     }
 
     #[test]
@@ -288,11 +295,11 @@ mod tests {
         .unwrap();
         let is_met = |by: &[usize]| {
             let by: Vec<_> = by.iter().map(|at| (&signers[*at], 50)).collect();
-            quorum.of(&note(&by), &checkpoint(9)).is_met
+            quorum.of(&note(&by), &checkpoint(9), 100).is_met
         };
         assert_eq!((is_met(&[0, 2, 3]), is_met(&[0, 1, 2]), is_met(&[0, 3])), (true, false, false));
         assert!(quorum.is_for(&log) && !quorum.is_for(&VerifierKey::new(log.origin().clone(), [8; 32])));
-        assert!(Quorum::parse("quorum none").unwrap().of(&note(&[]), &checkpoint(9)).is_met);
+        assert!(Quorum::parse("quorum none").unwrap().of(&note(&[]), &checkpoint(9), 100).is_met);
     }
 
     #[test]

@@ -61,6 +61,8 @@ pub enum CosignatureError {
     Absent,
     #[error("its cosignature is wrong: it is of another checkpoint, or was changed")]
     Wrong,
+    #[error("its cosignature is of the future: {ahead} s ahead of this clock, and of what it may be off")]
+    Future { ahead: u64 },
 }
 
 /// In bytes, of a public key.

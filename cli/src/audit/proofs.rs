@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 
 use super::key_of;
 use super::place::Place;
-use super::witnessed::{Vouched, demand, quorum_of};
+use super::witnessed::{Vouched, demand, latest, quorum_of};
 use crate::admin;
 use crate::args::{AuditProveOptions, AuditVerifyProofOptions, IssuerOptions};
 use crate::failure::Failure;
@@ -131,7 +131,7 @@ pub(crate) fn verify_proof(options: &AuditVerifyProofOptions, format: Format) ->
         wrong(&error).remedy("do not rely on it: it proves nothing, or is of a log with another key")
     })?;
     let quorum = quorum_of(witnesses, &key)?;
-    let found = quorum.map(|quorum| quorum.of(proof.checkpoint().as_bytes(), &signed.checkpoint));
+    let found = quorum.map(|quorum| quorum.of(proof.checkpoint().as_bytes(), &signed.checkpoint, latest()));
     let vouched = found.map(|found| demand(&found, signed.checkpoint.size)).transpose()?;
     let entry = Entry::decode(&proof.entry);
     if let Some(certificate) = certificate {

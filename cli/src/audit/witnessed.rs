@@ -6,8 +6,8 @@ use serde::Serialize;
 use signet_audit::{Quorum, ReadError, Resource, SignedCheckpoint, Source as _, VerifierKey, Witnessed, consistency};
 use time::OffsetDateTime;
 
-use super::check_age_of;
 use super::place::Place;
+use super::{SKEW, check_age_of};
 use crate::args::WitnessOptions;
 use crate::failure::Failure;
 use crate::output;
@@ -77,13 +77,14 @@ pub(super) fn demand_of_log(
     witnessed: Option<&[u8]>,
     most_age: Option<std::time::Duration>,
 ) -> Result<Vouched, Failure> {
-    let found = quorum.of(note, &signed.checkpoint);
+    let latest = latest();
+    let found = quorum.of(note, &signed.checkpoint, latest);
     let (found, seen) = match (found.is_met, witnessed) {
         (true, _) | (false, None) => (found, signed.clone()),
         (false, Some(witnessed)) => {
             let seen = SignedCheckpoint::open(witnessed, key)
                 .map_err(|error| Failure::new(format!("{}: {error}", Resource::Witnessed)))?;
-            (quorum.of(witnessed, &seen.checkpoint), seen)
+            (quorum.of(witnessed, &seen.checkpoint, latest), seen)
         }
     };
     let vouched = demand(&found, seen.checkpoint.size)?;
@@ -99,6 +100,11 @@ pub(super) fn demand_of_log(
         check_age_of(whose, since, OffsetDateTime::now_utc(), most_age)?;
     }
     Ok(vouched)
+}
+
+/// Until when a witness may have signed. Seconds since 1970.
+pub(super) fn latest() -> u64 {
+    u64::try_from(OffsetDateTime::now_utc().unix_timestamp()).unwrap_or(0).saturating_add(SKEW.as_secs())
 }
 
 /// That they are a quorum.
