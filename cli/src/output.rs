@@ -9,6 +9,8 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::failure::Failure;
 
+pub(crate) use signet_process::start::harmless;
+
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Format {
     #[default]
@@ -74,9 +76,32 @@ pub(crate) fn serialized<S: Serialize>(format: Format, value: &S) -> Result<Stri
     match format {
         Format::Yaml => serde_saphyr::to_string(value).map_err(|error| Failure::from_error(&error)),
         Format::Table | Format::Json => {
-            Ok(serde_json::to_string_pretty(value).map_err(|error| Failure::from_error(&error))? + "\n")
+            let json = serde_json::to_string_pretty(value).map_err(|error| Failure::from_error(&error))?;
+            Ok(escaped(&json) + "\n")
         }
     }
+}
+
+/// One object of several, of which nobody knows when they end.
+pub(crate) fn json_line<S: Serialize>(value: &S) -> Result<String, Failure> {
+    let json = serde_json::to_string(value).map_err(|error| Failure::from_error(&error))?;
+    Ok(escaped(&json) + "\n")
+}
+
+/// What JSON lets stand in a text, and a terminal takes for a command or for another direction of writing.
+fn escaped(json: &str) -> String {
+    let is_command = |c| matches!(c, '\u{7f}'..='\u{9f}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let mut text = String::with_capacity(json.len());
+    for part in json.split_inclusive(is_command) {
+        match part.chars().next_back().filter(|last| is_command(*last)) {
+            Some(last) => {
+                text.push_str(&part[..part.len() - last.len_utf8()]);
+                text.push_str(&format!("\\u{:04x}", u32::from(last)));
+            }
+            None => text.push_str(part),
+        }
+    }
+    text
 }
 
 pub(crate) fn table(columns: &[&str], lines: &[Vec<String>], nothing: &str) -> String {
@@ -93,12 +118,6 @@ pub(crate) fn table(columns: &[&str], lines: &[Vec<String>], nothing: &str) -> S
         format!("{}\n", cells.join("  ").trim_end())
     };
     rows.iter().map(line).collect()
-}
-
-/// On one line, and nothing that a terminal takes for a command: much of what is shown was written by strangers.
-pub(crate) fn harmless(text: &str) -> String {
-    let plain = |character: char| character.escape_debug().count() == 1 || matches!(character, '"' | '\'' | '\\');
-    text.chars().flat_map(|c| if plain(c) { vec![c] } else { c.escape_debug().collect() }).collect()
 }
 
 fn render<R: Report>(format: Format, report: &R) -> Result<String, Failure> {
@@ -170,8 +189,10 @@ mod tests {
 
     #[test]
     fn what_strangers_wrote_drives_no_terminal() {
-        assert_eq!(harmless("a\n\u{1b}[2J\u{202e}b"), "a\\n\\u{1b}[2J\\u{202e}b");
-        assert_eq!(harmless("é \"quoted\" it's C:\\ 日本"), "é \"quoted\" it's C:\\ 日本");
+        let hostile = "é\u{9b}31m \u{202e}日本\u{7f}";
+        let line = json_line(&hostile).unwrap();
+        assert_eq!(line, "\"é\\u009b31m \\u202e日本\\u007f\"\n");
+        assert_eq!(serde_json::from_str::<String>(&line).unwrap(), hostile);
         let told = table(&["a"], &[vec!["x\ny".to_owned()]], "");
         assert_eq!(told, "A\nx\\ny\n");
     }

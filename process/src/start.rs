@@ -69,12 +69,18 @@ impl Report {
 
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "error: {}", self.cause)?;
+        write!(f, "error: {}", harmless(&self.cause))?;
         match &self.fix {
-            Some(fix) => write!(f, "\n  {fix}"),
+            Some(fix) => write!(f, "\n  {}", harmless(fix)),
             None => Ok(()),
         }
     }
+}
+
+/// On one line, and nothing that a terminal takes for a command: much of what is shown was written by strangers.
+pub fn harmless(text: &str) -> String {
+    let plain = |character: char| character.escape_debug().count() == 1 || matches!(character, '"' | '\'' | '\\');
+    text.chars().flat_map(|c| if plain(c) { vec![c] } else { c.escape_debug().collect() }).collect()
 }
 
 fn one_line(text: &str) -> String {
@@ -94,6 +100,14 @@ mod tests {
     #[derive(Debug, thiserror::Error)]
     #[error("cannot listen on 127.0.0.1:80\nchoose a port above 1023,\n   or grant CAP_NET_BIND_SERVICE")]
     struct Middle(#[source] io::Error);
+
+    #[test]
+    fn what_strangers_wrote_is_no_command_to_a_terminal() {
+        assert_eq!(harmless("a\n\u{1b}[2J\u{202e}\u{9b}1mb"), "a\\n\\u{1b}[2J\\u{202e}\\u{9b}1mb");
+        assert_eq!(harmless("é \"quoted\" it's C:\\ 日本"), "é \"quoted\" it's C:\\ 日本");
+        let report = Report { cause: "of \u{9b}31m".to_owned(), fix: Some("ask \u{7f}".to_owned()) };
+        assert_eq!(report.to_string(), "error: of \\u{9b}31m\n  ask \\u{7f}");
+    }
 
     #[test]
     fn a_chain_of_causes_becomes_one_line_without_repetition_and_one_of_advice() {

@@ -36,7 +36,7 @@ impl Shown {
         output::print_text(&match format {
             Format::Table => format!("{}\n", output::harmless(&self.line())),
             // One to a line: nobody knows when it ends.
-            Format::Json => format!("{}\n", as_logged()),
+            Format::Json => output::json_line(&as_logged())?,
             Format::Yaml => format!("---\n{}", output::serialized(format, &as_logged())?),
         })
     }

@@ -112,9 +112,10 @@ impl<'a> Gateway<'a> {
             };
             // Of a list that is read for the first time, nobody knows what it had before.
             if let Some(read) = &self.read {
-                self.missed += page.oldest.saturating_sub(read.last + 1);
+                let listed_no_more = page.oldest.saturating_sub(read.last.saturating_add(1));
+                self.missed = self.missed.saturating_add(listed_no_more);
             }
-            let behind = now().cast_signed() - page.now.unix_timestamp();
+            let behind = now().cast_signed().saturating_sub(page.now.unix_timestamp());
             for peer in page.peers {
                 self.take(peer, behind, is_first)?;
             }
@@ -149,14 +150,14 @@ impl<'a> Gateway<'a> {
         };
         if peer.not_after.unix_timestamp() < now().cast_signed() - KEPT {
             // The logs' certificates are not known for so long.
-            self.missed += u64::from(!is_first);
+            self.missed = self.missed.saturating_add((!is_first).into());
             return Ok(());
         }
         if self.waiting.len() >= MOST_WAITING {
             self.waiting.pop_front();
-            self.missed += 1;
+            self.missed = self.missed.saturating_add(1);
         }
-        let at = u64::try_from(peer.presented.unix_timestamp() + behind).unwrap_or(0);
+        let at = u64::try_from(peer.presented.unix_timestamp().saturating_add(behind)).unwrap_or(0);
         self.waiting.push_back(Presented { peer, sha256, domain, at });
         Ok(())
     }
@@ -206,7 +207,7 @@ impl<'a> Gateway<'a> {
     /// How far everything was judged.
     fn keep(&self) -> Result<(), String> {
         let (Some(path), Some(read)) = (&self.state, &self.read) else { return Ok(()) };
-        let waits_for = self.waiting.front().map(|presented| presented.peer.number - 1);
+        let waits_for = self.waiting.front().map(|presented| presented.peer.number.saturating_sub(1));
         let last = waits_for.map_or(read.last, |last| last.min(read.last));
         let kept = serde_json::to_vec(&Read { last, ..read.clone() }).map_err(|error| error.to_string())?;
         let next = path.with_extension("new");

@@ -100,12 +100,16 @@ impl<'a> Followed<'a> {
         }
         if let Some((what, evidence)) = self.last.as_ref().and_then(|last| went_back(last, &shown)) {
             // What it was is remembered: it is not to become good by being looked at again.
-            return found.push(alert(what, evidence));
+            found.push(alert(what, evidence));
+            if !self.last.as_ref().is_some_and(|last| is_further(last, &shown)) {
+                return;
+            }
         }
+        let is_well = found.iter().all(|alert| alert.what.kind() != "set_back");
         match self.follow(watching, &shown) {
             Ok(issued) => {
                 found.extend(issued.into_iter().map(|what| alert(what, Vec::new())));
-                if let Err(cause) = self.keep(watching, shown) {
+                if is_well && let Err(cause) = self.keep(watching, shown) {
                     found.push(Alert {
                         source: self.name.to_owned(),
                         what: What::Unreadable { cause },
@@ -234,6 +238,11 @@ fn went_back(last: &Shown, shown: &Shown) -> Option<(What, Vec<String>)> {
         return None;
     };
     Some((What::SetBack { cause }, vec![last.note.clone(), shown.note.clone()]))
+}
+
+/// Whether it is the same log with as many entries at least, whatever the clock of its issuer says: what is new of it is looked at.
+fn is_further(last: &Shown, shown: &Shown) -> bool {
+    last.key.is_same_log(&shown.key) && shown.signed.checkpoint.size >= last.signed.checkpoint.size
 }
 
 pub(super) fn cause(error: &(dyn std::error::Error + 'static)) -> String {

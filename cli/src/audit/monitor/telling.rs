@@ -61,9 +61,7 @@ impl Telling {
             self.told += 1;
             let mut text = match self.format {
                 Format::Table => format!("{alert}\n"),
-                Format::Json | Format::Yaml => {
-                    serde_json::to_string(&alert).map_err(|error| Failure::from_error(&error))? + "\n"
-                }
+                Format::Json | Format::Yaml => output::json_line(&alert)?,
             };
             if self.format == Format::Table {
                 for line in alert.evidence.iter().flat_map(|note| note.lines()) {
