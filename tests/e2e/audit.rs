@@ -392,6 +392,7 @@ fn an_issuer_that_is_killed_200_times_has_an_entry_for_each_certificate_that_any
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (random >> 33) % end
     };
+    hsm.keep();
     let received = Mutex::new(BTreeMap::new());
     let over = AtomicBool::new(false);
     let workloads: Vec<_> = (0..8).map(|_| joined(&issuer)).collect();
@@ -414,6 +415,7 @@ fn an_issuer_that_is_killed_200_times_has_an_entry_for_each_certificate_that_any
             thread::sleep(millis(below(250)));
             issuer.process.signal(Signal::Kill);
             issuer.process.kill();
+            hsm.restore();
             issuer.process.start_again();
             if below(4) > 0 {
                 issuer.wait_until_ready();

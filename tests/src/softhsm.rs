@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::files::copy_all;
 use crate::process::{Process, Recipe};
 use crate::program;
 use crate::wait::secs;
@@ -52,6 +53,22 @@ impl SoftHsm {
         let made = command.args(words).env("SOFTHSM2_CONF", hsm.settings()).output().expect("softhsm2-util");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         hsm
+    }
+
+    /// Keeps what is in it now. SoftHSM writes a token's file in place at each login: whoever is killed at that moment takes the token along,
+    /// which no real one would have happen.
+    pub fn keep(&self) {
+        copy_all(&self.tokens(), &self.kept());
+    }
+
+    /// As it was kept, while nobody uses it.
+    pub fn restore(&self) {
+        fs::remove_dir_all(self.tokens()).expect("the folder of tokens");
+        copy_all(&self.kept(), &self.tokens());
+    }
+
+    fn kept(&self) -> PathBuf {
+        self.folder.join("kept")
     }
 
     pub fn serve(&self) -> Process {
