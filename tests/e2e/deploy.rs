@@ -9,6 +9,7 @@ use std::process::{Command, Output};
 
 use signet_test_pki::{Authority, pem};
 use signet_tests::address::Host;
+use signet_tests::auditor::{state_of, url_of};
 use signet_tests::issuer::signet;
 use signet_tests::wait::until;
 use signet_tests::witness::{Answer, FakeWitness};
@@ -117,6 +118,7 @@ fn systemd_understands_the_units() {
         ("signet-gateway.service", "signet-gateway"),
         ("signet-ca-follow.service", "signet"),
         ("signet-audit-stream.service", "signet"),
+        ("signet-audit-monitor.service", "signet"),
     ] {
         let text = fs::read_to_string(deploy().join("systemd").join(unit)).unwrap();
         let installed = format!("/usr/bin/{program} ");
@@ -148,6 +150,14 @@ fn every_metric_of_the_alerts_is_exported() {
     let (folder, witness) = (TempDir::new().unwrap(), FakeWitness::start("w1.example", Answer::Cosign));
     let witnesses = format!("audit: {{ witnesses: [{{ url: '{}', key: '{}' }}] }}\n", witness.url(), witness.key);
     let witnessed = Issuer::start_with(folder.path(), "example.org", secs(60), &witnesses);
+    let monitor = Host::new();
+    let metrics = Admin(monitor.free());
+    let key = state_of(&witnessed).join("audit/log.key.pub");
+    let _monitoring = Recipe::new("monitor", program::ours("signet"), folder.path())
+        .args(["audit", "monitor", &url_of(&witnessed), "--key-file", key.to_str().unwrap()])
+        .args(["--metrics", &metrics.0.to_string()])
+        .start();
+    until("the monitor runs", secs(10), || Curl::get(metrics.url("/live")).run().status == 200);
     let alerts = fs::read_to_string(deploy().join("prometheus/alerts.yaml")).unwrap();
     let named: BTreeSet<&str> = alerts
         .split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_')
@@ -156,7 +166,7 @@ fn every_metric_of_the_alerts_is_exported() {
     assert!(named.len() >= 6, "{named:?}");
     for metric in named {
         // Some are there a moment after the issuer serves.
-        let admins = [mesh.inbound.admin, mesh.issuer.admin, witnessed.admin];
+        let admins = [mesh.inbound.admin, mesh.issuer.admin, witnessed.admin, metrics];
         let is_exported = || admins.iter().any(|admin| admin.metrics().has(metric));
         until(metric, secs(10), is_exported);
     }
