@@ -2,9 +2,9 @@
 //!
 //! Nothing waits for it: the records are copied beside those who write them, and whoever reads slowly holds up the backup alone.
 
-use std::fs::{DirBuilder, File};
-use std::io::{BufWriter, Write};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::fs::{DirBuilder, File, Metadata};
+use std::io::{BufWriter, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -39,6 +39,15 @@ pub(crate) enum BackupError {
     Records(#[from] StoreError),
     #[error("{} cannot be used", path.display())]
     Io { path: PathBuf, source: std::io::Error },
+    #[error("{} is neither a file nor a folder: move it out of the state folder", path.display())]
+    Kind { path: PathBuf },
+    #[error("{} leads back to a folder that it is in: remove the link", path.display())]
+    Circle { path: PathBuf },
+    #[error(
+        "{} has a name that no file of a backup has: give it a short one of plain ASCII without spaces, or move it out of the state folder",
+        path.display()
+    )]
+    Name { path: PathBuf },
     #[error("the audit log cannot be read")]
     Log(#[from] ReadError),
     #[error(transparent)]
@@ -52,6 +61,8 @@ const RECORDS: &str = "issuer.db";
 /// Of this module, in the state folder; removed when a backup ends.
 const SCRATCH: &str = "backup";
 const LOG: &str = "audit/log";
+/// In each folder that a file system begins at.
+const LOST_AND_FOUND: &str = "lost+found";
 /// In bytes, of what is sent at once.
 const PIECE: usize = 256 << 10;
 /// Pieces that wait for whoever reads.
@@ -115,7 +126,7 @@ impl Backups {
             // Until the end, whatever becomes of who asked.
             let _busy = busy;
             let mut packer = Packer::new(Sealer::new(to, &key).map_err(PackError::Write)?);
-            pack_folder(&mut packer, &state, "")?;
+            pack_folder(&mut packer, &state, "", &mut Vec::new())?;
             if has_records {
                 pack_file(&mut packer, &records, RECORDS)?;
             }
@@ -134,24 +145,60 @@ impl Backups {
     }
 }
 
-/// All files of the state folder but those that are packed in another way, or are of this process alone.
-fn pack_folder(packer: &mut Packer<impl Write>, folder: &Path, name: &str) -> Result<(), BackupError> {
+/// All files of the state folder but those that are packed in another way, or are of this process alone. Where a link leads is packed as
+/// what it is there: the issuer works with it as with its own. `above` are the folders that this one is in.
+fn pack_folder(
+    packer: &mut Packer<impl Write>,
+    folder: &Path,
+    name: &str,
+    above: &mut Vec<FileId>,
+) -> Result<(), BackupError> {
     let failed = |source| BackupError::Io { path: folder.to_owned(), source };
+    let id = FileId::of(&std::fs::metadata(folder).map_err(failed)?);
+    if above.contains(&id) {
+        return Err(BackupError::Circle { path: folder.to_owned() });
+    }
+    above.push(id);
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
+        let path = entry.path();
+        let failed = |source| BackupError::Io { path: path.clone(), source };
         let file = entry.file_name();
-        let name = format!("{name}{}", file.to_string_lossy());
-        if is_elsewhere(&name) {
+        let file = file.to_str().ok_or_else(|| BackupError::Name { path: path.clone() })?;
+        let name = format!("{name}{file}");
+        // What a file system has found after a crash is its own, and nobody but root reads it.
+        if is_elsewhere(&name) || file == LOST_AND_FOUND {
             continue;
         }
-        let kind = entry.file_type().map_err(failed)?;
+        let is_link = entry.file_type().map_err(failed)?.is_symlink();
+        let kind = match std::fs::metadata(&path) {
+            // It was there a moment ago: what the issuer has replaced or removed meanwhile. A link stays, and leads nowhere.
+            Err(error) if error.kind() == ErrorKind::NotFound && !is_link => continue,
+            found => found.map_err(failed)?.file_type(),
+        };
         if kind.is_dir() {
-            pack_folder(packer, &entry.path(), &format!("{name}/"))?;
+            pack_folder(packer, &path, &format!("{name}/"), above)?;
         } else if kind.is_file() {
-            pack_file(packer, &entry.path(), &name)?;
+            pack_file(packer, &path, &name)?;
+        } else if !kind.is_socket() {
+            return Err(BackupError::Kind { path });
         }
     }
+    above.pop();
     Ok(())
+}
+
+/// Of a file or folder, whatever names it has.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    fn of(found: &Metadata) -> Self {
+        Self { device: found.dev(), inode: found.ino() }
+    }
 }
 
 fn is_elsewhere(name: &str) -> bool {
@@ -164,11 +211,14 @@ fn pack_file(packer: &mut Packer<impl Write>, path: &Path, name: &str) -> Result
     let failed = |source| BackupError::Io { path: path.to_owned(), source };
     let mut file = match File::open(path) {
         // It was there a moment ago: what the issuer has replaced or removed meanwhile.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         opened => opened.map_err(failed)?,
     };
     let length = file.metadata().map_err(failed)?.len();
-    Ok(packer.file(name, length, &mut file)?)
+    packer.file(name, length, &mut file).map_err(|error| match error {
+        PackError::Name { .. } => BackupError::Name { path: path.to_owned() },
+        error => error.into(),
+    })
 }
 
 fn pack_bytes(packer: &mut Packer<impl Write>, name: &str, bytes: &[u8]) -> Result<(), BackupError> {
@@ -183,7 +233,7 @@ impl Scratch {
     fn make(path: PathBuf) -> Result<Self, BackupError> {
         let failed = |source| BackupError::Io { path: path.clone(), source };
         match std::fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
             _ => DirBuilder::new().mode(0o700).create(&path).map_err(failed)?,
         }
         Ok(Self(path))
@@ -203,10 +253,13 @@ struct ToChannel(mpsc::Sender<Result<Bytes, BackupError>>);
 impl Write for ToChannel {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let sent = self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes)));
-        sent.map(|()| bytes.len()).map_err(|_| std::io::ErrorKind::BrokenPipe.into())
+        sent.map(|()| bytes.len()).map_err(|_| ErrorKind::BrokenPipe.into())
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
