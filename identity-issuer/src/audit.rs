@@ -21,8 +21,8 @@ mod writer;
 
 pub(crate) use export::{LogTarget, checkpoint_at};
 pub(crate) use metrics::AuditMetrics;
-pub(crate) use place::LogPlace;
-pub use place::{AuditError, PREVIOUS, RESTORED};
+pub use place::{AuditError, LEAVES_UNPUBLISHED, PREVIOUS, RESTORED};
+pub(crate) use place::{LogPlace, last_checkpoint};
 pub(crate) use proofs::LogProofs;
 pub(crate) use publisher::{LogPublisher, Published};
 pub(crate) use refusals::Refusals;

@@ -14,7 +14,7 @@ use signet_backup::{BackupKey, Manifest, PackError, Packer, Sealer};
 use signet_identity::{SharedClock, TrustDomain};
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
 
-use crate::audit::LogPlace;
+use crate::audit::{AuditError, LogPlace, last_checkpoint};
 use crate::store::{Store, StoreError};
 
 /// Cheap to clone.
@@ -50,6 +50,8 @@ pub(crate) enum BackupError {
     Name { path: PathBuf },
     #[error("the audit log cannot be read")]
     Log(#[from] ReadError),
+    #[error(transparent)]
+    Checkpoint(#[from] AuditError),
     #[error(transparent)]
     Pack(#[from] PackError),
     #[error("making it broke off")]
@@ -101,11 +103,7 @@ impl Backups {
     ) -> Result<(), BackupError> {
         let scratch = Scratch::make(self.state.join(SCRATCH))?;
         // Older than the records: an issuer that is restored from it has all that its own checkpoint says.
-        let files = Folder::new(&self.log.files);
-        let checkpoint = match files.checkpoint() {
-            Err(ReadError::Missing { .. }) => None,
-            found => Some(found?),
-        };
+        let checkpoint = last_checkpoint(&self.log.files, &self.log.verifier)?;
         // What is in files and not on record is the same before and after.
         let held = self.store.hold_log().await;
         let (kept, entries) = (self.store.log_kept_from().await?, self.store.log_from(u64::MAX >> 1).await?.0);
@@ -131,11 +129,14 @@ impl Backups {
                 pack_file(&mut packer, &records, RECORDS)?;
             }
             let files = Folder::new(&log.files);
-            for resource in resources(0, kept) {
+            // What the issuer goes on behind; and all that the checkpoint is of, for whoever verifies it.
+            let size = checkpoint.as_ref().map_or(0, |last| last.checkpoint.size);
+            let (less, more) = (kept.min(size), kept.max(size));
+            for resource in resources(0, less).chain(resources(less, more)) {
                 pack_bytes(&mut packer, &format!("{LOG}/{resource}"), &files.file(resource)?)?;
             }
             if let Some(checkpoint) = checkpoint {
-                pack_bytes(&mut packer, &format!("{LOG}/{}", Resource::Checkpoint), &checkpoint)?;
+                pack_bytes(&mut packer, &format!("{LOG}/{}", Resource::Checkpoint), &checkpoint.note)?;
             }
             packer.finish(manifest, &log.verifier, |message| log.key.sign(message))?;
             drop(scratch);

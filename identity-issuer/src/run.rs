@@ -161,7 +161,8 @@ impl Issuer {
         let audit_metrics = AuditMetrics::register(&registry)?;
         let audit = open_log(&config, custodies.log).await?;
         let published = published(&config, &audit).await?;
-        let log = AuditLog { key: audit.verifier.clone(), published, metrics: audit_metrics.clone() };
+        let (key, follows) = (audit.verifier.clone(), audit.follows());
+        let log = AuditLog { key, published, follows, metrics: audit_metrics.clone() };
         let opening = Store::open(&database, &config.trust_domain, log, pending, clock.clone(), readiness.clone());
         let (store, store_task) = opening.await?;
         audit.goes_on()?;

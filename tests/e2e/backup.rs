@@ -188,6 +188,46 @@ fn an_issuer_that_is_restored_asks_the_bucket_what_was_published() {
     assert!(told.contains("the database is older than what was published"), "{told}");
 }
 
+#[test]
+fn a_log_does_not_end_while_entries_wait_unless_somebody_accepts_that_no_log_has_them() {
+    let mut bench = Bench::new("");
+    let state = state_of(&bench.issuer);
+    let (blocked, records) = (state.join("audit/log/checkpoint.new"), state.join("issuer.db"));
+    let entries_wait = |bench: &mut Bench| {
+        wait_until_published(&bench.issuer);
+        fs::create_dir(&blocked).unwrap();
+        (0..3).for_each(|_| drop(bench.issuer.operate(&["token", "create", "spiffe://example.org/waits"])));
+        bench.issuer.process.kill();
+        fs::remove_dir(&blocked).unwrap();
+    };
+    let words = ["audit", "new-log", "--state", state.to_str().unwrap()];
+
+    entries_wait(&mut bench);
+    let refused = signet(&words).unwrap_err();
+    assert!(refused.contains("entries on record were not published"), "{refused}");
+    assert!(!state.join("audit.1").exists());
+    bench.start_again();
+    let all = wait_until_published(&bench.issuer);
+    entries_wait(&mut bench);
+    // As where they are in a database elsewhere, which this command does not look into: the issuer does.
+    fs::rename(&records, bench.at("records")).unwrap();
+    let ended = signet(&words).unwrap();
+    assert!(ended["previous"]["size"].as_u64().unwrap() >= all && ended["left"] == 0, "{ended}");
+    fs::rename(bench.at("records"), &records).unwrap();
+    let told = bench.does_not_start();
+    assert!(told.contains("that ended wait in the database, and are in no log"), "{told}");
+    signet(&[&words[..], &["--leave-unpublished"]].concat()).unwrap();
+    bench.start_again();
+    let auditor = Auditor::of(&bench.issuer);
+    wait_until_published(&bench.issuer);
+    auditor.good(&["verify", auditor.copy(&bench.issuer, "new").to_str().unwrap()]);
+
+    entries_wait(&mut bench);
+    let ended = signet(&[&words[..], &["--leave-unpublished"]].concat()).unwrap();
+    assert!(ended["left"].as_u64() >= Some(3), "{ended}");
+    bench.start_again();
+}
+
 /// In the page's order, on the issuer's host and where it is restored.
 #[test]
 fn each_command_of_the_page_works() {
@@ -207,6 +247,7 @@ fn each_command_of_the_page_works() {
     let made = run(keygen);
     let public = made.split_whitespace().find(|word| word.starts_with("signet-backup-v1+")).unwrap();
     run(&backup.replace("signet-backup-v1+5f0c1d2e+mBq…", public));
+    wait_until_published(&bench.issuer);
     bench.issuer.process.kill();
     copy_all(&state_of(&bench.issuer).join("audit/log"), &here.join("copy"));
     run(restore);
@@ -233,12 +274,17 @@ fn a_backup_that_is_made_while_much_is_issued_is_as_all_was_at_one_moment() {
         issuing.store(false, std::sync::atomic::Ordering::Relaxed);
         backups.into_iter().next_back().unwrap()
     });
+    wait_until_published(&bench.issuer);
+    let old = Auditor::of(&bench.issuer).key();
     bench.issuer.process.kill();
     let published = bench.at("published");
     copy_all(&state_of(&bench.issuer).join("audit/log"), &published);
     bench.lose_and_restore(&backup, &[]);
     let state = state_of(&bench.issuer);
     signet(&["audit", "new-log", "--state", state.to_str().unwrap(), "--log", published.to_str().unwrap()]).unwrap();
+    // What was restored of the old log is whole as far as it goes.
+    let restored = state.join("audit.1/log");
+    signet(&["audit", "verify", restored.to_str().unwrap(), "--key", &old]).unwrap();
     bench.start_again();
     // Each certificate that is on record has its place in the log.
     let check = "SELECT count(*) FROM issued WHERE log IS NULL OR log_index >= (SELECT size FROM audit_logs WHERE number = log)";

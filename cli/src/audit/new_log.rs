@@ -3,7 +3,7 @@
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use identity_issuer::PREVIOUS;
+use identity_issuer::{LEAVES_UNPUBLISHED, PREVIOUS, RESTORED};
 use rustix::fs::{CWD, RenameFlags};
 use serde::Serialize;
 use signet_audit::{Folder, Previous, ReadError, SignedCheckpoint, Source, VerifierKey};
@@ -17,9 +17,14 @@ use crate::output::{self, Format, Report};
 const MAX_KEY: usize = 4096;
 
 pub(crate) fn new_log(options: &AuditNewLogOptions, format: Format) -> Result<(), Failure> {
-    let AuditNewLogOptions { state, log } = options;
+    let AuditNewLogOptions { state, log, leave_unpublished } = options;
     let _lock = claim(state)?;
     let folder = state.join("audit");
+    if *leave_unpublished && let Some(previous) = previous_of(&folder)? {
+        // It was begun already, and its issuer has not started for what waits.
+        File::create(folder.join(LEAVES_UNPUBLISHED)).map_err(failed(&folder))?;
+        return output::print(format, &Ended { previous, kept: None, left: None });
+    }
     let key = key_in(&folder)?;
     let own = checkpoint(&Folder::new(folder.join("log")), &key, &folder.display())?;
     let published = match log {
@@ -40,22 +45,61 @@ pub(crate) fn new_log(options: &AuditNewLogOptions, format: Format) -> Result<()
         size: last.checkpoint.size,
         root: last.checkpoint.root.to_string(),
     };
-    let failed = |path: &Path| {
-        let path = path.display().to_string();
-        move |error: std::io::Error| Failure::new(format!("{path}: {error}"))
-    };
+    let left = unpublished(state, &previous)?;
+    if left > 0 && !leave_unpublished {
+        return Err(waits(left, &previous, folder.join(RESTORED).exists()));
+    }
     let (kept, next) = (unused(state)?, state.join("audit.new"));
     let written = std::fs::create_dir_all(&next).and_then(|()| {
         let json = serde_json::to_vec(&previous).map_err(std::io::Error::other)?;
         std::fs::write(next.join(PREVIOUS), json)?;
         File::open(next.join(PREVIOUS))?.sync_all()?;
+        if *leave_unpublished {
+            File::create(next.join(LEAVES_UNPUBLISHED))?.sync_all()?;
+        }
         // At no time is there no folder: an issuer that finds none begins a log that names no other.
         rustix::fs::renameat_with(CWD, &next, CWD, &folder, RenameFlags::EXCHANGE)?;
         std::fs::rename(&next, &kept)?;
         File::open(state)?.sync_all()
     });
     written.map_err(failed(&folder))?;
-    output::print(format, &Ended { previous, kept: kept.display().to_string() })
+    output::print(format, &Ended { previous, kept: Some(kept.display().to_string()), left: Some(left) })
+}
+
+fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> Failure {
+    let path = path.display().to_string();
+    move |error| Failure::new(format!("{path}: {error}"))
+}
+
+/// How many entries of the log that ends are on record in the state folder, and were not published. Of a database elsewhere the issuer
+/// finds out at its start.
+fn unpublished(state: &Path, previous: &Previous) -> Result<u64, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::from_error(&error))?;
+    let size = runtime.block_on(identity_issuer::entries_on_record(state, &previous.origin));
+    Ok(size.map_err(|error| Failure::from_error(&error))?.unwrap_or(0).saturating_sub(previous.size))
+}
+
+fn waits(left: u64, previous: &Previous, is_restored: bool) -> Failure {
+    let Previous { origin, size, .. } = previous;
+    let failure =
+        Failure::new(format!("{left} entries on record were not published: {origin} has {size} entries where it ends"));
+    failure.remedy(match is_restored {
+        true => "name the log as it was published last, by --log; or accept that they are in no log, by --leave-unpublished",
+        false => {
+            "start the issuer, wait until they are published, and end it; or accept that they are in no log, by --leave-unpublished"
+        }
+    })
+}
+
+/// Of a log that was begun by this command, and that no issuer has published anything of yet.
+fn previous_of(folder: &Path) -> Result<Option<Previous>, Failure> {
+    let path = folder.join(PREVIOUS);
+    if !path.exists() || folder.join("log/checkpoint").exists() {
+        return Ok(None);
+    }
+    let json = std::fs::read(&path).map_err(failed(&path))?;
+    serde_json::from_slice(&json).map(Some).map_err(|error| Failure::new(format!("{}: {error}", path.display())))
 }
 
 /// As the issuer does: the two never work on it at the same time.
@@ -111,17 +155,28 @@ fn unused(state: &Path) -> Result<PathBuf, Failure> {
 #[derive(Serialize)]
 struct Ended {
     previous: Previous,
-    kept: String,
+    /// Where the log that ended is now. None where that was so before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept: Option<String>,
+    /// Entries on record that no log will have. None where that was not looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left: Option<u64>,
 }
 
 impl Report for Ended {
     fn rows(&self) -> Vec<(&'static str, String)> {
-        vec![
+        let mut rows = vec![
             ("ended", self.previous.origin.clone()),
             ("entries", self.previous.size.to_string()),
             ("root", self.previous.root.clone()),
-            ("kept in", self.kept.clone()),
-            ("next", "start the issuer: it makes a key, and the new log's first entry names this one".to_owned()),
-        ]
+        ];
+        rows.extend(self.kept.iter().map(|kept| ("kept in", kept.clone())));
+        let left = self.left.filter(|left| *left > 0);
+        rows.extend(left.map(|left| ("in no log", format!("{left} entries that were not published"))));
+        rows.push((
+            "next",
+            "start the issuer: it makes a key, and the new log's first entry names this one".to_owned(),
+        ));
+        rows
     }
 }

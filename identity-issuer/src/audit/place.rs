@@ -163,6 +163,11 @@ impl LogPlace {
         }
     }
 
+    /// The log that this one follows, where that may not leave entries behind that are in no log.
+    pub(crate) fn follows(&self) -> Option<Previous> {
+        self.previous.clone().filter(|_| !self.folder.join(LEAVES_UNPUBLISHED).exists())
+    }
+
     /// Entries that the world has seen.
     pub(crate) fn published(&self) -> u64 {
         self.last.as_ref().map_or(0, |last| last.checkpoint.size)
@@ -170,7 +175,7 @@ impl LogPlace {
 }
 
 /// The last checkpoint in a folder, which has to be signed by this key.
-pub(super) fn last_checkpoint(files: &Path, key: &VerifierKey) -> Result<Option<Published>, AuditError> {
+pub(crate) fn last_checkpoint(files: &Path, key: &VerifierKey) -> Result<Option<Published>, AuditError> {
     let path = || files.to_owned();
     let note = match Folder::new(files).checkpoint() {
         Ok(note) => note,
@@ -198,6 +203,8 @@ fn without_cosignatures(note: &Bytes, key: &VerifierKey) -> Bytes {
 
 /// In the folder `audit`: JSON of [`Previous`], written by `signet audit new-log`.
 pub const PREVIOUS: &str = "previous.json";
+/// In the folder `audit`: written by `signet audit new-log` where the log before may leave entries that nobody publishes.
+pub const LEAVES_UNPUBLISHED: &str = "leaves-unpublished";
 /// In the folder `audit`: written by `signet restore`.
 pub const RESTORED: &str = "restored";
 /// Hexadecimal digits of a key's name: enough that no two issuers of a trust domain have the same.
