@@ -8,6 +8,7 @@
 //! What an entry says is in `signet-audit`, and so is how it is verified.
 
 mod export;
+mod halt;
 mod hours;
 mod metrics;
 mod place;
@@ -20,6 +21,7 @@ mod witnesses;
 mod writer;
 
 pub(crate) use export::{LogTarget, checkpoint_at};
+pub(crate) use halt::Halt;
 pub(crate) use metrics::AuditMetrics;
 pub use place::{AuditError, LEAVES_UNPUBLISHED, PREVIOUS, RESTORED};
 pub(crate) use place::{LogPlace, last_checkpoint};

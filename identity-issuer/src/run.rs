@@ -31,7 +31,7 @@ use crate::admission::Admission;
 use crate::agents::Agents;
 use crate::api::{AdminApi, Attestors, AuthorityCalls, IdentityApi, JwtKeyCalls};
 use crate::attestation::{Challenges, JoinTokens};
-use crate::audit::{AuditMetrics, LogPublisher, Refusals};
+use crate::audit::{AuditMetrics, Halt, LogPublisher, Refusals};
 use crate::authority::{Authorities, Intake, Publication, Reach};
 use crate::backup::Backups;
 use crate::bundles::{self, Bundles, Shared};
@@ -167,7 +167,13 @@ impl Issuer {
         let (store, store_task) = opening.await?;
         audit.goes_on()?;
         store.begin_log(&config.trust_domain, audit.previous.clone()).await.map_err(RunError::Records)?;
-        let audit = LogPublisher::new(audit, store.clone(), audit_metrics, clock.clone());
+        let audit = LogPublisher::new(
+            audit,
+            store.clone(),
+            audit_metrics.clone(),
+            Halt::new(audit_metrics, readiness.clone()),
+            clock.clone(),
+        );
         let protected = administrators.identities().cloned().collect();
         let bundles = Bundles::new(config.bundle_files().map(|file| file.bundle.clone()).collect());
         let kept = KeptPolicy::at(config.state.join("policy.json"));

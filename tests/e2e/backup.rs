@@ -64,6 +64,12 @@ impl Bench {
         assert!(!fs::exists(self.at("issuer.restoring")).unwrap());
     }
 
+    fn is_exported(&self) {
+        let size = wait_until_published(&self.issuer);
+        let is_there = || self.issuer.admin.sum("signet_audit_exported_entries", &[]) >= size as f64;
+        until("it is exported", secs(20), is_there);
+    }
+
     fn start_again(&mut self) {
         self.issuer.process.start_again();
         self.issuer.wait_until_ready();
@@ -137,6 +143,8 @@ fn an_issuer_whose_log_was_published_further_serves_under_another_log_alone_whic
     let words = ["audit", "new-log", "--state", state.to_str().unwrap(), "--log", copy.to_str().unwrap()];
     let ended = signet(&words).unwrap();
     assert_eq!(ended["previous"]["size"].as_u64(), Some(entries(&copy).len() as u64));
+    let kept = state.join("audit.1/log");
+    signet(&["audit", "verify", kept.to_str().unwrap(), "--key", &old]).unwrap();
     bench.start_again();
     before.renew().unwrap();
     joined(&bench.issuer);
@@ -167,13 +175,11 @@ fn an_issuer_that_is_restored_asks_the_bucket_what_was_published() {
     let mut s3 = S3::start(&folder.path().join("s3"), "logs");
     let mut bench = Bench::new(&format!("audit: {{ export: {{ {} }} }}\n", s3.target("s3://logs/audit")));
     joined(&bench.issuer);
+    wait_until_published(&bench.issuer);
+    let auditor = Auditor::of(&bench.issuer);
+    let old = auditor.copy(&bench.issuer, "old");
     let backup = bench.back_up("one");
-    let exported = |bench: &Bench| {
-        let size = wait_until_published(&bench.issuer);
-        let is_there = || bench.issuer.admin.sum("signet_audit_exported_entries", &[]) >= size as f64;
-        until("it is exported", secs(20), is_there);
-    };
-    exported(&bench);
+    bench.is_exported();
     bench.lose_and_restore(&backup, &[]);
     s3.go_away();
     let told = bench.does_not_start();
@@ -181,11 +187,62 @@ fn an_issuer_that_is_restored_asks_the_bucket_what_was_published() {
     s3.come_back();
     bench.start_again();
     joined(&bench.issuer);
-    exported(&bench);
+    bench.is_exported();
     // Now it is further.
     bench.lose_and_restore(&backup, &[]);
     let told = bench.does_not_start();
     assert!(told.contains("the database is older than what was published"), "{told}");
+
+    // Also where somebody has named a copy that is older than the backup.
+    bench.lose_and_restore(&backup, &["--log", old.to_str().unwrap()]);
+    let restored = fs::read(state_of(&bench.issuer).join("audit/log/checkpoint")).unwrap();
+    s3.go_away();
+    let told = bench.does_not_start();
+    assert!(told.contains("no checkpoint can be read where `audit.export` puts the audit log"), "{told}");
+    s3.come_back();
+    let told = bench.does_not_start();
+    assert!(told.contains("the database is older than what was published"), "{told}");
+    assert_eq!(fs::read(state_of(&bench.issuer).join("audit/log/checkpoint")).unwrap(), restored);
+}
+
+/// As a disk that is set back to what it was, which nobody has told the issuer.
+#[test]
+fn an_issuer_that_was_set_back_signs_no_checkpoint_once_it_has_seen_the_exported_one() {
+    let folder = TempDir::new().unwrap();
+    let mut s3 = S3::start(&folder.path().join("s3"), "logs");
+    let mut bench = Bench::new(&format!("audit: {{ export: {{ {} }} }}\n", s3.target("s3://logs/audit")));
+    let (state, before) = (state_of(&bench.issuer), bench.at("before"));
+    bench.is_exported();
+    bench.issuer.process.kill();
+    copy_as_is(&state, &before);
+    bench.start_again();
+    (0..4).for_each(|_| drop(joined(&bench.issuer)));
+    bench.is_exported();
+    bench.issuer.process.kill();
+    fs::remove_dir_all(&state).unwrap();
+    copy_as_is(&before, &state);
+    s3.go_away();
+    bench.start_again();
+    joined(&bench.issuer);
+    s3.come_back();
+    let metric = |name: &str| bench.issuer.admin.sum(name, &[]);
+    until("it is seen", secs(60), || metric("signet_audit_halted") == 1.0);
+    let failures = metric("signet_audit_publish_failures_total");
+    until("it is not published", secs(10), || metric("signet_audit_publish_failures_total") > failures + 1.0);
+    let checkpoint = fs::read(state.join("audit/log/checkpoint")).unwrap();
+    let failures = metric("signet_audit_publish_failures_total");
+    until("it is not published", secs(10), || metric("signet_audit_publish_failures_total") > failures + 3.0);
+    assert_eq!(fs::read(state.join("audit/log/checkpoint")).unwrap(), checkpoint);
+    assert!(!bench.issuer.admin.is_ready());
+    let told = bench.issuer.process.log();
+    assert!(told.contains("no checkpoint is signed any more"), "{told}");
+    bench.issuer.process.kill();
+    let told = bench.does_not_start();
+    assert!(told.contains("the database is older than what was published"), "{told}");
+}
+
+fn copy_as_is(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `signet audit new-log`: where a log cannot go on, another one begins, and says which it follows.
 
 use std::fs::{File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use identity_issuer::{LEAVES_UNPUBLISHED, PREVIOUS, RESTORED};
@@ -36,10 +37,11 @@ pub(crate) fn new_log(options: &AuditNewLogOptions, format: Format) -> Result<()
         }),
     }?;
     // What it was at its end is what most was seen of.
-    let last = match own {
-        Some(own) if own.checkpoint.size > published.checkpoint.size => own,
-        _ => published,
-    };
+    let known = [own, restored(&folder, &key)?].into_iter().flatten();
+    let last = known.fold(published, |last, known| match known.checkpoint.size > last.checkpoint.size {
+        true => known,
+        false => last,
+    });
     let previous = Previous {
         origin: key.origin().to_string(),
         size: last.checkpoint.size,
@@ -131,6 +133,17 @@ fn key_in(folder: &Path) -> Result<VerifierKey, Failure> {
     let text = std::fs::read_to_string(&path).map_err(|error| wrong(&error))?;
     let line = text.lines().next().filter(|_| text.len() <= MAX_KEY).unwrap_or_default();
     line.parse().map_err(|error| wrong(&error))
+}
+
+/// What was published of it, as `signet restore` was told.
+fn restored(folder: &Path, key: &VerifierKey) -> Result<Option<SignedCheckpoint>, Failure> {
+    let path = folder.join(RESTORED);
+    match std::fs::read(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(&path)(error)),
+        Ok(note) if note.is_empty() => Ok(None),
+        Ok(note) => SignedCheckpoint::open(&note, key).map(Some).map_err(|error| Failure::from_error(&error)),
+    }
 }
 
 fn checkpoint(

@@ -76,6 +76,16 @@ pub enum RunError {
          `signet audit new-log` begins another log that names this one; or restore with `--log`, the log as it was published last", state.display()
     )]
     Restored { state: PathBuf },
+    #[error(
+        "{} was restored from a backup, and no checkpoint can be read where `audit.export` puts the audit log: what was published behind the backup is not known\n\
+         start it once that place can be read, or take a place that is new out of the configuration for the first start; or begin another log: `signet audit new-log`", state.display()
+    )]
+    RestoredBeforeExport { state: PathBuf },
+    #[error(
+        "where `audit.export` puts the audit log is another history, signed by this log's key: another issuer has the same state, or it went back\n\
+         end the other one; then begin another log: `signet audit new-log`"
+    )]
+    Forked(#[source] signet_audit::ProofError),
     #[error("{0}\nchange the configuration back, or ask for what changed in the release notes")]
     Policy(#[from] PolicyLoadError),
     #[error("what issuers tell each other cannot be read")]
