@@ -36,11 +36,17 @@ impl Bench {
         self.folder.path().join(name)
     }
 
-    fn back_up(&self, name: &str) -> PathBuf {
-        // The first list is an entry that comes by itself.
+    /// Nothing comes by itself any more, and all is published.
+    fn settle(&self) {
+        // The first list is an entry.
         until("there is a list", secs(20), || {
             self.issuer.admin.sum("signet_issuer_crl_next_update_timestamp_seconds", &[]) > 0.0
         });
+        wait_until_published(&self.issuer);
+    }
+
+    fn back_up(&self, name: &str) -> PathBuf {
+        self.settle();
         let out = self.at(name);
         self.issuer.operate(&["backup", "--to", &self.public, "--out", out.to_str().unwrap()]);
         out
@@ -285,6 +291,46 @@ fn a_log_does_not_end_while_entries_wait_unless_somebody_accepts_that_no_log_has
     bench.start_again();
 }
 
+/// As by a power cut between any two of its steps.
+#[test]
+fn what_a_new_log_that_was_broken_off_has_left_is_finished_and_never_comes_back() {
+    let mut bench = Bench::new("");
+    let state = state_of(&bench.issuer);
+    let (folder, next, kept) = (state.join("audit"), state.join("audit.new"), state.join("audit.1"));
+    bench.settle();
+    let old = Auditor::of(&bench.issuer).key();
+    bench.issuer.process.kill();
+    let words = ["audit", "new-log", "--state", state.to_str().unwrap()];
+    // Before the two folders change places.
+    fs::create_dir(&next).unwrap();
+    fs::write(next.join("previous.json"), "{}").unwrap();
+    let ended = signet(&words).unwrap();
+    assert!(!next.exists() && kept.join("log.json").exists());
+    // Behind that.
+    fs::rename(&kept, &next).unwrap();
+    let again = signet(&words).unwrap();
+    assert_eq!((&again["previous"], &again["kept"]), (&ended["previous"], &ended["kept"]));
+    assert!(!next.exists() && kept.join("log.json").exists() && !folder.join("log.json").exists());
+    // The same, and the issuer was started meanwhile.
+    fs::rename(&kept, &next).unwrap();
+    bench.start_again();
+    bench.settle();
+    let new = Auditor::of(&bench.issuer).key();
+    bench.issuer.process.kill();
+    let ended = signet(&words).unwrap();
+    assert_eq!(ended["previous"]["origin"].as_str(), new.split('+').next());
+    let key_in = |folder: &str| fs::read_to_string(state.join(folder).join("log.key.pub")).unwrap().trim().to_owned();
+    assert_eq!([key_in("audit.1"), key_in("audit.2")], [old, new]);
+    // What this command has not put there stays.
+    fs::create_dir(&next).unwrap();
+    fs::write(next.join("mine"), "").unwrap();
+    bench.start_again();
+    bench.settle();
+    bench.issuer.process.kill();
+    let refused = signet(&words).unwrap_err();
+    assert!(refused.contains("audit.new"), "{refused}");
+}
+
 /// In the page's order, on the issuer's host and where it is restored.
 #[test]
 fn each_command_of_the_page_works() {
@@ -294,9 +340,7 @@ fn each_command_of_the_page_works() {
     let here = bench.folder.path();
     let socket = here.join("issuer-admin.sock");
     fs::remove_file(here.join("backup.secret")).unwrap();
-    until("there is a list", secs(20), || {
-        bench.issuer.admin.sum("signet_issuer_crl_next_update_timestamp_seconds", &[]) > 0.0
-    });
+    bench.settle();
     let [keygen, backup, restore, new_log] = &pages::typed("backup.md")[..] else {
         panic!("the page has other commands")
     };

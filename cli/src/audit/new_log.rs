@@ -21,10 +21,17 @@ pub(crate) fn new_log(options: &AuditNewLogOptions, format: Format) -> Result<()
     let AuditNewLogOptions { state, log, leave_unpublished } = options;
     let _lock = claim(state)?;
     let folder = state.join("audit");
-    if *leave_unpublished && let Some(previous) = previous_of(&folder)? {
-        // It was begun already, and its issuer has not started for what waits.
-        File::create(folder.join(LEAVES_UNPUBLISHED)).map_err(failed(&folder))?;
-        return output::print(format, &Ended { previous, kept: None, left: None });
+    let next = state.join("audit.new");
+    let finished = finish(state, &next)?;
+    if (*leave_unpublished || finished.is_some())
+        && let Some(previous) = previous_of(&folder)?
+    {
+        if *leave_unpublished {
+            // It was begun already, and its issuer has not started for what waits.
+            File::create(folder.join(LEAVES_UNPUBLISHED)).map_err(failed(&folder))?;
+        }
+        let kept = finished.map(|kept| kept.display().to_string());
+        return output::print(format, &Ended { previous, kept, left: None });
     }
     let key = key_in(&folder)?;
     let own = checkpoint(&Folder::new(folder.join("log")), &key, &folder.display())?;
@@ -51,8 +58,8 @@ pub(crate) fn new_log(options: &AuditNewLogOptions, format: Format) -> Result<()
     if left > 0 && !leave_unpublished {
         return Err(waits(left, &previous, folder.join(RESTORED).exists()));
     }
-    let (kept, next) = (unused(state)?, state.join("audit.new"));
-    let written = std::fs::create_dir_all(&next).and_then(|()| {
+    let kept = unused(state)?;
+    let written = std::fs::create_dir(&next).and_then(|()| {
         let json = serde_json::to_vec(&previous).map_err(std::io::Error::other)?;
         std::fs::write(next.join(PREVIOUS), json)?;
         File::open(next.join(PREVIOUS))?.sync_all()?;
@@ -102,6 +109,27 @@ fn previous_of(folder: &Path) -> Result<Option<Previous>, Failure> {
     }
     let json = std::fs::read(&path).map_err(failed(&path))?;
     serde_json::from_slice(&json).map(Some).map_err(|error| Failure::new(format!("{}: {error}", path.display())))
+}
+
+/// What an earlier run has left that was broken off: a log that ended, which is put where it is kept, and is returned; or a folder that
+/// did not become a log, which is removed.
+fn finish(state: &Path, next: &Path) -> Result<Option<PathBuf>, Failure> {
+    if !next.exists() {
+        return Ok(None);
+    }
+    if next.join("log.json").exists() {
+        let kept = unused(state)?;
+        let renamed = std::fs::rename(next, &kept).and_then(|()| File::open(state)?.sync_all());
+        return renamed.map(|()| Some(kept)).map_err(failed(next));
+    }
+    for file in [PREVIOUS, LEAVES_UNPUBLISHED] {
+        match std::fs::remove_file(next.join(file)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(next)(error)),
+            _ => {}
+        }
+    }
+    // Whatever else is in there, this command has not put there.
+    std::fs::remove_dir(next).map(|()| None).map_err(failed(next))
 }
 
 /// As the issuer does: the two never work on it at the same time.
