@@ -21,6 +21,8 @@ use crate::store::{Store, StoreError};
 #[derive(Clone, Debug)]
 pub(crate) struct Backups {
     state: PathBuf,
+    /// Files that are left out.
+    secrets: Arc<[PathBuf]>,
     trust_domain: TrustDomain,
     log: LogPlace,
     store: Store,
@@ -72,13 +74,13 @@ const WAITING: usize = 4;
 
 impl Backups {
     pub(crate) fn new(
-        state: PathBuf,
+        (state, secrets): (PathBuf, Vec<PathBuf>),
         trust_domain: TrustDomain,
         log: LogPlace,
         store: Store,
         clock: SharedClock,
     ) -> Self {
-        Self { state, trust_domain, log, store, clock, busy: Arc::default() }
+        Self { state, secrets: secrets.into(), trust_domain, log, store, clock, busy: Arc::default() }
     }
 
     /// Begins one, which ends where nobody reads it any more. There is one at a time.
@@ -118,13 +120,14 @@ impl Backups {
             self.clock.now().unix_timestamp(),
             has_records,
         );
-        let (state, log, key) = (self.state.clone(), self.log.clone(), key.clone());
+        let (state, secrets) = (self.state.clone(), Arc::clone(&self.secrets));
+        let (log, key) = (self.log.clone(), key.clone());
         let to = BufWriter::with_capacity(PIECE, ToChannel(to.clone()));
         let packing = tokio::task::spawn_blocking(move || {
             // Until the end, whatever becomes of who asked.
             let _busy = busy;
             let mut packer = Packer::new(Sealer::new(to, &key).map_err(PackError::Write)?);
-            pack_folder(&mut packer, &state, "", &mut Vec::new())?;
+            Walk { packer: &mut packer, secrets: &secrets, above: Vec::new() }.pack_folder(&state, "")?;
             if has_records {
                 pack_file(&mut packer, &records, RECORDS)?;
             }
@@ -146,47 +149,65 @@ impl Backups {
     }
 }
 
-/// All files of the state folder but those that are packed in another way, or are of this process alone. Where a link leads is packed as
-/// what it is there: the issuer works with it as with its own. `above` are the folders that this one is in.
-fn pack_folder(
-    packer: &mut Packer<impl Write>,
-    folder: &Path,
-    name: &str,
-    above: &mut Vec<FileId>,
-) -> Result<(), BackupError> {
-    let failed = |source| BackupError::Io { path: folder.to_owned(), source };
-    let id = FileId::of(&std::fs::metadata(folder).map_err(failed)?);
-    if above.contains(&id) {
-        return Err(BackupError::Circle { path: folder.to_owned() });
-    }
-    above.push(id);
-    for entry in std::fs::read_dir(folder).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let path = entry.path();
-        let failed = |source| BackupError::Io { path: path.clone(), source };
-        let file = entry.file_name();
-        let file = file.to_str().ok_or_else(|| BackupError::Name { path: path.clone() })?;
-        let name = format!("{name}{file}");
-        // What a file system has found after a crash is its own, and nobody but root reads it.
-        if is_elsewhere(&name) || file == LOST_AND_FOUND {
-            continue;
+/// Packs the state folder.
+struct Walk<'a, W: Write> {
+    packer: &'a mut Packer<W>,
+    /// What the configuration keeps secret, and a backup does not have.
+    secrets: &'a [PathBuf],
+    /// The folders that the one is in that is packed now, and itself.
+    above: Vec<FileId>,
+}
+
+impl<W: Write> Walk<'_, W> {
+    /// All files of a folder but those that are packed in another way, or are of this process alone. Where a link leads is packed as what it
+    /// is there: the issuer works with it as with its own.
+    fn pack_folder(&mut self, folder: &Path, name: &str) -> Result<(), BackupError> {
+        let failed = |source| BackupError::Io { path: folder.to_owned(), source };
+        let id = FileId::of(&std::fs::metadata(folder).map_err(failed)?);
+        if self.above.contains(&id) {
+            return Err(BackupError::Circle { path: folder.to_owned() });
         }
-        let is_link = entry.file_type().map_err(failed)?.is_symlink();
-        let kind = match std::fs::metadata(&path) {
-            // It was there a moment ago: what the issuer has replaced or removed meanwhile. A link stays, and leads nowhere.
-            Err(error) if error.kind() == ErrorKind::NotFound && !is_link => continue,
-            found => found.map_err(failed)?.file_type(),
-        };
-        if kind.is_dir() {
-            pack_folder(packer, &path, &format!("{name}/"), above)?;
-        } else if kind.is_file() {
-            pack_file(packer, &path, &name)?;
-        } else if !kind.is_socket() {
-            return Err(BackupError::Kind { path });
+        self.above.push(id);
+        for entry in std::fs::read_dir(folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let path = entry.path();
+            let failed = |source| BackupError::Io { path: path.clone(), source };
+            let file = entry.file_name();
+            let name = file.to_str().map(|file| format!("{name}{file}"));
+            // What a file system has found after a crash is its own, and nobody but root reads it.
+            if name.as_deref().is_some_and(is_elsewhere) || file == LOST_AND_FOUND {
+                continue;
+            }
+            let is_link = entry.file_type().map_err(failed)?.is_symlink();
+            let found = match std::fs::metadata(&path) {
+                // It was there a moment ago: what the issuer has replaced or removed meanwhile. A link stays, and leads nowhere.
+                Err(error) if error.kind() == ErrorKind::NotFound && !is_link => continue,
+                found => found.map_err(failed)?,
+            };
+            let kind = found.file_type();
+            if kind.is_socket() || kind.is_file() && self.is_secret(&path, &found) {
+                continue;
+            }
+            let name = name.ok_or_else(|| BackupError::Name { path: path.clone() })?;
+            if kind.is_dir() {
+                self.pack_folder(&path, &format!("{name}/"))?;
+            } else if kind.is_file() {
+                pack_file(self.packer, &path, &name)?;
+            } else {
+                return Err(BackupError::Kind { path });
+            }
         }
+        self.above.pop();
+        Ok(())
     }
-    above.pop();
-    Ok(())
+
+    /// By whatever name it is reached.
+    fn is_secret(&self, path: &Path, found: &Metadata) -> bool {
+        let is_same = |secret: &Metadata| FileId::of(secret) == FileId::of(found);
+        self.secrets
+            .iter()
+            .any(|secret| path == secret || std::fs::metadata(secret).is_ok_and(|secret| is_same(&secret)))
+    }
 }
 
 /// Of a file or folder, whatever names it has.

@@ -313,6 +313,7 @@ impl Issuer {
     async fn serve(self, phase: watch::Sender<Phase>, shutdown: CancellationToken) -> Result<(), RunError> {
         let bundle_files: Vec<_> = self.config.bundle_files().cloned().collect();
         let request = request_file(&self.config);
+        let secrets = self.config.secret_files();
         let join_tokens = JoinTokens::new(self.store.clone(), self.clock.clone());
         let mut background = JoinSet::new();
         let challenges = Challenges::new(self.clock.clone()).map_err(|_| RunError::Randomness)?;
@@ -363,7 +364,7 @@ impl Issuer {
             clock: self.clock.clone(),
         };
         let backups = Backups::new(
-            self.config.state.clone(),
+            (self.config.state.clone(), secrets),
             self.config.trust_domain.clone(),
             self.audit.place().clone(),
             self.store.clone(),

@@ -396,6 +396,9 @@ fn a_backup_that_is_made_while_much_is_issued_is_as_all_was_at_one_moment() {
 #[test]
 fn a_backup_that_was_changed_or_is_anothers_is_refused_and_leaves_nothing() {
     let (bench, other) = (Bench::new(""), Bench::new(""));
+    // As where it lies there.
+    let opens_the_keys = state_of(&bench.issuer).join("passphrase");
+    fs::hard_link(bench.at("passphrase"), &opens_the_keys).unwrap();
     let backup = bench.back_up("one");
     let to = bench.at("elsewhere");
     let good = fs::read(&backup).unwrap();
@@ -420,6 +423,7 @@ fn a_backup_that_was_changed_or_is_anothers_is_refused_and_leaves_nothing() {
     bench.restore(&backup, &to, &[]).unwrap();
     let again = bench.restore(&backup, &to, &[]).unwrap_err();
     assert!(again.contains("is not empty"), "{again}");
+    assert!(!to.join("passphrase").exists() && opens_the_keys.exists());
     for file in ["issuer.db", "audit/log.json"] {
         use std::os::unix::fs::PermissionsExt as _;
         assert_eq!(fs::metadata(to.join(file)).unwrap().permissions().mode() & 0o077, 0, "{file}");

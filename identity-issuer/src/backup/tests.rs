@@ -12,9 +12,13 @@ use super::*;
 
 /// What is packed of a folder, as the names that may be seen in the manifest.
 fn packed(state: &Path) -> Result<Vec<String>, String> {
+    packed_without(state, &[])
+}
+
+fn packed_without(state: &Path, secrets: &[PathBuf]) -> Result<Vec<String>, String> {
     let secret = BackupSecret::generate().unwrap();
     let mut packer = Packer::new(Sealer::new(Vec::new(), secret.public()).unwrap());
-    let packing = pack_folder(&mut packer, state, "", &mut Vec::new());
+    let packing = Walk { packer: &mut packer, secrets, above: Vec::new() }.pack_folder(state, "");
     packing.map_err(|error| signet_process::start::Report::of(&error).cause)?;
     Ok(packer.names().map(str::to_owned).collect())
 }
@@ -79,4 +83,19 @@ fn what_a_file_system_has_found_is_left_out() {
     fs::create_dir(state.join("lost+found")).unwrap();
     fs::write(state.join("lost+found/#1 2"), "").unwrap();
     assert_eq!(packed(&state).unwrap(), ["policy.json"]);
+}
+
+#[test]
+fn what_the_configuration_keeps_secret_is_left_out_by_whatever_name() {
+    let (folder, state) = state();
+    let (inside, outside) = (state.join("passphrase"), folder.path().join("pin"));
+    fs::write(&inside, "secret").unwrap();
+    fs::write(&outside, "secret").unwrap();
+    fs::hard_link(&inside, state.join("same")).unwrap();
+    symlink(&outside, state.join("link")).unwrap();
+    let through = folder.path().join("through");
+    symlink(&state, &through).unwrap();
+    let secrets = [through.join("passphrase"), outside, folder.path().join("gone")];
+    assert_eq!(packed_without(&state, &secrets).unwrap(), ["policy.json"]);
+    assert_eq!(packed(&state).unwrap(), ["link", "passphrase", "policy.json", "same"]);
 }

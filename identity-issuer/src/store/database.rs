@@ -30,6 +30,15 @@ pub(crate) enum Location {
     Postgres(PostgresUrl),
 }
 
+impl Location {
+    pub(crate) fn password_file(&self) -> Option<&Path> {
+        match self {
+            Self::File(_) => None,
+            Self::Postgres(url) => url.password_file(),
+        }
+    }
+}
+
 /// An open database. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Database {
