@@ -17,6 +17,7 @@ mod publisher;
 mod refusals;
 mod reports;
 mod scheduled;
+mod seen;
 mod witnesses;
 mod writer;
 

@@ -11,6 +11,7 @@ use signet_audit::Act;
 use signet_tests::auditor::{Auditor, entries, joined, state_of, wait_until_published};
 use signet_tests::files::copy_all;
 use signet_tests::wait::until;
+use signet_tests::witness::{Answer, FakeWitness};
 use signet_tests::{Issuer, S3, pages, program, secs};
 use tempfile::TempDir;
 
@@ -209,6 +210,39 @@ fn an_issuer_that_is_restored_asks_the_bucket_what_was_published() {
     let told = bench.does_not_start();
     assert!(told.contains("the database is older than what was published"), "{told}");
     assert_eq!(fs::read(state_of(&bench.issuer).join("audit/log/checkpoint")).unwrap(), restored);
+}
+
+#[test]
+fn an_issuer_that_is_restored_asks_its_witnesses_what_they_have_seen() {
+    let witnesses = ["w1", "w2", "w3"].map(|name| FakeWitness::start(&format!("{name}.example/fake"), Answer::Cosign));
+    let shown = witnesses.each_ref().map(|witness| format!("{{ url: '{}', key: '{}' }}", witness.url(), witness.key));
+    let mut bench = Bench::new(&format!("audit: {{ witnesses: [{}], quorum: 2 }}\n", shown.join(", ")));
+    joined(&bench.issuer);
+    let backup = bench.back_up("one");
+    bench.settle();
+    let auditor = Auditor::of(&bench.issuer);
+    let copy = auditor.copy(&bench.issuer, "copy");
+    let answers = |of: [Answer; 3]| {
+        witnesses.iter().zip(of).for_each(|(witness, answer)| *witness.answer.lock().unwrap() = answer);
+    };
+    bench.lose_and_restore(&backup, &["--log", copy.to_str().unwrap()]);
+    answers([Answer::Cosign, Answer::Status(503, ""), Answer::Status(404, "")]);
+    let told = bench.does_not_start();
+    assert!(told.contains("1 of 3 witnesses of the audit log say what they have seen"), "{told}");
+    answers([Answer::Cosign, Answer::Status(503, ""), Answer::Status(409, "99999\n")]);
+    let told = bench.does_not_start();
+    assert!(told.contains("99999 that were published: the database is older"), "{told}");
+    let size = entries(&copy).len().to_string();
+    answers([Answer::Status(409, size.leak()), Answer::Status(503, ""), Answer::Cosign]);
+    let told = bench.does_not_start();
+    assert!(told.contains("the witness w1.example/fake has seen another audit log"), "{told}");
+    answers([Answer::Cosign, Answer::Status(503, ""), Answer::Status(409, "1\n")]);
+    bench.start_again();
+    wait_until_published(&bench.issuer);
+    // Once it runs, nobody else stops it.
+    answers([Answer::Status(409, "99999\n"), Answer::Status(409, "99999\n"), Answer::Status(409, "99999\n")]);
+    joined(&bench.issuer);
+    wait_until_published(&bench.issuer);
 }
 
 /// As a disk that is set back to what it was, which nobody has told the issuer.

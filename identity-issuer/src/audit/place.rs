@@ -166,6 +166,12 @@ impl LogPlace {
         self.restored.as_ref().is_some_and(|restored| restored.published.is_some())
     }
 
+    /// The largest checkpoint that is known.
+    pub(crate) fn newest(&self) -> Option<&Published> {
+        let restored = self.restored.as_ref().and_then(|restored| restored.published.as_ref());
+        self.last.iter().chain(restored).max_by_key(|published| published.checkpoint.size)
+    }
+
     /// Somebody has. What is appended has to come to what was published.
     pub(crate) fn goes_on(&self) -> Result<(), AuditError> {
         let Some(restored) = &self.restored else { return Ok(()) };
@@ -185,8 +191,7 @@ impl LogPlace {
 
     /// Entries that the world has seen.
     pub(crate) fn published(&self) -> u64 {
-        let restored = self.restored.as_ref().and_then(|restored| restored.published.as_ref());
-        self.last.iter().chain(restored).map(|published| published.checkpoint.size).max().unwrap_or(0)
+        self.newest().map_or(0, |published| published.checkpoint.size)
     }
 }
 

@@ -28,9 +28,10 @@ pub(super) async fn open_log(config: &Config, custody: Arc<dyn Custody>) -> Resu
 pub(super) async fn published(config: &Config, log: &LogPlace) -> Result<u64, RunError> {
     let own = log.published();
     let Some(export) = &config.audit.export else {
-        return match log.is_restored() && !log.is_told() {
-            true => Err(RunError::Restored { state: config.state.clone() }),
-            false => Ok(own),
+        return match (log.is_restored(), log.is_told()) {
+            (false, _) => Ok(own),
+            (true, true) => witnessed(config, log).await,
+            (true, false) => Err(RunError::Restored { state: config.state.clone() }),
         };
     };
     let unknown = || RunError::RestoredBeforeExport { state: config.state.clone() };
@@ -47,6 +48,24 @@ pub(super) async fn published(config: &Config, log: &LogPlace) -> Result<u64, Ru
             tracing::warn!(cause, "the exported copy of the audit log was not looked at");
             if log.is_restored() { Err(unknown()) } else { Ok(own) }
         }
+    }
+}
+
+/// The same for whoever was told, and has nowhere to look but at witnesses.
+async fn witnessed(config: &Config, log: &LogPlace) -> Result<u64, RunError> {
+    let own = log.published();
+    let (Some(witnesses), Some(newest)) = (&config.audit.witnesses, log.newest()) else { return Ok(own) };
+    let seen = witnesses.seen(newest).await;
+    if let Some(witness) = seen.other {
+        return Err(RunError::OtherWitnessed { witness, size: own });
+    }
+    match witnesses.is_majority(seen.answered) {
+        true => Ok(own.max(seen.most)),
+        false => Err(RunError::RestoredBeforeWitnesses {
+            state: config.state.clone(),
+            answered: seen.answered,
+            all: witnesses.witnesses.len(),
+        }),
     }
 }
 

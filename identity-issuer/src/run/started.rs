@@ -82,6 +82,16 @@ pub enum RunError {
     )]
     RestoredBeforeExport { state: PathBuf },
     #[error(
+        "{} was restored from a backup, and {answered} of {all} witnesses of the audit log say what they have seen of it: more than half of them have to\n\
+         start it once they can be asked, or take those that are gone out of `audit.witnesses`; or begin another log: `signet audit new-log`", state.display()
+    )]
+    RestoredBeforeWitnesses { state: PathBuf, answered: usize, all: usize },
+    #[error(
+        "the witness {witness} has seen another audit log of {size} entries by this name and key\n\
+         find out who has this log's key; then begin another log: `signet audit new-log`"
+    )]
+    OtherWitnessed { witness: String, size: u64 },
+    #[error(
         "where `audit.export` puts the audit log is another history, signed by this log's key: another issuer has the same state, or it went back\n\
          end the other one; then begin another log: `signet audit new-log`"
     )]
