@@ -115,6 +115,11 @@ impl<W: Write> Packer<W> {
         Ok(())
     }
 
+    /// Of the files so far, in their order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.files.keys().map(String::as_str)
+    }
+
     /// Behind all files. `signing` signs with the key of `key`.
     pub fn finish<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
         mut self,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use identity_issuer::RESTORED;
 use serde::Serialize;
-use signet_audit::{Folder, ReadError, Resource, SignedCheckpoint, Source as _, VerifierKey};
+use signet_audit::{Checkpoint, Folder, ReadError, SignedCheckpoint, Source as _, VerifierKey, consistency};
 use signet_backup::{BackupKey, BackupSecret, Manifest, Opener, unpack};
 use signet_proto::admin::v1::BackupRequest;
 use time::OffsetDateTime;
@@ -120,23 +120,36 @@ fn published_at(log: &str, key: &VerifierKey) -> Result<(Vec<u8>, SignedCheckpoi
     Ok((note, signed))
 }
 
-/// Has the issuer see to it, at its start, that it does not go another way than what was published.
+/// Has the issuer see to it, at its start, that it does not go another way than what was published: as far as is known here, and further
+/// where its configuration says where that is.
 fn mark(state: &Path, key: &VerifierKey, published: Option<&(Vec<u8>, SignedCheckpoint)>) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::new(format!("{}: {error}", state.display()));
-    let Some((note, published)) = published else {
-        return std::fs::write(state.join("audit").join(RESTORED), "").map_err(failed);
-    };
     let own = Folder::new(state.join("audit/log"));
-    let size = match own.checkpoint() {
-        Err(ReadError::Missing { .. }) => 0,
-        Err(error) => return Err(Failure::from_error(&error)),
-        Ok(note) => SignedCheckpoint::open(&note, key).map_err(|error| Failure::from_error(&error))?.checkpoint.size,
+    let note = match published {
+        None => &[][..],
+        Some((note, published)) => {
+            begins_with(&own, key, &published.checkpoint)?;
+            note
+        }
     };
-    // It does not start with fewer entries, nor with others.
-    match published.checkpoint.size > size {
-        true => own.write(Resource::Checkpoint, note).map_err(failed),
-        false => Ok(()),
+    let path = state.join("audit").join(RESTORED);
+    std::fs::write(&path, note).map_err(|error| Failure::new(format!("{}: {error}", path.display())))
+}
+
+/// That what was published is no other history than what the backup has of it, where that goes further.
+fn begins_with(own: &Folder, key: &VerifierKey, published: &Checkpoint) -> Result<(), Failure> {
+    let checkpoint = match own.checkpoint() {
+        Err(ReadError::Missing { .. }) => return Ok(()),
+        Err(error) => return Err(Failure::from_error(&error)),
+        Ok(note) => SignedCheckpoint::open(&note, key).map_err(|error| Failure::from_error(&error))?.checkpoint,
+    };
+    if checkpoint.size < published.size {
+        return Ok(());
     }
+    let begins = consistency(own, (published.size, published.root), &checkpoint);
+    begins.map(drop).map_err(|error| {
+        Failure::new(format!("the backup is not of the log that `--log` names: {error}"))
+            .remedy("one of both was made by somebody else who has the log's key: find out who, before you go on")
+    })
 }
 
 fn read_secret(path: &Path) -> Result<BackupSecret, Failure> {
@@ -258,7 +271,9 @@ struct Restored {
 impl Restored {
     fn of(manifest: Manifest, to: &Path, is_known: bool) -> Self {
         let next = match is_known {
-            true => "start the issuer: it refuses where its log was published further than the backup goes",
+            true => {
+                "start the issuer: it refuses where its log was published further than the backup goes, there or at `audit.export`"
+            }
             false => {
                 "say where the log was published (`audit.export`), or begin another one: `signet audit new-log --state …`"
             }

@@ -8,6 +8,7 @@
 //! What an entry says is in `signet-audit`, and so is how it is verified.
 
 mod export;
+mod halt;
 mod hours;
 mod metrics;
 mod place;
@@ -16,13 +17,15 @@ mod publisher;
 mod refusals;
 mod reports;
 mod scheduled;
+mod seen;
 mod witnesses;
 mod writer;
 
 pub(crate) use export::{LogTarget, checkpoint_at};
+pub(crate) use halt::Halt;
 pub(crate) use metrics::AuditMetrics;
-pub(crate) use place::LogPlace;
-pub use place::{AuditError, PREVIOUS, RESTORED};
+pub use place::{AuditError, LEAVES_UNPUBLISHED, PREVIOUS, RESTORED};
+pub(crate) use place::{LogPlace, last_checkpoint};
 pub(crate) use proofs::LogProofs;
 pub(crate) use publisher::{LogPublisher, Published};
 pub(crate) use refusals::Refusals;

@@ -2,9 +2,9 @@
 //!
 //! Nothing waits for it: the records are copied beside those who write them, and whoever reads slowly holds up the backup alone.
 
-use std::fs::{DirBuilder, File};
-use std::io::{BufWriter, Write};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::fs::{DirBuilder, File, Metadata};
+use std::io::{BufWriter, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,13 +14,15 @@ use signet_backup::{BackupKey, Manifest, PackError, Packer, Sealer};
 use signet_identity::{SharedClock, TrustDomain};
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
 
-use crate::audit::LogPlace;
+use crate::audit::{AuditError, LogPlace, last_checkpoint};
 use crate::store::{Store, StoreError};
 
 /// Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Backups {
     state: PathBuf,
+    /// Files that are left out.
+    secrets: Arc<[PathBuf]>,
     trust_domain: TrustDomain,
     log: LogPlace,
     store: Store,
@@ -39,8 +41,19 @@ pub(crate) enum BackupError {
     Records(#[from] StoreError),
     #[error("{} cannot be used", path.display())]
     Io { path: PathBuf, source: std::io::Error },
+    #[error("{} is neither a file nor a folder: move it out of the state folder", path.display())]
+    Kind { path: PathBuf },
+    #[error("{} leads back to a folder that it is in: remove the link", path.display())]
+    Circle { path: PathBuf },
+    #[error(
+        "{} has a name that no file of a backup has: give it a short one of plain ASCII without spaces, or move it out of the state folder",
+        path.display()
+    )]
+    Name { path: PathBuf },
     #[error("the audit log cannot be read")]
     Log(#[from] ReadError),
+    #[error(transparent)]
+    Checkpoint(#[from] AuditError),
     #[error(transparent)]
     Pack(#[from] PackError),
     #[error("making it broke off")]
@@ -52,6 +65,8 @@ const RECORDS: &str = "issuer.db";
 /// Of this module, in the state folder; removed when a backup ends.
 const SCRATCH: &str = "backup";
 const LOG: &str = "audit/log";
+/// In each folder that a file system begins at.
+const LOST_AND_FOUND: &str = "lost+found";
 /// In bytes, of what is sent at once.
 const PIECE: usize = 256 << 10;
 /// Pieces that wait for whoever reads.
@@ -59,13 +74,13 @@ const WAITING: usize = 4;
 
 impl Backups {
     pub(crate) fn new(
-        state: PathBuf,
+        (state, secrets): (PathBuf, Vec<PathBuf>),
         trust_domain: TrustDomain,
         log: LogPlace,
         store: Store,
         clock: SharedClock,
     ) -> Self {
-        Self { state, trust_domain, log, store, clock, busy: Arc::default() }
+        Self { state, secrets: secrets.into(), trust_domain, log, store, clock, busy: Arc::default() }
     }
 
     /// Begins one, which ends where nobody reads it any more. There is one at a time.
@@ -90,11 +105,7 @@ impl Backups {
     ) -> Result<(), BackupError> {
         let scratch = Scratch::make(self.state.join(SCRATCH))?;
         // Older than the records: an issuer that is restored from it has all that its own checkpoint says.
-        let files = Folder::new(&self.log.files);
-        let checkpoint = match files.checkpoint() {
-            Err(ReadError::Missing { .. }) => None,
-            found => Some(found?),
-        };
+        let checkpoint = last_checkpoint(&self.log.files, &self.log.verifier)?;
         // What is in files and not on record is the same before and after.
         let held = self.store.hold_log().await;
         let (kept, entries) = (self.store.log_kept_from().await?, self.store.log_from(u64::MAX >> 1).await?.0);
@@ -109,22 +120,26 @@ impl Backups {
             self.clock.now().unix_timestamp(),
             has_records,
         );
-        let (state, log, key) = (self.state.clone(), self.log.clone(), key.clone());
+        let (state, secrets) = (self.state.clone(), Arc::clone(&self.secrets));
+        let (log, key) = (self.log.clone(), key.clone());
         let to = BufWriter::with_capacity(PIECE, ToChannel(to.clone()));
         let packing = tokio::task::spawn_blocking(move || {
             // Until the end, whatever becomes of who asked.
             let _busy = busy;
             let mut packer = Packer::new(Sealer::new(to, &key).map_err(PackError::Write)?);
-            pack_folder(&mut packer, &state, "")?;
+            Walk { packer: &mut packer, secrets: &secrets, above: Vec::new() }.pack_folder(&state, "")?;
             if has_records {
                 pack_file(&mut packer, &records, RECORDS)?;
             }
             let files = Folder::new(&log.files);
-            for resource in resources(0, kept) {
+            // What the issuer goes on behind; and all that the checkpoint is of, for whoever verifies it.
+            let size = checkpoint.as_ref().map_or(0, |last| last.checkpoint.size);
+            let (less, more) = (kept.min(size), kept.max(size));
+            for resource in resources(0, less).chain(resources(less, more)) {
                 pack_bytes(&mut packer, &format!("{LOG}/{resource}"), &files.file(resource)?)?;
             }
             if let Some(checkpoint) = checkpoint {
-                pack_bytes(&mut packer, &format!("{LOG}/{}", Resource::Checkpoint), &checkpoint)?;
+                pack_bytes(&mut packer, &format!("{LOG}/{}", Resource::Checkpoint), &checkpoint.note)?;
             }
             packer.finish(manifest, &log.verifier, |message| log.key.sign(message))?;
             drop(scratch);
@@ -134,24 +149,78 @@ impl Backups {
     }
 }
 
-/// All files of the state folder but those that are packed in another way, or are of this process alone.
-fn pack_folder(packer: &mut Packer<impl Write>, folder: &Path, name: &str) -> Result<(), BackupError> {
-    let failed = |source| BackupError::Io { path: folder.to_owned(), source };
-    for entry in std::fs::read_dir(folder).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let file = entry.file_name();
-        let name = format!("{name}{}", file.to_string_lossy());
-        if is_elsewhere(&name) {
-            continue;
+/// Packs the state folder.
+struct Walk<'a, W: Write> {
+    packer: &'a mut Packer<W>,
+    /// What the configuration keeps secret, and a backup does not have.
+    secrets: &'a [PathBuf],
+    /// The folders that the one is in that is packed now, and itself.
+    above: Vec<FileId>,
+}
+
+impl<W: Write> Walk<'_, W> {
+    /// All files of a folder but those that are packed in another way, or are of this process alone. Where a link leads is packed as what it
+    /// is there: the issuer works with it as with its own.
+    fn pack_folder(&mut self, folder: &Path, name: &str) -> Result<(), BackupError> {
+        let failed = |source| BackupError::Io { path: folder.to_owned(), source };
+        let id = FileId::of(&std::fs::metadata(folder).map_err(failed)?);
+        if self.above.contains(&id) {
+            return Err(BackupError::Circle { path: folder.to_owned() });
         }
-        let kind = entry.file_type().map_err(failed)?;
-        if kind.is_dir() {
-            pack_folder(packer, &entry.path(), &format!("{name}/"))?;
-        } else if kind.is_file() {
-            pack_file(packer, &entry.path(), &name)?;
+        self.above.push(id);
+        for entry in std::fs::read_dir(folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let path = entry.path();
+            let failed = |source| BackupError::Io { path: path.clone(), source };
+            let file = entry.file_name();
+            let name = file.to_str().map(|file| format!("{name}{file}"));
+            // What a file system has found after a crash is its own, and nobody but root reads it.
+            if name.as_deref().is_some_and(is_elsewhere) || file == LOST_AND_FOUND {
+                continue;
+            }
+            let is_link = entry.file_type().map_err(failed)?.is_symlink();
+            let found = match std::fs::metadata(&path) {
+                // It was there a moment ago: what the issuer has replaced or removed meanwhile. A link stays, and leads nowhere.
+                Err(error) if error.kind() == ErrorKind::NotFound && !is_link => continue,
+                found => found.map_err(failed)?,
+            };
+            let kind = found.file_type();
+            if kind.is_socket() || kind.is_file() && self.is_secret(&path, &found) {
+                continue;
+            }
+            let name = name.ok_or_else(|| BackupError::Name { path: path.clone() })?;
+            if kind.is_dir() {
+                self.pack_folder(&path, &format!("{name}/"))?;
+            } else if kind.is_file() {
+                pack_file(self.packer, &path, &name)?;
+            } else {
+                return Err(BackupError::Kind { path });
+            }
         }
+        self.above.pop();
+        Ok(())
     }
-    Ok(())
+
+    /// By whatever name it is reached.
+    fn is_secret(&self, path: &Path, found: &Metadata) -> bool {
+        let is_same = |secret: &Metadata| FileId::of(secret) == FileId::of(found);
+        self.secrets
+            .iter()
+            .any(|secret| path == secret || std::fs::metadata(secret).is_ok_and(|secret| is_same(&secret)))
+    }
+}
+
+/// Of a file or folder, whatever names it has.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    fn of(found: &Metadata) -> Self {
+        Self { device: found.dev(), inode: found.ino() }
+    }
 }
 
 fn is_elsewhere(name: &str) -> bool {
@@ -164,11 +233,14 @@ fn pack_file(packer: &mut Packer<impl Write>, path: &Path, name: &str) -> Result
     let failed = |source| BackupError::Io { path: path.to_owned(), source };
     let mut file = match File::open(path) {
         // It was there a moment ago: what the issuer has replaced or removed meanwhile.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         opened => opened.map_err(failed)?,
     };
     let length = file.metadata().map_err(failed)?.len();
-    Ok(packer.file(name, length, &mut file)?)
+    packer.file(name, length, &mut file).map_err(|error| match error {
+        PackError::Name { .. } => BackupError::Name { path: path.to_owned() },
+        error => error.into(),
+    })
 }
 
 fn pack_bytes(packer: &mut Packer<impl Write>, name: &str, bytes: &[u8]) -> Result<(), BackupError> {
@@ -183,7 +255,7 @@ impl Scratch {
     fn make(path: PathBuf) -> Result<Self, BackupError> {
         let failed = |source| BackupError::Io { path: path.clone(), source };
         match std::fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
             _ => DirBuilder::new().mode(0o700).create(&path).map_err(failed)?,
         }
         Ok(Self(path))
@@ -203,10 +275,13 @@ struct ToChannel(mpsc::Sender<Result<Bytes, BackupError>>);
 impl Write for ToChannel {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let sent = self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes)));
-        sent.map(|()| bytes.len()).map_err(|_| std::io::ErrorKind::BrokenPipe.into())
+        sent.map(|()| bytes.len()).map_err(|_| ErrorKind::BrokenPipe.into())
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

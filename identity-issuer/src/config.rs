@@ -36,6 +36,7 @@ mod inventory;
 mod jwt;
 mod key;
 mod profiles;
+mod secrets;
 mod target;
 mod web;
 

@@ -58,7 +58,7 @@ pub mod root;
 pub use attestation::JwksError;
 #[cfg(fuzzing)]
 pub use attestation::fuzzing;
-pub use audit::{AuditError, PREVIOUS, RESTORED};
+pub use audit::{AuditError, LEAVES_UNPUBLISHED, PREVIOUS, RESTORED};
 pub use authority::{
     AuthorityError, AuthorityState, CustodyError, KeyFileError, LEAF_LIVES, Passphrase, PassphraseError, SealStrength,
     SignError, TokenError, TokenName, TokenPlace,
@@ -71,4 +71,5 @@ pub use jwt::JwtKeysError;
 pub use own_identity::OwnIdentityError;
 pub use policy::PolicyLoadError;
 pub use run::{Phase, RunError, Started, WebAddresses, WebError, run};
+pub use store::entries_on_record;
 pub use web::CertificateFilesError;

@@ -31,7 +31,7 @@ use crate::admission::Admission;
 use crate::agents::Agents;
 use crate::api::{AdminApi, Attestors, AuthorityCalls, IdentityApi, JwtKeyCalls};
 use crate::attestation::{Challenges, JoinTokens};
-use crate::audit::{AuditMetrics, LogPublisher, Refusals};
+use crate::audit::{AuditMetrics, Halt, LogPublisher, Refusals};
 use crate::authority::{Authorities, Intake, Publication, Reach};
 use crate::backup::Backups;
 use crate::bundles::{self, Bundles, Shared};
@@ -161,12 +161,19 @@ impl Issuer {
         let audit_metrics = AuditMetrics::register(&registry)?;
         let audit = open_log(&config, custodies.log).await?;
         let published = published(&config, &audit).await?;
-        let log = AuditLog { key: audit.verifier.clone(), published, metrics: audit_metrics.clone() };
+        let (key, follows) = (audit.verifier.clone(), audit.follows());
+        let log = AuditLog { key, published, follows, metrics: audit_metrics.clone() };
         let opening = Store::open(&database, &config.trust_domain, log, pending, clock.clone(), readiness.clone());
         let (store, store_task) = opening.await?;
         audit.goes_on()?;
         store.begin_log(&config.trust_domain, audit.previous.clone()).await.map_err(RunError::Records)?;
-        let audit = LogPublisher::new(audit, store.clone(), audit_metrics, clock.clone());
+        let audit = LogPublisher::new(
+            audit,
+            store.clone(),
+            audit_metrics.clone(),
+            Halt::new(audit_metrics, readiness.clone()),
+            clock.clone(),
+        );
         let protected = administrators.identities().cloned().collect();
         let bundles = Bundles::new(config.bundle_files().map(|file| file.bundle.clone()).collect());
         let kept = KeptPolicy::at(config.state.join("policy.json"));
@@ -306,6 +313,7 @@ impl Issuer {
     async fn serve(self, phase: watch::Sender<Phase>, shutdown: CancellationToken) -> Result<(), RunError> {
         let bundle_files: Vec<_> = self.config.bundle_files().cloned().collect();
         let request = request_file(&self.config);
+        let secrets = self.config.secret_files();
         let join_tokens = JoinTokens::new(self.store.clone(), self.clock.clone());
         let mut background = JoinSet::new();
         let challenges = Challenges::new(self.clock.clone()).map_err(|_| RunError::Randomness)?;
@@ -356,7 +364,7 @@ impl Issuer {
             clock: self.clock.clone(),
         };
         let backups = Backups::new(
-            self.config.state.clone(),
+            (self.config.state.clone(), secrets),
             self.config.trust_domain.clone(),
             self.audit.place().clone(),
             self.store.clone(),

@@ -9,6 +9,7 @@
 
 mod acts;
 mod agents;
+mod at_rest;
 mod bundle_sequence;
 mod bundles;
 mod committer;
@@ -34,7 +35,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use signet_audit::VerifierKey;
+use signet_audit::{Previous, VerifierKey};
 use signet_identity::{SharedClock, TrustDomain, WorkloadId};
 use signet_process::admin::Readiness;
 use time::OffsetDateTime;
@@ -47,6 +48,8 @@ use self::queue::Queue;
 use crate::audit::AuditMetrics;
 use crate::certificate::Certificate;
 use crate::utc::{microseconds, of_microseconds};
+
+pub use at_rest::entries_on_record;
 
 pub(crate) use agents::{AgentRecord, AttestationRecord, Ban, IssuedRecord, Origin, StandingChange};
 pub(crate) use bundles::{BundlesChange, PublishedBundles, SignedBundles};
@@ -156,6 +159,12 @@ pub enum OpenError {
          published\nrestore a later backup; or run `signet audit new-log`: the issuer then begins another log, with another key and name, which names this one"
     )]
     LogBehind { origin: String, size: u64, published: u64 },
+    #[error(
+        "{waiting} entries of the audit log {origin} that ended wait in the database, and are in no log\n\
+         move its folder (`audit.1`) back to `audit`, start the issuer until they are published, and end that log again; or run \
+         `signet audit new-log --leave-unpublished`: they are never published"
+    )]
+    LeftBehind { origin: String, waiting: u64 },
     #[error("no random numbers")]
     Randomness,
     #[error("the database {place} cannot be opened")]
@@ -256,6 +265,8 @@ pub(crate) struct AuditLog {
     pub(crate) key: VerifierKey,
     /// Entries that the world has seen.
     pub(crate) published: u64,
+    /// The log that this one follows, where none of its entries may be left unpublished.
+    pub(crate) follows: Option<Previous>,
     pub(crate) metrics: AuditMetrics,
 }
 
@@ -269,7 +280,7 @@ impl AuditLog {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let origin = format!("example.org/audit/{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let key = VerifierKey::new(origin.parse().unwrap(), [1; 32]);
-        Self { key, published: 0, metrics: AuditMetrics::unwatched() }
+        Self { key, published: 0, follows: None, metrics: AuditMetrics::unwatched() }
     }
 }
 

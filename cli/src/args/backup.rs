@@ -83,4 +83,7 @@ pub(crate) struct AuditNewLogOptions {
     /// Folder or URL of the log as it was published last [default: what is in the state folder]
     #[arg(long, value_name = "DIR|URL")]
     pub(crate) log: Option<String>,
+    /// Accept that what is on record and was not published is in no log
+    #[arg(long)]
+    pub(crate) leave_unpublished: bool,
 }

@@ -13,10 +13,12 @@ use signet_audit::{
 };
 use tokio::sync::watch;
 
+use super::halt::Halt;
 use super::metrics::AuditMetrics;
 use super::place::LogPlace;
 use super::publisher::Published;
 use crate::complaint::Complaint;
+use crate::store::Store;
 use crate::target::{OpenTarget, ServedAs, Target, TargetError};
 
 /// Where, and how often at most.
@@ -31,6 +33,8 @@ pub(crate) struct LogExport {
     target: LogTarget,
     place: LogPlace,
     metrics: AuditMetrics,
+    store: Store,
+    halt: Halt,
     latest: watch::Receiver<Option<Arc<Published>>>,
 }
 
@@ -82,9 +86,10 @@ impl LogExport {
         target: LogTarget,
         place: LogPlace,
         metrics: AuditMetrics,
+        (store, halt): (Store, Halt),
         latest: watch::Receiver<Option<Arc<Published>>>,
     ) -> Self {
-        Self { target, place, metrics, latest }
+        Self { target, place, metrics, store, halt, latest }
     }
 
     /// Until cancelled.
@@ -106,6 +111,9 @@ impl LogExport {
                         if let Some(cause) = complaint.of(&error) {
                             tracing::error!(cause, "the audit log is not exported, and is tried again");
                         }
+                        if self.is_other_history(&error).await {
+                            self.halt.halt(&signet_process::start::Report::of(&error).cause);
+                        }
                         // Whatever it was: it is looked at anew.
                         if !matches!(error, ExportError::Target(_)) {
                             copy = None;
@@ -119,6 +127,18 @@ impl LogExport {
             if self.latest.changed().await.is_err() {
                 return;
             }
+        }
+    }
+
+    /// Whether what was found says that this log's key has signed what this log does not come to.
+    async fn is_other_history(&self, error: &ExportError) -> bool {
+        match error {
+            // All that was exported is on record, unless the records went back; it is only not published here again.
+            ExportError::Ahead { copied, .. } => {
+                self.store.log_from(u64::MAX >> 1).await.is_ok_and(|(on_record, _)| on_record < *copied)
+            }
+            ExportError::Forked(error) => matches!(error, ProofError::NotConsistent { .. }),
+            _ => false,
         }
     }
 

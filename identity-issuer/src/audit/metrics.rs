@@ -7,6 +7,7 @@ pub(crate) struct AuditMetrics {
     size: IntGauge,
     waiting: IntGauge,
     checkpoint_at: IntGauge,
+    halted: IntGauge,
     failures: IntCounter,
     exported_size: IntGauge,
     exported_at: IntGauge,
@@ -70,6 +71,10 @@ impl AuditMetrics {
             checkpoint_at: gauge(
                 "signet_audit_checkpoint_timestamp_seconds",
                 "When the latest checkpoint of the audit log was signed, in Unix time; 0 for never.",
+            )?,
+            halted: gauge(
+                "signet_audit_halted",
+                "1 where the audit log is not signed any more, as its exported copy is another history; else 0.",
             )?,
             failures,
             exported_size: gauge(
@@ -156,6 +161,10 @@ impl AuditMetrics {
 
     pub(super) fn export_failed(&self) {
         self.export_failures.inc();
+    }
+
+    pub(super) fn halted(&self) {
+        self.halted.set(1);
     }
 
     pub(super) fn failed(&self) {

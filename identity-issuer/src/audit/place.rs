@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use signet_audit::{
-    Folder, Origin, OriginError, Previous, ReadError, SignedCheckpoint, Source as _, VerifierKey, WitnessKey,
+    CheckpointError, Folder, Origin, OriginError, Previous, ReadError, Resource, SignedCheckpoint, Source as _,
+    VerifierKey, WitnessKey,
 };
 use signet_identity::TrustDomain;
 
@@ -29,10 +30,17 @@ pub(crate) struct LogPlace {
     pub(crate) last: Option<Published>,
     /// The log that this one follows, if it follows one.
     pub(crate) previous: Option<Previous>,
-    /// Where it is written down that the state was restored from a backup, as long as that is so.
-    restored: PathBuf,
+    /// As long as the state is one that was restored from a backup, and nobody has seen to it yet that nothing else was published.
+    restored: Option<Restored>,
     folder: PathBuf,
     record: Record,
+}
+
+/// A state that was restored.
+#[derive(Clone, Debug)]
+struct Restored {
+    /// What was published, as far as whoever restored it knew.
+    published: Option<Published>,
 }
 
 /// Why there is no log, and so no issuer.
@@ -45,7 +53,7 @@ pub enum AuditError {
     #[error("{} was not written by this program\nrestore it from a backup", path.display())]
     Damaged { path: PathBuf },
     #[error("the checkpoint in {} is not this issuer's\nrestore the folder from a backup", path.display())]
-    Checkpoint { path: PathBuf, source: signet_audit::CheckpointError },
+    Checkpoint { path: PathBuf, source: CheckpointError },
     #[error("the audit log in {} cannot be read", path.display())]
     Read { path: PathBuf, source: ReadError },
     #[error(
@@ -125,7 +133,7 @@ impl LogPlace {
                 Some(serde_json::from_slice(&json).map_err(|_| AuditError::Damaged { path })?)
             }
         };
-        let restored = folder.join(RESTORED);
+        let restored = Restored::read(&folder.join(RESTORED), &verifier)?;
         Ok(Self { files, key, verifier, second: None, last, previous, restored, folder, record })
     }
 
@@ -150,27 +158,60 @@ impl LogPlace {
 
     /// Whether the state was restored, and nobody has seen to it yet that nothing was published behind the backup.
     pub(crate) fn is_restored(&self) -> bool {
-        self.restored.exists()
+        self.restored.is_some()
     }
 
-    /// Somebody has.
+    /// Whether whoever restored it has said what was published.
+    pub(crate) fn is_told(&self) -> bool {
+        self.restored.as_ref().is_some_and(|restored| restored.published.is_some())
+    }
+
+    /// The largest checkpoint that is known.
+    pub(crate) fn newest(&self) -> Option<&Published> {
+        let restored = self.restored.as_ref().and_then(|restored| restored.published.as_ref());
+        self.last.iter().chain(restored).max_by_key(|published| published.checkpoint.size)
+    }
+
+    /// Somebody has. What is appended has to come to what was published.
     pub(crate) fn goes_on(&self) -> Result<(), AuditError> {
-        match std::fs::remove_file(&self.restored) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(AuditError::Io { path: self.restored.clone(), source: error })
-            }
-            _ => Ok(()),
+        let Some(restored) = &self.restored else { return Ok(()) };
+        let own = self.last.as_ref().map_or(0, |last| last.checkpoint.size);
+        if let Some(published) = restored.published.as_ref().filter(|published| published.checkpoint.size > own) {
+            let written = Folder::new(&self.files).write(Resource::Checkpoint, &published.note);
+            written.map_err(io(&self.files))?;
         }
+        let path = self.folder.join(RESTORED);
+        std::fs::remove_file(&path).map_err(io(&path))
+    }
+
+    /// The log that this one follows, where that may not leave entries behind that are in no log.
+    pub(crate) fn follows(&self) -> Option<Previous> {
+        self.previous.clone().filter(|_| !self.folder.join(LEAVES_UNPUBLISHED).exists())
     }
 
     /// Entries that the world has seen.
     pub(crate) fn published(&self) -> u64 {
-        self.last.as_ref().map_or(0, |last| last.checkpoint.size)
+        self.newest().map_or(0, |published| published.checkpoint.size)
+    }
+}
+
+impl Restored {
+    fn read(path: &Path, key: &VerifierKey) -> Result<Option<Self>, AuditError> {
+        match std::fs::read(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(io(path)(source)),
+            Ok(note) if note.is_empty() => Ok(Some(Self { published: None })),
+            Ok(note) => {
+                let published = Published::open(note.into(), key);
+                let published = published.map_err(|source| AuditError::Checkpoint { path: path.to_owned(), source })?;
+                Ok(Some(Self { published: Some(published) }))
+            }
+        }
     }
 }
 
 /// The last checkpoint in a folder, which has to be signed by this key.
-pub(super) fn last_checkpoint(files: &Path, key: &VerifierKey) -> Result<Option<Published>, AuditError> {
+pub(crate) fn last_checkpoint(files: &Path, key: &VerifierKey) -> Result<Option<Published>, AuditError> {
     let path = || files.to_owned();
     let note = match Folder::new(files).checkpoint() {
         // Written twice a second, it is not synced each time: after a power cut a file system may have its name and not its bytes.
@@ -182,13 +223,15 @@ pub(super) fn last_checkpoint(files: &Path, key: &VerifierKey) -> Result<Option<
         Err(ReadError::Missing { .. }) => return Ok(None),
         Err(source) => return Err(AuditError::Read { path: path(), source }),
     };
-    match SignedCheckpoint::open(&note, key) {
-        Ok(SignedCheckpoint { checkpoint, time }) => {
-            let note = Bytes::from(note);
-            let signed = without_cosignatures(&note, key);
-            Ok(Some(Published { checkpoint, signed, note, time }))
-        }
-        Err(source) => Err(AuditError::Checkpoint { path: path(), source }),
+    let published = Published::open(note.into(), key);
+    published.map(Some).map_err(|source| AuditError::Checkpoint { path: path(), source })
+}
+
+impl Published {
+    fn open(note: Bytes, key: &VerifierKey) -> Result<Self, CheckpointError> {
+        let SignedCheckpoint { checkpoint, time } = SignedCheckpoint::open(&note, key)?;
+        let signed = without_cosignatures(&note, key);
+        Ok(Self { checkpoint, signed, note, time })
     }
 }
 
@@ -203,7 +246,9 @@ fn without_cosignatures(note: &Bytes, key: &VerifierKey) -> Bytes {
 
 /// In the folder `audit`: JSON of [`Previous`], written by `signet audit new-log`.
 pub const PREVIOUS: &str = "previous.json";
-/// In the folder `audit`: written by `signet restore`.
+/// In the folder `audit`: written by `signet audit new-log` where the log before may leave entries that nobody publishes.
+pub const LEAVES_UNPUBLISHED: &str = "leaves-unpublished";
+/// In the folder `audit`: written by `signet restore`. The checkpoint that was published last, where that is known, else nothing.
 pub const RESTORED: &str = "restored";
 /// Hexadecimal digits of a key's name: enough that no two issuers of a trust domain have the same.
 const SHORT: usize = 8;

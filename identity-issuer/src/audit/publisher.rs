@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::export::{LogExport, LogTarget};
+use super::halt::Halt;
 use super::metrics::AuditMetrics;
 use super::place::LogPlace;
 use super::proofs::LogProofs;
@@ -42,6 +43,7 @@ pub(crate) struct LogPublisher {
     clock: SharedClock,
     latest: watch::Sender<Option<Arc<Published>>>,
     cosigned: watch::Sender<Arc<Cosigned>>,
+    halt: Halt,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +54,8 @@ enum PublishError {
     Store(#[from] StoreError),
     #[error("writing broke off")]
     BrokeOff(#[from] tokio::task::JoinError),
+    #[error("it has two histories: {because}")]
+    Halted { because: String },
 }
 
 /// A checkpoint is due each second; whoever wakes late is in time.
@@ -62,9 +66,9 @@ const SYNC_INTERVAL: Duration = Duration::from_secs(10);
 const MOST_UNSYNCED: u64 = 50_000;
 
 impl LogPublisher {
-    pub(crate) fn new(place: LogPlace, store: Store, metrics: AuditMetrics, clock: SharedClock) -> Self {
+    pub(crate) fn new(place: LogPlace, store: Store, metrics: AuditMetrics, halt: Halt, clock: SharedClock) -> Self {
         let latest = watch::Sender::new(place.last.clone().map(Arc::new));
-        Self { place, store, metrics, clock, latest, cosigned: watch::Sender::default() }
+        Self { place, store, metrics, clock, latest, cosigned: watch::Sender::default(), halt }
     }
 
     pub(crate) fn files(&self) -> AuditFiles {
@@ -98,7 +102,8 @@ impl LogPublisher {
 
     /// To be run beside it.
     pub(crate) fn export(&self, to: LogTarget) -> LogExport {
-        LogExport::new(to, self.place.clone(), self.metrics.clone(), self.latest.subscribe())
+        let stopping = (self.store.clone(), self.halt.clone());
+        LogExport::new(to, self.place.clone(), self.metrics.clone(), stopping, self.latest.subscribe())
     }
 
     /// To be run beside it.
@@ -139,6 +144,9 @@ impl LogPublisher {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
+            if let Some(because) = self.halt.because() {
+                return Err(PublishError::Halted { because: because.to_owned() });
+            }
             writer = self.publish_once(writer).await?;
             complaint.clear();
             let unsynced = writer.size() - synced;

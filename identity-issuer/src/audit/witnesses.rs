@@ -105,11 +105,11 @@ enum AskError {
 }
 
 /// For one request and its answer.
-const TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// In bytes: a handful of lines, the longest of them with an ML-DSA signature.
-const MOST_ANSWER: usize = 32 << 10;
+pub(super) const MOST_ANSWER: usize = 32 << 10;
 /// Seconds that the clock of a witness may be off.
 const SKEW: u64 = 60;
 

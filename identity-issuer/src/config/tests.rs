@@ -424,3 +424,23 @@ fn witnesses_that_could_not_be_asked_or_believed_are_refused_with_their_place() 
         assert!(refusal.starts_with("issuer.yaml:5:") && refusal.contains(expected), "{line}: {refusal}");
     }
 }
+
+#[test]
+fn each_file_of_a_secret_is_known_as_one() {
+    let files = Files::new();
+    let names = |config: &Config| {
+        let mut names: Vec<_> = config.secret_files().iter().map(|path| path.file_name().unwrap().to_owned()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&files.parse(MINIMAL).unwrap()), ["passphrase"]);
+    let all = with(
+        "database: { url: 'postgres://a@b/c', password_file: s1 }\n\
+         jwt: { passphrase_file: s2 }\n\
+         crl: { export: { url: 's3://bucket/c', access_key_id_file: s3, secret_access_key_file: s4 } }\n\
+         audit:\n  passphrase_file: s5\n  export: { url: 's3://bucket/a', access_key_id_file: s6, secret_access_key_file: s7 }\n\
+         \x20 reports: { every: 1d, to: { url: 's3://bucket/r', access_key_id_file: s8, secret_access_key_file: s9 } }",
+    );
+    let expected = ["passphrase", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9"];
+    assert_eq!(names(&files.parse(&all).unwrap()), expected);
+}

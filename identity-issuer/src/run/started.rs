@@ -76,6 +76,26 @@ pub enum RunError {
          `signet audit new-log` begins another log that names this one; or restore with `--log`, the log as it was published last", state.display()
     )]
     Restored { state: PathBuf },
+    #[error(
+        "{} was restored from a backup, and no checkpoint can be read where `audit.export` puts the audit log: what was published behind the backup is not known\n\
+         start it once that place can be read, or take a place that is new out of the configuration for the first start; or begin another log: `signet audit new-log`", state.display()
+    )]
+    RestoredBeforeExport { state: PathBuf },
+    #[error(
+        "{} was restored from a backup, and {answered} of {all} witnesses of the audit log say what they have seen of it: more than half of them have to\n\
+         start it once they can be asked, or take those that are gone out of `audit.witnesses`; or begin another log: `signet audit new-log`", state.display()
+    )]
+    RestoredBeforeWitnesses { state: PathBuf, answered: usize, all: usize },
+    #[error(
+        "the witness {witness} has seen another audit log of {size} entries by this name and key\n\
+         find out who has this log's key; then begin another log: `signet audit new-log`"
+    )]
+    OtherWitnessed { witness: String, size: u64 },
+    #[error(
+        "where `audit.export` puts the audit log is another history, signed by this log's key: another issuer has the same state, or it went back\n\
+         end the other one; then begin another log: `signet audit new-log`"
+    )]
+    Forked(#[source] signet_audit::ProofError),
     #[error("{0}\nchange the configuration back, or ask for what changed in the release notes")]
     Policy(#[from] PolicyLoadError),
     #[error("what issuers tell each other cannot be read")]

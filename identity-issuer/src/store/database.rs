@@ -30,6 +30,15 @@ pub(crate) enum Location {
     Postgres(PostgresUrl),
 }
 
+impl Location {
+    pub(crate) fn password_file(&self) -> Option<&Path> {
+        match self {
+            Self::File(_) => None,
+            Self::Postgres(url) => url.password_file(),
+        }
+    }
+}
+
 /// An open database. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Database {
@@ -102,8 +111,7 @@ impl Database {
         (log, holder): (&AuditLog, u64),
         now: OffsetDateTime,
     ) -> Result<(Self, u64, OwnLog), OpenError> {
-        static DRIVERS: Once = Once::new();
-        DRIVERS.call_once(sqlx::any::install_default_drivers);
+        install_drivers();
         let opening = Opening { location };
         let (kind, write, read) = match location {
             Location::File(path) => {
@@ -126,7 +134,7 @@ impl Database {
         opening.claim(&mut first, trust_domain).await?;
         opening.draw_lineage(&mut first).await?;
         let start = opening.number_start(&mut first, now).await?;
-        let claimed = OwnLog::claim(&mut first, &log.key, log.published, holder).await;
+        let claimed = OwnLog::claim(&mut first, log, holder).await;
         let log = claimed.map_err(|source| opening.failed(source))??;
         // A connection that hangs holds its place for long: of PostgreSQL there are more than are used at once.
         let (writers, readers, lists) = match kind {
@@ -240,7 +248,12 @@ impl Kind {
     }
 }
 
-fn file_options(path: &Path, mode: &str) -> Option<AnyConnectOptions> {
+pub(super) fn install_drivers() {
+    static DRIVERS: Once = Once::new();
+    DRIVERS.call_once(sqlx::any::install_default_drivers);
+}
+
+pub(super) fn file_options(path: &Path, mode: &str) -> Option<AnyConnectOptions> {
     let absolute = std::path::absolute(path).ok()?;
     let mut options = AnyConnectOptions::from_str("sqlite:///").ok()?;
     // It is decoded when it is read.

@@ -7,14 +7,14 @@
 
 use std::sync::Arc;
 
-use signet_audit::{Act, Entry, Previous, VerifierKey, push_entry};
+use signet_audit::{Act, Entry, Previous, push_entry};
 use signet_identity::TrustDomain;
 use sqlx::AnyConnection;
 use time::OffsetDateTime;
 use tokio::sync::OwnedMutexGuard;
 
 use super::database::in_time;
-use super::{OpenError, Store, StoreError, Write};
+use super::{AuditLog, OpenError, Store, StoreError, Write};
 
 /// Where an entry is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -52,23 +52,30 @@ pub(crate) struct Waiting {
 }
 
 impl OwnLog {
-    /// Makes the log, or takes it over from whoever had it before. It has at least the `published` entries, or it is not the one that was
-    /// published.
+    /// Makes the log, or takes it over from whoever had it before. It has at least the entries that were published, or it is not the one
+    /// that was.
     pub(super) async fn claim(
         connection: &mut AnyConnection,
-        key: &VerifierKey,
-        published: u64,
+        log: &AuditLog,
         holder: u64,
     ) -> Result<Result<Self, OpenError>, sqlx::Error> {
-        let (origin, key, holder) = (key.origin().as_str(), key.to_string(), holder.cast_signed());
+        let published = log.published;
+        let (origin, key, holder) = (log.key.origin().as_str(), log.key.to_string(), holder.cast_signed());
         let insertion = "INSERT INTO audit_logs (origin, verifier_key, holder, size) VALUES ($1, $2, $3, 0) \
                          ON CONFLICT (origin) DO NOTHING";
         sqlx::query(insertion).bind(origin).bind(&key).bind(holder).execute(&mut *connection).await?;
         let claiming = "UPDATE audit_logs SET holder = $2 WHERE origin = $1 RETURNING number, verifier_key, size";
         let (number, kept, size): (i64, String, i64) =
-            sqlx::query_as(claiming).bind(origin).bind(holder).fetch_one(connection).await?;
+            sqlx::query_as(claiming).bind(origin).bind(holder).fetch_one(&mut *connection).await?;
         if kept != key {
             return Ok(Err(OpenError::OtherLog { origin: origin.to_owned() }));
+        }
+        // Before its first entry, which says that the other one has ended.
+        if let Some(previous) = log.follows.as_ref().filter(|_| size == 0) {
+            let waiting = size_of(connection, &previous.origin).await?.unwrap_or(0).saturating_sub(previous.size);
+            if waiting > 0 {
+                return Ok(Err(OpenError::LeftBehind { origin: previous.origin.clone(), waiting }));
+            }
         }
         Ok(match u64::try_from(size) {
             Ok(size) if size >= published => Ok(Self { number, holder, size: size.cast_signed() }),
@@ -93,6 +100,13 @@ impl OwnLog {
         self.size = size.ok_or_else(taken_over)?;
         Ok(())
     }
+}
+
+/// How many entries a log has on record. None where the database does not know it.
+pub(super) async fn size_of(connection: &mut AnyConnection, origin: &str) -> Result<Option<u64>, sqlx::Error> {
+    let reading = sqlx::query_scalar("SELECT size FROM audit_logs WHERE origin = $1").bind(origin);
+    let size: Option<i64> = reading.fetch_optional(connection).await?;
+    Ok(size.map(i64::unsigned_abs))
 }
 
 impl Appending {
