@@ -21,7 +21,8 @@ use time::format_description::well_known::Rfc3339;
 use tlog_tiles::Hash;
 
 use crate::checkpoint::{Checkpoint, Origin, SignedCheckpoint};
-use crate::proof::{ProofError, consistency};
+use crate::entry::Entry;
+use crate::proof::{ProofError, consistency, inclusion};
 use crate::resource::Resource;
 use crate::source::{ReadError, Source};
 use crate::statement::{About, Statement, StatementError};
@@ -87,6 +88,12 @@ pub enum DigestFault {
     OtherLog { hour: Hour, source: ProofError },
     #[error("the last digest ends with {to}, and the log goes on until {now}: those of the hours between are missing")]
     Late { to: Hour, now: Hour },
+    #[error("the first digest is of {first}, and the log began at {began}: those before it are missing")]
+    Begun { first: Hour, began: Hour },
+    #[error("there is no digest, and the log began at {began} and goes on until {now}")]
+    NoDigest { began: Hour, now: Hour },
+    #[error("the first entry of the log cannot be read, which says since when there are digests")]
+    FirstEntry(#[source] ProofError),
 }
 
 const HOUR: u64 = 3600;
@@ -94,6 +101,8 @@ const HOUR: u64 = 3600;
 const END: u64 = 70_389_528;
 /// How long the one that ends takes to be there, in seconds.
 const GRACE: u64 = 60;
+/// Hours. What is logged just before one ends is published in the next one.
+const FIRST_WITHIN: u64 = 1;
 
 impl Hour {
     /// That of a time, in Unix seconds.
@@ -252,7 +261,8 @@ pub fn digests_behind(
 }
 
 /// All digests from the last one back to `from`, or to the first of the log: that each is signed and follows the one before, that there is one
-/// for each hour, and that what it says is the beginning of the log as it is today. None where no hour has ended yet.
+/// for each hour since the first entry was made, and that what it says is the beginning of the log as it is today. None where no hour has ended
+/// yet.
 pub fn verify_digests(
     source: &impl Source,
     today: &SignedCheckpoint,
@@ -262,7 +272,10 @@ pub fn verify_digests(
 ) -> Result<Option<Digests>, DigestFault> {
     let now = Hour::of(today.time.saturating_sub(GRACE));
     let Some((mut digest, _)) = latest(source, key)? else {
-        return Ok(None);
+        return match (began(source, &today.checkpoint)?, now) {
+            (Some(began), Some(now)) if now.since(began) > FIRST_WITHIN => Err(DigestFault::NoDigest { began, now }),
+            _ => Ok(None),
+        };
     };
     if let Some(now) = now.filter(|now| *now > digest.to) {
         return Err(DigestFault::Late { to: digest.to, now });
@@ -282,9 +295,15 @@ pub fn verify_digests(
         found.count += 1;
         found.empty += u64::from(digest.entries == 0);
         found.from = hour;
-        let Some(link) = digest.previous.filter(|_| from.is_none_or(|from| from < hour)) else {
-            return Ok(Some(found));
+        let Some(link) = digest.previous else {
+            return match began(source, &today.checkpoint)? {
+                Some(began) if hour.since(began) > FIRST_WITHIN => Err(DigestFault::Begun { first: hour, began }),
+                _ => Ok(Some(found)),
+            };
         };
+        if from.is_some_and(|from| hour <= from) {
+            return Ok(Some(found));
+        }
         let note = source.file(Resource::Digest(link.from))?;
         if sha256(&note) != link.hash {
             return Err(DigestFault::Replaced { hour: link.from });
@@ -299,6 +318,16 @@ pub fn verify_digests(
         later = Checkpoint { origin: digest.log.clone(), size: digest.size, root: digest.root };
         digest = before;
     }
+}
+
+/// The hour in which the first entry was made. None where the log has none, or one that is not known here.
+fn began(source: &impl Source, today: &Checkpoint) -> Result<Option<Hour>, DigestFault> {
+    if today.size == 0 {
+        return Ok(None);
+    }
+    let proved = inclusion(source, today, "", 0).map_err(DigestFault::FirstEntry)?;
+    let time = Entry::decode(&proved.entry).and_then(|entry| OffsetDateTime::parse(&entry.time, &Rfc3339).ok());
+    Ok(time.and_then(|time| u64::try_from(time.unix_timestamp()).ok()).and_then(Hour::of))
 }
 
 #[cfg(test)]

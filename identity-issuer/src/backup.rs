@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use signet_audit::{Folder, ReadError, Resource, Source as _, resources};
+use signet_audit::{
+    Digest, DigestFault, Folder, ReadError, Resource, Source as _, VerifierKey, latest_digest, resources,
+};
 use signet_backup::{BackupKey, Manifest, PackError, Packer, Sealer};
 use signet_identity::{SharedClock, TrustDomain};
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
@@ -54,6 +56,8 @@ pub(crate) enum BackupError {
     Log(#[from] ReadError),
     #[error(transparent)]
     Checkpoint(#[from] AuditError),
+    #[error(transparent)]
+    Digest(#[from] DigestFault),
     #[error(transparent)]
     Pack(#[from] PackError),
     #[error("making it broke off")]
@@ -104,6 +108,9 @@ impl Backups {
         busy: OwnedMutexGuard<()>,
     ) -> Result<(), BackupError> {
         let scratch = Scratch::make(self.state.join(SCRATCH))?;
+        // Older than the checkpoint, which goes on behind it.
+        let (files, verifier) = (Folder::new(&self.log.files), self.log.verifier.clone());
+        let digest = tokio::task::spawn_blocking(move || latest_digest(&files, &verifier)).await??;
         // Older than the records: an issuer that is restored from it has all that its own checkpoint says.
         let checkpoint = last_checkpoint(&self.log.files, &self.log.verifier)?;
         // What is in files and not on record is the same before and after.
@@ -141,12 +148,42 @@ impl Backups {
             if let Some(checkpoint) = checkpoint {
                 pack_bytes(&mut packer, &format!("{LOG}/{}", Resource::Checkpoint), &checkpoint.note)?;
             }
+            if let Some((digest, note)) = digest {
+                pack_digests(&mut packer, &files, &log.verifier, digest, &note)?;
+            }
             packer.finish(manifest, &log.verifier, |message| log.key.sign(message))?;
             drop(scratch);
             Ok(())
         });
         packing.await?
     }
+}
+
+/// The last digest, and those that it follows as far as they are there: what is missing among them no backup brings back.
+fn pack_digests(
+    packer: &mut Packer<impl Write>,
+    files: &Folder,
+    key: &VerifierKey,
+    last: Digest,
+    note: &[u8],
+) -> Result<(), BackupError> {
+    let name = |resource: Resource| format!("{LOG}/{resource}");
+    pack_bytes(packer, &name(Resource::LatestDigest), note)?;
+    pack_bytes(packer, &name(Resource::Digest(last.from)), note)?;
+    let mut next = last.previous;
+    while let Some(link) = next {
+        let resource = Resource::Digest(link.from);
+        let note = match files.file(resource) {
+            Err(ReadError::Missing { .. }) => {
+                tracing::warn!(%resource, "a digest of the audit log is missing, and those before it are in no backup");
+                return Ok(());
+            }
+            read => read?,
+        };
+        pack_bytes(packer, &name(resource), &note)?;
+        next = Digest::open(&note, Some(link.from), key)?.previous;
+    }
+    Ok(())
 }
 
 /// Packs the state folder.

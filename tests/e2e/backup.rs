@@ -9,6 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 use signet_audit::Act;
 use signet_tests::auditor::{Auditor, entries, joined, state_of, wait_until_published};
+use signet_tests::clock::later;
 use signet_tests::files::copy_all;
 use signet_tests::wait::until;
 use signet_tests::witness::{Answer, FakeWitness};
@@ -210,6 +211,33 @@ fn an_issuer_that_is_restored_asks_the_bucket_what_was_published() {
     let told = bench.does_not_start();
     assert!(told.contains("the database is older than what was published"), "{told}");
     assert_eq!(fs::read(state_of(&bench.issuer).join("audit/log/checkpoint")).unwrap(), restored);
+}
+
+#[test]
+fn the_digests_of_a_log_are_in_its_backup() {
+    let mut bench = Bench::new("");
+    bench.settle();
+    bench.issuer.process.kill();
+    let clock = later(bench.folder.path(), 3 * secs(3600));
+    bench.issuer.process.start_again_with("LD_PRELOAD", clock.to_str().unwrap());
+    bench.issuer.wait_until_ready();
+    let state = state_of(&bench.issuer);
+    until("there are digests", secs(20), || state.join("audit/log/digest/latest").exists());
+    bench.settle();
+    let backup = bench.back_up("one");
+    bench.settle();
+    let auditor = Auditor::of(&bench.issuer);
+    let (old, copy) = (auditor.key(), auditor.copy(&bench.issuer, "copy"));
+    let verify = |log: &Path| signet(&["audit", "digest", "verify", log.to_str().unwrap(), "--key", &old]);
+    let count = verify(&copy).unwrap()["digests"].as_u64().unwrap();
+    assert!(count >= 3, "{count}");
+    let to = bench.at("elsewhere");
+    bench.restore(&backup, &to, &["--log", copy.to_str().unwrap()]).unwrap();
+    let restored = to.join("audit/log");
+    assert_eq!(verify(&restored).unwrap()["digests"].as_u64(), Some(count));
+    fs::remove_dir_all(restored.join("digest")).unwrap();
+    let refused = verify(&restored).unwrap_err();
+    assert!(refused.contains("there is no digest, and the log began at"), "{refused}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 
 use super::*;
-use crate::{Edge, sign};
+use crate::{Act, Edge, sign};
 
 /// A log whose hours end one after the other.
 struct Log {
@@ -39,9 +39,12 @@ impl Log {
     /// So much is logged in it.
     fn end_hour(&mut self, entries: u64) {
         for _ in 0..entries {
-            let entry = format!("entry {}", self.edge.size());
+            // In the middle of the hour.
+            let time = self.hour.time() + time::Duration::minutes(30);
+            let act = Act::Started { software: format!("signet {}", self.edge.size()) };
+            let entry = Entry::new(time, act).unwrap().encode().unwrap();
             let files = &mut self.files;
-            self.edge.append(entry.as_bytes(), |resource, bytes| drop(files.insert(resource, bytes))).unwrap();
+            self.edge.append(&entry, |resource, bytes| drop(files.insert(resource, bytes))).unwrap();
         }
         self.files.extend(self.edge.partial());
         let next = self.hour.next().unwrap();
@@ -149,6 +152,57 @@ fn one_that_was_changed_replaced_or_taken_out_is_found() {
     let kept = log.files[&hour(&log, 1)].clone();
     log.files.insert(Resource::LatestDigest, kept);
     assert!(matches!(log.verify(), Err(DigestFault::Late { .. })));
+}
+
+/// As by somebody who has the log's key.
+#[test]
+fn a_chain_that_begins_anew_or_is_gone_is_found() {
+    let mut log = Log::new();
+    (0..3).for_each(|hour| log.end_hour(hour + 1));
+    log.last = None;
+    let next = log.hour.next().unwrap();
+    let (size, root) = (log.edge.size(), log.edge.root());
+    log.put(Digest {
+        log: log.key.origin().clone(),
+        from: log.hour,
+        to: next,
+        entries: size,
+        size,
+        root,
+        previous: None,
+    });
+    let first = log.hour;
+    log.hour = next;
+    log.end_hour(2);
+    let began = log.verify().unwrap_err();
+    assert!(matches!(began, DigestFault::Begun { first: found, .. } if found == first), "{began}");
+    // What was asked for lies before it, or is it.
+    for from in [Hour::of(1_800_000_000).unwrap(), first] {
+        let began = verify_digests(&log, &log.today(), &log.key, Some(from), |_| ()).unwrap_err();
+        assert!(matches!(began, DigestFault::Begun { .. }), "{began}");
+    }
+    // Behind it, nobody asks.
+    assert!(verify_digests(&log, &log.today(), &log.key, Some(next), |_| ()).is_ok());
+    log.files.remove(&Resource::LatestDigest);
+    let none = log.verify().unwrap_err();
+    assert!(matches!(none, DigestFault::NoDigest { .. }), "{none}");
+}
+
+#[test]
+fn what_is_logged_just_before_an_hour_ends_may_have_its_digest_with_the_next() {
+    let mut log = Log::new();
+    log.end_hour(1);
+    (log.last, log.files) =
+        (None, log.files.into_iter().filter(|(file, _)| !matches!(file, Resource::Digest(_))).collect());
+    let next = log.hour.next().unwrap();
+    let (size, root) = (log.edge.size(), log.edge.root());
+    let (from, origin) = (log.hour, log.key.origin().clone());
+    log.put(Digest { log: origin, from, to: next, entries: size, size, root, previous: None });
+    log.hour = next;
+    assert_eq!(log.verify().unwrap().unwrap().count, 1);
+    log.files.remove(&Resource::LatestDigest);
+    log.hour = from;
+    assert_eq!(log.verify().unwrap(), None);
 }
 
 #[test]
