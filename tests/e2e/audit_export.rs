@@ -122,6 +122,43 @@ fn a_log_that_falls_behind_its_copy_while_that_was_away_leaves_the_copy_as_it_is
 }
 
 #[test]
+fn a_log_that_went_another_way_while_its_copy_was_away_ends_and_leaves_the_copy_as_it_is() {
+    let folder = TempDir::new().unwrap();
+    let mut s3 = S3::start(&folder.path().join("s3"), "logs");
+    let mut issuer = start(folder.path(), &s3.target("s3://logs/audit"));
+    let log = folder.path().join("s3/logs/audit");
+    joined(&issuer);
+    wait_until_exported(&issuer, &log);
+    let kept = folder.path().join("kept");
+    keep_state(&mut issuer, &kept);
+    for _ in 0..10 {
+        joined(&issuer);
+    }
+    let exported = wait_until_exported(&issuer, &log);
+    set_back(&mut issuer, &kept);
+    let note = fs::read(log.join("checkpoint")).unwrap();
+    // Nobody can tell at the start.
+    s3.go_away();
+    issuer.process.start_again();
+    issuer.wait_until_ready();
+    issuer.process.wait_for_line_within("the exported copy of the audit log was not looked at", secs(20));
+    for _ in 0..15 {
+        joined(&issuer);
+    }
+    wait_until_published(&issuer);
+    s3.come_back();
+    issuer.process.wait_for_line_within("the copy is not the beginning of this log", secs(90));
+    issuer.process.wait_for_line_within("no checkpoint is signed any more", secs(20));
+    assert_eq!(fs::read(log.join("checkpoint")).unwrap(), note);
+    assert_eq!(entries(&log).len() as u64, exported);
+    issuer.process.kill();
+    issuer.process.start_again();
+    assert_eq!(issuer.process.wait(secs(20)).code(), Some(1));
+    let told = issuer.process.log();
+    assert!(told.contains("where `audit.export` puts the audit log is another history"), "{told}");
+}
+
+#[test]
 fn the_place_of_another_log_is_never_written_to() {
     let (folder, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let log: PathBuf = folder.path().join("exported");

@@ -1,6 +1,7 @@
 //! Where a log is found to have two histories, nothing more of it is signed.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use signet_process::admin::{Readiness, State};
 
@@ -9,7 +10,7 @@ use super::metrics::AuditMetrics;
 /// Until the process ends: only people can tell which history is the right one. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Halt {
-    because: Arc<OnceLock<String>>,
+    is_halted: Arc<AtomicBool>,
     metrics: AuditMetrics,
     readiness: Readiness,
 }
@@ -18,11 +19,11 @@ const AUDIT_LOG: &str = "audit_log";
 
 impl Halt {
     pub(crate) fn new(metrics: AuditMetrics, readiness: Readiness) -> Self {
-        Self { because: Arc::default(), metrics, readiness }
+        Self { is_halted: Arc::default(), metrics, readiness }
     }
 
     pub(super) fn halt(&self, because: &str) {
-        if self.because.set(because.to_owned()).is_err() {
+        if self.is_halted.swap(true, Ordering::Relaxed) {
             return;
         }
         self.metrics.halted();
@@ -33,7 +34,7 @@ impl Halt {
         );
     }
 
-    pub(super) fn because(&self) -> Option<&str> {
-        self.because.get().map(String::as_str)
+    pub(super) fn is_halted(&self) -> bool {
+        self.is_halted.load(Ordering::Relaxed)
     }
 }

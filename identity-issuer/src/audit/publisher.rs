@@ -54,8 +54,9 @@ enum PublishError {
     Store(#[from] StoreError),
     #[error("writing broke off")]
     BrokeOff(#[from] tokio::task::JoinError),
-    #[error("it has two histories: {because}")]
-    Halted { because: String },
+    /// Which was told once, and what is to be done.
+    #[error("it has two histories")]
+    Halted,
 }
 
 /// A checkpoint is due each second; whoever wakes late is in time.
@@ -125,7 +126,9 @@ impl LogPublisher {
             // It ends by an error alone.
             if let Err(error) = self.publish_on(&mut complaint).await {
                 self.metrics.failed();
-                if let Some(cause) = complaint.of(&error) {
+                if !matches!(error, PublishError::Halted)
+                    && let Some(cause) = complaint.of(&error)
+                {
                     tracing::error!(
                         cause,
                         "the audit log is not published; what is issued is on record, and is published later"
@@ -144,8 +147,8 @@ impl LogPublisher {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            if let Some(because) = self.halt.because() {
-                return Err(PublishError::Halted { because: because.to_owned() });
+            if self.halt.is_halted() {
+                return Err(PublishError::Halted);
             }
             writer = self.publish_once(writer).await?;
             complaint.clear();
