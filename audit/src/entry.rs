@@ -6,6 +6,8 @@
 //! Serial numbers, key identifiers and hashes are lower-case hexadecimal, other times than that of the act are Unix seconds. Nothing in it
 //! is secret. Whoever reads passes over members that it does not know, and tells of acts that it does not know by their name.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -251,6 +253,17 @@ impl Entry {
         }
         serde_json::from_slice(json)
             .is_ok_and(|head: Head<'_>| head.v > 0 && !head.time.is_empty() && !head.act.is_empty())
+    }
+
+    /// When it was, also where its version and its act are not known here. None where it says no time.
+    pub fn time_of(json: &[u8]) -> Option<OffsetDateTime> {
+        #[derive(Deserialize)]
+        struct Head<'a> {
+            #[serde(borrow)]
+            time: Cow<'a, str>,
+        }
+        let head: Head<'_> = serde_json::from_slice(json).ok()?;
+        OffsetDateTime::parse(&head.time, &Rfc3339).ok()
     }
 
     /// None where it is not of this version, or of an act that is not known here.

@@ -12,8 +12,9 @@ use serde_json::Value;
 use signet_tests::auditor::{Auditor, ID, joined, url_of, wait_until_published};
 use signet_tests::clock::later;
 use signet_tests::wait::until;
-use signet_tests::{Issuer, pages, program, secs};
+use signet_tests::{GrowingLog, Issuer, pages, program, secs};
 use tempfile::TempDir;
+use time::OffsetDateTime;
 
 /// A spreadsheet's way of reading: every cell a text.
 const READ_CSV: &str = "import csv,json,sys; print(json.dumps(list(csv.DictReader(open(sys.argv[1], newline='')))))";
@@ -29,12 +30,11 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// By the issuer, of the last 30 days.
+/// By the issuer, of all until now.
 fn report(issuer: &Issuer, auditor: &Auditor, name: &str) -> PathBuf {
     wait_until_published(issuer);
     let path = auditor.at(name);
-    let told =
-        issuer.operate_json(&["audit", "report", "--to", "2100-01-01", "--from", "2026-01-01", "--out", text(&path)]);
+    let told = issuer.operate_json(&["audit", "report", "--from", "2026-01-01", "--out", text(&path)]);
     assert_eq!(told["file"], text(&path));
     path
 }
@@ -165,6 +165,53 @@ fn what_was_tampered_with_is_told_apart() {
 }
 
 #[test]
+fn no_report_is_signed_of_a_time_that_is_not_over() {
+    let folder = TempDir::new().unwrap();
+    let issuer = Issuer::start(folder.path(), "example.org", secs(3600));
+    wait_until_published(&issuer);
+    let tomorrow = OffsetDateTime::now_utc().date().next_day().unwrap().to_string();
+    let output = Command::new(program::ours("signet"))
+        .args(["audit", "report", "--issuer", text(&issuer.socket), "--to", &tomorrow])
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && told.contains("the time to report is not over"), "{told}");
+
+    // What is made of all until now stays true, whatever comes.
+    let auditor = Auditor::of(&issuer);
+    let csv = report(&issuer, &auditor, "report.csv");
+    joined(&issuer);
+    wait_until_published(&issuer);
+    auditor.good(&["verify-report", text(&csv), &url_of(&issuer)]);
+}
+
+#[test]
+fn a_signed_report_of_a_time_that_was_not_over_is_refused_once_something_came_of_that_time() {
+    let folder = TempDir::new().unwrap();
+    let mut log = GrowingLog::new(folder.path());
+    let entry = |time: &str| format!(r#"{{"v":1,"time":"{time}","act":"started","software":"1"}}"#);
+    let auditor = Auditor::with(folder.path().join("log.key.pub"));
+    let (early, whole) = (auditor.at("early.csv"), auditor.at("whole.csv"));
+    log.report("2026-10-01", "2026-11-01", &early);
+    let path = log.path().to_owned();
+    let good = |report: &Path| auditor.good(&["verify-report", text(report), text(&path)]);
+    good(&early);
+    // What is of other times is no matter.
+    log.grow(&[entry("2026-09-30T23:59:59.9Z"), entry("2026-11-01T00:00:00Z")]);
+    good(&early);
+    log.grow(&[entry("2026-10-01T00:00:00Z"), entry("2026-10-31T23:59:59.999999Z")]);
+    let refused = auditor.refused(&["verify-report", text(&early), text(&path)]);
+    assert!(refused.contains("made before its time was over: 2 entries of that time"), "{refused}");
+    log.report("2026-10-01", "2026-11-01", &whole);
+    log.grow(&[entry("2026-11-02T00:00:00Z")]);
+    good(&whole);
+    // Of which time it is, nobody knows.
+    log.grow(&[entry("tomorrow")]);
+    let refused = auditor.refused(&["verify-report", text(&whole), text(&path)]);
+    assert!(refused.contains("made before its time was over: 1 entry of that time"), "{refused}");
+}
+
+#[test]
 fn nobody_has_a_report_who_may_not_and_what_is_no_time_is_refused() {
     let folder = TempDir::new().unwrap();
     let issuer = Issuer::start(folder.path(), "example.org", secs(3600));
@@ -263,5 +310,5 @@ fn each_command_of_the_page_works() {
         let line = is_there.iter().fold(line, |line, (shown, real)| line.replace(shown, real));
         pages::run(&line, &here, &[("SIGNET_ISSUER", &socket)]);
     }
-    assert!(here.join("november.html").exists() && here.join("november.csv.sig").exists());
+    assert!(here.join("october.html").exists() && here.join("october.csv.sig").exists());
 }

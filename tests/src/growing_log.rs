@@ -1,8 +1,10 @@
 //! An audit log that grows as a test wants it, written as an issuer writes it.
 
+use std::fs::File;
 use std::path::Path;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use signet_audit::report::{Claim, Format, Terms, Window, write};
 use signet_audit::{Checkpoint, Edge, Folder, Resource, VerifierKey, sign};
 use time::OffsetDateTime;
 
@@ -41,12 +43,27 @@ impl GrowingLog {
         for (resource, bytes) in self.edge.partial() {
             self.folder.write(resource, &bytes).unwrap();
         }
-        let root = self.edge.root();
-        let checkpoint = Checkpoint { origin: self.key.origin().clone(), size: self.edge.size(), root };
         let time = OffsetDateTime::now_utc().unix_timestamp().cast_unsigned();
-        let signing = |message: &[u8]| Ok::<[u8; 64], ()>(self.pair.sign(message).as_ref().try_into().unwrap());
-        let note = sign(&checkpoint, &self.key, time, signing).unwrap();
+        let note = sign(&self.checkpoint(), &self.key, time, |message| self.signature(message)).unwrap();
         self.folder.write(Resource::Checkpoint, note.as_bytes()).unwrap();
+    }
+
+    /// A CSV report of the log as it is now, and beside it what its key signs, whether the time is over or not.
+    pub fn report(&self, from: &str, to: &str, path: &Path) {
+        let window = Window::new(Window::time(from).unwrap(), Window::time(to).unwrap()).unwrap();
+        let (terms, checkpoint) = (Terms { window, format: Format::Csv }, self.checkpoint());
+        let made = write(&self.folder, &checkpoint, terms, 1, &mut File::create(path).unwrap(), &()).unwrap();
+        let statement = Claim::new(&checkpoint, terms, &made).statement();
+        let note = statement.sign(&self.key, |message| self.signature(message)).unwrap();
+        std::fs::write(path.with_extension("csv.sig"), note).unwrap();
+    }
+
+    fn checkpoint(&self) -> Checkpoint {
+        Checkpoint { origin: self.key.origin().clone(), size: self.edge.size(), root: self.edge.root() }
+    }
+
+    fn signature(&self, message: &[u8]) -> Result<[u8; 64], ()> {
+        Ok(self.pair.sign(message).as_ref().try_into().unwrap())
     }
 }
 

@@ -1,5 +1,6 @@
 //! `signet audit verify-report`: that the issuer signed a report, and that its log says the same.
 
+use std::convert::Infallible;
 use std::fs::File;
 use std::io::{BufReader, Read as _};
 use std::path::{Path, PathBuf};
@@ -7,7 +8,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use signet_audit::report::{Claim, Comparison, Difference, Terms};
 use signet_audit::{
-    About, Checkpoint, MAX_STATEMENT, OfSize, SignedCheckpoint, Source as _, Statement, VerifierKey, consistency,
+    About, Checkpoint, Entry, MAX_STATEMENT, OfSize, SignedCheckpoint, Source as _, Statement, Unread, VerifierKey,
+    consistency, read_in_order_from,
 };
 
 use super::place::Place;
@@ -21,7 +23,8 @@ pub(crate) fn verify_report(options: &AuditVerifyReportOptions, format: Format) 
     let (key, place) = (key_of(key)?, Place::of(log)?);
     let signature = signature.clone().unwrap_or_else(|| signature_beside(path));
     let claim = signed(&signature, &key)?;
-    let size = begins_so(&place, log, &claim.checkpoint, &key)?;
+    let now = begins_so(&place, log, &claim.checkpoint, &key)?;
+    let size = now.size;
     let wrong = |cause: &dyn std::fmt::Display| Failure::new(format!("{}: {cause}", path.display()));
     let file = File::open(path).map_err(|error| wrong(&error))?;
     let mut comparison = Comparison::with(BufReader::new(file));
@@ -30,7 +33,16 @@ pub(crate) fn verify_report(options: &AuditVerifyReportOptions, format: Format) 
     let is_signed = compared.sha256 == claim.sha256;
     let is_true = made.sha256 == claim.sha256 && made.rows == claim.rows;
     match (compared.difference, is_true) {
-        (None, true) => output::print(format, &Told::new(&claim)),
+        (None, true) => match left_out(&place, &now, &claim)? {
+            0 => output::print(format, &Told::new(&claim)),
+            count => {
+                let entries = if count == 1 { "1 entry" } else { &format!("{count} entries") };
+                Err(wrong(&format!(
+                    "made before its time was over: {entries} of that time came later, and so are not in it"
+                ))
+                .remedy("ask the issuer for a new report of this time"))
+            }
+        },
         (None, false) => Err(wrong(&"it is what the log says, and the issuer signed something else")
             .remedy("the signature is of another report: see whether the right FILE.sig is beside it")),
         (Some(difference), is_true) => {
@@ -66,8 +78,8 @@ fn signed(path: &Path, key: &VerifierKey) -> Result<Claim, Failure> {
     Claim::of(&statement).map_err(|error| wrong(&error).remedy("it is for another version of signet"))
 }
 
-/// That a log has what a report was made of, and only grew since. Returns how many entries it has.
-fn begins_so(place: &Place, log: &str, reported: &Checkpoint, key: &VerifierKey) -> Result<u64, Failure> {
+/// That a log has what a report was made of, and only grew since. Returns what it has.
+fn begins_so(place: &Place, log: &str, reported: &Checkpoint, key: &VerifierKey) -> Result<Checkpoint, Failure> {
     let wrong = |cause: &dyn std::fmt::Display| Failure::new(format!("{log}: {cause}"));
     let note = place.checkpoint().map_err(|error| wrong(&error))?;
     let signed = SignedCheckpoint::open(&note, key).map_err(|error| wrong(&format!("the checkpoint: {error}")))?;
@@ -81,7 +93,27 @@ fn begins_so(place: &Place, log: &str, reported: &Checkpoint, key: &VerifierKey)
             "the log does not begin with what the report was made of: keep both, and ask whoever runs the issuer",
         )
     });
-    follows.map(|_| size)
+    follows.map(|_| signed.checkpoint)
+}
+
+/// How many entries of the time of a report came after it was made. What says no time may be of any.
+fn left_out(place: &Place, now: &Checkpoint, claim: &Claim) -> Result<u64, Failure> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let (window, mut count) = (claim.terms.window, 0);
+    let read = read_in_order_from(place, now, claim.checkpoint.size, threads, |_, entries| {
+        let is_of_it = |entry: &&[u8]| Entry::time_of(entry).is_none_or(|time| window.holds(time));
+        count += entries.filter(is_of_it).count() as u64;
+        Ok::<_, Infallible>(())
+    });
+    match read {
+        Ok(()) => Ok(count),
+        Err(Unread::Told(never)) => match never {},
+        Err(Unread::Faults(faults)) => {
+            let fault = faults.first().map(|fault| signet_process::start::Report::of(fault).cause).unwrap_or_default();
+            Err(Failure::new(fault)
+                .remedy("this log cannot be relied on; `signet audit verify` says all that is wrong"))
+        }
+    }
 }
 
 /// Characters of a line that are shown.

@@ -492,7 +492,7 @@ impl AdminService for AdminApi {
     async fn audit_report(&self, request: Request<AuditReportRequest>) -> Result<Response<reports::Pieces>, Status> {
         // It has all identities, whatever the path of who asks.
         let call = self.admit(&request, "AuditReport", Role::Viewer, Target::Everything).await?;
-        call.end(reports::begin(&self.reports, request.get_ref()))
+        call.end(reports::begin(&self.reports, request.get_ref()).await)
     }
 }
 

@@ -13,9 +13,20 @@ use crate::audit::{MakeError, Part, Reports};
 
 pub(super) type Pieces = Pin<Box<dyn Stream<Item = Result<AuditReportResponse, Status>> + Send>>;
 
-pub(super) fn begin(reports: &Reports, request: &AuditReportRequest) -> Result<Pieces, Status> {
-    let terms = terms(request)?;
-    let parts = reports.begin(terms).map_err(|error| told(&error))?;
+pub(super) async fn begin(reports: &Reports, request: &AuditReportRequest) -> Result<Pieces, Status> {
+    let time = |field: &str, at: &prost_types::Timestamp| {
+        let at = OffsetDateTime::from_unix_timestamp(at.seconds).ok();
+        at.ok_or_else(|| no_time(field))
+    };
+    let from = request.from.as_ref().ok_or_else(|| no_time("from")).and_then(|from| time("from", from))?;
+    let to = request.to.as_ref().map(|to| time("to", to)).transpose()?;
+    let format = request.format.parse().map_err(|error| Status::invalid_argument(format!("format: {error}")))?;
+    let window = |to| Window::new(from, to).map_err(|error| Status::invalid_argument(format!("to: {error}")));
+    // What can never be is told at once.
+    to.map(window).transpose()?;
+    let (to, published) = reports.over(to).await.map_err(|error| told(&error))?;
+    let terms = Terms { window: window(to)?, format };
+    let parts = reports.begin(terms, published).map_err(|error| told(&error))?;
     Ok(Box::pin(stream::unfold(parts, |mut parts| async {
         let part = match parts.recv().await? {
             Ok(part) => Ok(AuditReportResponse { part: Some(wire(part)) }),
@@ -25,15 +36,8 @@ pub(super) fn begin(reports: &Reports, request: &AuditReportRequest) -> Result<P
     })))
 }
 
-fn terms(request: &AuditReportRequest) -> Result<Terms, Status> {
-    let time = |field: &str, at: Option<prost_types::Timestamp>| {
-        let at = at.and_then(|at| OffsetDateTime::from_unix_timestamp(at.seconds).ok());
-        at.ok_or_else(|| Status::invalid_argument(format!("{field}: no time")))
-    };
-    let (from, to) = (time("from", request.from)?, time("to", request.to)?);
-    let window = Window::new(from, to).map_err(|error| Status::invalid_argument(format!("to: {error}")))?;
-    let format = request.format.parse().map_err(|error| Status::invalid_argument(format!("format: {error}")))?;
-    Ok(Terms { window, format })
+fn no_time(field: &str) -> Status {
+    Status::invalid_argument(format!("{field}: no time"))
 }
 
 fn wire(part: Part) -> Wire {
@@ -47,7 +51,9 @@ fn wire(part: Part) -> Wire {
 fn told(error: &MakeError) -> Status {
     let cause = signet_process::start::Report::of(error).cause;
     match error {
-        MakeError::Busy | MakeError::Unpublished => Status::failed_precondition(cause),
+        MakeError::Busy | MakeError::Unpublished | MakeError::NotOver { .. } | MakeError::Stuck => {
+            Status::failed_precondition(cause)
+        }
         MakeError::Report(ReportError::Log { .. }) => {
             tracing::error!(cause, "a report was not made");
             Status::data_loss(cause)

@@ -3,10 +3,12 @@
 use std::io::{BufWriter, ErrorKind, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use signet_audit::report::{self, Claim, ReportError, Terms};
 use signet_audit::{Folder, Progress, Resource, Source};
+use time::OffsetDateTime;
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, watch};
 
 use super::place::LogPlace;
@@ -42,6 +44,14 @@ pub(crate) enum MakeError {
     Busy,
     #[error("nothing of the audit log is published yet")]
     Unpublished,
+    #[error(
+        "the time to report is not over: it ends at {to}, and the log is published until {now}; give an earlier --to"
+    )]
+    NotOver { to: OffsetDateTime, now: OffsetDateTime },
+    #[error(
+        "the audit log is not published any more, so no report is made of its last seconds; give an earlier --to, or try again"
+    )]
+    Stuck,
     #[error(transparent)]
     Report(#[from] ReportError),
     #[error("the report cannot be signed")]
@@ -54,6 +64,10 @@ const PIECE: usize = 256 << 10;
 const WAITING: usize = 4;
 /// The rest of the machine is for those who need certificates.
 const THREADS: usize = 1;
+/// Seconds after a time that all entries of it are published: each is written down with its time before it is.
+const SETTLED: u64 = 3;
+/// How long that is waited for.
+const WAIT: Duration = Duration::from_secs(15);
 /// Entries after which it is told how far it is.
 const TOLD_EACH: u64 = 50_000;
 
@@ -62,10 +76,31 @@ impl Reports {
         Self { place, latest, busy: Arc::default() }
     }
 
+    /// Until when a report is to be, as it was asked for or else now, and what is published once that is over: what is signed of a time has
+    /// to be all of it.
+    pub(crate) async fn over(&self, to: Option<OffsetDateTime>) -> Result<(OffsetDateTime, Arc<Published>), MakeError> {
+        let latest = self.latest().ok_or(MakeError::Unpublished)?;
+        let at = i64::try_from(latest.time).ok().and_then(|time| OffsetDateTime::from_unix_timestamp(time).ok());
+        let now = at.ok_or(MakeError::Unpublished)?;
+        let to = match to {
+            Some(to) if to > now => return Err(MakeError::NotOver { to, now }),
+            Some(to) => to,
+            // With what was in this second.
+            None => now + time::Duration::SECOND,
+        };
+        let settled = to.unix_timestamp().saturating_add(SETTLED.cast_signed());
+        let mut watched = self.latest.clone();
+        let is_over = |latest: &Option<Arc<Published>>| {
+            latest.as_ref().is_some_and(|latest| i64::try_from(latest.time).is_ok_and(|time| time >= settled))
+        };
+        let waited = tokio::time::timeout(WAIT, watched.wait_for(is_over)).await;
+        let published = waited.ok().and_then(|latest| latest.ok()?.clone());
+        Ok((to, published.ok_or(MakeError::Stuck)?))
+    }
+
     /// Begins one, which ends where nobody reads it any more. There is one at a time.
-    pub(crate) fn begin(&self, terms: Terms) -> Result<Parts, MakeError> {
+    pub(crate) fn begin(&self, terms: Terms, published: Arc<Published>) -> Result<Parts, MakeError> {
         let busy = Arc::clone(&self.busy).try_lock_owned().map_err(|_| MakeError::Busy)?;
-        let published = self.latest().ok_or(MakeError::Unpublished)?;
         let (sender, parts) = mpsc::channel(WAITING);
         let reports = self.clone();
         tokio::task::spawn_blocking(move || {
