@@ -280,12 +280,37 @@ fn each_hour_that_has_ended_has_its_reports_in_the_folder_also_after_both_were_a
     assert!(rows.iter().any(|row| plain(row) == serial), "{rows:?}");
     assert!(!fs::exists(auditor.key_file.with_file_name("report.new")).unwrap());
 
-    // What is there is not made again.
+    // What is there is not made again; what only has the name of a signature is none, also before a time that has all.
     issuer.process.kill();
     fs::write(put.join(first), "as it was").unwrap();
+    let others: Vec<&String> = found.keys().filter(|name| name.ends_with(".json")).collect();
+    let signature = |name: &str| put.join(format!("{name}.sig"));
+    fs::write(signature(others[0]), "anything").unwrap();
+    fs::copy(signature(&others[0].replace(".json", ".html")), signature(others[1])).unwrap();
+    let page = put.join(others[0].replace(".json", ".html"));
+    fs::remove_file(&page).unwrap();
     start(&mut issuer);
     until("it has looked", secs(30), || until_when(&issuer) > 0.0);
     assert_eq!(fs::read(put.join(first)).unwrap(), b"as it was");
+    for made in [&put.join(others[0]), &put.join(others[1]), &page] {
+        auditor.good(&["verify-report", text(made), text(&copy)]);
+    }
+
+    // Nor is one that was made before its time was over, by a clock that was ahead.
+    issuer.process.kill();
+    issuer.process.start_again_with("LD_PRELOAD", "");
+    issuer.wait_until_ready();
+    let serial = joined(&issuer).svid().serial();
+    wait_until_published(&issuer);
+    issuer.process.kill();
+    start(&mut issuer);
+    until("it has looked", secs(30), || until_when(&issuer) > 0.0);
+    let all: Vec<Value> =
+        found.keys().filter(|name| name.ends_with(".csv")).flat_map(|name| python(READ_CSV, &put.join(name))).collect();
+    assert!(
+        all.iter().any(|row| row["serial"].as_str().is_some_and(|text| text.replace(':', "").to_lowercase() == serial)),
+        "{all:?}"
+    );
 }
 
 /// In the page's order: what it shows of other machines is on this one.

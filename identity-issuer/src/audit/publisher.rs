@@ -94,7 +94,7 @@ impl LogPublisher {
         Scheduled {
             schedule,
             reports,
-            origin: self.place.verifier.origin().clone(),
+            key: self.place.verifier.clone(),
             files: self.place.files.clone(),
             scratch,
             metrics: self.metrics.clone(),

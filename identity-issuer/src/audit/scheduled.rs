@@ -1,15 +1,16 @@
 //! Reports that nobody has to ask for: of each hour, day or other time that has ended, put where others fetch them, under names as AWS Private CA
 //! gives them: `audit-report/LOG/FROM--TO.csv`.
 //!
-//! What is there says what was done: nothing is written down here. A signature comes behind its report, so a report with one is whole.
+//! What is there says what was done: nothing is written down here. A signature comes behind its report, so a report with one is whole. Others
+//! may write there too: a signature counts where it is of this log, of that time, and of all of it.
 
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use signet_audit::report::{Format, Terms, Window, WindowError};
-use signet_audit::{Entry, Folder, MAX_STATEMENT, Origin, ReadError, Source as _, Width};
+use signet_audit::report::{Claim, Format, Terms, Window, WindowError};
+use signet_audit::{About, Entry, Folder, MAX_STATEMENT, ReadError, Source as _, Statement, TILE, VerifierKey, Width};
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
@@ -33,7 +34,8 @@ pub(crate) struct Schedule {
 pub(crate) struct Scheduled {
     pub(super) schedule: Schedule,
     pub(super) reports: Reports,
-    pub(super) origin: Origin,
+    /// The log's.
+    pub(super) key: VerifierKey,
     /// The log's own.
     pub(super) files: PathBuf,
     /// Where a report is made before it is put: a file of this module, in the state folder.
@@ -57,12 +59,20 @@ enum ScheduledError {
     BrokeOff(#[from] tokio::task::JoinError),
 }
 
+/// In the place of a report.
+enum Found {
+    Whole,
+    Nothing,
+    /// And what that is.
+    Else(&'static str),
+}
+
 /// How often it is looked whether one is due, and how soon what failed is tried again at first.
 const EACH: Duration = Duration::from_secs(10);
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 /// Seconds after its end that all of a time is published.
 const GRACE: u64 = 60;
-/// After an absence, so many are made up.
+/// So many times back it is seen that each has its report.
 const MOST_BACK: u64 = 62;
 const STATEMENT: ServedAs =
     ServedAs { content_type: "text/plain; charset=utf-8", cache_control: "public, max-age=31536000, immutable" };
@@ -102,12 +112,14 @@ impl Scheduled {
         let begin = self.begin(&published).await?;
         let mut due = Vec::new();
         let mut end = last;
-        while end > begin.max(*done) && (due.len() as u64) < MOST_BACK {
-            let missing = self.missing(&to, end - every, end).await?;
-            if missing.is_empty() {
+        for _ in 0..MOST_BACK {
+            if end <= begin.max(*done) {
                 break;
             }
-            due.push((end - every, end, missing));
+            let missing = self.missing(&to, &published, end - every, end).await?;
+            if !missing.is_empty() {
+                due.push((end - every, end, missing));
+            }
             end -= every;
         }
         for (from, until, formats) in due.into_iter().rev() {
@@ -122,25 +134,77 @@ impl Scheduled {
 
     /// When the log begins, in Unix seconds.
     async fn begin(&self, published: &Published) -> Result<u64, ScheduledError> {
-        let (files, size) = (Folder::new(&self.files), published.checkpoint.size);
-        let Some(width) = Width::of(size) else { return Ok(u64::MAX) };
-        let first = tokio::task::spawn_blocking(move || files.entries(0, width)).await??;
-        let entry = first.ok().and_then(|bundle| bundle.entries().next().and_then(Entry::decode));
-        let time = entry.and_then(|entry| Window::time(&entry.time).ok());
-        Ok(time.and_then(|time| u64::try_from(time.unix_timestamp()).ok()).unwrap_or(0))
+        if published.checkpoint.size == 0 {
+            return Ok(u64::MAX);
+        }
+        let first = self.times_from(published, 0).await?.into_iter().next().flatten();
+        Ok(first.and_then(|time| u64::try_from(time.unix_timestamp()).ok()).unwrap_or(0))
+    }
+
+    /// Of some entries, from `index` on: as many as are in one file.
+    async fn times_from(
+        &self,
+        published: &Published,
+        index: u64,
+    ) -> Result<Vec<Option<OffsetDateTime>>, ScheduledError> {
+        let (files, bundle) = (Folder::new(&self.files), index / TILE);
+        let Some(width) = Width::of(published.checkpoint.size.saturating_sub(bundle * TILE)) else {
+            return Ok(Vec::new());
+        };
+        let read = tokio::task::spawn_blocking(move || files.entries(bundle, width)).await??;
+        let skipped = usize::try_from(index % TILE).unwrap_or(usize::MAX);
+        Ok(read.map(|bundle| bundle.entries().skip(skipped).map(Entry::time_of).collect()).unwrap_or_default())
     }
 
     /// The formats in which the report of a time is not there.
-    async fn missing(&self, to: &OpenTarget, from: u64, until: u64) -> Result<Vec<Format>, ScheduledError> {
+    async fn missing(
+        &self,
+        to: &OpenTarget,
+        published: &Published,
+        from: u64,
+        until: u64,
+    ) -> Result<Vec<Format>, ScheduledError> {
         let window = window(from, until)?;
         let mut missing = Vec::new();
         for format in &self.schedule.formats {
-            let signature = format!("{}.sig", self.name(window, *format));
-            if to.get(&signature, MAX_STATEMENT).await?.is_none() {
-                missing.push(*format);
+            let terms = Terms { window, format: *format };
+            match self.find(to, published, terms).await? {
+                Found::Whole => {}
+                Found::Nothing => missing.push(*format),
+                Found::Else(what) => {
+                    let name = self.name(window, *format);
+                    tracing::warn!(name, what, "what is in the place of a scheduled report is none, and is replaced");
+                    missing.push(*format);
+                }
             }
         }
         Ok(missing)
+    }
+
+    /// What is where a report is to be.
+    async fn find(&self, to: &OpenTarget, published: &Published, terms: Terms) -> Result<Found, ScheduledError> {
+        let name = self.name(terms.window, terms.format);
+        let note = match to.get(&format!("{name}.sig"), MAX_STATEMENT).await {
+            Err(TargetError::TooLong { .. }) => return Ok(Found::Else("its signature is too long")),
+            note => note?,
+        };
+        let Some(note) = note else { return Ok(Found::Nothing) };
+        let statement = Statement::open(&note, About::Report, &self.key).ok();
+        let Some(claim) = statement.and_then(|statement| Claim::of(&statement).ok()) else {
+            return Ok(Found::Else("its signature is not this log's"));
+        };
+        if claim.terms != terms {
+            return Ok(Found::Else("its signature is of another report"));
+        }
+        // Any length is too much: it is asked whether there is something.
+        if !matches!(to.get(&name, 0).await, Err(TargetError::TooLong { .. })) {
+            return Ok(Found::Else("its signature is there alone"));
+        }
+        let later = self.times_from(published, claim.checkpoint.size).await?;
+        match later.into_iter().flatten().any(|time| terms.window.holds(time)) {
+            true => Ok(Found::Else("it was made before its time was over")),
+            false => Ok(Found::Whole),
+        }
     }
 
     async fn report(
@@ -175,7 +239,7 @@ impl Scheduled {
 
     fn name(&self, window: Window, format: Format) -> String {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
-        let log: String = self.origin.as_str().chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
+        let log: String = self.key.origin().as_str().chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
         // Nothing that leads to another folder.
         let log = log.trim_start_matches('.');
         let time = |time: OffsetDateTime| time.format(TIME).unwrap_or_default();
