@@ -94,13 +94,19 @@ pub enum DigestFault {
     NoDigest { began: Hour, now: Hour },
     #[error("the first entry of the log cannot be read, which says since when there are digests")]
     FirstEntry(#[source] ProofError),
+    #[error(
+        "the last digest ends with {to}, and the log was last signed before that: it was made before its time was over, by a clock that was ahead"
+    )]
+    Early { to: Hour },
 }
 
 const HOUR: u64 = 3600;
 /// The first hour of the year 10000.
 const END: u64 = 70_389_528;
-/// How long the one that ends takes to be there, in seconds.
-const GRACE: u64 = 60;
+/// How long the one that ends takes to be there, in seconds: an issuer whose clock was set on waits for five minutes.
+const GRACE: u64 = 600;
+/// So many seconds a digest may be read later than the checkpoint of the same log.
+const READ_LATER: u64 = 60;
 /// Hours. What is logged just before one ends is published in the next one.
 const FIRST_WITHIN: u64 = 1;
 
@@ -279,6 +285,9 @@ pub fn verify_digests(
     };
     if let Some(now) = now.filter(|now| *now > digest.to) {
         return Err(DigestFault::Late { to: digest.to, now });
+    }
+    if digest.to.begins() > today.time.saturating_add(READ_LATER) {
+        return Err(DigestFault::Early { to: digest.to });
     }
     // The last one stands under its hour as well.
     let note = source.file(Resource::Digest(digest.from))?;

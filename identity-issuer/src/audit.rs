@@ -18,6 +18,7 @@ mod refusals;
 mod reports;
 mod scheduled;
 mod seen;
+mod steady;
 mod witnesses;
 mod writer;
 

@@ -5,12 +5,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use signet_audit::SignedCheckpoint;
 use signet_tests::auditor::{Auditor, joined, state_of, url_of, wait_until_published};
-use signet_tests::clock::later;
+use signet_tests::clock::{later, later_while};
 use signet_tests::files::copy_all;
 use signet_tests::wait::until;
 use signet_tests::{Curl, Issuer, secs};
 use tempfile::TempDir;
+use time::OffsetDateTime;
 
 const HOURS: u32 = 5;
 
@@ -81,6 +83,36 @@ fn each_hour_has_its_digest_also_those_in_which_the_issuer_was_away() {
         assert_eq!(found["digests"], count + u64::from(HOURS), "{}", log.display());
     }
     refuses_what_was_done_to(&auditor, &copy);
+}
+
+/// What is signed of an hour stays signed.
+#[test]
+fn a_clock_that_is_ahead_for_seconds_ends_no_hour() {
+    let folder = TempDir::new().unwrap();
+    let mut issuer = Issuer::start(folder.path(), "example.org", secs(3600));
+    let auditor = Auditor::of(&issuer);
+    issuer.process.kill();
+    let flag = folder.path().join("ahead");
+    let clock = later_while(folder.path(), 11 * secs(3600), &flag);
+    issuer.process.start_again_with("LD_PRELOAD", clock.to_str().unwrap());
+    issuer.wait_until_ready();
+    joined(&issuer);
+    wait_until_published(&issuer);
+    let signed_at = || {
+        let path = state_of(&issuer).join("audit/log/checkpoint");
+        let key = auditor.key().parse().unwrap();
+        let signed = SignedCheckpoint::open(&fs::read(path).unwrap(), &key).unwrap();
+        i128::from(signed.time) - i128::from(OffsetDateTime::now_utc().unix_timestamp())
+    };
+    fs::write(&flag, "").unwrap();
+    until("the clock is ahead", secs(20), || signed_at() > 10 * 3600);
+    issuer.join_token("spiffe://example.org/later");
+    wait_until_published(&issuer);
+    fs::remove_file(&flag).unwrap();
+    until("it is right again", secs(20), || signed_at() < 3600);
+    let found = auditor.good(&["digest", "verify", &url_of(&issuer)]);
+    // One where the test began just before the hour.
+    assert!(found["digests"].as_u64().unwrap() <= 1, "{found}");
 }
 
 fn refuses_what_was_done_to(auditor: &Auditor, log: &Path) {

@@ -110,6 +110,18 @@ fn each_hour_has_one_also_where_nothing_was_logged() {
 }
 
 #[test]
+fn one_of_an_hour_that_was_not_over_is_found() {
+    let mut log = Log::three_hours();
+    let today = log.today();
+    log.end_hour(0);
+    assert!(matches!(
+        verify_digests(&log, &today, &log.key, None, |_| ()),
+        Err(DigestFault::Early { to }) if to == log.hour
+    ));
+    log.verify().unwrap();
+}
+
+#[test]
 fn one_that_was_changed_replaced_or_taken_out_is_found() {
     let hour = |log: &Log, count| Resource::Digest(log.before(count).from);
     let mut log = Log::three_hours();

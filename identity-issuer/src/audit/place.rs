@@ -231,7 +231,7 @@ impl Published {
     fn open(note: Bytes, key: &VerifierKey) -> Result<Self, CheckpointError> {
         let SignedCheckpoint { checkpoint, time } = SignedCheckpoint::open(&note, key)?;
         let signed = without_cosignatures(&note, key);
-        Ok(Self { checkpoint, signed, note, time })
+        Ok(Self { checkpoint, signed, note, time, over: time })
     }
 }
 

@@ -17,6 +17,7 @@ use super::place::LogPlace;
 use super::proofs::LogProofs;
 use super::reports::Reports;
 use super::scheduled::{Schedule, Scheduled};
+use super::steady::SteadyTime;
 use super::witnesses::{Cosigned, Witnesses, Witnessing};
 use super::writer::{WriteError, Writer};
 use crate::complaint::Complaint;
@@ -33,6 +34,8 @@ pub(crate) struct Published {
     pub(crate) note: Bytes,
     /// Unix seconds.
     pub(crate) time: u64,
+    /// What is before this is over, in Unix seconds: no later than `time`, and less where the clock was set on just now.
+    pub(crate) over: u64,
 }
 
 #[derive(Debug)]
@@ -122,9 +125,10 @@ impl LogPublisher {
     /// Until cancelled. Where nothing can be written, issuing goes on, and all is published later.
     pub(crate) async fn run(self) {
         let mut complaint = Complaint::default();
+        let mut steady = SteadyTime::new(self.now(), Instant::now());
         loop {
             // It ends by an error alone.
-            if let Err(error) = self.publish_on(&mut complaint).await {
+            if let Err(error) = self.publish_on(&mut steady, &mut complaint).await {
                 self.metrics.failed();
                 if !matches!(error, PublishError::Halted)
                     && let Some(cause) = complaint.of(&error)
@@ -139,7 +143,7 @@ impl LogPublisher {
         }
     }
 
-    async fn publish_on(&self, complaint: &mut Complaint) -> Result<(), PublishError> {
+    async fn publish_on(&self, steady: &mut SteadyTime, complaint: &mut Complaint) -> Result<(), PublishError> {
         let (kept, place) = (self.store.log_kept_from().await?, self.place.clone());
         let mut writer = tokio::task::spawn_blocking(move || Writer::open(place, kept)).await??;
         let (mut synced, mut synced_at) = (kept, Instant::now());
@@ -150,7 +154,7 @@ impl LogPublisher {
             if self.halt.is_halted() {
                 return Err(PublishError::Halted);
             }
-            writer = self.publish_once(writer).await?;
+            writer = self.publish_once(writer, steady).await?;
             complaint.clear();
             let unsynced = writer.size() - synced;
             if unsynced >= MOST_UNSYNCED || unsynced > 0 && synced_at.elapsed() >= SYNC_INTERVAL {
@@ -161,18 +165,24 @@ impl LogPublisher {
         }
     }
 
+    /// Unix seconds.
+    fn now(&self) -> u64 {
+        u64::try_from(self.clock.now().unix_timestamp()).unwrap_or(0)
+    }
+
     /// All that waits, and a checkpoint.
-    async fn publish_once(&self, mut writer: Writer) -> Result<Writer, PublishError> {
+    async fn publish_once(&self, mut writer: Writer, steady: &mut SteadyTime) -> Result<Writer, PublishError> {
         loop {
             let (size, waiting) = self.store.log_from(writer.size()).await?;
             let there_is_more = waiting.iter().map(|waiting| waiting.entries.len()).sum::<usize>() > 0;
             // At no time in the future: a log says when it was so.
-            let time = u64::try_from(self.clock.now().unix_timestamp()).unwrap_or(0);
+            let time = self.now();
+            let over = steady.at(time, Instant::now());
             let cosigned = Arc::clone(&self.cosigned.borrow());
             let written = tokio::task::spawn_blocking(move || {
                 waiting.into_iter().try_for_each(|waiting| writer.append(waiting))?;
                 let published =
-                    if writer.size() >= size || !there_is_more { writer.publish(time, &cosigned)? } else { None };
+                    if writer.size() >= size || !there_is_more { writer.publish(time, over, &cosigned)? } else { None };
                 Ok::<_, WriteError>((writer, published))
             });
             let published;

@@ -80,7 +80,7 @@ impl Reports {
     /// to be all of it.
     pub(crate) async fn over(&self, to: Option<OffsetDateTime>) -> Result<(OffsetDateTime, Arc<Published>), MakeError> {
         let latest = self.latest().ok_or(MakeError::Unpublished)?;
-        let at = i64::try_from(latest.time).ok().and_then(|time| OffsetDateTime::from_unix_timestamp(time).ok());
+        let at = i64::try_from(latest.over).ok().and_then(|time| OffsetDateTime::from_unix_timestamp(time).ok());
         let now = at.ok_or(MakeError::Unpublished)?;
         let to = match to {
             Some(to) if to > now => return Err(MakeError::NotOver { to, now }),
@@ -91,7 +91,7 @@ impl Reports {
         let settled = to.unix_timestamp().saturating_add(SETTLED.cast_signed());
         let mut watched = self.latest.clone();
         let is_over = |latest: &Option<Arc<Published>>| {
-            latest.as_ref().is_some_and(|latest| i64::try_from(latest.time).is_ok_and(|time| time >= settled))
+            latest.as_ref().is_some_and(|latest| i64::try_from(latest.over).is_ok_and(|over| over >= settled))
         };
         let waited = tokio::time::timeout(WAIT, watched.wait_for(is_over)).await;
         let published = waited.ok().and_then(|latest| latest.ok()?.clone());

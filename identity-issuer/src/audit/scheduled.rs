@@ -104,8 +104,10 @@ impl Scheduled {
     async fn catch_up(&self, done: &mut u64) -> Result<(), ScheduledError> {
         let Some(published) = self.reports.latest() else { return Ok(()) };
         let every = self.schedule.every.as_secs();
-        let last = published.time.saturating_sub(GRACE) / every * every;
-        if last <= *done {
+        let last = published.over.saturating_sub(GRACE) / every * every;
+        // After a clock that was ahead, what is over comes again.
+        *done = last.min(*done);
+        if last == *done {
             return Ok(());
         }
         let to = self.schedule.to.open()?;

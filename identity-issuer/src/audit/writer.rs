@@ -80,8 +80,13 @@ impl Writer {
         files.into_iter().try_for_each(|(resource, bytes)| self.write(resource, &bytes))
     }
 
-    /// Signs what is written, as of `time` in Unix seconds; what witnesses say of the same tree stands below it. None where the tree is not where it was yet.
-    pub(super) fn publish(&mut self, time: u64, cosigned: &Cosigned) -> Result<Option<Published>, WriteError> {
+    /// Signs what is written, as of `time` in Unix seconds, and a digest of each hour that is `over`; what witnesses say of the same tree stands below it. None where the tree is not where it was yet.
+    pub(super) fn publish(
+        &mut self,
+        time: u64,
+        over: u64,
+        cosigned: &Cosigned,
+    ) -> Result<Option<Published>, WriteError> {
         let verifier = &self.place.verifier;
         let checkpoint =
             Checkpoint { origin: verifier.origin().clone(), size: self.edge.size(), root: self.edge.root() };
@@ -94,7 +99,7 @@ impl Writer {
             }
         }
         // As it was before this.
-        self.hours.end(&self.place, self.last.as_ref().unwrap_or(&checkpoint), time)?;
+        self.hours.end(&self.place, self.last.as_ref().unwrap_or(&checkpoint), over)?;
         let key = &self.place.key;
         let mut note = sign(&checkpoint, verifier, time, |message| key.sign(message))?;
         if let Some((verifier, key)) = &self.place.second {
@@ -104,7 +109,7 @@ impl Writer {
         let shown = if is_same { format!("{note}{}", cosigned.lines) } else { note.clone() };
         self.write(Resource::Checkpoint, shown.as_bytes())?;
         self.last = Some(checkpoint.clone());
-        Ok(Some(Published { checkpoint, signed: note.into(), note: shown.into(), time }))
+        Ok(Some(Published { checkpoint, signed: note.into(), note: shown.into(), time, over }))
     }
 
     /// Returns once what was written stays there, whatever happens to the power.
