@@ -243,7 +243,8 @@ impl Entry {
         }
     }
 
-    /// Whether it is an entry of some version, though its act may not be known here.
+    /// Whether it is an entry of some version, though its act may not be known here. Each says when it was: what is of no time would be in no
+    /// report and no search.
     pub fn is_one(json: &[u8]) -> bool {
         #[derive(Deserialize)]
         struct Head<'a> {
@@ -251,8 +252,7 @@ impl Entry {
             time: &'a str,
             act: &'a str,
         }
-        serde_json::from_slice(json)
-            .is_ok_and(|head: Head<'_>| head.v > 0 && !head.time.is_empty() && !head.act.is_empty())
+        serde_json::from_slice(json).is_ok_and(|head: Head<'_>| head.v > 0 && is_utc(head.time) && !head.act.is_empty())
     }
 
     /// When it was, also where its version and its act are not known here. None where it says no time.
@@ -272,6 +272,35 @@ impl Entry {
         let entry = Self::is_one(json).then(|| serde_json::from_slice(json).ok()).flatten();
         entry.filter(|entry: &Self| entry.v == VERSION)
     }
+}
+
+/// Whether a text is a time as entries have it: RFC 3339, UTC, in seconds or parts of them down to nanoseconds.
+fn is_utc(text: &str) -> bool {
+    const FORM: &[u8; 19] = b"0000-00-00T00:00:00";
+    let Some((time, rest)) = text.as_bytes().split_first_chunk::<19>() else { return false };
+    let is_formed = time.iter().zip(FORM).all(|(byte, form)| match form {
+        b'0' => byte.is_ascii_digit(),
+        form => byte == form,
+    });
+    let is_zulu = match rest {
+        [b'Z'] => true,
+        [b'.', parts @ .., b'Z'] => (1..=9).contains(&parts.len()) && parts.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    let number = |digits: &[u8]| digits.iter().fold(0, |number, digit| number * 10 + u32::from(digit - b'0'));
+    if !is_formed || !is_zulu {
+        return false;
+    }
+    let (year, month, day) = (number(&time[..4]), number(&time[5..7]), number(&time[8..10]));
+    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let days = match month {
+        2 if is_leap => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        1..=12 => 31,
+        _ => 0,
+    };
+    (1..=days).contains(&day) && number(&time[11..13]) < 24 && number(&time[14..16]) < 60 && number(&time[17..]) < 60
 }
 
 impl Text {
@@ -357,6 +386,46 @@ mod tests {
         }
         let newer = r#"{"v":1,"time":"2026-11-28T03:37:32Z","act":"started","software":"1","more":[1]}"#;
         assert_eq!(Entry::decode(newer.as_bytes()).unwrap().act, Act::Started { software: "1".to_owned() });
+    }
+
+    #[test]
+    fn an_entry_that_says_no_time_is_none() {
+        let entry = |time: &str| format!(r#"{{"v":1,"time":"{time}","act":"started","software":"1"}}"#);
+        for time in ["2026-11-28T03:37:32Z", "2026-11-28T23:59:59.999999Z", "2024-02-29T00:00:00.1Z"] {
+            assert!(Entry::is_one(entry(time).as_bytes()), "{time}");
+        }
+        for time in [
+            "",
+            "tomorrow",
+            "2026-11-28",
+            "2026-11-28T03:37:32",
+            "2026-11-28T03:37:32+00:00",
+            "2026-11-28t03:37:32z",
+            "2026-11-28T03:37:32.Z",
+            "2026-11-28T03:37:32.1234567890Z",
+            "2026-11-28T03:37:3 Z",
+            "2026-02-29T03:37:32Z",
+            "2026-11-31T03:37:32Z",
+            "2026-13-01T03:37:32Z",
+            "2026-00-01T03:37:32Z",
+            "2026-11-00T03:37:32Z",
+            "2026-11-28T24:00:00Z",
+            "2026-11-28T03:60:32Z",
+            "2026-12-31T23:59:60Z",
+            "+2026-11-28T03:37:32Z",
+        ] {
+            assert!(!Entry::is_one(entry(time).as_bytes()), "{time}");
+            assert_eq!(Entry::decode(entry(time).as_bytes()), None, "{time}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_taken_for_a_time_is_one(time in "[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-6][0-9]:[0-6][0-9](\\.[0-9]{1,9})?Z") {
+            let parsed = OffsetDateTime::parse(&time, &Rfc3339);
+            // A leap second is none that our clocks show.
+            proptest::prop_assert_eq!(is_utc(&time), parsed.is_ok() && !time[17..].starts_with("60"));
+        }
     }
 
     #[test]

@@ -37,6 +37,7 @@ fuzz_target!(|data: &[u8]| {
             }
         }
         5 => {
+            assert!(!Entry::is_one(bytes) || Entry::time_of(bytes).is_some(), "an entry of no time");
             if let Some(entry) = Entry::decode(bytes) {
                 assert!(Entry::is_one(bytes));
                 // What was left out of it is not known here; what is known stays.

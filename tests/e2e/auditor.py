@@ -9,15 +9,20 @@ Prints what it found as JSON; exits with 1 and says why where anything is wrong.
 """
 
 import base64
+import datetime
 import hashlib
 import json
 import os
+import re
 import struct
 import sys
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PublicKey
+
+
+TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z")
 
 
 class Wrong(Exception):
@@ -177,9 +182,14 @@ def verify(folder, key):
             below.append(leaf(entry))
             digest.update(entry)
             try:
-                act = json.loads(entry)["act"]
+                read = json.loads(entry)
+                act = read["act"]
+                if not TIME.fullmatch(read["time"]):
+                    raise ValueError
+                # That there is such a day and hour.
+                datetime.datetime.fromisoformat(read["time"][:19])
             except (ValueError, KeyError, TypeError):
-                act = "?"
+                raise Wrong("entry %d is none" % (len(below) - 1))
             acts[act] = acts.get(act, 0) + 1
     if tree(below) != root:
         raise Wrong("the entries come to another root")

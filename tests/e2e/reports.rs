@@ -209,6 +209,7 @@ fn a_signed_report_of_a_time_that_was_not_over_is_refused_once_something_came_of
     log.grow(&[entry("tomorrow")]);
     let refused = auditor.refused(&["verify-report", text(&whole), text(&path)]);
     assert!(refused.contains("made before its time was over: 1 entry of that time"), "{refused}");
+    auditor.both_refuse(log.path(), &format!("entry {} was logged so, and is no entry", log.size() - 1));
 }
 
 #[test]
