@@ -112,7 +112,8 @@ mod tests {
             "2026-11-28T03:37:32Z          7  x509_issued        -  spiffe://example.org/shop/cart  certificate=abababababab… \
              not_after=1795840652 profile=workload serial=6d6d6d6d6d6d6d6d6d6d6d6d6d6d6d6d"
         );
-        let hostile = r#"{"v":1,"time":"2026","act":"refused","whom":"a\n\u001b[2Jb\u202ec","reason":"x y"}"#;
+        let hostile =
+            r#"{"v":1,"time":"2026-11-28T03:37:32Z","act":"refused","whom":"a\n\u001b[2Jb\u202ec","reason":"x y"}"#;
         let line = output::harmless(&Shown::new(8, hostile.as_bytes()).line());
         assert!(!line.contains(['\n', '\u{1b}', '\u{202e}']), "{line}");
         for none in ["", "[]", "{}", "\u{1b}[2J"] {
@@ -131,7 +132,7 @@ mod tests {
         assert!(!shown.fits(&EntryFilter { identity: pattern("spiffe://example.org/web/*"), ..filter() }));
         assert!(shown.fits(&EntryFilter { serial: Some("6D".repeat(16)), ..filter() }));
         assert!(!shown.fits(&EntryFilter { actor: Some("uid:0".into()), ..filter() }));
-        let revoked = r#"{"v":1,"time":"2026","act":"revoked_serials","serials":["6d","6e"]}"#;
+        let revoked = r#"{"v":1,"time":"2026-11-28T03:37:32Z","act":"revoked_serials","serials":["6d","6e"]}"#;
         assert!(Shown::new(8, revoked.as_bytes()).fits(&EntryFilter { serial: Some("6e".into()), ..filter() }));
     }
 }

@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn structured_data_with_a_number_of_ones_own_is_escaped() {
-        let entry = r#"{"v":1,"time":"2026","act":"x","spiffe_id":"a\"b\\c]\u001b\n"}"#;
+        let entry = r#"{"v":1,"time":"2026-11-28T03:37:32Z","act":"x","spiffe_id":"a\"b\\c]\u001b\n"}"#;
         let found = message(&form(8192, Some("signet@1")), entry);
         let expected = "[signet@1 log=\"example.org/audit/1\" index=\"7\" act=\"x\" spiffe_id=\"a\\\"b\\\\c\\]\u{fffd}\u{fffd}\"] {";
         assert!(found.contains(expected), "{found}");
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn of_an_entry_that_is_too_long_what_it_is_about_is_sent() {
         let entry = format!(
-            r#"{{"v":1,"time":"2026","act":"banned","spiffe_id":"spiffe://a/b","reason":"{}"}}"#,
+            r#"{{"v":1,"time":"2026-11-28T03:37:32Z","act":"banned","spiffe_id":"spiffe://a/b","reason":"{}"}}"#,
             "é".repeat(1000)
         );
         let found = message(&form(2048, None), &entry);
@@ -159,7 +159,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_becomes_another_message_or_a_longer_one(act in "\\PC{0,40}", id in "[\\PC\n\u{0}\\]\"]{0,300}", reason: String) {
-            let entry = serde_json::json!({ "v": 1, "time": "2026", "act": act, "spiffe_id": id, "reason": reason.repeat(99) });
+            let entry = serde_json::json!({ "v": 1, "time": "2026-11-28T03:37:32Z", "act": act, "spiffe_id": id, "reason": reason.repeat(99) });
             let found = message(&form(2048, Some("a@1")), &entry.to_string());
             let (length, rest) = found.split_once(' ').unwrap();
             prop_assert_eq!(length.parse::<usize>().unwrap(), rest.len());
