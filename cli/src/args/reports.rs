@@ -27,7 +27,7 @@ pub(crate) struct AuditReportOptions {
     /// Begin of the time that is reported [default: 30 days before its end]
     #[arg(long, value_name = "TIME", value_parser = moment)]
     pub(crate) from: Option<OffsetDateTime>,
-    /// End of it [default: now]
+    /// End of it, which is over where the issuer makes the report [default: now]
     #[arg(long, value_name = "TIME", value_parser = moment)]
     pub(crate) to: Option<OffsetDateTime>,
     /// csv, json or html [default: as FILE ends, else csv]
