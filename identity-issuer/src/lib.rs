@@ -47,6 +47,7 @@ mod secret_file;
 mod serial;
 mod server;
 mod sharing;
+mod slow_reader;
 mod store;
 mod target;
 mod utc;

@@ -9,17 +9,19 @@ use bytes::Bytes;
 use signet_audit::report::{self, Claim, ReportError, Terms};
 use signet_audit::{Folder, Progress, Resource, Source};
 use time::OffsetDateTime;
-use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 
 use super::place::LogPlace;
 use super::publisher::Published;
 use crate::authority::SignError;
+use crate::slow_reader::{self, PATIENCE};
 
 /// Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Reports {
     place: LogPlace,
     latest: watch::Receiver<Option<Arc<Published>>>,
+    /// Whoever asks for one. Those that nobody asked for are made one at a time beside it, and wait for nobody who reads.
     busy: Arc<Mutex<()>>,
 }
 
@@ -98,7 +100,7 @@ impl Reports {
         Ok((to, published.ok_or(MakeError::Stuck)?))
     }
 
-    /// Begins one, which ends where nobody reads it any more. There is one at a time.
+    /// Begins one, which ends where nobody reads it any more, or nothing of it for a while. There is one at a time.
     pub(crate) fn begin(&self, terms: Terms, published: Arc<Published>) -> Result<Parts, MakeError> {
         let busy = Arc::clone(&self.busy).try_lock_owned().map_err(|_| MakeError::Busy)?;
         let (sender, parts) = mpsc::channel(WAITING);
@@ -111,15 +113,15 @@ impl Reports {
             drop(out.into_parts());
             // Up to here, whatever becomes of who asked.
             drop(busy);
-            // Whoever has left is told nothing.
-            drop(to.to.blocking_send(made.map(Part::Signature)));
+            if let Err(MakeError::Report(ReportError::Write(error))) = &made
+                && error.kind() == ErrorKind::TimedOut
+            {
+                tracing::warn!(cause = %error, "a report was given up");
+            }
+            // Whoever has left is told nothing, nor who reads no more.
+            drop(slow_reader::send(&to.to, made.map(Part::Signature), PATIENCE));
         });
         Ok(parts)
-    }
-
-    /// Until it is dropped, nobody else makes one.
-    pub(super) async fn turn(&self) -> OwnedMutexGuard<()> {
-        Arc::clone(&self.busy).lock_owned().await
     }
 
     pub(super) fn latest(&self) -> Option<Arc<Published>> {
@@ -166,8 +168,8 @@ struct Sending {
 
 impl Write for &Sending {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let sent = self.to.blocking_send(Ok(Part::Data(Bytes::copy_from_slice(bytes))));
-        sent.map(|()| bytes.len()).map_err(|_| ErrorKind::BrokenPipe.into())
+        let data = Part::Data(Bytes::copy_from_slice(bytes));
+        slow_reader::send(&self.to, Ok(data), PATIENCE).map(|()| bytes.len())
     }
 
     fn flush(&mut self) -> std::io::Result<()> {

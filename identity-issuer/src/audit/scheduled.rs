@@ -217,7 +217,6 @@ impl Scheduled {
         format: Format,
     ) -> Result<(), ScheduledError> {
         let (reports, published, scratch) = (self.reports.clone(), Arc::clone(published), self.scratch.clone());
-        let turn = self.reports.turn().await;
         let making = tokio::task::spawn_blocking(move || {
             let failed = |source| ScheduledError::Io { path: scratch.clone(), source };
             let mut file = std::io::BufWriter::new(File::create(&scratch).map_err(failed)?);
@@ -226,8 +225,6 @@ impl Scheduled {
             Ok::<_, ScheduledError>(signature)
         });
         let signature = making.await??;
-        // Others need not wait for the bucket.
-        drop(turn);
         let name = self.name(window, format);
         let put = async {
             to.put_file(&name, &self.scratch, served_as(format)).await?;
