@@ -6,7 +6,7 @@ use std::time::Instant;
 use signet_audit::Act;
 use signet_identity::SharedClock;
 use signet_process::admin::{Readiness, State};
-use sqlx::{Any, Transaction};
+use sqlx::{Any, AnyConnection, Transaction};
 use tokio_util::sync::CancellationToken;
 
 use super::database::{Database, Kind, in_time, is_conflict};
@@ -136,7 +136,21 @@ impl Committer {
         if batch.is_empty() {
             return Ok((Vec::new(), self.log, Vec::new()));
         }
-        let mut transaction = self.database.begin().await?;
+        let mut connection = self.database.writer.acquire().await?;
+        let ended = self.attempt_on(&mut connection, batch).await;
+        if ended.is_err() && matches!(self.database.kind, Kind::Sqlite) {
+            // SQLite takes some transactions back by itself, as where the disk is full; sqlx then counts them as open for ever.
+            connection.close_on_drop();
+        }
+        ended
+    }
+
+    async fn attempt_on(
+        &self,
+        connection: &mut AnyConnection,
+        batch: &[Write],
+    ) -> Result<(Vec<Outcome>, OwnLog, Vec<Act>), sqlx::Error> {
+        let mut transaction = self.database.begin(connection).await?;
         let takes = batch.iter().any(is_taking);
         self.database.lock_standing(&mut transaction, takes).await?;
         let time = self.clock.now();

@@ -156,11 +156,14 @@ impl Database {
     }
 
     /// A transaction of the committer.
-    pub(super) async fn begin(&self) -> Result<Transaction<'static, Any>, sqlx::Error> {
+    pub(super) async fn begin<'c>(
+        &self,
+        connection: &'c mut AnyConnection,
+    ) -> Result<Transaction<'c, Any>, sqlx::Error> {
         match &self.kind {
             // Not one that finds out at its first write that it has to wait.
-            Kind::Sqlite => self.writer.begin_with("BEGIN IMMEDIATE").await,
-            Kind::Postgres(_) => self.writer.begin().await,
+            Kind::Sqlite => connection.begin_with("BEGIN IMMEDIATE").await,
+            Kind::Postgres(_) => connection.begin().await,
         }
     }
 

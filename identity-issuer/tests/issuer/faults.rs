@@ -67,6 +67,23 @@ async fn a_statement_that_fails_takes_its_whole_transaction_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_sqlite_takes_back_by_itself_as_on_a_full_disk_fails_alone() {
+    let place = Place::new();
+    let issuer = place.serve().await;
+    let token = issuer.token(ID).await;
+    place.sql("CREATE TRIGGER fail BEFORE UPDATE ON join_tokens BEGIN SELECT RAISE(ROLLBACK, 'disk full'); END").await;
+    for _ in 0..3 {
+        let failed = attest(&mut issuer.stranger().await, &token, csr(&new_key())).await.unwrap_err();
+        assert_eq!(failed.code(), Code::Unavailable, "{failed}");
+        // What has nothing to do with it goes on.
+        issuer.token(ID).await;
+    }
+    place.sql("DROP TRIGGER fail").await;
+    attest(&mut issuer.stranger().await, &token, csr(&new_key())).await.unwrap();
+    issuer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_released_certificate_is_on_record_when_the_issuer_is_torn_down() {
     let place = Place::new();
     let issuer = place.serve().await;
