@@ -17,6 +17,7 @@ use signet_identity::{SharedClock, TrustDomain};
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
 
 use crate::audit::{AuditError, LogPlace, last_checkpoint};
+use crate::slow_reader::{self, PATIENCE};
 use crate::store::{Store, StoreError};
 
 /// Cheap to clone.
@@ -311,8 +312,7 @@ struct ToChannel(mpsc::Sender<Result<Bytes, BackupError>>);
 
 impl Write for ToChannel {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let sent = self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes)));
-        sent.map(|()| bytes.len()).map_err(|_| ErrorKind::BrokenPipe.into())
+        slow_reader::send(&self.0, Ok(Bytes::copy_from_slice(bytes)), PATIENCE).map(|()| bytes.len())
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
