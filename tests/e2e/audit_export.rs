@@ -87,27 +87,45 @@ fn a_restored_issuer_does_not_start_where_its_exported_log_is_ahead_of_it() {
     assert_eq!(size_at(&log), exported);
 }
 
+/// An issuer that was set back while the bucket with its log was away.
+struct Behind {
+    issuer: Issuer,
+    s3: S3,
+    /// The bucket's.
+    log: PathBuf,
+    exported: u64,
+    note: Vec<u8>,
+    _folder: TempDir,
+}
+
+impl Behind {
+    fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        let mut s3 = S3::start(&folder.path().join("s3"), "logs");
+        let mut issuer = start(folder.path(), &s3.target("s3://logs/audit"));
+        let log = folder.path().join("s3/logs/audit");
+        joined(&issuer);
+        wait_until_exported(&issuer, &log);
+        let kept = folder.path().join("kept");
+        keep_state(&mut issuer, &kept);
+        for _ in 0..10 {
+            joined(&issuer);
+        }
+        let exported = wait_until_exported(&issuer, &log);
+        set_back(&mut issuer, &kept);
+        let note = fs::read(log.join("checkpoint")).unwrap();
+        // Nobody can tell at the start.
+        s3.go_away();
+        issuer.process.start_again();
+        issuer.wait_until_ready();
+        issuer.process.wait_for_line_within("the exported copy of the audit log was not looked at", secs(20));
+        Self { issuer, s3, log, exported, note, _folder: folder }
+    }
+}
+
 #[test]
 fn a_log_that_falls_behind_its_copy_while_that_was_away_leaves_the_copy_as_it_is() {
-    let folder = TempDir::new().unwrap();
-    let mut s3 = S3::start(&folder.path().join("s3"), "logs");
-    let mut issuer = start(folder.path(), &s3.target("s3://logs/audit"));
-    let log = folder.path().join("s3/logs/audit");
-    joined(&issuer);
-    wait_until_exported(&issuer, &log);
-    let kept = folder.path().join("kept");
-    keep_state(&mut issuer, &kept);
-    for _ in 0..10 {
-        joined(&issuer);
-    }
-    let exported = wait_until_exported(&issuer, &log);
-    set_back(&mut issuer, &kept);
-    let note = fs::read(log.join("checkpoint")).unwrap();
-    // Nobody can tell at the start.
-    s3.go_away();
-    issuer.process.start_again();
-    issuer.wait_until_ready();
-    issuer.process.wait_for_line_within("the exported copy of the audit log was not looked at", secs(20));
+    let Behind { mut issuer, mut s3, log, exported, note, _folder } = Behind::new();
     s3.come_back();
     let told = issuer.process.wait_for_line_within("the log went back", secs(60));
     assert!(told.contains(&exported.to_string()), "{told}");
@@ -123,25 +141,7 @@ fn a_log_that_falls_behind_its_copy_while_that_was_away_leaves_the_copy_as_it_is
 
 #[test]
 fn a_log_that_went_another_way_while_its_copy_was_away_ends_and_leaves_the_copy_as_it_is() {
-    let folder = TempDir::new().unwrap();
-    let mut s3 = S3::start(&folder.path().join("s3"), "logs");
-    let mut issuer = start(folder.path(), &s3.target("s3://logs/audit"));
-    let log = folder.path().join("s3/logs/audit");
-    joined(&issuer);
-    wait_until_exported(&issuer, &log);
-    let kept = folder.path().join("kept");
-    keep_state(&mut issuer, &kept);
-    for _ in 0..10 {
-        joined(&issuer);
-    }
-    let exported = wait_until_exported(&issuer, &log);
-    set_back(&mut issuer, &kept);
-    let note = fs::read(log.join("checkpoint")).unwrap();
-    // Nobody can tell at the start.
-    s3.go_away();
-    issuer.process.start_again();
-    issuer.wait_until_ready();
-    issuer.process.wait_for_line_within("the exported copy of the audit log was not looked at", secs(20));
+    let Behind { mut issuer, mut s3, log, exported, note, _folder } = Behind::new();
     for _ in 0..15 {
         joined(&issuer);
     }
