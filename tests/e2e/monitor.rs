@@ -117,6 +117,24 @@ fn a_log_that_was_set_back_replaced_or_changed_is_told_of_with_what_proves_it() 
 }
 
 #[test]
+fn a_log_whose_clock_went_back_is_told_of_and_what_is_new_in_it_is_looked_at() {
+    let bench = Bench::new();
+    let state = bench.at("state").display().to_string();
+    let remembering = ["--state", &*state];
+    bench.write("log", "a", 700);
+    assert_eq!(bench.look(&["log"], &remembering), [Value::Null; 0]);
+    bench.log.write(&bench.at("log"), "a", 1300, -5);
+    let alert = bench.one(&["log"], &remembering, "set_back");
+    assert!(alert["cause"].as_str().unwrap().contains("older than the one before"), "{alert}");
+    let entries = bench.at("log/tile/entries/004");
+    let mut bytes = fs::read(&entries).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&entries, bytes).unwrap();
+    let kinds: Vec<_> = bench.look(&["log"], &remembering).iter().map(|alert| alert["alert"].clone()).collect();
+    assert_eq!(kinds, ["set_back", "tampered"]);
+}
+
+#[test]
 fn a_checkpoint_that_is_late_or_of_the_future_or_not_to_be_read_is_told_of() {
     let bench = Bench::new();
     bench.log.write(&bench.at("late"), "a", 10, -30);

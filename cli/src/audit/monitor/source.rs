@@ -98,18 +98,18 @@ impl<'a> Followed<'a> {
         if time.saturating_sub(now) > SKEW.as_secs() {
             found.push(alert(What::Future { ahead_seconds: time - now }, vec![shown.note.clone()]));
         }
-        if let Some((what, evidence)) = self.last.as_ref().and_then(|last| went_back(last, &shown)) {
-            // What it was is remembered: it is not to become good by being looked at again.
-            found.push(alert(what, evidence));
-            if !self.last.as_ref().is_some_and(|last| is_further(last, &shown)) {
-                return;
-            }
+        let last = self.last.as_ref();
+        let set_back = last.and_then(|last| went_back(last, &shown));
+        // What it was is remembered: it is not to become good by being looked at again.
+        let is_kept = set_back.is_none();
+        found.extend(set_back.map(|(what, evidence)| alert(what, evidence)));
+        if !is_kept && last.is_some_and(|last| !goes_further(last, &shown)) {
+            return;
         }
-        let is_well = found.iter().all(|alert| alert.what.kind() != "set_back");
         match self.follow(watching, &shown) {
             Ok(issued) => {
                 found.extend(issued.into_iter().map(|what| alert(what, Vec::new())));
-                if is_well && let Err(cause) = self.keep(watching, shown) {
+                if is_kept && let Err(cause) = self.keep(watching, shown) {
                     found.push(Alert {
                         source: self.name.to_owned(),
                         what: What::Unreadable { cause },
@@ -241,7 +241,7 @@ fn went_back(last: &Shown, shown: &Shown) -> Option<(What, Vec<String>)> {
 }
 
 /// Whether it is the same log with as many entries at least, whatever the clock of its issuer says: what is new of it is looked at.
-fn is_further(last: &Shown, shown: &Shown) -> bool {
+fn goes_further(last: &Shown, shown: &Shown) -> bool {
     last.key.is_same_log(&shown.key) && shown.signed.checkpoint.size >= last.signed.checkpoint.size
 }
 
