@@ -191,7 +191,7 @@ pub(crate) struct AuditMonitorOptions {
     /// Tell of each certificate and token that is issued for such a SPIFFE ID; each `*` stands for any characters, `/` too; may be given again
     #[arg(long, value_name = "PATTERN")]
     pub(crate) watch: Vec<Pattern>,
-    /// Admin address of a gateway, as http://127.0.0.1:9902: tell of each certificate presented to it that is in none of the logs; may be given
+    /// Admin address of a gateway, as http://127.0.0.1:9901: tell of each certificate presented to it that is in none of the logs; may be given
     /// again
     #[arg(long, value_name = "URL")]
     pub(crate) gateway: Vec<String>,

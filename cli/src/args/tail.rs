@@ -5,6 +5,7 @@ use signet_policy::Pattern;
 use time::OffsetDateTime;
 
 use super::{LogOptions, moment};
+use crate::revocations::read_serial;
 
 /// Which entries are shown: those that all of it fits.
 #[derive(Args, Debug)]
@@ -19,7 +20,7 @@ pub(crate) struct EntryFilter {
     #[arg(long, value_name = "PATTERN")]
     pub(crate) identity: Option<Pattern>,
     /// About the certificate with this serial number, hexadecimal
-    #[arg(long, value_name = "SERIAL")]
+    #[arg(long, value_parser = serial, value_name = "SERIAL")]
     pub(crate) serial: Option<String>,
 }
 
@@ -65,4 +66,24 @@ pub(crate) struct AuditSearchOptions {
     /// Show so many at most
     #[arg(long, value_name = "NUMBER")]
     pub(crate) limit: Option<u64>,
+}
+
+/// As entries have it, however it is written elsewhere.
+fn serial(text: &str) -> Result<String, String> {
+    read_serial(text).map(hex::encode).ok_or_else(|| "no serial number: write it in hexadecimal".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_serial_number_is_read_as_reports_and_others_print_it() {
+        for text in ["6d0F", "6D:0f", "0x6d0f", " 6d0f"] {
+            assert_eq!(serial(text).as_deref(), Ok("6d0f"), "{text}");
+        }
+        for text in ["", "zz", "6d-0f"] {
+            assert!(serial(text).is_err(), "{text}");
+        }
+    }
 }

@@ -38,7 +38,7 @@ pub(crate) fn prove(options: &AuditProveOptions) -> Result<(), Failure> {
     let index = match (index, serial) {
         (Some(index), _) => *index,
         (None, serial) => {
-            let serial = plain_serial(serial.as_deref().unwrap_or_default());
+            let serial = plain(serial.as_deref().unwrap_or_default());
             match known(issuer, &serial, &checkpoint)? {
                 Some(index) if is_issuing_of(&files, &checkpoint, index, &serial)? => index,
                 _ => find(&files, &checkpoint, &serial)?,
@@ -53,7 +53,7 @@ pub(crate) fn prove(options: &AuditProveOptions) -> Result<(), Failure> {
 }
 
 /// As entries have it; reports and other programs put colons in between.
-pub(super) fn plain_serial(serial: &str) -> String {
+fn plain(serial: &str) -> String {
     serial.replace(':', "").to_lowercase()
 }
 

@@ -86,7 +86,7 @@ impl<'a> Gateway<'a> {
     pub(super) fn new(name: &'a str, state: Option<PathBuf>) -> Result<Self, Failure> {
         let web = Web::of(name)?.ok_or_else(|| {
             Failure::new(format!("{name} is no URL"))
-                .remedy("give the gateway's admin address, as http://127.0.0.1:9902")
+                .remedy("give the gateway's admin address, as http://127.0.0.1:9901")
         })?;
         let read = match &state {
             Some(path) => remembered(path)?,
